@@ -1,0 +1,7 @@
+"""Models for the command line, and the small backbone that ships with the package."""
+
+from __future__ import annotations
+
+from lightning_cl.models.nano_vit import vit_nano_omniglot
+
+__all__ = ["vit_nano_omniglot"]
