@@ -1,0 +1,211 @@
+"""What every source states: labels, class names and domains of two splits, and how one item is fetched."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Split = Literal["train", "test"]
+_KNOWN_AFTER_SETUP = (
+    "train_labels",
+    "test_labels",
+    "train_domains",
+    "test_domains",
+    "domain_names",
+    "class_names",
+    "num_classes",
+)
+
+
+def as_ids(values: Any, what: str) -> Tensor:
+    """Labels or domains as a ``(N,)`` int64 tensor.
+
+    Args:
+        values: Tensor, array or sequence of integers.
+        what: Name of the values in an error message.
+
+    Raises:
+        ValueError: If ``values`` is not one-dimensional or does not hold integers.
+    """
+    try:
+        if isinstance(values, np.ndarray) and values.dtype.kind == "u":
+            values = values.astype(np.int64)  # files often hold uint16, of which PyTorch knows little
+        ids = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"`{what}` must be integers, one per sample, but they could not be read: {error}") from error
+    if ids.numel() and (ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex()):
+        raise ValueError(f"`{what}` must be integers 0..C-1, but they are {ids.dtype}; convert them to integers.")
+    if ids.ndim != 1:
+        raise ValueError(f"`{what}` must be one integer per sample, shape (N,), but the shape is {tuple(ids.shape)}.")
+    return ids.to(device="cpu", dtype=torch.int64)
+
+
+def check_ids(train: Tensor, test: Tensor, names: Sequence[str], kind: str) -> None:
+    """Check that ids run from 0 to ``len(names) - 1`` and that each one has training samples.
+
+    A test split may lack some ids; they are simply never evaluated.
+
+    Args:
+        train: ``(N_train,)`` int64.
+        test: ``(N_test,)`` int64.
+        names: One name per id.
+        kind: ``"class"`` or ``"domain"``, for the message.
+
+    Raises:
+        ValueError: If an id is out of range or has no training sample.
+    """
+    for split, ids in (("train", train), ("test", test)):
+        outside = torch.unique(ids[(ids < 0) | (ids >= len(names))]).tolist()
+        if outside:
+            raise ValueError(
+                f"the {split} split has the {kind} ids {outside[:10]}, but they must be integers 0..{len(names) - 1} "
+                f"({len(names)} {kind} names are known); renumber them from 0, or give a name for every {kind}."
+            )
+    counts = torch.bincount(train, minlength=len(names))
+    empty = (counts == 0).nonzero().flatten().tolist()
+    if empty:
+        shown = ", ".join(f"{i} ({names[i]!r})" for i in empty[:10])
+        raise ValueError(
+            f"{len(empty)} of {len(names)} {kind} ids have no training samples: {shown}; remove them and number the "
+            f"others 0..{len(names) - len(empty) - 1}, or add samples."
+        )
+
+
+def default_names(*ids: Tensor | None) -> tuple[str, ...]:
+    """``("0", "1", ...)`` up to the largest id."""
+    highest = max((int(i.max()) for i in ids if i is not None and len(i)), default=-1)
+    return tuple(str(i) for i in range(highest + 1))
+
+
+class Source(ABC):
+    """Images with labels in two splits, ``"train"`` and ``"test"``; a scenario says how they arrive.
+
+    Construction does no input or output. A new source overrides :meth:`_open` (which calls :meth:`_describe`) and
+    :meth:`item`, and :meth:`prepare` if there is something to download. Sources can be pickled.
+
+    Attributes:
+        mean: Per-channel mean of images in [0, 1] used by the default transforms; ``None``: not normalised.
+        std: Per-channel standard deviation, as ``mean``.
+        image_size: Height and width in pixels after the default transforms; ``None`` if not known before :meth:`setup`.
+        collate_fn: Makes a batch of a list of transformed items; ``None``: PyTorch's ``default_collate``.
+        train_labels: ``(N_train,)`` int64 in ``0 .. num_classes - 1``, read without decoding an image.
+        test_labels: ``(N_test,)`` int64, as ``train_labels``.
+        train_domains: ``(N_train,)`` int64 in ``0 .. len(domain_names) - 1``, or ``None``: there are no domains.
+        test_domains: ``(N_test,)`` int64, as ``train_domains``.
+        domain_names: One name per domain, or ``None``.
+        class_names: One name per class, indexed by label.
+    """
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    image_size: int | None = None
+    collate_fn: Callable[[list[Any]], Any] | None = None
+
+    # Facts about the data, known after `setup`.
+    train_labels: Tensor
+    test_labels: Tensor
+    train_domains: Tensor | None
+    test_domains: Tensor | None
+    domain_names: tuple[str, ...] | None
+    class_names: tuple[str, ...]
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name in _KNOWN_AFTER_SETUP:
+                raise AttributeError(
+                    f"`{type(self).__name__}.{name}` is known after `setup()`; call `prepare()` (downloads) and "
+                    "`setup()` first, or let ContinualDataModule do it."
+                )
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the source; known after :meth:`setup`."""
+        return len(self.class_names)
+
+    def prepare(self) -> None:  # noqa: B027 (most sources have nothing to prepare)
+        """Download what is missing. Called on one process only, so it must not set attributes."""
+
+    def setup(self) -> None:
+        """Open the data and learn its labels; calling it again does nothing."""
+        if "train_labels" not in self.__dict__:
+            self._open()
+
+    def _open(self) -> None:
+        """Open the data, then call :meth:`_describe`."""
+        raise NotImplementedError(f"{type(self).__name__} must override `_open`.")
+
+    def _describe(
+        self,
+        train_labels: Any,
+        test_labels: Any,
+        class_names: Sequence[str] | None = None,
+        train_domains: Any = None,
+        test_domains: Any = None,
+        domain_names: Sequence[str] | None = None,
+    ) -> None:
+        """Check the facts about the data and publish them as attributes.
+
+        Raises:
+            ValueError: If labels or domains are not integers ``0 .. C-1``, a class or a domain has no training
+                sample, or domains are given for one split only or in another number than the labels.
+        """
+        train, test = as_ids(train_labels, "train labels"), as_ids(test_labels, "test labels")
+        names = tuple(map(str, class_names)) if class_names is not None else default_names(train, test)
+        if not len(train):
+            raise ValueError(f"{type(self).__name__} has no training samples.")
+        check_ids(train, test, names, "class")
+        self._describe_domains(train_domains, test_domains, domain_names, len(train), len(test))
+        self.class_names, self.test_labels, self.train_labels = names, test, train
+
+    def _describe_domains(
+        self, train: Any, test: Any, names: Sequence[str] | None, num_train: int, num_test: int
+    ) -> None:
+        self.train_domains = self.test_domains = self.domain_names = None
+        if train is None and test is None:
+            return
+        if train is None or test is None:
+            given, missing = ("test", "train") if train is None else ("train", "test")
+            raise ValueError(f"domains are given for the {given} split only; give `{missing}_domains` too.")
+        train, test = as_ids(train, "train_domains"), as_ids(test, "test_domains")
+        for split, ids, count in (("train", train, num_train), ("test", test, num_test)):
+            if len(ids) != count:
+                raise ValueError(f"`{split}_domains` has {len(ids)} entries but there are {count} {split} samples.")
+        domain_names = tuple(map(str, names)) if names is not None else default_names(train, test)
+        check_ids(train, test, domain_names, "domain")
+        self.train_domains, self.test_domains, self.domain_names = train, test, domain_names
+
+    @abstractmethod
+    def item(self, split: Split, index: int) -> Any:
+        """Raw item of a split: ``(image, label)``, or whatever a wrapped data set returns.
+
+        The image is a PIL image or a uint8 tensor ``(C, H, W)``; no transform has been applied to it.
+        """
+
+    def train_transform(self) -> Callable[[Any], Any] | None:
+        """Default transform of a training image, with augmentation; ``None``: leave items as they are."""
+        return None
+
+    def eval_transform(self) -> Callable[[Any], Any] | None:
+        """Default transform of an evaluation image, deterministic; ``None``: leave items as they are."""
+        return None
+
+    def digest(self) -> str:
+        """Hexadecimal SHA-256 of the source's class name, class names, labels and domains.
+
+        It identifies the data cheaply: pixels and paths do not enter, so it is the same on every machine.
+        """
+        digest = hashlib.sha256()
+        for text in (type(self).__name__, *self.class_names, "|", *(self.domain_names or ())):
+            digest.update(text.encode() + b"\0")
+        for ids in (self.train_labels, self.test_labels, self.train_domains, self.test_domains):
+            data = b"" if ids is None else ids.numpy().astype("<i8").tobytes()
+            digest.update(len(data).to_bytes(8, "little") + data)
+        return digest.hexdigest()

@@ -1,0 +1,144 @@
+"""Default image transforms, and the base of the sources that use them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from lightning_cl.datamodules.sampling import hold_out
+from lightning_cl.datamodules.sources.base import Source, as_ids
+
+Augment = Literal["none", "flip", "crop"]
+
+
+def check_augment(augment: str, photographs: bool) -> None:
+    """Raise a ``ValueError`` if ``augment`` is unknown or would mirror symbols."""
+    if augment not in ("none", "flip", "crop"):
+        raise ValueError(f"`augment` is {augment!r}; expected 'none', 'flip' or 'crop'.")
+    if augment == "flip" and not photographs:
+        raise ValueError("`augment='flip'` would turn these symbols into others; use 'crop' (shifts) or 'none'.")
+
+
+def geometry(
+    image_size: int | None, native_size: int | None, augment: Augment = "none", photographs: bool = True
+) -> list[Any]:
+    """Resizing, cropping and flipping, as a list of torchvision v2 transforms on uint8 images ``(C, H, W)``.
+
+    * ``"none"``: resize only. Images of unknown shape are resized so that a quarter of a crop's area is margin
+      (``image_size * 256 / 224``, the ImageNet protocol) and cropped in the middle.
+    * ``"flip"``: the same, and a horizontal flip in half of the cases.
+    * ``"crop"``, images kept at their size: a shift by up to an eighth of it (4 pixels at 32) and a flip.
+    * ``"crop"``, resized photographs: a random part of 8 % to 100 % of the area, resized, and a flip.
+
+    Args:
+        image_size: Height and width in pixels of the result; ``None``: as the images are.
+        native_size: Height and width of all the images; ``None``: they differ or are not square.
+        augment: See above.
+        photographs: ``False`` for digits and letters, which are shifted but neither zoomed into nor mirrored.
+
+    Raises:
+        ValueError: If ``augment`` is unknown, mirrors symbols, or needs an image size and there is none.
+    """
+    from torchvision.transforms import v2
+
+    check_augment(augment, photographs)
+    size = image_size if image_size is not None else native_size
+    if augment == "crop" and size is None:
+        raise ValueError("`augment='crop'` needs `image_size` here, because the images are not all square of one size.")
+    steps: list[Any] = []
+    if augment == "crop" and photographs and size != native_size:
+        steps.append(v2.RandomResizedCrop(size, scale=(0.08, 1.0), antialias=True))
+    else:
+        if size is not None and native_size is None:
+            steps += [v2.Resize(round(size * 256 / 224), antialias=True), v2.CenterCrop(size)]
+        elif size != native_size:
+            steps.append(v2.Resize(size, antialias=True))
+        if augment == "crop":
+            assert size is not None
+            steps.append(v2.RandomCrop(size, padding=size // 8))
+    if augment != "none" and photographs:
+        steps.append(v2.RandomHorizontalFlip())
+    return steps
+
+
+def image_transform(
+    steps: Sequence[Any], mean: Sequence[float] | None, std: Sequence[float] | None, rgb: bool = False
+) -> Callable[[Any], Any]:
+    """PIL image or uint8 tensor ``(C, H, W)`` to a plain float32 tensor, in [0, 1] before normalisation.
+
+    Args:
+        steps: Transforms applied while the image is still uint8.
+        mean: Per-channel mean in [0, 1] (one number serves all channels); ``None``: not normalised.
+        std: Per-channel standard deviation.
+        rgb: Repeat a grey channel three times.
+    """
+    from torchvision.transforms import v2
+
+    head = [v2.ToImage(), *([v2.RGB()] if rgb else [])]
+    tail = [v2.Normalize(list(mean), list(std))] if mean is not None and std is not None else []
+    transform: Callable[[Any], Any] = v2.Compose(
+        [*head, *steps, v2.ToDtype(torch.float32, scale=True), *tail, v2.ToPureTensor()]
+    )
+    return transform
+
+
+def split_off_test(labels: Any, test_fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Stratified split into sorted positions ``(train, test)``; every class keeps and gives at least one sample.
+
+    Raises:
+        ValueError: If ``test_fraction`` is not in (0, 1) or a class has fewer than two samples.
+    """
+    ids = as_ids(labels, "labels")
+    if not 0.0 < test_fraction < 1.0:
+        raise ValueError(f"`test_fraction` is {test_fraction}; give the test split's share of the images, in (0, 1).")
+    for label, count in enumerate(torch.bincount(ids).tolist()):
+        if count == 1:
+            raise ValueError(f"class {label} has one sample, which cannot be split into train and test; add another.")
+    train, test = hold_out(ids, test_fraction, seed)
+    return train.tolist(), test.tolist()
+
+
+class ImageSource(Source):
+    """Base of the sources with default transforms; a member states facts as class attributes.
+
+    Args:
+        image_size: Height and width in pixels that images are resized to; ``None``: :attr:`default_image_size`, else
+            as they are.
+        normalize: Subtract the data set's mean and divide by its standard deviation. ``False`` leaves pixels in
+            [0, 1], which the published prompt methods feed their ViT.
+        augment: Training augmentation, see :func:`geometry`; ``None``: :attr:`default_augment`.
+        rgb: Repeat a grey channel three times, for backbones that expect colour.
+    """
+
+    native_size: int | None = None
+    default_image_size: ClassVar[int | None] = None
+    default_augment: ClassVar[Augment] = "crop"
+    photographs: ClassVar[bool] = True
+
+    def __init__(
+        self, image_size: int | None = None, normalize: bool = True, augment: Augment | None = None, rgb: bool = False
+    ) -> None:
+        if image_size is not None and image_size < 1:
+            raise ValueError(f"`image_size` is {image_size}; give a number of pixels, at least 1, or None.")
+        self._resize_to = image_size if image_size is not None else self.default_image_size
+        self.image_size = self._resize_to if self._resize_to is not None else self.native_size
+        self.normalize = normalize
+        self.augment: Augment = augment if augment is not None else self.default_augment
+        self.rgb = rgb
+        check_augment(self.augment, self.photographs)
+        if not normalize:
+            self.mean = self.std = None
+
+    def train_transform(self) -> Callable[[Any], Any]:
+        """Augmentation, float32, normalisation: image to ``(C, image_size, image_size)``."""
+        return self._transform(self.augment)
+
+    def eval_transform(self) -> Callable[[Any], Any]:
+        """Resizing, float32, normalisation: image to ``(C, image_size, image_size)``."""
+        return self._transform("none")
+
+    def _transform(self, augment: Augment) -> Callable[[Any], Any]:
+        steps = geometry(self._resize_to, self.native_size, augment, self.photographs)
+        return image_transform(steps, self.mean, self.std, self.rgb)

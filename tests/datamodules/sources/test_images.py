@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+from torchvision.transforms import v2
+
+from lightning_cl.datamodules.sources.images import ImageSource, geometry, image_transform, split_off_test
+
+
+def names(*args):
+    return [type(step).__name__ for step in geometry(*args)]
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        # image size, native size, augmentation, photographs
+        ((None, 32, "none", True), []),
+        ((32, 32, "none", True), []),
+        ((None, None, "none", True), []),
+        ((224, 32, "none", True), ["Resize"]),
+        ((224, None, "none", True), ["Resize", "CenterCrop"]),
+        ((None, 32, "flip", True), ["RandomHorizontalFlip"]),
+        ((224, None, "flip", True), ["Resize", "CenterCrop", "RandomHorizontalFlip"]),
+        ((None, 32, "crop", True), ["RandomCrop", "RandomHorizontalFlip"]),
+        ((224, 32, "crop", True), ["RandomResizedCrop", "RandomHorizontalFlip"]),
+        ((224, None, "crop", True), ["RandomResizedCrop", "RandomHorizontalFlip"]),
+        ((None, 28, "crop", False), ["RandomCrop"]),
+        ((16, 8, "crop", False), ["Resize", "RandomCrop"]),
+        ((16, 8, "none", False), ["Resize"]),
+    ],
+)
+def test_geometry(args, expected):
+    assert names(*args) == expected
+
+
+def test_cifar_recipe():  # prompts 224: RandomResizedCrop of 8 % to 100 %; native: the usual 4 pixels of padding
+    crop, _ = geometry(None, 32, "crop")
+    assert (tuple(crop.size), set(crop.padding)) == ((32, 32), {4})
+    resized, _ = geometry(224, 32, "crop")
+    assert (tuple(resized.size), tuple(resized.scale)) == ((224, 224), (0.08, 1.0))
+
+
+def test_imagenet_evaluation():  # Resize(256) and CenterCrop(224)
+    resize, crop = geometry(224, None)
+    assert (list(resize.size), tuple(crop.size)) == ([256], (224, 224))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((None, 32, "mixup"), "`augment` is 'mixup'; expected 'none', 'flip' or 'crop'"),
+        ((None, 8, "flip", False), "would turn these symbols into others"),
+        ((None, None, "crop"), "`augment='crop'` needs `image_size`"),
+    ],
+)
+def test_wrong_augmentation(args, message):
+    with pytest.raises(ValueError, match=message):
+        geometry(*args)
+
+
+def test_pixels_of_tensors_and_pil_images_agree():
+    image = torch.randint(0, 256, (3, 5, 7), dtype=torch.uint8)
+    pil = Image.fromarray(image.movedim(0, 2).numpy())
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+    expected = (image / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    for raw in (image, pil):
+        made = image_transform([], mean, std)(raw)
+        assert type(made) is torch.Tensor
+        assert_close(made, expected)
+
+
+def test_without_normalisation_pixels_are_in_the_unit_interval():
+    image = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 1, 3)
+    assert_close(image_transform([], None, None)(image), torch.tensor([[[0.0, 0.2, 1.0]]]))
+
+
+def test_floating_point_images_are_left_as_they_are():
+    image = torch.rand(1, 4, 4)
+    assert_close(image_transform([], None, None)(image), image)
+
+
+def test_rgb_repeats_the_grey_channel():
+    image = torch.randint(0, 256, (1, 4, 4), dtype=torch.uint8)
+    made = image_transform([], (0.5,), (0.5,), rgb=True)(image)
+    assert_close(made, ((image / 255 - 0.5) / 0.5).expand(3, 4, 4))
+
+
+class Grey(ImageSource):
+    mean, std = (0.4,), (0.2,)
+    native_size = 8
+
+    def item(self, split, index):
+        raise NotImplementedError
+
+
+def test_a_member_states_facts_only():
+    assert (Grey().image_size, Grey(image_size=24).image_size, Grey().mean) == (8, 24, (0.4,))
+    assert Grey(normalize=False).mean is None
+    assert Grey.mean == (0.4,)  # the class keeps its facts
+    image = torch.full((1, 8, 8), 102, dtype=torch.uint8)  # 0.4 of 255
+    assert_close(Grey().eval_transform()(image), torch.zeros(1, 8, 8))
+    assert Grey(image_size=24).eval_transform()(image).shape == (1, 24, 24)
+    assert Grey(image_size=24).train_transform()(image).shape == (1, 24, 24)
+
+
+def test_augmentation_is_for_training_only():
+    image = torch.randint(0, 256, (1, 8, 8), dtype=torch.uint8)
+    plain = v2.functional.to_dtype(image, torch.float32, scale=True)
+    source = Grey(normalize=False, augment="flip")
+    assert all(torch.equal(source.eval_transform()(image), plain) for _ in range(20))
+    seen = [source.train_transform()(image) for _ in range(50)]
+    assert {torch.equal(made, plain) for made in seen} == {True, False}
+    assert all(torch.equal(made, plain) or torch.equal(made, plain.flip(-1)) for made in seen)
+
+
+def test_wrong_arguments_fail_at_construction():
+    with pytest.raises(ValueError, match="`image_size` is 0"):
+        Grey(image_size=0)
+    with pytest.raises(ValueError, match="`augment` is 'cutout'"):
+        Grey(augment="cutout")
+
+
+def test_split_is_stratified_disjoint_and_complete():
+    labels = torch.tensor([0] * 10 + [1] * 5 + [2] * 2)
+    train, test = split_off_test(labels, 0.2, seed=3)
+    assert sorted(train + test) == list(range(17))
+    assert torch.bincount(labels[test]).tolist() == [2, 1, 1]
+    assert split_off_test(labels, 0.2, seed=3) == (train, test)
+    assert split_off_test(labels, 0.2, seed=4) != (train, test)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1])
+def test_split_fraction_is_checked(fraction):
+    with pytest.raises(ValueError, match="`test_fraction` is"):
+        split_off_test([0, 0], fraction, 0)
+
+
+def test_a_class_of_one_sample_cannot_be_split():
+    with pytest.raises(ValueError, match="class 1 has one sample"):
+        split_off_test([0, 0, 1], 0.5, 0)
