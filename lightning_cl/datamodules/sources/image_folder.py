@@ -1,0 +1,133 @@
+"""A folder of image files, one sub-folder per class."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning_cl.datamodules.sources.base import Split
+from lightning_cl.datamodules.sources.images import Augment, ImageSource, split_off_test
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Names of the sub-folders, sorted; hidden ones are left out."""
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def image_files(folder: Path, classes: list[str]) -> tuple[list[str], list[int]]:
+    """Image files under the classes' folders as paths relative to ``folder``, sorted, and their labels."""
+    paths: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        files = (f for f in (folder / name).rglob("*") if f.suffix.lower() in _SUFFIXES and f.is_file())
+        found = sorted(f.relative_to(folder).as_posix() for f in files)
+        paths += found
+        labels += [label] * len(found)
+    return paths, labels
+
+
+class ImageFolder(ImageSource):
+    """Image files in ``root/train/<class>/`` and ``root/test/<class>/`` (or ``val``), or in ``root/<class>/``.
+
+    Class ids follow the sorted folder names. Images are read as RGB.
+
+    Args:
+        root: The folder.
+        test_fraction: For ``root/<class>/``: share of each class that makes the test split, in (0, 1). Leave it out
+            where ``root/train`` exists.
+        split_seed: Decides which files those are; it does not depend on the seed of the stream.
+        image_size: Height and width in pixels of the transformed images.
+        normalize: Use ImageNet's mean and standard deviation. ``False`` leaves pixels in [0, 1], which the published
+            prompt methods feed their ViT.
+        augment: ``"crop"`` (default): a random part of 8 % to 100 % of the area, and a flip; ``"flip"``: the middle,
+            and a flip; ``"none"``: the middle, as in evaluation.
+
+    Raises:
+        FileNotFoundError: In :meth:`setup`, if a folder is missing or holds no class folders.
+        ValueError: In :meth:`setup`, if train and test have different class folders, a class has no images, or
+            ``test_fraction`` does not fit the layout.
+    """
+
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        test_fraction: float | None = None,
+        split_seed: int = 0,
+        image_size: int = 224,
+        normalize: bool = True,
+        augment: Augment | None = None,
+    ) -> None:
+        super().__init__(image_size, normalize, augment)
+        self.root, self.test_fraction, self.split_seed = Path(root), test_fraction, split_seed
+
+    def _open(self) -> None:
+        if not self.root.is_dir():
+            raise FileNotFoundError(
+                f"`root`={str(self.root)!r} is not a folder; give one that holds train/<class>/ and test/<class>/, "
+                "or <class>/ together with `test_fraction=0.2`."
+            )
+        if (self.root / "train").is_dir():
+            self._open_split_folders()
+        else:
+            self._open_single_folder()
+
+    def _open_split_folders(self) -> None:
+        if self.test_fraction is not None:
+            raise ValueError(
+                f"`test_fraction` is {self.test_fraction}, but {str(self.root)!r} has a `train` folder and so brings "
+                "its own split; leave `test_fraction` out, or give the folder that holds the classes as `root`."
+            )
+        test = next((name for name in ("test", "val") if (self.root / name).is_dir()), None)
+        if test is None:
+            raise FileNotFoundError(
+                f"{str(self.root)!r} has a `train` folder but neither `test` nor `val`; add one of them, or give "
+                f"`root`={str(self.root / 'train')!r} with `test_fraction=0.2` to split the training images."
+            )
+        classes = class_folders(self.root / "train")
+        only_train = sorted(set(classes) - set(class_folders(self.root / test)))
+        only_test = sorted(set(class_folders(self.root / test)) - set(classes))
+        if only_train or only_test:
+            raise ValueError(
+                f"`train` and `{test}` in {str(self.root)!r} have different class folders: only in train "
+                f"{only_train[:10]}, only in {test} {only_test[:10]}; give both the same ones (a folder may be empty "
+                f"in {test})."
+            )
+        self._folders = {"train": self.root / "train", "test": self.root / test}
+        self._publish(classes, image_files(self.root / "train", classes), image_files(self.root / test, classes))
+
+    def _open_single_folder(self) -> None:
+        classes = class_folders(self.root)
+        if self.test_fraction is None:
+            raise ValueError(
+                f"{str(self.root)!r} has no `train` folder, so it brings no split of its own; pass `test_fraction=0.2` "
+                "to hold a fifth of every class out for testing."
+            )
+        paths, labels = image_files(self.root, classes)
+        train, test = split_off_test(labels, self.test_fraction, self.split_seed)
+        self._folders = {"train": self.root, "test": self.root}
+        parts = [([paths[i] for i in rows], [labels[i] for i in rows]) for rows in (train, test)]
+        self._publish(classes, parts[0], parts[1])
+
+    def _publish(
+        self, classes: list[str], train: tuple[list[str], list[int]], test: tuple[list[str], list[int]]
+    ) -> None:
+        if not classes or not train[0]:
+            raise FileNotFoundError(
+                f"no images found under {str(self.root)!r} ({len(classes)} class folders); expected one folder per "
+                f"class with files that end in {', '.join(sorted(_SUFFIXES))}."
+            )
+        self._paths = {"train": train[0], "test": test[0]}
+        self._describe(train[1], test[1], classes)
+
+    def item(self, split: Split, index: int) -> Any:
+        """``(image, label)``: an RGB PIL image and an int."""
+        from PIL import Image
+
+        labels = self.train_labels if split == "train" else self.test_labels
+        with Image.open(self._folders[split] / self._paths[split][index]) as image:
+            return image.convert("RGB"), int(labels[index])
