@@ -1,0 +1,90 @@
+"""Sources (which images) x scenarios (how they arrive) = one streaming LightningDataModule."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_cl.datamodules.datamodule import ContinualDataModule
+    from lightning_cl.datamodules.scenarios.base import Scenario
+    from lightning_cl.datamodules.scenarios.class_incremental import ClassIncremental
+    from lightning_cl.datamodules.scenarios.domain_incremental import DomainIncremental
+    from lightning_cl.datamodules.scenarios.joint import Joint
+    from lightning_cl.datamodules.scenarios.orders import class_order
+    from lightning_cl.datamodules.scenarios.table import TableScenario
+    from lightning_cl.datamodules.sources.arrays import ArraySource
+    from lightning_cl.datamodules.sources.base import Source
+    from lightning_cl.datamodules.sources.digits import Digits
+    from lightning_cl.datamodules.sources.image_folder import ImageFolder
+    from lightning_cl.datamodules.sources.torchvision_sources import (
+        CIFAR10,
+        CIFAR100,
+        MNIST,
+        FashionMNIST,
+        Omniglot,
+        TorchvisionSource,
+    )
+    from lightning_cl.datamodules.sources.wrapped import DataModuleSource, DatasetSource
+    from lightning_cl.datamodules.table import StreamTable
+    from lightning_cl.datamodules.task import StreamInfo, Task
+
+# Found at the point of use, so that `import lightning_cl.datamodules` imports neither torchvision nor scikit-learn.
+_LAZY = {
+    "ArraySource": "sources.arrays",
+    "CIFAR10": "sources.torchvision_sources",
+    "CIFAR100": "sources.torchvision_sources",
+    "ClassIncremental": "scenarios.class_incremental",
+    "ContinualDataModule": "datamodule",
+    "DataModuleSource": "sources.wrapped",
+    "DatasetSource": "sources.wrapped",
+    "Digits": "sources.digits",
+    "DomainIncremental": "scenarios.domain_incremental",
+    "FashionMNIST": "sources.torchvision_sources",
+    "ImageFolder": "sources.image_folder",
+    "Joint": "scenarios.joint",
+    "MNIST": "sources.torchvision_sources",
+    "Omniglot": "sources.torchvision_sources",
+    "Scenario": "scenarios.base",
+    "Source": "sources.base",
+    "StreamInfo": "task",
+    "StreamTable": "table",
+    "TableScenario": "scenarios.table",
+    "Task": "task",
+    "TorchvisionSource": "sources.torchvision_sources",
+    "class_order": "scenarios.orders",
+}
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "MNIST",
+    "ArraySource",
+    "ClassIncremental",
+    "ContinualDataModule",
+    "DataModuleSource",
+    "DatasetSource",
+    "Digits",
+    "DomainIncremental",
+    "FashionMNIST",
+    "ImageFolder",
+    "Joint",
+    "Omniglot",
+    "Scenario",
+    "Source",
+    "StreamInfo",
+    "StreamTable",
+    "TableScenario",
+    "Task",
+    "TorchvisionSource",
+    "class_order",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
