@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from lightning_cl.datamodules.sampling import hold_out
 from lightning_cl.datamodules.sources.base import Source, as_ids
@@ -63,6 +64,10 @@ def geometry(
     return steps
 
 
+def _three_channels(image: Tensor) -> Tensor:
+    return image.expand(3, -1, -1) if image.shape[0] == 1 else image
+
+
 def image_transform(
     steps: Sequence[Any], mean: Sequence[float] | None, std: Sequence[float] | None, rgb: bool = False
 ) -> Callable[[Any], Any]:
@@ -76,7 +81,7 @@ def image_transform(
     """
     from torchvision.transforms import v2
 
-    head = [v2.ToImage(), *([v2.RGB()] if rgb else [])]
+    head = [v2.ToImage(), *([_three_channels] if rgb else [])]
     tail = [v2.Normalize(list(mean), list(std))] if mean is not None and std is not None else []
     transform: Callable[[Any], Any] = v2.Compose(
         [*head, *steps, v2.ToDtype(torch.float32, scale=True), *tail, v2.ToPureTensor()]

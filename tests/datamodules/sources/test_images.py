@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 from PIL import Image
@@ -141,3 +143,11 @@ def test_split_fraction_is_checked(fraction):
 def test_a_class_of_one_sample_cannot_be_split():
     with pytest.raises(ValueError, match="class 1 has one sample"):
         split_off_test([0, 0, 1], 0.5, 0)
+
+
+@pytest.mark.parametrize("augment", ["none", "flip", "crop"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_transforms_pickle_and_make_three_channels(augment, channels):  # loader workers may be spawned
+    transform = pickle.loads(pickle.dumps(Grey(image_size=16, augment=augment, rgb=True).train_transform()))
+    made = transform(torch.randint(0, 256, (channels, 8, 8), dtype=torch.uint8))
+    assert (type(made), made.shape, made.dtype) == (torch.Tensor, (3, 16, 16), torch.float32)
