@@ -40,7 +40,7 @@ def test_evaluation_of_another_scenario():
 def test_other_labels_are_refused():
     scenario = StreamTable.from_tasks([torch.tensor([0, 1, 2])], LABELS).as_scenario()
     with pytest.raises(
-        ValueError, match="2 of 3 labels in the table differ.*sample 1, 1 in the table and 2 in the source"
+        ValueError, match=r"2 of 3 labels in the table differ.*sample 1, 1 in the table and 2 in the source"
     ):
         scenario.train_tasks(torch.tensor([0, 2, 1]), None, 3, 0)
     with pytest.raises(ValueError, match="has the sample 2 but the training split has 2 samples"):

@@ -118,7 +118,7 @@ def test_labels_are_read_without_decoding(tmp_path, monkeypatch):
 def test_missing_keys_name_those_found(tmp_path):
     path = tmp_path / "data.npz"
     np.savez(path, train_x=pixels(2, 4, 4), train_y=[0, 1], images=pixels(2, 4, 4))
-    with pytest.raises(ValueError, match="'data.npz' has no test split.*found 'images', 'train_x', 'train_y'"):
+    with pytest.raises(ValueError, match=r"'data\.npz' has no test split.*found 'images', 'train_x', 'train_y'"):
         opened(path)
 
 

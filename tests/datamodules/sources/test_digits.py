@@ -73,5 +73,5 @@ def test_split_seed():
 
 
 def test_wrong_fraction():
-    with pytest.raises(ValueError, match="`test_fraction` is 1.5"):
+    with pytest.raises(ValueError, match=r"`test_fraction` is 1\.5"):
         Digits(test_fraction=1.5)

@@ -62,13 +62,13 @@ def test_missing_root(tmp_path):
 
 def test_missing_test_folder(tmp_path):
     write(tmp_path / "train", {"a": 2})
-    with pytest.raises(FileNotFoundError, match="neither `test` nor `val`.*`test_fraction=0.2`"):
+    with pytest.raises(FileNotFoundError, match=r"neither `test` nor `val`.*`test_fraction=0\.2`"):
         ImageFolder(tmp_path).setup()
 
 
 def test_missing_fraction(tmp_path):
     write(tmp_path, {"a": 2})
-    with pytest.raises(ValueError, match="has no `train` folder.*pass `test_fraction=0.2`"):
+    with pytest.raises(ValueError, match=r"has no `train` folder.*pass `test_fraction=0\.2`"):
         ImageFolder(tmp_path).setup()
 
 
