@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_cl.mixins.base import extend
+    from lightning_cl.mixins.extending import extend
     from lightning_cl.restoring import restore
 
 __version__ = "0.1.0"
 
 # Found at the point of use, so that `import lightning_cl` stays fast.
-_LAZY = {"extend": "lightning_cl.mixins.base", "restore": "lightning_cl.restoring"}
+_LAZY = {"extend": "lightning_cl.mixins.extending", "restore": "lightning_cl.restoring"}
 __all__ = ["__version__", "extend", "restore"]
 
 

@@ -1,0 +1,113 @@
+"""Callbacks with task hooks, and the base of all methods."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_cl.mixins.base import ContinualMixin, TrainMask
+from lightning_cl.mixins.extending import extend
+
+if TYPE_CHECKING:
+    from lightning_cl.datamodules import ContinualDataModule, StreamInfo, Task
+
+
+class ContinualCallback(Callback):
+    """A callback that knows tasks.
+
+    ``on_task_start`` fires before the first batch of a task's first epoch. ``on_task_end`` fires after the last batch
+    of its last epoch and **before** the validation of that epoch.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check that there is a stream."""
+        require_stream(trainer, type(self).__name__)
+
+    def on_task_start(self, trainer: Trainer, pl_module: LightningModule, task: Task) -> None:
+        """Called before the first batch of ``task``, and before fresh optimisers are built."""
+
+    def on_task_end(self, trainer: Trainer, pl_module: LightningModule, task: Task) -> None:
+        """Called after the last batch of ``task``, before the boundary is evaluated."""
+
+
+class ContinualMethod(ContinualCallback):
+    """A continual-learning method: its configuration and life cycle.
+
+    ``attach`` does all of the installing and needs no Trainer, so a trained model can be rebuilt for inference. What
+    a step does differently is in the method's mixin; parameters and mathematics are in ``lightning_cl.nn``.
+
+    Args:
+        head: Dotted path of the layer that makes the class logits, e.g. ``"net.fc"``; found when ``None``.
+        train_mask: Which classes compete in the training loss: those of the current ``"task"``, all ``"seen"``, or
+            ``"all"``. Evaluation always masks classes not yet seen.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+    """
+
+    state_key: ClassVar[str]
+    #: The method adds terms to the loss, which manual optimisation does not let it do.
+    adds_loss: bool = False
+
+    def __init__(self, head: str | None = None, train_mask: TrainMask = "all", reset_optimizer: bool = False) -> None:
+        if train_mask not in ("task", "seen", "all"):
+            raise ValueError(f'`train_mask` is {train_mask!r}; give "task", "seen" or "all".')
+        self.head, self.train_mask, self.reset_optimizer = head, train_mask, reset_optimizer
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Attach to the module, once."""
+        stream = require_stream(trainer, type(self).__name__)
+        if self.adds_loss and not pl_module.automatic_optimization:
+            raise ValueError(
+                f"{type(self).__name__} adds a term to the loss that `training_step` returns, but "
+                f"{type(pl_module).__name__} optimises manually; set `automatic_optimization = True`."
+            )
+        self.attach_once(pl_module, stream.info)
+
+    def attach_once(self, pl_module: LightningModule, info: StreamInfo) -> None:
+        """:meth:`attach`, unless this method is attached already."""
+        state = getattr(pl_module, "continual", None)
+        if state is None or self.state_key not in getattr(state, "methods", ()):
+            self.attach(pl_module, info)
+            pl_module.continual.methods.append(self.state_key)
+
+    def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
+        """Install the method in a live module; no Trainer needed.
+
+        Args:
+            pl_module: Any LightningModule.
+            info: The stream.
+        """
+        self.extend(pl_module, ContinualMixin, info)
+
+    def extend(self, pl_module: LightningModule, mixin: type[ContinualMixin], info: StreamInfo) -> None:
+        """Add the method's mixin and configure what all methods share."""
+        extend(pl_module, mixin)
+        assert isinstance(pl_module, ContinualMixin)
+        pl_module.configure_continual(
+            info, head=self.head, train_mask=self.train_mask, reset_optimizer=self.reset_optimizer
+        )
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments as plain values, for reports."""
+        from inspect import signature
+
+        return {name: getattr(self, name) for name in signature(type(self).__init__).parameters if hasattr(self, name)}
+
+
+def require_stream(trainer: Trainer, who: str) -> ContinualDataModule:
+    """The Trainer's stream.
+
+    Raises:
+        ValueError: If the Trainer was given plain loaders or another DataModule.
+    """
+    from lightning_cl.datamodules import ContinualDataModule
+
+    stream = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(stream, ContinualDataModule):
+        given = "plain dataloaders" if stream is None else f"a {type(stream).__name__}"
+        raise ValueError(
+            f"{who} needs a stream, but the Trainer was given {given}; pass "
+            "`datamodule=ContinualDataModule(source, scenario)`. `DataModuleSource(your_datamodule)` or "
+            "`DatasetSource(train, test)` turns existing data into a source."
+        )
+    return stream

@@ -1,0 +1,97 @@
+"""The base of all prompt methods: freezes the ViT, adds a provider, and announces evaluation images to the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import LightningModule, Trainer
+
+from lightning_cl.callbacks.base import ContinualMethod, require_stream
+from lightning_cl.mixins.base import TrainMask
+from lightning_cl.mixins.finding import find_vit
+from lightning_cl.mixins.prompt import PromptMixin
+from lightning_cl.nn.prompts import PromptProvider
+
+if TYPE_CHECKING:
+    from lightning_cl.datamodules import StreamInfo
+
+
+class PromptMethod(ContinualMethod):
+    """A method that trains prompts and head of a frozen timm ViT; members build the provider.
+
+    Args:
+        backbone: Dotted path of the timm ``VisionTransformer``; found when ``None``.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+        cache_queries: Compute the query of an evaluation image once per run. Needs evaluation transforms without
+            randomness, which is what the sources have.
+    """
+
+    def __init__(
+        self,
+        backbone: str | None = None,
+        head: str | None = None,
+        train_mask: TrainMask = "task",
+        reset_optimizer: bool = True,
+        cache_queries: bool = True,
+    ) -> None:
+        super().__init__(head, train_mask, reset_optimizer)
+        self.backbone, self.cache_queries = backbone, cache_queries
+
+    def provider(self, info: StreamInfo, width: int, depth: int) -> PromptProvider:
+        """The method's prompts for a ViT of ``depth`` blocks of ``width`` channels."""
+        raise NotImplementedError
+
+    def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
+        """Add the prompts; see :class:`ContinualMethod`."""
+        _, vit = find_vit(pl_module, self.backbone)
+        provider = self.provider(info, vit.embed_dim, len(vit.blocks))
+        self.extend(pl_module, PromptMixin, info)
+        assert isinstance(pl_module, PromptMixin)
+        pl_module.add_prompts(provider, self.backbone)
+
+    def _announce(self, trainer: Trainer, pl_module: LightningModule, batch_idx: int, stage: Any) -> None:
+        """Tell the cache which images the next evaluation pass is about."""
+        if self.cache_queries and isinstance(pl_module, PromptMixin):
+            stream = require_stream(trainer, type(self).__name__)
+            data = stream.layout.evaluation[stage]
+            _, cache = pl_module.prompted_vit.prompt_state()
+            cache.expect(data.split, stream.eval_batch(batch_idx, stage).index, len(data.labels))
+
+    def _forget(self, pl_module: LightningModule) -> None:
+        if isinstance(pl_module, PromptMixin):
+            _, cache = pl_module.prompted_vit.prompt_state()
+            cache.forget_expectation()
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Announce the batch's images."""
+        self._announce(trainer, pl_module, batch_idx, "val")
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Announce the batch's images."""
+        self._announce(trainer, pl_module, batch_idx, "test")
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """The next pass is over images that nobody announced."""
+        self._forget(pl_module)
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """The next pass is over images that nobody announced."""
+        self._forget(pl_module)
+
+
+def checked_layers(layers: Sequence[int]) -> tuple[int, ...]:
+    """Layer indices as a tuple.
+
+    Raises:
+        ValueError: If there is none, or one is named twice.
+    """
+    if not layers or len(set(layers)) != len(layers):
+        raise ValueError(f"`layers` is {list(layers)}; name at least one layer, each once.")
+    return tuple(int(layer) for layer in layers)

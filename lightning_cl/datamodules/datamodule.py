@@ -1,0 +1,314 @@
+"""One streaming LightningDataModule: a source of images, a scenario for how they arrive, and the schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from lightning_cl.datamodules.driver import StreamDriver
+from lightning_cl.datamodules.layout import EvalBatch, Stage, StreamLayout, lay_out
+from lightning_cl.datamodules.loader import PlanSampler, StreamDataset, StreamLoader
+from lightning_cl.datamodules.sampling import EvalPlan, TrainBatch, TrainPlan
+from lightning_cl.datamodules.scenarios.base import Scenario
+from lightning_cl.datamodules.sources.base import Source
+from lightning_cl.datamodules.table import StreamTable
+from lightning_cl.datamodules.task import Schedule, StreamInfo, Task
+
+
+class ContinualDataModule(LightningDataModule):
+    """A stream of tasks as a LightningDataModule; one ``trainer.fit`` runs all of it.
+
+    Task ``t`` covers ``epochs_per_task`` epochs; the schedule and ``trainer.current_epoch`` alone decide the current
+    task. ``trainer.max_epochs`` follows from the schedule when it was left unset (or is -1); a smaller value wins.
+
+    There is one validation loader, over the evaluation data of all tasks seen so far, and one test loader over all
+    tasks. Augmentation is seeded per sample and epoch: the same for any number of workers and processes.
+
+    Args:
+        source: Which images.
+        scenario: How they arrive.
+        batch_size: Samples per optimiser step **over all processes** (a result does not depend on how many there
+            are). With ``per_device=True``, samples per process.
+        epochs_per_task: One number, or one per task.
+        eval_batch_size: As ``batch_size``, for evaluation; defaults to ``batch_size``.
+        per_device: Read both batch sizes as samples per process.
+        seed: Decides class order (unless the scenario has its own seed), sample order and augmentation.
+        val_split: Fraction of the training data of every class to validate on instead of the test split.
+        train_transform: Replaces the source's training transform (``False``: none).
+        eval_transform: Replaces the source's evaluation transform (``False``: none).
+        batch_keys: Names of image and label, for models that take dictionaries instead of tuples.
+        drop_last: Leave out a last training batch that is not full.
+        evaluate_on: Validate on the tasks ``"seen"`` so far, or on ``"all"`` (needed for forward transfer).
+        early_stopping: What Lightning's ``EarlyStopping`` ends: the whole ``"stream"``, or the current ``"task"``,
+            one epoch after it says so, with its patience counted anew for every task.
+        num_workers: Worker processes per loader.
+        persistent_workers: Keep the workers over the whole stream.
+        pin_memory: Copy batches to pinned memory; by default when a GPU is used.
+        collate_fn: Replaces ``torch.utils.data.default_collate``.
+
+    Raises:
+        ValueError: For a batch size below 1; in ``setup`` for a scenario that does not fit the source, a schedule
+            that does not match, or a ``max_epochs`` in conflict with it.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        scenario: Scenario,
+        batch_size: int = 64,
+        epochs_per_task: int | Sequence[int] = 1,
+        eval_batch_size: int | None = None,
+        per_device: bool = False,
+        seed: int = 0,
+        val_split: float = 0.0,
+        train_transform: Callable[[Any], Any] | Literal[False] | None = None,
+        eval_transform: Callable[[Any], Any] | Literal[False] | None = None,
+        batch_keys: tuple[str, str] | None = None,
+        drop_last: bool = False,
+        evaluate_on: Literal["seen", "all"] = "seen",
+        early_stopping: Literal["stream", "task"] = "stream",
+        num_workers: int = 0,
+        persistent_workers: bool = False,
+        pin_memory: bool | None = None,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` is {value}; give a number of samples of at least 1.")
+        self.source, self.scenario = source, scenario
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.epochs_per_task, self.per_device, self.seed, self.val_split = epochs_per_task, per_device, seed, val_split
+        self.train_transform, self.eval_transform, self.batch_keys = train_transform, eval_transform, batch_keys
+        self.drop_last, self.evaluate_on, self.early_stopping = drop_last, evaluate_on, early_stopping
+        self.num_workers, self.persistent_workers = num_workers, persistent_workers
+        self.pin_memory, self.collate_fn = pin_memory, collate_fn
+        #: Serve training images with the evaluation transform (methods that only take statistics ask for it).
+        self.train_view: Literal["train", "eval"] = "train"
+        #: A ``max_epochs`` that the user set below the schedule's total.
+        self.epoch_limit: int | None = None
+        self._layout: StreamLayout | None = None
+        self._schedule: Schedule | None = None
+        self._restored_task: int | None = None
+        self._train_loader: StreamLoader | None = None
+        self._eval_loaders: dict[Stage, StreamLoader] = {}
+        self._orders: dict[str, tuple[Any, Tensor]] = {}
+        #: What the loaders serve now: the task of "train", the number of tasks of "val" and "test".
+        self.loaded: dict[str, int] = {}
+
+    # ------------------------------------------------------------------ the plan
+
+    def prepare_data(self) -> None:
+        """Download the source, on one process."""
+        self.source.prepare()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Lay out the stream (once) and, for ``fit``, bind it to the Trainer."""
+        if self._layout is None:
+            self.source.setup()
+            self._layout = lay_out(self.source, self.scenario, self.seed, self.val_split)
+            self._schedule = Schedule.build(self.epochs_per_task, self._layout.info.num_tasks)
+            if self.scenario.order == "stream" and set(self._schedule.epochs) != {1}:
+                raise ValueError(
+                    f"{type(self.scenario).__name__} is an online stream, one ordered pass, but `epochs_per_task` is "
+                    f"{self.epochs_per_task}; set `epochs_per_task=1`."
+                )
+        if stage == "fit" and self.trainer is not None:
+            self._schedule = Schedule.build(self.epochs_per_task, self._layout.info.num_tasks)
+            self._restored_task = None
+            StreamDriver.install(self, self.trainer)
+
+    @property
+    def layout(self) -> StreamLayout:
+        """Which samples belong to which task."""
+        if self._layout is None:
+            self.setup()
+        assert self._layout is not None
+        return self._layout
+
+    @property
+    def info(self) -> StreamInfo:
+        """All that a method may ask of the stream."""
+        return self.layout.info
+
+    @property
+    def schedule(self) -> Schedule:
+        """Epochs of every task; shorter than planned where a task stopped early."""
+        assert self.layout is not None
+        assert self._schedule is not None
+        return self._schedule
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """All tasks of the stream."""
+        return tuple(self.task_at(index) for index in range(self.info.num_tasks))
+
+    def task_at(self, index: int) -> Task:
+        """Task ``index`` with its place in the schedule."""
+        info, schedule = self.info, self.schedule
+        return Task(
+            index,
+            info.classes_per_task[index],
+            self.layout.new_classes[index],
+            info.seen_classes(index),
+            schedule.first_epoch(index),
+            schedule.epochs[index],
+            self.scenario.order,
+        )
+
+    @property
+    def task_index(self) -> int:
+        """Current task: by the schedule and ``trainer.current_epoch`` in a fit, else the checkpoint's, else the last."""
+        if self.trainer is not None and self.trainer.state.fn == "fit":
+            return self.schedule.task_at(self.trainer.current_epoch)
+        return self.info.num_tasks - 1 if self._restored_task is None else self._restored_task
+
+    @property
+    def task(self) -> Task:
+        """The current task."""
+        return self.task_at(self.task_index)
+
+    def table(self) -> StreamTable:
+        """The training stream as an artefact: sample, task, position and visible label, with a hash."""
+        return self.layout.table
+
+    def shorten(self, task: int, epochs: int) -> None:
+        """End ``task`` after ``epochs`` of its epochs; saved with the state."""
+        self._schedule = self.schedule.shortened(task, epochs)
+
+    # ------------------------------------------------------------------ loaders
+
+    def train_dataloader(self) -> StreamLoader:
+        """Batches of the current task; the same loader object for all tasks."""
+        task, epoch = self.task_index, 0 if self.trainer is None else self.trainer.current_epoch
+        plan = self._train_plan(task, self.batch_size)
+        if len(plan) == 0:
+            raise ValueError(
+                f"task {task} has {len(plan.index)} training samples, fewer than the global batch size "
+                f"{plan.batch_size}, and `drop_last=True` leaves no batch; lower `batch_size` or set `drop_last=False`."
+            )
+        if self._train_loader is None:
+            self._train_loader = self._loader("train", self.train_view, plan)
+        self._train_loader.sampler.plan = plan
+        self._train_loader.sampler.set_epoch(epoch)
+        self.loaded["train"] = task
+        return self._train_loader
+
+    def val_dataloader(self) -> StreamLoader:
+        """One loader over the evaluation data of all tasks seen so far."""
+        return self._eval_loader("val", self.num_validated_tasks)
+
+    def test_dataloader(self) -> StreamLoader:
+        """One loader over the test data of all tasks."""
+        return self._eval_loader("test", self.info.num_tasks)
+
+    def predict_dataloader(self) -> StreamLoader:
+        """The test data of all tasks, in the test loader's order."""
+        return self.test_dataloader()
+
+    @property
+    def num_validated_tasks(self) -> int:
+        """How many tasks the validation loader covers now."""
+        return self.info.num_tasks if self.evaluate_on == "all" else self.task_index + 1
+
+    def train_loader_for(
+        self, task_index: int, transform: Literal["train", "eval"] = "eval", epoch: int = 0
+    ) -> Iterable[Any]:
+        """One pass over a task's training samples, shared out over the ranks.
+
+        Args:
+            task_index: Which task.
+            transform: ``"eval"`` for statistics, ``"train"`` for augmented images.
+            epoch: Seeds order and augmentation of the pass.
+        """
+        loader = self._loader("train", transform, self._train_plan(task_index, self.eval_batch_size, drop_last=False))
+        loader.sampler.set_epoch(epoch)
+        return loader
+
+    def _world(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
+
+    def _train_plan(self, task: int, batch_size: int, drop_last: bool | None = None) -> TrainPlan:
+        total = batch_size * (self._world()[0] if self.per_device else 1)
+        drop = self.drop_last if drop_last is None else drop_last
+        return TrainPlan(self.layout.train_index[task], total, drop, self.scenario.order == "shuffled", self.seed)
+
+    def _eval_loader(self, stage: Stage, num_tasks: int) -> StreamLoader:
+        world_size, _ = self._world()
+        data = self.layout.evaluation[stage]
+        batch_size = self.eval_batch_size * (world_size if self.per_device else 1)
+        plan = EvalPlan(torch.cat(data.index[:num_tasks]), batch_size, world_size, self.seed)
+        if stage not in self._eval_loaders:
+            self._eval_loaders[stage] = self._loader(data.split, "eval", plan)
+        self._eval_loaders[stage].sampler.plan = plan
+        self.loaded[stage] = num_tasks
+        return self._eval_loaders[stage]
+
+    def _loader(
+        self, split: Literal["train", "test"], view: Literal["train", "eval"], plan: TrainPlan | EvalPlan
+    ) -> StreamLoader:
+        own = self.train_transform if view == "train" else self.eval_transform
+        default = self.source.train_transform if view == "train" else self.source.eval_transform
+        dataset = StreamDataset(self.source, split, default() if own is None else own or None, self.batch_keys)
+        options: dict[str, Any] = {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.persistent_workers and self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available() if self.pin_memory is None else self.pin_memory,
+        }
+        if self.collate_fn is not None:
+            options["collate_fn"] = self.collate_fn
+        return StreamLoader(dataset, PlanSampler(plan, *self._world(), augment=view == "train"), **options)
+
+    # ------------------------------------------------------------------ what a batch holds
+
+    def train_batch(self, batch_idx: int) -> TrainBatch:
+        """This rank's samples of training batch ``batch_idx`` of the current epoch, and their weight in the mean."""
+        assert self._train_loader is not None, "there is no training loader yet"
+        sampler = self._train_loader.sampler
+        return sampler.batch(self._order("train", sampler), batch_idx)
+
+    def eval_batch(self, batch_idx: int, stage: Stage = "val") -> EvalBatch:
+        """This rank's samples of evaluation batch ``batch_idx``, in the order of the batch; padding left out."""
+        sampler = self._eval_loaders[stage].sampler
+        batch = sampler.batch(self._order(stage, sampler), batch_idx)
+        return self.layout.evaluation[stage].batch(batch.index[: batch.real])
+
+    def _order(self, stage: str, sampler: PlanSampler) -> Tensor:
+        key = (sampler.plan, sampler.epoch)
+        known = self._orders.get(stage)
+        if known is None or known[0][0] is not key[0] or known[0][1] != key[1]:
+            self._orders[stage] = known = (key, sampler.order())
+        return known[1]
+
+    # ------------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, Any]:
+        """The stream's identity, its (shortened) schedule and the current task."""
+        epochs = list(self.schedule.epochs)
+        return {"version": 1, "info": self.info.state_dict(), "epochs": epochs, "task": self.task_index}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where the checkpoint stood.
+
+        Raises:
+            ValueError: If the checkpoint is of another stream; the message shows both.
+        """
+        saved = StreamInfo.from_state_dict(state_dict["info"])
+        if saved.fingerprint != self.info.fingerprint:
+            raise ValueError(
+                f"the checkpoint is of another stream: {_describe(saved)}, but this stream is {_describe(self.info)}. "
+                "Use the source, scenario and seed that the checkpoint was made with, or start without `ckpt_path`."
+            )
+        self._schedule = Schedule(tuple(int(n) for n in state_dict["epochs"]))
+        self._restored_task = int(state_dict["task"])
+        if self.trainer is not None and self.trainer.state.fn == "fit":
+            StreamDriver.fit_schedule(self, self.trainer)
+
+
+def _describe(info: StreamInfo) -> str:
+    return f"{info.num_tasks} tasks, {info.num_classes} classes, hash {info.fingerprint[:12]}"

@@ -1,0 +1,161 @@
+"""The layout of a stream: which training and evaluation samples belong to which task. A pure function of labels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_cl.datamodules.sampling import hold_out
+from lightning_cl.datamodules.scenarios.base import Scenario
+from lightning_cl.datamodules.sources.base import Source
+from lightning_cl.datamodules.table import StreamTable
+from lightning_cl.datamodules.task import StreamInfo
+
+Stage = Literal["val", "test"]
+Split = Literal["train", "test"]
+
+
+class EvalBatch(NamedTuple):
+    """What one process evaluates in one batch; padding is never included.
+
+    Attributes:
+        index: ``(B,)`` position of each sample in its split.
+        labels: ``(B,)`` class ids.
+        tasks: ``(B,)`` task ids.
+    """
+
+    index: Tensor
+    labels: Tensor
+    tasks: Tensor
+
+
+@dataclass(frozen=True)
+class EvalData:
+    """Evaluation samples of a stage.
+
+    Attributes:
+        split: The split that ``index`` points into.
+        index: For each task the positions of its samples.
+        labels: ``(N_split,)`` label of every sample of the split.
+        task_of: ``(N_split,)`` task of every sample of the split; -1 for samples that are not evaluated.
+    """
+
+    split: Split
+    index: tuple[Tensor, ...]
+    labels: Tensor
+    task_of: Tensor
+
+    def __len__(self) -> int:
+        return sum(len(members) for members in self.index)
+
+    def batch(self, index: Tensor) -> EvalBatch:
+        """Labels and tasks of the samples at ``index``."""
+        return EvalBatch(index, self.labels[index], self.task_of[index])
+
+
+@dataclass(frozen=True)
+class StreamLayout:
+    """The stream, laid out.
+
+    Attributes:
+        train_index: For each task the positions of its training samples, in order of arrival.
+        evaluation: Samples of the stages ``val`` and ``test``.
+        new_classes: For each task the classes that no earlier task held.
+        table: The training stream as an artefact.
+        info: What methods may know.
+    """
+
+    train_index: tuple[Tensor, ...]
+    evaluation: Mapping[Stage, EvalData]
+    new_classes: tuple[tuple[int, ...], ...]
+    table: StreamTable
+    info: StreamInfo
+
+
+def lay_out(source: Source, scenario: Scenario, seed: int, val_split: float = 0.0) -> StreamLayout:
+    """Apply a scenario to the labels of an opened source.
+
+    Args:
+        source: After its ``setup``.
+        scenario: How the samples arrive.
+        seed: For the scenario and the split.
+        val_split: Fraction of the training data of each class that becomes the ``val`` stage; 0: the test split is.
+
+    Raises:
+        ValueError: If the scenario does not fit the labels, or a task has no evaluation sample.
+    """
+    labels, domains = source.train_labels, source.train_domains
+    kept, held = torch.arange(len(labels)), None
+    if val_split:
+        kept, held = hold_out(labels, val_split, seed)
+    tasks = scenario.train_tasks(labels[kept], None if domains is None else domains[kept], source.num_classes, seed)
+    train_index = tuple(kept[members] for members in tasks)
+    classes = tuple(tuple(labels[index].unique().tolist()) for index in train_index)
+    new_classes = newly_seen(classes)
+    test = _evaluation(source, scenario, seed, new_classes, "test", None)
+    val = test if held is None else _evaluation(source, scenario, seed, new_classes, "train", held)
+    table = _table(train_index, labels)
+    fingerprint = _fingerprint(source, table, (val, test))
+    info = StreamInfo(len(train_index), source.num_classes, tuple(source.class_names), classes, fingerprint)
+    return StreamLayout(train_index, {"val": val, "test": test}, new_classes, table, info)
+
+
+def newly_seen(classes_per_task: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    """For each task the classes that no earlier task held."""
+    seen: set[int] = set()
+    new = []
+    for classes in classes_per_task:
+        new.append(tuple(c for c in classes if c not in seen))
+        seen.update(classes)
+    return tuple(new)
+
+
+def _evaluation(
+    source: Source,
+    scenario: Scenario,
+    seed: int,
+    new_classes: Sequence[Sequence[int]],
+    split: Split,
+    index: Tensor | None,
+) -> EvalData:
+    labels, domains = (
+        (source.train_labels, source.train_domains) if split == "train" else (source.test_labels, source.test_domains)
+    )
+    index = torch.arange(len(labels)) if index is None else index
+    chosen_domains = None if domains is None else domains[index]
+    parts = scenario.eval_tasks(labels[index], chosen_domains, source.num_classes, seed, new_classes)
+    empty = [task for task, members in enumerate(parts) if len(members) == 0]
+    if empty:
+        raise ValueError(
+            f"task(s) {empty} have no evaluation sample in the {split} split; add some, or set `val_split` to hold "
+            "out training data."
+        )
+    members = tuple(index[part] for part in parts)
+    task_of = torch.full((len(labels),), -1)
+    for task, positions in enumerate(members):
+        task_of[positions] = task
+    return EvalData(split, members, labels, task_of)
+
+
+def _table(train_index: Sequence[Tensor], labels: Tensor) -> StreamTable:
+    sample = torch.cat(list(train_index))
+    sizes = torch.tensor([len(index) for index in train_index])
+    return StreamTable(
+        sample=sample,
+        task=torch.repeat_interleave(torch.arange(len(sizes)), sizes),
+        position=torch.cat([torch.arange(int(size)) for size in sizes]),
+        label=labels[sample],
+    )
+
+
+def _fingerprint(source: Source, table: StreamTable, evaluation: Sequence[EvalData]) -> str:
+    digest = hashlib.sha256(f"{table.hash} {source.digest()}".encode())
+    for data in evaluation:
+        for members in data.index:
+            digest.update(members.numpy().astype("<i8").tobytes() + b"|")
+    return digest.hexdigest()

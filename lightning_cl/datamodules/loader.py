@@ -1,0 +1,181 @@
+"""A stateful loader that follows a plan: rank-aware, the same bits for any number of workers, resumable mid-epoch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from lightning_cl.datamodules.sampling import EvalPlan, TrainBatch, TrainPlan, mix_seed
+from lightning_cl.datamodules.sources.base import Source
+
+Key = tuple[int, int | None]  # position in the split, seed of the sample's augmentation (None: not augmented)
+IMAGE_KEYS = ("image", "images", "pixel_values", "img", "x", "input", "inputs")
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(states[2])
+
+
+class StreamDataset(Dataset[Any]):
+    """Transformed items of one split of a source.
+
+    Augmentation is drawn from a seed per sample and epoch, so it is the same for any number of workers and processes
+    and after any resume. The global generators are left as they were.
+
+    Args:
+        source: Where the items come from.
+        split: ``"train"`` or ``"test"``.
+        transform: Applied to the image part of an item.
+        batch_keys: Names of image and label, to get dictionaries instead of tuples.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        split: Any,
+        transform: Callable[[Any], Any] | None,
+        batch_keys: tuple[str, str] | None = None,
+    ) -> None:
+        self.source, self.split, self.transform, self.batch_keys = source, split, transform, batch_keys
+
+    def __len__(self) -> int:
+        return len(self.source.train_labels if self.split == "train" else self.source.test_labels)
+
+    def __getitem__(self, key: Key) -> Any:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[Any]:
+        if all(seed is None for _, seed in keys):
+            return [self._item(index) for index, _ in keys]
+        with _random_state_kept():
+            return [self._seeded_item(index, seed) for index, seed in keys]
+
+    def _seeded_item(self, index: int, seed: int | None) -> Any:
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed & 0xFFFFFFFF)
+        return self._item(index)
+
+    def _item(self, index: int) -> Any:
+        item = self.source.item(self.split, index)
+        if self.transform is not None:
+            item = _with_image(item, self.transform)
+        if self.batch_keys is not None and isinstance(item, (tuple, list)):
+            image, label = item[:2]
+            return {self.batch_keys[0]: image, self.batch_keys[1]: label}
+        return item
+
+
+def _with_image(item: Any, transform: Callable[[Any], Any]) -> Any:
+    if isinstance(item, (tuple, list)):
+        return type(item)((transform(item[0]), *item[1:]))
+    if isinstance(item, dict):
+        for key in IMAGE_KEYS:
+            if key in item:
+                return {**item, key: transform(item[key])}
+        raise ValueError(
+            f"no image found in an item with the keys {sorted(item)} (looked for {', '.join(IMAGE_KEYS)}); "
+            "rename the key, or transform the items in your data set and pass no transform to the stream."
+        )
+    return transform(item)
+
+
+class PlanSampler(Sampler[list[Key]]):
+    """Yields one rank's batches of keys; the epoch and the first batch can be set."""
+
+    def __init__(self, plan: TrainPlan | EvalPlan, world_size: int, rank: int, augment: bool) -> None:
+        self.plan, self.world_size, self.rank, self.augment = plan, world_size, rank, augment
+        self.epoch = 0
+        self.start = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of an epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def batch(self, order: torch.Tensor, batch_idx: int) -> TrainBatch:
+        """This rank's share of batch ``batch_idx``."""
+        if isinstance(self.plan, TrainPlan):
+            return self.plan.batch(order, batch_idx, self.world_size, self.rank)
+        return self.plan.batch(order, batch_idx, self.rank)
+
+    def order(self) -> torch.Tensor:
+        """Positions in this epoch's order."""
+        return self.plan.order(self.epoch) if isinstance(self.plan, TrainPlan) else self.plan.order()
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = self.order()
+        for batch_idx in range(self.start, len(self.plan)):
+            index = self.batch(order, batch_idx).index.tolist()
+            if self.augment and isinstance(self.plan, TrainPlan):
+                yield [(i, mix_seed(self.plan.seed, self.epoch, i)) for i in index]
+            else:
+                yield [(i, None) for i in index]
+
+
+class StreamLoader:
+    """Iterable over the batches of a plan; what ``ContinualDataModule`` hands to the Trainer.
+
+    It is not a ``DataLoader``, so that Lightning leaves its sampler alone, and it is lazy: nothing is fetched before the
+    first batch is asked for. One loader (with its workers) serves all tasks; only the plan changes.
+
+    Args:
+        dataset: Items by key.
+        sampler: Batches of keys.
+        options: Passed on to :class:`torch.utils.data.DataLoader` (workers, pinned memory).
+    """
+
+    def __init__(self, dataset: StreamDataset, sampler: PlanSampler, **options: Any) -> None:
+        self.dataset, self.sampler, self.batch_sampler = dataset, sampler, sampler
+        self._resume: dict[str, int] | None = None
+        self._yielded = 0
+        # Its own generator: making an iterator draws a base seed, which must not move the global generator.
+        self._loader = DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=options.pop("collate_fn", default_collate),
+            generator=torch.Generator().manual_seed(0),
+            **options,
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """Global batch size."""
+        return self.sampler.plan.batch_size
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        self.sampler.start = 0
+        if self._resume is not None and self._resume["epoch"] == self.sampler.epoch:
+            self.sampler.start = self._resume["batch"]
+        self._resume = None
+        self._yielded = self.sampler.start
+        for batch in self._loader:
+            self._yielded += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch and number of global batches handed out in it; independent of the number of processes."""
+        return {"version": 1, "epoch": self.sampler.epoch, "batch": self._yielded}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue at the saved batch when the saved epoch is iterated next."""
+        self._resume = {"epoch": int(state["epoch"]), "batch": int(state["batch"])}

@@ -1,0 +1,148 @@
+"""Which samples every rank gets at every step: pure functions, and the stateless plans made of them.
+
+A batch is defined globally and then shared out, so a result does not depend on the number of processes: the union of
+the ranks' shares of batch ``b`` is the single-process batch ``b``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_MASK = (1 << 64) - 1
+
+
+def mix_seed(*values: int) -> int:
+    """Well-mixed seed in ``[0, 2**63)`` from integers; the same on every machine (SplitMix64 finaliser)."""
+    state = 0x9E3779B97F4A7C15
+    for value in values:
+        state = (state ^ (value & _MASK)) * 0xBF58476D1CE4E5B9 & _MASK
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB & _MASK
+        state ^= state >> 31
+    return state >> 1
+
+
+def share(count: int, world_size: int, rank: int) -> tuple[int, int]:
+    """Start and stop of a rank's contiguous share of ``count`` items; shares differ by at most one item."""
+    base, extra = divmod(count, world_size)
+    start = rank * base + min(rank, extra)
+    return start, start + base + (rank < extra)
+
+
+def permutation(count: int, *seed: int) -> Tensor:
+    """Random order of ``count`` items, ``(count,)`` int64, that depends on nothing but ``seed``."""
+    generator = torch.Generator().manual_seed(mix_seed(*seed))
+    return torch.randperm(count, generator=generator)
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """One rank's share of a global training batch.
+
+    Attributes:
+        index: ``(B_local,)`` positions in the training split. Never empty: a rank that gets nothing repeats the
+            batch's first sample.
+        real: Number of entries of ``index`` that count; smaller than ``len(index)`` only for such a repeated sample.
+        weight: What the rank's mean loss must be multiplied by, so that DDP's mean over the ranks is the mean over
+            the global batch: ``world_size * real / B_global``. Exactly 1 when all shares are equal.
+    """
+
+    index: Tensor
+    real: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """The training batches of one epoch.
+
+    Args:
+        index: ``(N,)`` positions in the training split, in order of arrival.
+        batch_size: Global batch size.
+        drop_last: Leave out a last batch that is not full.
+        shuffle: Draw a new order every epoch; ``False`` for an online stream.
+        seed: Decides the order, together with the epoch.
+    """
+
+    index: Tensor
+    batch_size: int
+    drop_last: bool = False
+    shuffle: bool = True
+    seed: int = 0
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.index), self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    def order(self, epoch: int) -> Tensor:
+        """Positions in order of arrival in ``epoch``, ``(N,)``."""
+        return self.index[permutation(len(self.index), self.seed, epoch)] if self.shuffle else self.index
+
+    def batch(self, order: Tensor, batch_idx: int, world_size: int = 1, rank: int = 0) -> TrainBatch:
+        """The share of ``rank`` in batch ``batch_idx`` of an epoch in the given order."""
+        rows = order[batch_idx * self.batch_size : (batch_idx + 1) * self.batch_size]
+        start, stop = share(len(rows), world_size, rank)
+        real = stop - start
+        return TrainBatch(rows[start:stop] if real else rows[:1], real, world_size * real / len(rows))
+
+
+@dataclass(frozen=True)
+class EvalPlan:
+    """The evaluation batches: every sample once, in an order that mixes the tasks, without padding.
+
+    A last batch with fewer samples than processes joins the one before it, so that all ranks make the same number of
+    steps. Only a data set smaller than the number of processes needs repeated samples; they are never counted.
+
+    Args:
+        index: ``(N,)`` positions in the evaluation split.
+        batch_size: Global batch size.
+        world_size: Number of processes.
+        seed: Decides the order.
+    """
+
+    index: Tensor
+    batch_size: int
+    world_size: int = 1
+    seed: int = 0
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.index), self.batch_size)
+        return full + (rest > 0 and (rest >= self.world_size or full == 0))
+
+    def order(self) -> Tensor:
+        """Positions in order of evaluation, ``(N,)``."""
+        return self.index[permutation(len(self.index), self.seed, len(self.index))]
+
+    def batch(self, order: Tensor, batch_idx: int, rank: int = 0) -> TrainBatch:
+        """The share of ``rank`` in evaluation batch ``batch_idx``; see :class:`TrainBatch`."""
+        last = batch_idx == len(self) - 1
+        stop = len(order) if last else (batch_idx + 1) * self.batch_size
+        rows = order[batch_idx * self.batch_size : stop]
+        start, stop = share(len(rows), self.world_size, rank)
+        real = stop - start
+        return TrainBatch(rows[start:stop] if real else rows[:1], real, self.world_size * real / len(rows))
+
+
+def hold_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Stratified split of ``(N,)`` labels into sorted positions ``(kept, held out)``.
+
+    Every class gives ``round(fraction * n)`` samples, at least one, and keeps at least one.
+
+    Raises:
+        ValueError: If ``fraction`` is not in (0, 1) or a class has fewer than two samples.
+    """
+    if not 0.0 < fraction < 1.0:
+        raise ValueError(f"`val_split` is {fraction}; give a fraction of the training data in (0, 1), or 0 for none.")
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero().flatten()
+        if len(members) < 2:
+            raise ValueError(
+                f"class {label} has {len(members)} training sample(s), so `val_split={fraction}` would leave it none; "
+                "give it more samples or set `val_split=0`."
+            )
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        held[members[permutation(len(members), seed, label)[:count]]] = True
+    return (~held).nonzero().flatten(), held.nonzero().flatten()

@@ -1,0 +1,6 @@
+"""What one training step of a LightningModule does differently: mixins, and :func:`extend` to add them."""
+
+from lightning_cl.mixins.base import ContinualMixin
+from lightning_cl.mixins.extending import extend
+
+__all__ = ["ContinualMixin", "extend"]

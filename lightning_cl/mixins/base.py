@@ -1,0 +1,201 @@
+"""The base of all mixins: class masks on the head, loss terms, protected slices, and the task hooks of a module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_cl.mixins.finding import find_head
+from lightning_cl.nn.guard import SliceGuard
+from lightning_cl.nn.masks import ClassMask
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule as _Base
+
+    from lightning_cl.datamodules.task import StreamInfo, Task
+else:
+    _Base = object
+
+#: Which classes compete in the training loss: those of the current task, all seen so far, or all.
+TrainMask = Literal["task", "seen", "all"]
+_STRICTNESS: tuple[TrainMask, ...] = ("all", "seen", "task")
+
+
+class ContinualState(nn.Module):
+    """What :class:`ContinualMixin` knows; the module's one extra attribute ``continual``, so that no name collides.
+
+    Attributes:
+        mask: Class mask on the head; its buffers are the only part that is saved.
+        info: The stream.
+        head_path: Dotted path of the head.
+        train_mask: Which classes compete in the training loss.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+        methods: ``state_key`` of every attached method, in order.
+        guards: Slices that must not move in the current task.
+        loss_terms: Terms of the current training step, by name.
+    """
+
+    def __init__(self, info: StreamInfo, head_path: str, mask: ClassMask) -> None:
+        super().__init__()
+        self.mask = mask
+        self.info = info
+        self.head_path = head_path
+        self.train_mask: TrainMask = "all"
+        self.reset_optimizer = False
+        self.methods: list[str] = []
+        self.guards: list[SliceGuard] = []
+        self.loss_terms: dict[str, Tensor] = {}
+
+
+class ContinualMixin(_Base):
+    """What every continual LightningModule does; methods build on it and call ``super()``.
+
+    A model author may inherit it and call :meth:`configure_continual`; a callback adds it to a live module with
+    :func:`~lightning_cl.extend`.
+    """
+
+    continual: ContinualState
+
+    def configure_continual(
+        self,
+        info: StreamInfo,
+        *,
+        head: str | None = None,
+        train_mask: TrainMask = "all",
+        reset_optimizer: bool = False,
+    ) -> None:
+        """Find the head and put the class mask on it; with several methods the strictest setting wins.
+
+        Args:
+            info: The stream.
+            head: Dotted path of the head; found when ``None``.
+            train_mask: Which classes compete in the training loss.
+            reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+
+        Raises:
+            ValueError: If the head cannot be found or is too small, or the module has another ``continual``.
+        """
+        state = getattr(self, "continual", None)
+        if state is None:
+            path, layer = find_head(self, info.num_classes, head)
+            mask = ClassMask(layer.out_features).to(layer.weight.device)
+            self.continual = state = ContinualState(info, path, mask)
+            layer.register_forward_hook(mask.hook)
+        elif not isinstance(state, ContinualState):
+            raise ValueError("the module has an attribute `continual` of its own, which lightning_cl needs; rename it.")
+        elif head is not None and head != state.head_path:
+            raise ValueError(
+                f"`head={head!r}`, but another method took the head `{state.head_path}`; name the same one."
+            )
+        state.info = info
+        state.train_mask = max(state.train_mask, train_mask, key=_STRICTNESS.index)
+        state.reset_optimizer = state.reset_optimizer or reset_optimizer
+
+    @property
+    def continual_head(self) -> nn.Linear:
+        """The layer that makes the class logits."""
+        layer = self.get_submodule(self.continual.head_path)
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    # ------------------------------------------------------------------ task hooks of a module
+
+    def on_task_start(self, task: Task) -> None:
+        """Called before the first batch of ``task``, and before fresh optimisers are built."""
+        allowed = {"task": task.classes, "seen": task.seen_classes, "all": None}[self.continual.train_mask]
+        self.continual.mask.allow(allowed, task.seen_classes)
+        self.protect()
+
+    def on_task_end(self, task: Task) -> None:
+        """Called after the last batch of ``task``, before the boundary is evaluated."""
+
+    # ------------------------------------------------------------------ protected slices
+
+    def protected_rows(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Parameters with the rows that must not move in the current task; mixins add theirs."""
+        frozen = (~self.continual.mask.train_allowed).nonzero().flatten()
+        if len(frozen):
+            yield self.continual_head.weight, frozen
+            if self.continual_head.bias is not None:
+                yield self.continual_head.bias, frozen
+
+    def protect(self) -> None:
+        """Take the protected rows as they are now; from here on they stay, whatever an optimiser does."""
+        self.continual.guards = [SliceGuard(parameter, rows) for parameter, rows in self.protected_rows()]
+
+    def _restore_protected(self, *_: Any) -> None:
+        for guard in self.continual.guards:
+            guard.restore()
+
+    def configure_optimizers(self) -> Any:
+        """The user's optimisers; protected rows are put back after each of their steps."""
+        configured = super().configure_optimizers()
+        for optimizer in _optimizers(configured):
+            optimizer.register_step_post_hook(self._restore_protected)
+        return configured
+
+    def on_train_start(self) -> None:
+        """Protect what a checkpoint brought back."""
+        self.protect()
+        super().on_train_start()
+
+    # ------------------------------------------------------------------ loss terms
+
+    def add_loss(self, name: str, value: Tensor) -> None:
+        """Add a scalar to the loss of the current training step; it is logged as ``name``."""
+        self.continual.loss_terms[name] = value
+
+    def collect_losses(self) -> None:
+        """Called after the user's step; mixins call :meth:`add_loss` here for terms that arose in the forward pass."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """The user's step, with the methods' loss terms added to what it returns."""
+        self.continual.loss_terms.clear()
+        output = super().training_step(*args, **kwargs)
+        self.collect_losses()
+        terms = dict(self.continual.loss_terms)
+        self.continual.loss_terms.clear()
+        if not terms or output is None:
+            return output
+        self.log_dict({name: value.detach() for name, value in terms.items()})
+        total = torch.stack([value.float() for value in terms.values()]).sum()
+        if isinstance(output, dict):
+            return {**output, "loss": output["loss"] + total}
+        return output + total
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another method or stream before any weight is touched."""
+        super().on_load_checkpoint(checkpoint)
+        saved, info, methods = checkpoint.get("lightning_cl", {}), self.continual.info, self.continual.methods
+        if saved.get("methods", methods) != methods:
+            raise ValueError(
+                f"the checkpoint was made with {method_names(saved['methods'])}, but this module has "
+                f"{method_names(methods)}; use the callbacks that the checkpoint was made with, in the same order."
+            )
+        fingerprint = saved.get("fingerprint", info.fingerprint)
+        if fingerprint != info.fingerprint:
+            raise ValueError(
+                f"the checkpoint is of another stream (hash {fingerprint[:12]}) than this one "
+                f"(hash {info.fingerprint[:12]}); use the same source, scenario and seed."
+            )
+
+
+def method_names(state_keys: list[str]) -> str:
+    """``CODAPrompt + VirtualOutlierRegularizer`` from state keys."""
+    return " + ".join(key.removeprefix("lightning_cl.") for key in state_keys) or "no method"
+
+
+def _optimizers(configured: Any) -> Iterator[Optimizer]:
+    if isinstance(configured, Optimizer):
+        yield configured
+    elif isinstance(configured, dict):
+        yield from _optimizers(configured.get("optimizer"))
+    elif isinstance(configured, (list, tuple)):
+        for entry in configured:
+            yield from _optimizers(entry)

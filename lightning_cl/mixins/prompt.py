@@ -1,0 +1,71 @@
+"""Prompts in a frozen ViT: what a training step does differently for every prompt method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cl.mixins.base import ContinualMixin
+from lightning_cl.mixins.extending import extend
+from lightning_cl.mixins.finding import find_vit
+from lightning_cl.nn.prompted_vit import PromptedViT, install_prompts
+from lightning_cl.nn.prompts import PromptProvider
+
+if TYPE_CHECKING:
+    from lightning_cl.datamodules.task import Task
+
+
+class PromptMixin(ContinualMixin):
+    """Prompts for the one timm ViT of a module; ``configure_continual`` comes first, then :meth:`add_prompts`."""
+
+    prompts: PromptProvider
+
+    def add_prompts(self, provider: PromptProvider, backbone: str | None = None) -> None:
+        """Freeze the ViT (all but a head inside it) and let it ask ``provider``.
+
+        Args:
+            provider: Registered as the submodule ``prompts``, so optimised, saved and reduced with the module.
+            backbone: Dotted path of the timm ``VisionTransformer``; found when ``None``.
+
+        Raises:
+            ValueError: If there is no (single) ViT, it has prompts already, or the provider does not fit it.
+        """
+        _, vit = find_vit(self, backbone)
+        if isinstance(vit, PromptedViT) or hasattr(self, "prompts"):
+            raise ValueError(
+                "the module has prompts already (or an attribute `prompts`); use one prompt method at a time."
+            )
+        extend(vit, PromptedViT)
+        install_prompts(vit, provider)
+        reference = next(vit.parameters())
+        self.prompts = provider.to(device=reference.device, dtype=reference.dtype)
+        self.__dict__["_prompted_vit"] = vit
+
+    @property
+    def prompted_vit(self) -> Any:
+        """The frozen ViT with prompts."""
+        return self.__dict__["_prompted_vit"]
+
+    def on_task_start(self, task: Task) -> None:
+        """Let the provider prepare the task, the same on all ranks, before slices are protected."""
+        self.prompts.start_task(task.index)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            for tensor in self.prompts.parameters():
+                torch.distributed.broadcast(tensor.data, 0)
+        super().on_task_start(task)
+
+    def protected_rows(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """The head's rows and the provider's."""
+        yield from super().protected_rows()
+        yield from self.prompts.protected_rows()
+
+    def collect_losses(self) -> None:
+        """The provider's terms, averaged over the forward passes of the step."""
+        super().collect_losses()
+        losses = self.prompts.pending_losses
+        if losses:
+            self.add_loss("prompt_loss", torch.stack(losses).mean())
+            losses.clear()

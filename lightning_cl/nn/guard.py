@@ -1,0 +1,28 @@
+"""Keeps protected slices of trainable parameters bit-for-bit as they are, whatever the optimiser does."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class SliceGuard:
+    """Copies protected rows back after every optimiser step.
+
+    A row with zero gradient still moves under momentum, Adam's stale moments and decoupled weight decay; copying back
+    is exact for all of them. The cost does not depend on the number of past tasks.
+
+    Args:
+        parameter: ``(R, ...)`` parameter that is only partly trained now.
+        rows: ``(P,)`` indices of the rows that must not move.
+    """
+
+    def __init__(self, parameter: nn.Parameter, rows: Tensor) -> None:
+        self.parameter = parameter
+        self.rows = rows.to(parameter.device)
+        self.saved = parameter.detach()[self.rows].clone()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the protected rows back."""
+        self.parameter.index_copy_(0, self.rows, self.saved)

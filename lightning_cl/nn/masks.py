@@ -1,0 +1,46 @@
+"""Which classes a head may answer with, while training and while evaluating."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class ClassMask(nn.Module):
+    """Sets logits of classes that are not allowed to -inf; everything is allowed until told otherwise.
+
+    Cross-entropy on masked logits equals, in value and gradient, cross-entropy on the slice of allowed columns.
+
+    Args:
+        num_outputs: Number of columns of the head, ``C_head``.
+    """
+
+    train_allowed: Tensor
+    eval_allowed: Tensor
+
+    def __init__(self, num_outputs: int) -> None:
+        super().__init__()
+        self.register_buffer("train_allowed", torch.ones(num_outputs, dtype=torch.bool))
+        self.register_buffer("eval_allowed", torch.ones(num_outputs, dtype=torch.bool))
+
+    def allow(self, train: Sequence[int] | None, evaluate: Sequence[int] | None) -> None:
+        """Allow exactly these columns, in place; ``None`` allows all."""
+        for allowed, classes in ((self.train_allowed, train), (self.eval_allowed, evaluate)):
+            if classes is None:
+                allowed.fill_(True)
+            else:
+                allowed.fill_(False)
+                allowed[torch.as_tensor(list(classes), device=allowed.device)] = True
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """``(..., C_head)`` logits with -inf where a class is not allowed."""
+        allowed = self.train_allowed if self.training else self.eval_allowed
+        return logits.masked_fill(~allowed, -torch.inf)
+
+    def hook(self, head: nn.Module, args: Any, logits: Tensor) -> Tensor:
+        """Forward hook for a head; a bound method, so that it is copied along with the module."""
+        masked: Tensor = self(logits)
+        return masked

@@ -1,0 +1,79 @@
+"""The one interface of all prompt methods: from a query to prefixes, extra tokens and a loss term."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cl.nn.prefix_attention import Prefix
+
+
+@dataclass
+class Prompts:
+    """What a provider makes of a batch.
+
+    Attributes:
+        prefixes: Extra key and value rows by layer (prefix tuning).
+        tokens: ``(B or 1, L, D)`` tokens that join the sequence before block 0 (prompt tuning); ``None``: none.
+        loss: Scalar that is added to the training loss; ``None``: none.
+        pool_tokens: Classify the mean of the tokens' outputs instead of the class token.
+    """
+
+    prefixes: Mapping[int, Prefix] = field(default_factory=dict)
+    tokens: Tensor | None = None
+    loss: Tensor | None = None
+    pool_tokens: bool = False
+
+
+class PromptProvider(nn.Module):
+    """Parameters and mathematics of a prompt method; knows nothing of ViTs, Trainers or batches.
+
+    The task counter is a buffer, so it is in every checkpoint; :attr:`task` mirrors it without a host sync.
+
+    Attributes:
+        layers: Zero-based indices of the layers that get a prefix.
+        needs_query: Whether :meth:`forward` needs the frozen network's feature of the image.
+        batch_dependent: Whether a prediction depends on the other samples of its batch.
+    """
+
+    layers: tuple[int, ...] = ()
+    needs_query: bool = True
+    batch_dependent: bool = False
+    task_counter: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("task_counter", torch.tensor(-1))
+        self.task = -1
+        #: Loss terms of the current step's forward passes, until the step collects them.
+        self.pending_losses: list[Tensor] = []
+        self.register_load_state_dict_post_hook(_sync_task)
+
+    def start_task(self, task: int) -> None:
+        """Prepare the parameters of ``task`` in place; overriding methods call ``super()`` first."""
+        self.task = task
+        self.task_counter.fill_(task)
+
+    def forward(self, query: Tensor | None) -> Prompts:
+        """Prompts for a batch.
+
+        Args:
+            query: ``(B, D)`` feature of the un-prompted frozen network, or ``None`` when not needed.
+        """
+        raise NotImplementedError
+
+    def protected_rows(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Parameters with the rows (along dimension 0) that must not move in the current task."""
+        yield from ()
+
+    def after_load(self) -> None:
+        """Drop whatever was computed from parameters that have just been replaced."""
+
+
+def _sync_task(provider: Any, _: Any) -> None:
+    provider.task = int(provider.task_counter)
+    provider.after_load()
