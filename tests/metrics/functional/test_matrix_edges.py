@@ -133,7 +133,7 @@ def test_stages_that_are_not_there(k):
 
 
 def test_forward_transfer_does_not_guess_the_baseline():
-    with pytest.raises(ValueError, match="baseline.*missing"):
+    with pytest.raises(ValueError, match=r"`baseline`, .* is missing"):
         F.forward_transfer(example())
 
 
