@@ -1,1 +1,31 @@
-"""Metrics of continual learning: an accuracy matrix, what is read off it, its figures and a report."""
+"""Metrics of continual learning: an accuracy matrix, what is read off it, its figures and a report.
+
+Pure functions of a matrix are in :mod:`lightning_cl.metrics.functional`.
+"""
+
+from lightning_cl.metrics.accuracy_matrix import AccuracyMatrix
+from lightning_cl.metrics.continual import (
+    AverageAccuracy,
+    AverageIncrementalAccuracy,
+    BackwardTransfer,
+    Forgetting,
+    ForwardTransfer,
+    LearningAccuracy,
+    MatrixMetric,
+)
+from lightning_cl.metrics.functional import class_il_predictions, class_table, mask_logits, task_il_predictions
+
+__all__ = [
+    "AccuracyMatrix",
+    "AverageAccuracy",
+    "AverageIncrementalAccuracy",
+    "BackwardTransfer",
+    "Forgetting",
+    "ForwardTransfer",
+    "LearningAccuracy",
+    "MatrixMetric",
+    "class_il_predictions",
+    "class_table",
+    "mask_logits",
+    "task_il_predictions",
+]

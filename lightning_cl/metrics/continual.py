@@ -1,0 +1,163 @@
+"""Single numbers that are kept as an accuracy matrix: average accuracy, forgetting, transfer."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, get_args
+
+import torch
+from torch import Tensor
+
+from lightning_cl.metrics import functional as F
+from lightning_cl.metrics.accuracy_matrix import AccuracyMatrix
+from lightning_cl.metrics.functional import ForgettingVariant
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class MatrixMetric(AccuracyMatrix):
+    """Base of the metrics that are one number of an accuracy matrix.
+
+    ``update`` is that of :class:`AccuracyMatrix`; ``compute`` takes the stages up to the last one that was counted,
+    so a metric can be read after every task. In a ``MetricCollection`` all of them share one pair of counts.
+    """
+
+    @abstractmethod
+    def value(self, acc: Tensor, k: int, sizes: Tensor) -> Tensor:
+        """The metric after ``k`` finished tasks, from ``acc`` ``(T, T)`` and the test samples ``sizes`` ``(T,)``."""
+
+    def compute(self) -> Tensor:
+        """The value after the last counted stage, a float64 scalar; NaN where it is not defined. Collective."""
+        values = self._values()
+        return values[-1] if len(values) else values.new_tensor(float("nan"))
+
+    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
+        """The value after every task as a curve, or the curve of the given values. Collective if none are given."""
+        from lightning_cl.metrics.plots import plot_metric_curve
+
+        if val is None:
+            with self.sync_context():
+                val = self._values()
+        values = val if isinstance(val, Tensor) else torch.stack([torch.as_tensor(v) for v in val])
+        return plot_metric_curve(values.reshape(-1), type(self).__name__, ax=ax)
+
+    def _values(self) -> Tensor:
+        """The value after each of the ``k`` counted stages, ``(k,)``."""
+        acc = AccuracyMatrix.compute(self)
+        sizes = self.total.amax(dim=0)
+        stages = [self.value(acc, k, sizes) for k in range(1, F.finished_stages(acc) + 1)]
+        return torch.stack(stages) if stages else acc.new_empty(0)
+
+
+class AverageAccuracy(MatrixMetric):
+    """Mean accuracy over the tasks seen so far, in [0, 1]; :func:`~lightning_cl.metrics.functional.average_accuracy`.
+
+    Args:
+        num_tasks: ``T``, at least 1.
+        micro: Average over the test samples of all seen tasks instead of over tasks.
+        **kwargs: Passed to :class:`torchmetrics.Metric`.
+    """
+
+    def __init__(self, num_tasks: int, micro: bool = False, **kwargs: Any) -> None:
+        super().__init__(num_tasks, **kwargs)
+        self.micro = micro
+
+    def value(self, acc: Tensor, k: int, sizes: Tensor) -> Tensor:
+        """See the base."""
+        return F.average_accuracy(acc, k, sizes=sizes if self.micro else None)
+
+
+class AverageIncrementalAccuracy(MatrixMetric):
+    """Mean of the average accuracies after every task; see
+    :func:`~lightning_cl.metrics.functional.average_incremental_accuracy`.
+
+    Args:
+        num_tasks: ``T``, at least 1.
+        skip_first: Leave out the stage after the first task.
+        micro: Average over the test samples of all seen tasks instead of over tasks.
+        **kwargs: Passed to :class:`torchmetrics.Metric`.
+    """
+
+    def __init__(self, num_tasks: int, skip_first: bool = False, micro: bool = False, **kwargs: Any) -> None:
+        super().__init__(num_tasks, **kwargs)
+        self.skip_first = skip_first
+        self.micro = micro
+
+    def value(self, acc: Tensor, k: int, sizes: Tensor) -> Tensor:
+        """See the base."""
+        return F.average_incremental_accuracy(acc, k, skip_first=self.skip_first, sizes=sizes if self.micro else None)
+
+
+class LearningAccuracy(MatrixMetric):
+    """Mean accuracy on each task just after it; :func:`~lightning_cl.metrics.functional.learning_accuracy`."""
+
+    def value(self, acc: Tensor, k: int, sizes: Tensor) -> Tensor:
+        """See the base."""
+        return F.learning_accuracy(acc, k)
+
+
+class Forgetting(MatrixMetric):
+    """Mean loss of accuracy on the old tasks, in [-1, 1]; :func:`~lightning_cl.metrics.functional.forgetting`.
+
+    Args:
+        num_tasks: ``T``, at least 1.
+        variant: ``"chaudhry"``, ``"max_incl_last"``, ``"first_minus_last"`` or ``"one_step"``; say it with the number.
+        from_first_seen: Look for the best accuracy on a task only from the stage on at which it was trained.
+        **kwargs: Passed to :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If ``variant`` is unknown.
+    """
+
+    higher_is_better = False
+
+    def __init__(
+        self, num_tasks: int, variant: ForgettingVariant = "chaudhry", from_first_seen: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(num_tasks, **kwargs)
+        if variant not in get_args(ForgettingVariant):
+            raise ValueError(
+                f"`variant` is {variant!r}; give one of {', '.join(map(repr, get_args(ForgettingVariant)))}."
+            )
+        self.variant = variant
+        self.from_first_seen = from_first_seen
+
+    def value(self, acc: Tensor, k: int, sizes: Tensor) -> Tensor:
+        """See the base."""
+        return F.forgetting(acc, k, variant=self.variant, from_first_seen=self.from_first_seen)
+
+
+class BackwardTransfer(MatrixMetric):
+    """Mean change of old tasks since each was learned; :func:`~lightning_cl.metrics.functional.backward_transfer`."""
+
+    def value(self, acc: Tensor, k: int, sizes: Tensor) -> Tensor:
+        """See the base."""
+        return F.backward_transfer(acc, k)
+
+
+class ForwardTransfer(MatrixMetric):
+    """Mean head start on a task from those before it; :func:`~lightning_cl.metrics.functional.forward_transfer`.
+
+    Args:
+        num_tasks: ``T``, at least 1.
+        baseline: ``(T,)``, accuracy on each task of the model before any training, in [0, 1].
+        **kwargs: Passed to :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If ``baseline`` does not have one value for each task.
+    """
+
+    def __init__(self, num_tasks: int, baseline: Tensor | Sequence[float], **kwargs: Any) -> None:
+        super().__init__(num_tasks, **kwargs)
+        self.baseline = torch.as_tensor(baseline, dtype=torch.float64)
+        if self.baseline.shape != (num_tasks,):
+            raise ValueError(
+                f"`baseline` has shape {tuple(self.baseline.shape)} but must be ({num_tasks},): a value for each task."
+            )
+
+    def value(self, acc: Tensor, k: int, sizes: Tensor) -> Tensor:
+        """See the base."""
+        return F.forward_transfer(acc, self.baseline, k)
