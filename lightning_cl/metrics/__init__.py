@@ -14,6 +14,7 @@ from lightning_cl.metrics.continual import (
     MatrixMetric,
 )
 from lightning_cl.metrics.functional import class_il_predictions, class_table, mask_logits, task_il_predictions
+from lightning_cl.metrics.plots import plot_accuracy_curves, plot_accuracy_matrix, plot_metric_curve
 
 __all__ = [
     "AccuracyMatrix",
@@ -27,5 +28,8 @@ __all__ = [
     "class_il_predictions",
     "class_table",
     "mask_logits",
+    "plot_accuracy_curves",
+    "plot_accuracy_matrix",
+    "plot_metric_curve",
     "task_il_predictions",
 ]
