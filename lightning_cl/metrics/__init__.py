@@ -15,12 +15,17 @@ from lightning_cl.metrics.continual import (
 )
 from lightning_cl.metrics.functional import class_il_predictions, class_table, mask_logits, task_il_predictions
 from lightning_cl.metrics.plots import plot_accuracy_curves, plot_accuracy_matrix, plot_metric_curve
+from lightning_cl.metrics.report import ContinualReport
+from lightning_cl.metrics.report import read as read_report
+from lightning_cl.metrics.summary import summarise
+from lightning_cl.metrics.tables import rich_table
 
 __all__ = [
     "AccuracyMatrix",
     "AverageAccuracy",
     "AverageIncrementalAccuracy",
     "BackwardTransfer",
+    "ContinualReport",
     "Forgetting",
     "ForwardTransfer",
     "LearningAccuracy",
@@ -31,5 +36,8 @@ __all__ = [
     "plot_accuracy_curves",
     "plot_accuracy_matrix",
     "plot_metric_curve",
+    "read_report",
+    "rich_table",
+    "summarise",
     "task_il_predictions",
 ]

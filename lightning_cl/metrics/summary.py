@@ -1,0 +1,87 @@
+"""All numbers of a run by name, from its accuracy matrices."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from lightning_cl.metrics import functional as F
+from lightning_cl.metrics.functional._matrix import MatrixLike, RowLike
+
+DEFINITIONS = {
+    "average_accuracy": "mean accuracy over the tasks seen so far, after the last task (ACC, A_T)",
+    "average_accuracy_micro": "accuracy over the test samples of all tasks seen so far, after the last task",
+    "average_incremental_accuracy": "mean of average_accuracy over all stages, the first included (AIA)",
+    "average_incremental_accuracy_micro": "mean of average_accuracy_micro over all stages, the first included",
+    "learning_accuracy": "mean accuracy on each task just after it was learned (LA)",
+    "backward_transfer": "mean over old tasks of final accuracy minus accuracy just after learning (BWT, GEM)",
+    "forgetting": "mean over old tasks of best accuracy before the last stage minus final accuracy (Chaudhry et al.)",
+    "forgetting_max_incl_last": "mean over old tasks of best accuracy, last stage included, minus final accuracy",
+    "forgetting_one_step": "mean drop of old tasks from one stage to the next (F_N of CODA-Prompt)",
+    "relative_forgetting": "mean over old tasks of forgetting divided by the best accuracy before the last stage",
+    "knowledge_rate": "average_accuracy after the last task divided by that after the first (KR)",
+    "knowledge_rate_micro": "average_accuracy_micro after the last task divided by that after the first",
+    "forward_transfer": "mean over later tasks of accuracy just before learning minus that of an untrained model (FWT)",
+}
+"""What each metric of :func:`summarise` is, without the label space before the slash."""
+
+
+def summarise(
+    class_il: MatrixLike | None,
+    task_il: MatrixLike | None = None,
+    sizes: RowLike | None = None,
+    baseline: RowLike | None = None,
+) -> dict[str, float | None]:
+    """Every metric of :data:`DEFINITIONS` for each label space, as fractions, after the last stage that was measured.
+
+    Args:
+        class_il: ``(T, T)`` accuracies in [0, 1] with all classes seen so far to choose from.
+        task_il: ``(T, T)`` accuracies in [0, 1] with the classes of each sample's task to choose from.
+        sizes: ``(T,)`` test samples of each task; without it the micro averages are None.
+        baseline: ``(T,)`` accuracies before any training, in the label space of ``task_il`` or, if that is not given,
+            of ``class_il``: forward transfer is given for that one only.
+
+    Returns:
+        ``{"class_il/average_accuracy": 0.81, ...}``, the names always the same for the same arguments; None is "not
+        defined" (a single task) or "not measured".
+
+    Raises:
+        ValueError: If a matrix is not square or a row has not one value for each task.
+    """
+    transfer_space = "class_il" if task_il is None else "task_il"
+    metrics: dict[str, float | None] = {}
+    for space, acc in (("class_il", class_il), ("task_il", task_il)):
+        if acc is not None:
+            values = _values(acc, sizes, baseline if space == transfer_space else None)
+            metrics.update({f"{space}/{name}": value for name, value in values.items()})
+    return metrics
+
+
+def _values(acc: MatrixLike, sizes: RowLike | None, baseline: RowLike | None) -> dict[str, float | None]:
+    names = [name for name in DEFINITIONS if name != "forward_transfer" or baseline is not None]
+    k = F.finished_stages(acc)
+    if k == 0:
+        return dict.fromkeys(names)
+    values: dict[str, Tensor] = {
+        "average_accuracy": F.average_accuracy(acc, k),
+        "average_incremental_accuracy": F.average_incremental_accuracy(acc, k),
+        "learning_accuracy": F.learning_accuracy(acc, k),
+        "backward_transfer": F.backward_transfer(acc, k),
+        "forgetting": F.forgetting(acc, k),
+        "forgetting_max_incl_last": F.forgetting(acc, k, variant="max_incl_last"),
+        "forgetting_one_step": F.forgetting(acc, k, variant="one_step"),
+        "relative_forgetting": F.relative_forgetting(acc, k),
+        "knowledge_rate": F.knowledge_rate(acc, k),
+    }
+    if sizes is not None:
+        values["average_accuracy_micro"] = F.average_accuracy(acc, k, sizes=sizes)
+        values["average_incremental_accuracy_micro"] = F.average_incremental_accuracy(acc, k, sizes=sizes)
+        values["knowledge_rate_micro"] = F.knowledge_rate(acc, k, sizes=sizes)
+    if baseline is not None:
+        values["forward_transfer"] = F.forward_transfer(acc, baseline, k)
+    return {name: _number(values.get(name)) for name in names}
+
+
+def _number(value: Tensor | None) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)

@@ -1,0 +1,109 @@
+"""A report for the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from lightning_cl.metrics.functional import accuracy_per_stage
+from lightning_cl.metrics.report import ContinualReport
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_TITLES = {"class_il": "class-incremental", "task_il": "task-incremental", "domain_il": "domain-incremental"}
+
+
+def rich_table(report: ContinualReport, max_tasks: int = 12) -> Table:
+    """The headline matrix in percent, a row for every stage, and the summary below it.
+
+    Args:
+        report: The report.
+        max_tasks: With more tasks than this, the first and the last are shown and a gap is marked.
+
+    Raises:
+        ValueError: If ``max_tasks`` is less than 2.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    if max_tasks < 2:
+        raise ValueError(f"`max_tasks` is {max_tasks}; at least 2 are needed to show the first and the last.")
+    space = _TITLES["domain_il" if report.label_space == "domain_il" else report.matrix_name]
+    table = Table.grid()  # a caption would be wrapped at the width of the matrix
+    table.add_row(Text(f"Accuracy (%), {space}", style="bold"))
+    table.add_row(_matrix_table(report.matrix, max_tasks))
+    table.add_row(Text("\n".join(summary_lines(report))))
+    return table
+
+
+def _matrix_table(matrix: Tensor, max_tasks: int) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    average = accuracy_per_stage(matrix).tolist()
+    shown = _shown(len(matrix), max_tasks)
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    table.add_column("after", justify="right", no_wrap=True)
+    for task in shown:
+        table.add_column("…" if task is None else str(task), justify="right", no_wrap=True)
+    table.add_column("mean", justify="right", style="bold", no_wrap=True)
+    for stage in shown:
+        if stage is None:
+            table.add_row("…", *("" for _ in shown), "")
+        else:
+            cells = ["…" if task is None else percent(matrix[stage, task].item()) for task in shown]
+            table.add_row(str(stage), *cells, percent(average[stage]))
+    return table
+
+
+def summary_lines(report: ContinualReport) -> list[str]:
+    """The main results of a report in words, then its notes."""
+    space = report.matrix_name
+
+    def said(name: str, where: str = space) -> str:
+        value = report.metrics.get(f"{where}/{name}")
+        return "-" if value is None else percent(value)
+
+    micro = report.metrics.get(f"{space}/average_accuracy_micro")
+    pooled = "" if micro is None else f" ({percent(micro)} over samples)"
+    lines = [
+        f"Average accuracy {said('average_accuracy')}{pooled}, incremental {said('average_incremental_accuracy')}, "
+        f"just learned {said('learning_accuracy')}",
+        f"Forgetting {said('forgetting')} (best earlier minus final), "
+        f"{said('forgetting_max_incl_last')} (best of all minus final)",
+        f"Backward transfer {said('backward_transfer')}",
+    ]
+    if report.task_il is not None and space != "task_il":
+        lines.append(f"Task-incremental: average accuracy {said('average_accuracy', 'task_il')}")
+    if report.partial_stages:
+        lines.append(f"Note: only part of the test data was used after task {_ranges(report.partial_stages)}")
+    return lines + [f"Note: {note}" for note in report.notes]
+
+
+def percent(value: float) -> str:
+    """A fraction in percent with one decimal; nothing for NaN, no decimal for 100, no sign for zero."""
+    if value != value:
+        return ""
+    text = f"{100 * value:.1f}"
+    return {"100.0": "100", "-0.0": "0.0"}.get(text, text)
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Ascending numbers with neighbours joined: ``"0-3, 7"``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _shown(count: int, most: int) -> list[int | None]:
+    """Tasks to show; None is a gap. The end gets the larger part: that is where a stream stands."""
+    if count <= most:
+        return list(range(count))
+    first = (most - 1) // 2
+    return [*range(first), None, *range(count - (most - 1 - first), count)]
