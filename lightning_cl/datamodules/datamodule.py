@@ -272,6 +272,12 @@ class ContinualDataModule(LightningDataModule):
         sampler = self._train_loader.sampler
         return sampler.batch(self._order("train", sampler), batch_idx)
 
+    def train_batch_size(self, batch_idx: int) -> int:
+        """Samples of training batch ``batch_idx`` over all processes."""
+        assert self._train_loader is not None, "there is no training loader yet"
+        plan = self._train_loader.sampler.plan
+        return min(plan.batch_size, len(plan.index) - batch_idx * plan.batch_size)
+
     def eval_batch(self, batch_idx: int, stage: Stage = "val") -> EvalBatch:
         """This rank's samples of evaluation batch ``batch_idx``, in the order of the batch; padding left out."""
         sampler = self._eval_loaders[stage].sampler
