@@ -115,7 +115,16 @@ def fit_weights(state: dict[str, Tensor], model: VisionTransformer) -> dict[str,
     """Fit stored weights to a model of another ``img_size`` (position embedding) or ``in_chans`` (first convolution).
 
     A grey image repeated over the channels gives the features that the grey model gives.
+
+    Raises:
+        ValueError: If a tensor of the model, the head aside, is missing; timm would leave it random without a word.
     """
+    missing = [name for name in model.state_dict() if name not in state and not name.startswith("head.")]
+    if missing:
+        raise ValueError(
+            f"The weights file has {len(state)} tensors but not `{missing[0]}` ({len(missing)} are missing); "
+            "give a file made by examples/pretrain_nano_vit.py."
+        )
     first = "patch_embed.net.0.weight"  # (32, 1, 3, 3)
     if first in state and state[first].shape[1] == 1:
         channels = model.get_parameter(first).shape[1]
