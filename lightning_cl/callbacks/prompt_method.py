@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_cl.callbacks.base import ContinualMethod, require_stream
+from lightning_cl.callbacks.announcing import announce
+from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.mixins.finding import find_vit
 from lightning_cl.mixins.prompt import PromptMixin
@@ -55,10 +56,8 @@ class PromptMethod(ContinualMethod):
     def _announce(self, trainer: Trainer, pl_module: LightningModule, batch_idx: int, stage: Any) -> None:
         """Tell the cache which images the next evaluation pass is about."""
         if self.cache_queries and isinstance(pl_module, PromptMixin):
-            stream = require_stream(trainer, type(self).__name__)
-            data = stream.layout.evaluation[stage]
             _, cache = pl_module.prompted_vit.prompt_state()
-            cache.expect(data.split, stream.eval_batch(batch_idx, stage).index, len(data.labels))
+            announce(trainer, cache, batch_idx, stage, type(self).__name__)
 
     def _forget(self, pl_module: LightningModule) -> None:
         if isinstance(pl_module, PromptMixin):

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_cl.datamodules.driver import StreamDriver
 from lightning_cl.datamodules.layout import EvalBatch, Stage, StreamLayout, lay_out
 from lightning_cl.datamodules.loader import PlanSampler, StreamDataset, StreamLoader
-from lightning_cl.datamodules.sampling import EvalPlan, TrainBatch, TrainPlan
+from lightning_cl.datamodules.sampling import EvalPlan, TrainBatch, TrainPlan, evaluation_order
 from lightning_cl.datamodules.scenarios.base import Scenario
 from lightning_cl.datamodules.sources.base import Source
 from lightning_cl.datamodules.table import StreamTable
@@ -242,7 +242,7 @@ class ContinualDataModule(LightningDataModule):
         world_size, _ = self._world()
         data = self.layout.evaluation[stage]
         batch_size = self.eval_batch_size * (world_size if self.per_device else 1)
-        plan = EvalPlan(torch.cat(data.index[:num_tasks]), batch_size, world_size, self.seed)
+        plan = EvalPlan(evaluation_order(data.index[:num_tasks], self.seed), batch_size, world_size)
         if stage not in self._eval_loaders:
             self._eval_loaders[stage] = self._loader(data.split, "eval", plan)
         self._eval_loaders[stage].sampler.plan = plan

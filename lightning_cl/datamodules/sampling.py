@@ -6,6 +6,7 @@ the ranks' shares of batch ``b`` is the single-process batch ``b``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -90,22 +91,20 @@ class TrainPlan:
 
 @dataclass(frozen=True)
 class EvalPlan:
-    """The evaluation batches: every sample once, in an order that mixes the tasks, without padding.
+    """The evaluation batches: every sample once, in the given order, without padding.
 
     A last batch with fewer samples than processes joins the one before it, so that all ranks make the same number of
     steps. Only a data set smaller than the number of processes needs repeated samples; they are never counted.
 
     Args:
-        index: ``(N,)`` positions in the evaluation split.
+        index: ``(N,)`` positions in the evaluation split, see :func:`evaluation_order`.
         batch_size: Global batch size.
         world_size: Number of processes.
-        seed: Decides the order.
     """
 
     index: Tensor
     batch_size: int
     world_size: int = 1
-    seed: int = 0
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.index), self.batch_size)
@@ -113,7 +112,7 @@ class EvalPlan:
 
     def order(self) -> Tensor:
         """Positions in order of evaluation, ``(N,)``."""
-        return self.index[permutation(len(self.index), self.seed, len(self.index))]
+        return self.index
 
     def batch(self, order: Tensor, batch_idx: int, rank: int = 0) -> TrainBatch:
         """The share of ``rank`` in evaluation batch ``batch_idx``; see :class:`TrainBatch`."""
@@ -123,6 +122,15 @@ class EvalPlan:
         start, stop = share(len(rows), self.world_size, rank)
         real = stop - start
         return TrainBatch(rows[start:stop] if real else rows[:1], real, self.world_size * real / len(rows))
+
+
+def evaluation_order(parts: Sequence[Tensor], seed: int) -> Tensor:
+    """Samples of the tasks one after the other, mixed within each task, ``(N,)``.
+
+    With more tasks the order is only continued, so full batches stay the same from one evaluation to the next, and
+    what was remembered of them can be used again.
+    """
+    return torch.cat([part[permutation(len(part), seed, task)] for task, part in enumerate(parts)])
 
 
 def hold_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:

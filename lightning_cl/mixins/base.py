@@ -115,7 +115,7 @@ class ContinualMixin(_Base):
 
     # ------------------------------------------------------------------ protected slices
 
-    def protected_rows(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    def protected_rows(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Parameters with the rows that must not move in the current task; mixins add theirs."""
         frozen = (~self.continual.mask.train_allowed).nonzero().flatten()
         if len(frozen):

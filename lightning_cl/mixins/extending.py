@@ -21,7 +21,8 @@ def extend(module: nn.Module, mixin: type) -> None:
         mixin: An ordinary class that overrides methods and calls ``super()``.
     """
     if not isinstance(module, mixin):
-        module.__class__ = _extended_class(mixin, type(module))
+        base: type = type(module)
+        module.__class__ = _extended_class(mixin, base)
 
 
 @functools.cache
@@ -33,18 +34,18 @@ def _extended_class(mixin: type, base: type) -> type:
         "_extended_from": (base, mixin),
         "__reduce_ex__": _reduce,
     }
-    cls = type(base.__name__, (mixin, base), namespace)
+    cls: Any = type(base.__name__, (mixin, base), namespace)
     if hasattr(base, "training_step"):
-        cls.training_step = _with_own_signature(cls, base.training_step)  # type: ignore[attr-defined]
-    return cls
+        cls.training_step = _with_own_signature(cls, base.training_step)
+    return cls  # type: ignore[no-any-return]
 
 
-def _with_own_signature(cls: type, training_step: Any) -> Any:
+def _with_own_signature(cls: Any, training_step: Any) -> Any:
     """Lightning passes ``batch_idx`` only to a step whose signature takes it, so the user's signature must show."""
 
     @functools.wraps(inspect.unwrap(training_step))
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return super(cls, self).training_step(*args, **kwargs)  # type: ignore[misc]
+        return super(cls, self).training_step(*args, **kwargs)
 
     return step
 
@@ -58,7 +59,7 @@ def _origin(cls: type) -> tuple[type, tuple[type, ...]]:
     return cls, tuple(mixins)
 
 
-def _rebuild(cls: type, mixins: tuple[type, ...]) -> Any:
+def _rebuild(cls: Any, mixins: tuple[type, ...]) -> Any:
     module = cls.__new__(cls)
     for mixin in mixins:
         extend(module, mixin)

@@ -57,7 +57,7 @@ class PromptMixin(ContinualMixin):
                 torch.distributed.broadcast(tensor.data, 0)
         super().on_task_start(task)
 
-    def protected_rows(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    def protected_rows(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The head's rows and the provider's."""
         yield from super().protected_rows()
         yield from self.prompts.protected_rows()

@@ -26,8 +26,10 @@ def component_weights(query: Tensor, attended_keys: Tensor, squared_attention: T
     Returns:
         ``(..., B, M)`` in [-1, 1].
     """
-    norm = (query.square() @ squared_attention.mT).clamp_min(1e-12).sqrt()
-    return (query @ attended_keys.mT) / norm
+    with torch.autocast(query.device.type, enabled=False):  # small, and cosines of 16-bit products would be coarse
+        query = query.to(attended_keys.dtype)
+        norm = (query.square() @ squared_attention.mT).clamp_min(1e-12).sqrt()
+        return (query @ attended_keys.mT) / norm
 
 
 class CODAPromptPool(PromptProvider):
@@ -84,29 +86,28 @@ class CODAPromptPool(PromptProvider):
         self.keys = nn.Parameter(torch.zeros(pool_size, len(self.layers), width))
         self.attention = nn.Parameter(torch.zeros(pool_size, len(self.layers), width))
         self.components = nn.Parameter(torch.zeros(pool_size, len(self.layers), prompt_length, width))
-        self._frozen: tuple[Tensor, Tensor] | None = None
 
     @property
     def current(self) -> slice:
         """Rows of the current task."""
         return slice(self.task * self.per_task, (self.task + 1) * self.per_task)
 
+    @property
+    def old(self) -> slice:
+        """Rows of all earlier tasks."""
+        return slice(0, self.current.start)
+
     def start_task(self, task: int) -> None:
         """Draw the task's rows orthonormal to one another and to all earlier rows, in place."""
         if task >= self.num_tasks:
             raise ValueError(f"the pool was built for {self.num_tasks} tasks, but task {task} starts.")
         super().start_task(task)
-        self._frozen = None
         draw = orthonormal_rows if self.init == "qr" else gram_schmidt_rows
         with torch.no_grad():
             for parameter in (self.keys, self.attention, self.components):
-                flat = parameter.flatten(2)
                 for layer in range(len(self.layers)):
-                    flat[self.current, layer] = draw(flat[: self.current.start, layer], self.per_task)
-
-    def after_load(self) -> None:
-        """Recompute the frozen products when next needed."""
-        self._frozen = None
+                    new = parameter[self.current, layer]
+                    new.copy_(draw(parameter[self.old, layer].flatten(1), self.per_task).view_as(new))
 
     def protected_rows(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """All rows but those of the current task."""
@@ -119,42 +120,32 @@ class CODAPromptPool(PromptProvider):
 
     def forward(self, query: Tensor | None) -> Prompts:
         """``(B, D)`` queries to one prefix per layer; components of future tasks play no part."""
-        assert query is not None
         if self.task < 0:
             return Prompts()
-        old = slice(0, self.current.start)
-        rows = self._mix(query, *self._products(self.current), self.components[self.current])
-        if old.stop:
-            if self._frozen is None or self._frozen[0].device != query.device:
-                self._frozen = tuple(p.detach() for p in self._products(old))  # type: ignore[assignment]
-            assert self._frozen is not None
-            rows = rows + self._mix(query, *self._frozen, self.components[old].detach())
+        assert query is not None
+        rows = self._mix(query, self.current)
+        if self.task > 0:
+            with torch.no_grad():
+                frozen = self._mix(query, self.old)
+            rows = rows + frozen
         half = rows.shape[2] // 2
         prefixes = {layer: Prefix(rows[i, :, :half], rows[i, :, half:]) for i, layer in enumerate(self.layers)}
         return Prompts(prefixes, loss=self._penalty() if self.training and self.ortho_weight else None)
 
-    def _products(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """``A * K / |K|`` and ``A * A`` of some rows, each ``(layers, rows, D)``."""
-        keys, attention = self.keys[rows].transpose(0, 1), self.attention[rows].transpose(0, 1)
-        return attention * F.normalize(keys, dim=-1), attention.square()
-
-    @staticmethod
-    def _mix(query: Tensor, attended_keys: Tensor, squared_attention: Tensor, components: Tensor) -> Tensor:
-        """Weighted sums of components ``(rows, layers, L, D)``, as ``(layers, B, L, D)``."""
-        weights = component_weights(query.to(attended_keys.dtype), attended_keys, squared_attention)
-        stacked = components.transpose(0, 1).flatten(2)
-        mixed: Tensor = (weights @ stacked).unflatten(2, components.shape[2:])
-        return mixed
+    def _mix(self, query: Tensor, rows: slice) -> Tensor:
+        """Sums of some components, weighted for each query, as ``(layers, B, L, D)``."""
+        keys, attention, components = (p[rows].transpose(0, 1) for p in (self.keys, self.attention, self.components))
+        weights = component_weights(query, attention * F.normalize(keys, dim=-1), attention.square())
+        return (weights @ components.flatten(2)).view(*weights.shape[:2], *components.shape[2:])
 
     def _penalty(self) -> Tensor:
-        old = slice(0, self.current.start)
         total = torch.zeros((), dtype=self.keys.dtype, device=self.keys.device)
         for parameter in (self.keys, self.attention, self.components):
             flat = parameter.flatten(2).transpose(0, 1)
-            total = total + orthogonality_penalty(flat[:, self.current], flat[:, old]).sum()
+            total = total + orthogonality_penalty(flat[:, self.current], flat[:, self.old]).sum()
         return self.ortho_weight * total
 
     def extra_repr(self) -> str:
         """Sizes."""
-        pool, layers, length, width = self.components.shape
+        pool, _, length, width = self.components.shape
         return f"{pool} components of {length} x {width}, {self.per_task} per task, layers={list(self.layers)}"

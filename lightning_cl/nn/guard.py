@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class SliceGuard:
@@ -17,7 +17,7 @@ class SliceGuard:
         rows: ``(P,)`` indices of the rows that must not move.
     """
 
-    def __init__(self, parameter: nn.Parameter, rows: Tensor) -> None:
+    def __init__(self, parameter: Tensor, rows: Tensor) -> None:
         self.parameter = parameter
         self.rows = rows.to(parameter.device)
         self.saved = parameter.detach()[self.rows].clone()

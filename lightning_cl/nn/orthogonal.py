@@ -28,16 +28,16 @@ def orthonormal_rows(old: Tensor, count: int) -> Tensor:
         residual = residual - basis @ (basis.T @ residual)
     q, _ = torch.linalg.qr(residual)
     rest = torch.nn.functional.normalize(draws[free:], dim=1)
-    return torch.cat([q.T, rest]).to(old)
+    rows: Tensor = torch.cat([q.T, rest]).to(old)
+    return rows
 
 
 def _basis(rows: Tensor) -> Tensor:
     """``(D, rank)`` orthonormal basis of the span of ``(M, D)`` rows."""
     if len(rows) == 0:
         return rows.new_zeros(rows.shape[1], 0)
-    q, r = torch.linalg.qr(rows.T)
-    scale = r.diagonal().abs()
-    return q[:, scale > 1e-10 * scale.max().clamp_min(1e-300)]
+    basis, scale, _ = torch.linalg.svd(rows.T, full_matrices=False)  # not QR: rows may be dependent, or zero
+    return basis[:, scale > 1e-10 * scale.max()]
 
 
 def gram_schmidt_rows(old: Tensor, count: int) -> Tensor:

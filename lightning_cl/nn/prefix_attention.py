@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: What a transformer block must have to be run with a prefix.
-BLOCK_PARTS = ("norm1", "attn", "ls1", "drop_path1", "norm2", "mlp", "ls2", "drop_path2")
-ATTENTION_PARTS = ("qkv", "q_norm", "k_norm", "attn_drop", "proj", "proj_drop", "num_heads")
+if TYPE_CHECKING:
+    from timm.layers import Attention
+    from timm.models.vision_transformer import Block
 
 
 class Prefix(NamedTuple):
@@ -27,12 +27,16 @@ class Prefix(NamedTuple):
 
 def split_heads(rows: Tensor, num_heads: int, batch_size: int) -> Tensor:
     """``(B or 1, L, D)`` to ``(B, H, L, D / H)``, each head a contiguous chunk of channels; shared rows are a view."""
+    return _heads(rows, num_heads).expand(batch_size, -1, -1, -1)
+
+
+def _heads(rows: Tensor, num_heads: int) -> Tensor:
+    """``(B, L, H * d)`` to ``(B, H, L, d)``, as a view."""
     size, length, width = rows.shape
-    heads = rows.reshape(size, length, num_heads, width // num_heads).transpose(1, 2)
-    return heads if size == batch_size else heads.expand(batch_size, -1, -1, -1)
+    return rows.view(size, length, num_heads, width // num_heads).transpose(1, 2)
 
 
-def prefix_attention(attn: nn.Module, x: Tensor, prefix: Prefix | None, rows: int | None = None) -> Tensor:
+def prefix_attention(attn: Attention, x: Tensor, prefix: Prefix | None, rows: int | None = None) -> Tensor:
     """Self-attention of a timm ``Attention`` with a prefix: ``softmax(Q [P_K; K]^T / sqrt(d)) [P_V; V]``, projected.
 
     Queries are untouched, so the number of tokens stays. (DualPrompt, arXiv:2204.04799, as in both official code
@@ -42,69 +46,66 @@ def prefix_attention(attn: nn.Module, x: Tensor, prefix: Prefix | None, rows: in
         attn: The frozen attention layer.
         x: ``(B, N, D)`` normalised tokens.
         prefix: Extra rows, or ``None``.
-        rows: Compute only the first ``rows`` output tokens (keys and values still come from all).
+        rows: Compute only the first ``rows`` output tokens (keys and values still come from all); ``None``: all.
 
     Returns:
         ``(B, N, D)``, or ``(B, rows, D)``.
     """
-    batch, tokens, _ = x.shape
-    heads = int(attn.num_heads)  # type: ignore[arg-type]
-    if rows is None:
-        rows = tokens
-        q, k, v = attn.qkv(x).reshape(batch, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)  # type: ignore[operator]
-    else:
-        q, k, v = _project_rows(attn, x, rows, heads)
-    q, k = attn.q_norm(q), attn.k_norm(k)  # type: ignore[operator]
+    batch, heads = len(x), attn.num_heads
+    q, k, v = _project(attn, x, rows)
+    q, k = attn.q_norm(q), attn.k_norm(k)
     if prefix is not None and prefix.key.shape[1]:
         k = _prepend(split_heads(prefix.key, heads, batch), k)
         v = _prepend(split_heads(prefix.value, heads, batch), v)
-    dropout = attn.attn_drop.p if attn.training else 0.0  # type: ignore[union-attr]
-    out = F.scaled_dot_product_attention(q, k, v, dropout_p=float(dropout))  # type: ignore[arg-type]
-    out = out.transpose(1, 2).reshape(batch, rows, -1)
-    if isinstance(getattr(attn, "norm", None), nn.Module):
-        out = attn.norm(out)  # type: ignore[operator]
+    dropout = attn.attn_drop.p if attn.training else 0.0
+    out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+    out = out.transpose(1, 2).flatten(2)  # (B, rows, D)
+    if getattr(attn, "norm", None) is not None:  # newer timm only, as is the gate
+        out = attn.norm(out)
     if getattr(attn, "gate", None) is not None:
-        out = out * attn.gate(x[:, :rows]).sigmoid()  # type: ignore[operator]
-    projected: Tensor = attn.proj_drop(attn.proj(out))  # type: ignore[operator]
+        out = out * attn.gate(x[:, :rows]).sigmoid()  # type: ignore[misc]  # not None
+    projected: Tensor = attn.proj_drop(attn.proj(out))
     return projected
 
 
-def _project_rows(attn: nn.Module, x: Tensor, rows: int, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries for the first rows only; keys and values for all tokens."""
-    weight, bias = attn.qkv.weight, attn.qkv.bias  # type: ignore[union-attr]
-    width = weight.shape[0] // 3  # type: ignore[union-attr, index, operator]
-    batch, tokens, _ = x.shape
-    bias_q, bias_kv = (None, None) if bias is None else (bias[:width], bias[width:])  # type: ignore[index]
-    q = F.linear(x[:, :rows], weight[:width], bias_q)  # type: ignore[index, arg-type]
-    kv = F.linear(x, weight[width:], bias_kv)  # type: ignore[index, arg-type]
-    k, v = kv.reshape(batch, tokens, 2, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-    return q.reshape(batch, rows, heads, -1).transpose(1, 2), k, v
+def _project(attn: Attention, x: Tensor, rows: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries ``(B, H, rows, D / H)`` of the first rows only; keys and values of all tokens."""
+    if rows is None or type(attn.qkv) is not nn.Linear:  # an adapter in its place: it knows how to run itself
+        q, k, v = _heads(attn.qkv(x), 3 * attn.num_heads).chunk(3, dim=1)
+        return q[:, :, :rows], k, v
+    weight, bias = attn.qkv.weight, attn.qkv.bias
+    width = len(weight) // 3
+    bias_q, bias_kv = (None, None) if bias is None else (bias[:width], bias[width:])
+    q = _heads(F.linear(x[:, :rows], weight[:width], bias_q), attn.num_heads)
+    k, v = _heads(F.linear(x, weight[width:], bias_kv), 2 * attn.num_heads).chunk(2, dim=1)
+    return q, k, v
 
 
 def _prepend(prefix: Tensor, own: Tensor) -> Tensor:
     return torch.cat([prefix.to(own.dtype), own], dim=2)
 
 
-def run_block(block: nn.Module, x: Tensor, prefix: Prefix | None = None, rows: int | None = None) -> Tensor:
+def run_block(block: Block, x: Tensor, prefix: Prefix | None = None, rows: int | None = None) -> Tensor:
     """One pre-norm timm ``Block`` with a prefix; ``(B, N, D)`` to ``(B, N or rows, D)``."""
-    attended = prefix_attention(block.attn, block.norm1(x), prefix, rows)  # type: ignore[arg-type, operator]
-    x = x if rows is None else x[:, :rows]
-    x = x + block.drop_path1(block.ls1(attended))  # type: ignore[operator]
-    x = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))  # type: ignore[operator]
+    attended = prefix_attention(cast("Attention", block.attn), block.norm1(x), prefix, rows)
+    x = x[:, :rows] + block.drop_path1(block.ls1(attended))
+    x = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
     return x
 
 
 def check_block(block: nn.Module, index: int) -> None:
-    """Refuse blocks that :func:`run_block` cannot run.
+    """Refuse blocks that :func:`run_block` would run differently from their own ``forward``.
 
     Raises:
-        ValueError: Names the block's class and what is missing.
+        ValueError: Names the classes of the block and of its attention.
     """
-    missing = [part for part in BLOCK_PARTS if not hasattr(block, part)]
-    if not missing:
-        missing = [f"attn.{part}" for part in ATTENTION_PARTS if not hasattr(block.attn, part)]
-    if missing:
-        raise ValueError(
-            f"block {index} of the ViT is a {type(block).__name__} without {', '.join(missing)}; prompts need plain "
-            "timm blocks (`timm.models.vision_transformer.Block`)."
-        )
+    from timm.models.vision_transformer import Attention, Block  # type: ignore[attr-defined]  # home of both at first
+
+    attention = getattr(block, "attn", None)
+    if type(block).forward is Block.forward and getattr(type(attention), "forward", None) is Attention.forward:
+        return
+    inside = "" if attention is None else f" with the attention {type(attention).__name__}"
+    raise ValueError(
+        f"block {index} of the ViT is a {type(block).__name__}{inside}, but prompts need timm's plain "
+        "`vision_transformer.Block` with `Attention`; use a ViT that is built from these."
+    )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_cl.nn.prefix_attention import check_block, run_block
 from lightning_cl.nn.prompts import PromptProvider, Prompts
-from lightning_cl.nn.query_cache import QueryCache
+from lightning_cl.nn.feature_cache import FeatureCache
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer as _Base
@@ -27,7 +27,7 @@ class PromptedViT(_Base):
     ``forward_features`` gives all tokens, as before.
     """
 
-    def prompt_state(self) -> tuple[PromptProvider, QueryCache]:
+    def prompt_state(self) -> tuple[PromptProvider, FeatureCache]:
         """The provider (which lives elsewhere in the module tree) and the cache of evaluation queries."""
         return self.__dict__["_prompt_state"]  # type: ignore[no-any-return]
 
@@ -59,7 +59,7 @@ class PromptedViT(_Base):
             x = self.norm_pre(self.patch_drop(self._pos_embed(self.patch_embed(images))))
             for block in self.blocks[:first]:
                 x = block(x)
-            query = cache.get(lambda: self._query(x, first), len(x)) if provider.needs_query else None
+            query = cache.get(lambda rows: self._query(x, first, rows), len(x)) if provider.needs_query else None
         prompts: Prompts = provider(query)
         if prompts.loss is not None and provider.training:
             provider.pending_losses.append(prompts.loss)
@@ -74,8 +74,9 @@ class PromptedViT(_Base):
             x = block(x) if prefix is None and kept is None else run_block(block, x, prefix, kept)
         return _without_extra(self.norm(x), extra, prompts.pool_tokens)
 
-    def _query(self, x: Tensor, first: int) -> Tensor:
-        """``(B, D)`` feature of the un-prompted network, continuing after block ``first - 1``."""
+    def _query(self, x: Tensor, first: int, rows: Tensor | None = None) -> Tensor:
+        """``(B, D)`` feature of the un-prompted network, continuing after block ``first - 1``; of some rows only."""
+        x = x if rows is None else x[rows.to(x.device)]
         reads_class_token = self.global_pool == "token" and self.attn_pool is None
         for block in self.blocks[first:-1]:
             x = block(x)
@@ -118,5 +119,5 @@ def install_prompts(vit: Any, provider: PromptProvider) -> None:
     for parameter in vit.parameters():
         if id(parameter) not in head:
             parameter.requires_grad_(False)
-    vit.__dict__["_prompt_state"] = (provider, QueryCache())
+    vit.__dict__["_prompt_state"] = (provider, FeatureCache())
     vit.train(vit.training)

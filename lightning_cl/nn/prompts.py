@@ -51,7 +51,6 @@ class PromptProvider(nn.Module):
         self.task = -1
         #: Loss terms of the current step's forward passes, until the step collects them.
         self.pending_losses: list[Tensor] = []
-        self.register_load_state_dict_post_hook(_sync_task)
 
     def start_task(self, task: int) -> None:
         """Prepare the parameters of ``task`` in place; overriding methods call ``super()`` first."""
@@ -70,10 +69,6 @@ class PromptProvider(nn.Module):
         """Parameters with the rows (along dimension 0) that must not move in the current task."""
         yield from ()
 
-    def after_load(self) -> None:
-        """Drop whatever was computed from parameters that have just been replaced."""
-
-
-def _sync_task(provider: Any, _: Any) -> None:
-    provider.task = int(provider.task_counter)
-    provider.after_load()
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.task = int(self.task_counter)

@@ -1,0 +1,286 @@
+"""Accuracy matrix and continual-learning metrics from the user's own validation pass; report, table and pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+
+from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod, require_stream
+from lightning_cl.callbacks.head_capture import HeadCapture
+from lightning_cl.metrics import ContinualReport, class_table, rich_table, summarise
+
+if TYPE_CHECKING:
+    from lightning_cl.datamodules import ContinualDataModule
+    from lightning_cl.datamodules.layout import Stage
+
+SPACES = ("class_il", "task_il")
+_LOGGED = ("average_accuracy", "average_incremental_accuracy", "forgetting", "backward_transfer", "learning_accuracy")
+
+
+class ContinualEvaluation(ContinualCallback):
+    """Measures every task after every task, in the validation that the Trainer makes anyway.
+
+    The logits that the module's ``validation_step`` computes are read where they leave the head, so no pass is made
+    twice. Class-incremental accuracy (all classes seen so far compete) and task-incremental accuracy (the classes of a
+    sample's own task compete) come from the same logits. Counts are summed over processes; padding never counts.
+
+    It logs ``class_il/average_accuracy`` and the like to whatever logger there is, prints a table at the end, and writes
+    ``continual_report.json``, the matrix as CSV and pictures into the run's folder (``trainer.log_dir``, or the Trainer's
+    ``default_root_dir`` without a logger).
+
+    Args:
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        report: Write the report files.
+        print_table: Print the matrix and the summary at the end.
+        forward_transfer: Also measure the untrained model, for forward transfer. Needs
+            ``ContinualDataModule(evaluate_on="all")`` and ``Trainer(num_sanity_val_steps=-1)``.
+
+    Raises:
+        ValueError: In ``setup``, when there is no stream or no head, or a task's end would not be validated.
+    """
+
+    state_key = "lightning_cl.ContinualEvaluation"
+
+    def __init__(
+        self, head: str | None = None, report: bool = True, print_table: bool = True, forward_transfer: bool = False
+    ) -> None:
+        self.head, self.report, self.print_table, self.forward_transfer = head, report, print_table, forward_transfer
+        #: Counts by label space, ``(T, T)`` int64: row "after task", column "on task".
+        self.correct: dict[str, Tensor] = {}
+        self.total: Tensor = torch.empty(0)
+        self.baseline: Tensor | None = None
+        self.samples_seen: list[int] = []
+        self._capture: HeadCapture | None = None
+        self._counts: Tensor | None = None
+        self._tables: tuple[Tensor, Tensor] | None = None
+
+    # ------------------------------------------------------------------ life cycle
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the head and check that every boundary will be validated."""
+        stream = require_stream(trainer, type(self).__name__)
+        tasks = stream.info.num_tasks
+        if stage == "fit":
+            _check_validation(trainer, stream)
+            if self.forward_transfer:
+                _check_baseline(trainer, stream)
+        if stage == "fit" or not self.correct:
+            self.correct = {space: torch.zeros(tasks, tasks, dtype=torch.long) for space in SPACES}
+            self.total = torch.zeros(tasks, tasks, dtype=torch.long)
+            self.baseline, self.samples_seen = None, [0] * tasks
+        self._capture = HeadCapture(pl_module, stream.info.num_classes, self.head)
+        self._tables = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the global batch's samples."""
+        stream = require_stream(trainer, type(self).__name__)
+        self.samples_seen[stream.task_index] += stream.train_batch_size(batch_idx)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the report and print the table."""
+        self._publish(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write what is known when the run is interrupted."""
+        if trainer.state.fn == "fit" and len(self.total) and int(self.total.sum()):
+            self._publish(trainer, pl_module, note=f"the run was interrupted ({type(exception).__name__})")
+
+    # ------------------------------------------------------------------ counting
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start counting."""
+        self._start(trainer, pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count a batch."""
+        self._count(trainer, batch_idx, "val")
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sum over the processes, fill the row of the current task, and log."""
+        counts = self._finish(trainer)
+        stream = require_stream(trainer, type(self).__name__)
+        if trainer.sanity_checking:
+            if self.forward_transfer:
+                self.baseline = counts[1, 0].double() / counts[1, 1].double()
+            return
+        stage = stream.task_index
+        for space, (correct, _) in zip(SPACES, counts, strict=True):
+            self.correct[space][stage] = correct
+        self.total[stage] = counts[0, 1]
+        self._log(pl_module, stream, "")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start counting."""
+        self._start(trainer, pl_module)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count a batch."""
+        self._count(trainer, batch_idx, "test")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the accuracy over all tasks."""
+        counts = self._finish(trainer)
+        for space, (correct, total) in zip(SPACES, counts, strict=True):
+            accuracy = correct[total > 0].double() / total[total > 0].double()
+            pl_module.log(f"test/{space}/average_accuracy", accuracy.mean().float(), batch_size=1)
+
+    def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        stream = require_stream(trainer, type(self).__name__)
+        assert self._capture is not None
+        self._capture.start()
+        tasks, device = stream.info.num_tasks, pl_module.device
+        self._counts = torch.zeros(2, 2, tasks, dtype=torch.long, device=device)  # space, correct or total, task
+        columns = self._capture.layer.out_features
+        seen = class_table([stream.task.seen_classes], columns, device)[0]
+        if stream.evaluate_on == "all" and trainer.sanity_checking:
+            seen = class_table([range(stream.info.num_classes)], columns, device)[0]
+        self._tables = (seen, class_table(stream.info.classes_per_task, columns, device))
+
+    def _count(self, trainer: Trainer, batch_idx: int, stage: Stage) -> None:
+        assert self._capture is not None
+        assert self._counts is not None
+        assert self._tables is not None
+        samples = require_stream(trainer, type(self).__name__).eval_batch(batch_idx, stage)
+        logits = self._capture.take(len(samples.labels))
+        labels = samples.labels.to(logits.device, non_blocking=True)
+        tasks = samples.tasks.to(logits.device, non_blocking=True)
+        seen, of_task = self._tables
+        for space, allowed in enumerate((seen, of_task[tasks])):
+            hits = logits.masked_fill(~allowed, -torch.inf).argmax(-1) == labels
+            self._counts[space, 0].index_add_(0, tasks, hits.long())
+            self._counts[space, 1].index_add_(0, tasks, torch.ones_like(tasks))
+
+    def _finish(self, trainer: Trainer) -> Tensor:
+        """``(2, 2, T)`` counts over all processes, on the CPU."""
+        assert self._capture is not None
+        assert self._counts is not None
+        self._capture.stop()
+        reduced = trainer.strategy.reduce(self._counts, reduce_op="sum")
+        counts: Tensor = reduced.cpu()  # type: ignore[union-attr]
+        return counts
+
+    # ------------------------------------------------------------------ results
+
+    def matrix(self, space: str = "class_il") -> Tensor:
+        """``(T, T)`` float64 accuracies in [0, 1] of ``"class_il"`` or ``"task_il"``; NaN where nothing was measured."""
+        return self.correct[space].double() / self.total.double()
+
+    def _log(self, pl_module: LightningModule, stream: ContinualDataModule, prefix: str) -> None:
+        sizes = torch.tensor([len(index) for index in stream.layout.evaluation["val"].index])
+        values = summarise(self.matrix("class_il"), self.matrix("task_il"), sizes)
+        wanted = {f"{space}/{name}" for space in SPACES for name in _LOGGED}
+        logged = {prefix + name: value for name, value in values.items() if name in wanted and value is not None}
+        row = self.matrix()[stream.task_index]
+        logged |= {f"{prefix}class_il/task_{t}": float(a) for t, a in enumerate(row) if not bool(torch.isnan(a))}
+        pl_module.log_dict(logged, batch_size=1)
+
+    def build_report(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> ContinualReport:
+        """What was measured so far and what is needed to judge it."""
+        stream = require_stream(trainer, type(self).__name__)
+        info, data = stream.info, stream.layout.evaluation["val"]
+        methods = {type(c).__name__: c.config() for c in _methods(trainer)}
+        same_classes = info.num_tasks > 1 and len(set(info.classes_per_task)) == 1
+        return ContinualReport(
+            class_il=self.matrix("class_il"),
+            task_il=self.matrix("task_il"),
+            baseline=self.baseline,
+            sizes=torch.tensor([len(index) for index in data.index]),
+            evaluated=self.total,
+            label_space="domain_il" if same_classes else "class_il",
+            task_classes=[list(classes) for classes in info.classes_per_task],
+            class_names=list(info.class_names),
+            samples_seen=list(self.samples_seen),
+            trainable_parameters=sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
+            total_parameters=sum(p.numel() for p in pl_module.parameters()),
+            stream_hash=info.fingerprint,
+            methods=methods,
+            notes=_notes(stream, pl_module) + ([note] if note else []),
+        )
+
+    def _publish(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> None:
+        directory = trainer.log_dir or trainer.default_root_dir  # collective: on every process
+        if not trainer.is_global_zero:
+            return
+        report = self.build_report(trainer, pl_module, note)
+        if self.print_table:
+            from rich.console import Console
+
+            Console().print(rich_table(report))
+        if self.report:
+            path = report.write(directory)
+            print(f"Report, matrix and pictures: {path.parent}")
+
+    # ------------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counts, already summed over the processes."""
+        return {
+            "version": 1,
+            "correct": self.correct,
+            "total": self.total,
+            "baseline": self.baseline,
+            "samples_seen": self.samples_seen,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue a matrix."""
+        self.correct = {space: counts.cpu() for space, counts in state_dict["correct"].items()}
+        self.total, self.baseline = state_dict["total"].cpu(), state_dict["baseline"]
+        self.samples_seen = [int(n) for n in state_dict["samples_seen"]]
+
+
+def _methods(trainer: Trainer) -> list[ContinualMethod]:
+    return [c for c in trainer.callbacks if isinstance(c, ContinualMethod)]  # type: ignore[attr-defined]
+
+
+def _notes(stream: ContinualDataModule, pl_module: nn.Module) -> list[str]:
+    held_out = "held-out training data" if stream.val_split else "the test split"
+    notes = [f"the matrix was measured on {held_out}"]
+    provider = getattr(pl_module, "prompts", None)
+    if getattr(provider, "batch_dependent", False):
+        notes.append("predictions depend on the batch: prompts are chosen by a vote over it")
+    return notes
+
+
+def _check_validation(trainer: Trainer, stream: ContinualDataModule) -> None:
+    if not trainer.enable_validation:
+        raise ValueError(
+            "ContinualEvaluation reads the logits of the validation, but there is none; give the module a "
+            "`validation_step` (calling the model is enough) and leave `limit_val_batches` above 0."
+        )
+    every = trainer.check_val_every_n_epoch
+    missed = [t.index for t in stream.tasks if every and (t.last_epoch + 1) % every]
+    if missed:
+        raise ValueError(
+            f"`check_val_every_n_epoch={every}` does not validate the last epoch of task(s) {missed}, so they would be "
+            f"missing in the accuracy matrix; use a divisor of the epochs per task ({list(stream.schedule.epochs)})."
+        )
+
+
+def _check_baseline(trainer: Trainer, stream: ContinualDataModule) -> None:
+    if stream.evaluate_on != "all" or trainer.num_sanity_val_steps != float("inf"):
+        raise ValueError(
+            'forward transfer needs the untrained model on all tasks: set `ContinualDataModule(evaluate_on="all")` and '
+            "`Trainer(num_sanity_val_steps=-1)`."
+        )

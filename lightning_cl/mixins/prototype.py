@@ -1,0 +1,92 @@
+"""A classifier of class means in a frozen module: the training step only counts, the head only compares."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cl.mixins.base import ContinualMixin
+from lightning_cl.mixins.batch import unpack
+from lightning_cl.mixins.bypass import FeatureBypass
+from lightning_cl.nn.distributed import gather_rows
+from lightning_cl.nn.prototypes import PrototypeBank
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class PrototypeMixin(ContinualMixin):
+    """Replaces what the head answers by comparisons with class means; nothing is trained.
+
+    ``configure_continual`` comes first, then :meth:`add_prototypes`.
+    """
+
+    prototypes: PrototypeBank
+
+    def add_prototypes(self, bank: PrototypeBank) -> None:
+        """Freeze the module and let ``bank`` make the logits from the head's input."""
+        self.prototypes = bank.to(self.continual_head.weight.device)
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
+        # DDP and optimisers want something to hold on to; its gradient is zero and its rows are protected.
+        for parameter in self.continual_head.parameters():
+            parameter.requires_grad_(True)
+        self.__dict__["_bypass"] = FeatureBypass(self, self.continual_head)
+        self.__dict__["_counting"] = False
+        # Before the class mask, which was put on the head first, so that it masks the new logits.
+        self.continual_head.register_forward_hook(self._compare, prepend=True)
+
+    @property
+    def feature_bypass(self) -> FeatureBypass:
+        """Answers evaluation passes over known images without the backbone."""
+        bypass: FeatureBypass = self.__dict__["_bypass"]
+        return bypass
+
+    def _compare(self, head: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """Forward hook of the head: logits of the means, in as many columns as the head has."""
+        logits: Tensor = self.prototypes(args[0].flatten(1)).to(output.dtype)
+        missing = output.shape[1] - logits.shape[1]
+        return nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits
+
+    def train(self, mode: bool = True) -> Any:
+        """Everything stays in eval mode: nothing is trained, and features must not depend on dropout."""
+        return super().train(False)
+
+    def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Count the batch in its classes' means (in a task's first epoch); the loss is zero and moves nothing."""
+        stream = getattr(self.trainer, "datamodule", None)
+        if stream is None or self.trainer.current_epoch == stream.task.first_epoch:
+            with torch.no_grad():
+                self._count(batch, *args, **kwargs)
+        return sum((p.sum() * 0.0 for p in self.continual_head.parameters()), torch.zeros((), device=self.device))
+
+    def _count(self, batch: Any, *args: Any, **kwargs: Any) -> None:
+        inputs, targets = unpack(batch)
+        captured: list[Tensor] = []
+        hook = self.continual_head.register_forward_pre_hook(lambda _, given: captured.append(given[0]))
+        try:
+            self(inputs)
+        finally:
+            hook.remove()
+        if not captured:
+            raise ValueError(
+                f"the head `{self.continual.head_path}` was not called by `{type(self).__name__}.forward`, so there "
+                'are no features; name the layer that forward uses with `head="..."`.'
+            )
+        features, targets, weights = gather_rows(captured[-1].flatten(1), targets, *self._shares(len(targets)))
+        self.prototypes.update(features, targets, weights)
+
+    def _shares(self, local: int) -> tuple[int, int | None]:
+        """An upper bound of any rank's rows, and how many of this rank's rows count."""
+        stream = getattr(self.trainer, "datamodule", None)
+        if stream is None or self.trainer.world_size == 1:
+            return local, None
+        batch = stream.train_batch(self.trainer.fit_loop.batch_idx)
+        return -(-self.trainer.train_dataloader.batch_size // self.trainer.world_size), int(batch.real)
+
+    def protected_rows(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """All of the head: it is not used, and stays as it was."""
+        for parameter in self.continual_head.parameters():
+            yield parameter, torch.arange(len(parameter))

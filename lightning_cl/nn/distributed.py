@@ -1,0 +1,35 @@
+"""Rows of all processes, in the order of the global batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def gather_rows(
+    features: Tensor, targets: Tensor, longest: int, real: int | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The global batch of features and targets, on every process; without processes the local one.
+
+    Args:
+        features: ``(B_local, D)``; local sizes may differ.
+        targets: ``(B_local,)``.
+        longest: No process has more rows than this (known beforehand, so that nothing waits for the device).
+        real: How many local rows count; ``None``: all.
+
+    Returns:
+        ``(B, D)`` features, ``(B,)`` targets and ``(B,)`` weights: 0 for rows that do not count, ``None`` if all do.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return features, targets, None
+    world_size = torch.distributed.get_world_size()
+    if world_size == 1:
+        return features, targets, None
+    packed = features.new_zeros(longest, features.shape[1] + 2, dtype=torch.float64)
+    packed[: len(features), :-2] = features.double()
+    packed[: len(features), -2] = targets.double()
+    packed[: len(features) if real is None else real, -1] = 1.0
+    parts = [torch.empty_like(packed) for _ in range(world_size)]
+    torch.distributed.all_gather(parts, packed)
+    rows = torch.cat(parts)
+    return rows[:, :-2].to(features.dtype), rows[:, -2].long(), rows[:, -1]
