@@ -169,7 +169,7 @@ class StreamDriver(Callback):
                 f"(epoch {trainer.current_epoch - task.first_epoch} of the task), optimiser step {int(self._bad_step)}. "
                 "No checkpoint was written after that step; the last one is good. Common causes: a learning rate that "
                 "is too high, label smoothing or soft targets together with a class mask (masked classes have the "
-                "logit -inf; train with `train_mask=None` or without smoothing), and overflow in 16-bit precision."
+                'logit -inf; train with `train_mask="all"` or without smoothing), and overflow in 16-bit precision.'
             )
 
     # ------------------------------------------------------------------ state
