@@ -186,7 +186,7 @@ class StreamDriver(Callback):
             "started": self.started,
             "ended": self.ended,
             "random_states": states,
-            "fingerprint": self.stream.info.fingerprint,
+            "info": self.stream.info.state_dict(),
             "methods": _methods(trainer),
         }
 

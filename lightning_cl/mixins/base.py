@@ -108,10 +108,12 @@ class ContinualMixin(_Base):
         """Called before the first batch of ``task``, and before fresh optimisers are built."""
         allowed = {"task": task.classes, "seen": task.seen_classes, "all": None}[self.continual.train_mask]
         self.continual.mask.allow(allowed, task.seen_classes)
+        _call_users_hook(super(), "on_task_start", task)
         self.protect()
 
     def on_task_end(self, task: Task) -> None:
         """Called after the last batch of ``task``, before the boundary is evaluated."""
+        _call_users_hook(super(), "on_task_end", task)
 
     # ------------------------------------------------------------------ protected slices
 
@@ -155,14 +157,14 @@ class ContinualMixin(_Base):
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """The user's step, with the methods' loss terms added to what it returns."""
         self.continual.loss_terms.clear()
-        output = super().training_step(*args, **kwargs)
+        output: Any = super().training_step(*args, **kwargs)
         self.collect_losses()
         terms = dict(self.continual.loss_terms)
         self.continual.loss_terms.clear()
         if not terms or output is None:
             return output
         self.log_dict({name: value.detach() for name, value in terms.items()})
-        total = torch.stack([value.float() for value in terms.values()]).sum()
+        total = torch.stack(list(terms.values())).sum()
         if isinstance(output, dict):
             return {**output, "loss": output["loss"] + total}
         return output + total
@@ -178,7 +180,7 @@ class ContinualMixin(_Base):
                 f"the checkpoint was made with {method_names(saved['methods'])}, but this module has "
                 f"{method_names(methods)}; use the callbacks that the checkpoint was made with, in the same order."
             )
-        fingerprint = saved.get("fingerprint", info.fingerprint)
+        fingerprint = saved.get("info", {}).get("fingerprint", info.fingerprint)
         if fingerprint != info.fingerprint:
             raise ValueError(
                 f"the checkpoint is of another stream (hash {fingerprint[:12]}) than this one "
@@ -189,6 +191,13 @@ class ContinualMixin(_Base):
 def method_names(state_keys: list[str]) -> str:
     """``CODAPrompt + VirtualOutlierRegularizer`` from state keys."""
     return " + ".join(key.removeprefix("lightning_cl.") for key in state_keys) or "no method"
+
+
+def _call_users_hook(behind: Any, name: str, task: Task) -> None:
+    """A module may have task hooks of its own, and the mixin stands in front of them."""
+    hook = getattr(behind, name, None)
+    if callable(hook):
+        hook(task)
 
 
 def _optimizers(configured: Any) -> Iterator[Optimizer]:

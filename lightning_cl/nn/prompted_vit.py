@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from lightning_cl.nn.feature_cache import FeatureCache
 from lightning_cl.nn.prefix_attention import check_block, run_block
 from lightning_cl.nn.prompts import PromptProvider, Prompts
-from lightning_cl.nn.feature_cache import FeatureCache
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer as _Base
@@ -23,7 +24,7 @@ HEAD_PARTS = ("head", "head_drop", "head_dist")
 class PromptedViT(_Base):
     """Mixin for a live timm ``VisionTransformer``; :func:`install_prompts` sets it up.
 
-    ``forward`` computes the last block only for the class token, which is all that is read;
+    ``forward`` computes the last block only for the class token, where that is all that is read;
     ``forward_features`` gives all tokens, as before.
     """
 
@@ -39,26 +40,23 @@ class PromptedViT(_Base):
                 child.train(False)
         return self
 
-    def forward(self, x: Tensor, **unsupported: Any) -> Tensor:
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """As before, with prompts."""
-        _refuse(unsupported)
-        reads_class_token = self.global_pool == "token" and self.attn_pool is None
-        logits: Tensor = self.forward_head(self._prompted(x, class_token_only=reads_class_token))
-        return logits
+        _refuse(args, kwargs)
+        return self.forward_head(self._prompted(x, class_token_only=self.global_pool == "token"))
 
-    def forward_features(self, x: Tensor, **unsupported: Any) -> Tensor:
+    def forward_features(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """As before, with prompts; prompt tokens are left out of the sequence."""
-        _refuse(unsupported)
+        _refuse(args, kwargs)
         return self._prompted(x, class_token_only=False)
 
     def _prompted(self, images: Tensor, class_token_only: bool) -> Tensor:
         provider, cache = self.prompt_state()
-        depth = len(self.blocks)
-        first = 0 if provider.layers == () else min(provider.layers)
+        blocks: Any = self.blocks
+        first = min(provider.layers, default=0)
         with torch.no_grad():  # frozen, and shared by the query and the prompted pass
             x = self.norm_pre(self.patch_drop(self._pos_embed(self.patch_embed(images))))
-            for block in self.blocks[:first]:
-                x = block(x)
+            x = blocks[:first](x)
             query = cache.get(lambda rows: self._query(x, first, rows), len(x)) if provider.needs_query else None
         prompts: Prompts = provider(query)
         if prompts.loss is not None and provider.training:
@@ -66,22 +64,26 @@ class PromptedViT(_Base):
         extra = 0 if prompts.tokens is None else prompts.tokens.shape[1]
         if prompts.tokens is not None:
             x = torch.cat([prompts.tokens.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
-        rows = (extra if prompts.pool_tokens else extra + 1) if class_token_only else None
-        for index in range(first, depth):
-            kept = rows if index == depth - 1 else None
-            prefix = prompts.prefixes.get(index)
-            block = self.blocks[index]
-            x = block(x) if prefix is None and kept is None else run_block(block, x, prefix, kept)
+        last = len(blocks) - 1
+        read = extra if prompts.pool_tokens else extra + self.num_prefix_tokens
+        for index in range(first, last + 1):
+            prefix, rows = prompts.prefixes.get(index), read if class_token_only and index == last else None
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(run_block, blocks[index], x, prefix, rows, use_reentrant=False)
+            else:
+                x = run_block(blocks[index], x, prefix, rows)
         return _without_extra(self.norm(x), extra, prompts.pool_tokens)
 
     def _query(self, x: Tensor, first: int, rows: Tensor | None = None) -> Tensor:
-        """``(B, D)`` feature of the un-prompted network, continuing after block ``first - 1``; of some rows only."""
-        x = x if rows is None else x[rows.to(x.device)]
-        reads_class_token = self.global_pool == "token" and self.attn_pool is None
-        for block in self.blocks[first:-1]:
-            x = block(x)
-        x = run_block(self.blocks[-1], x, rows=1 if reads_class_token else None)
-        feature: Tensor = self.fc_norm(self.pool(self.norm(x)))
+        """``(B, D)`` feature of the un-prompted network, continuing after block ``first - 1``; of some rows only.
+
+        It is what the head would classify, without the head's dropout; the class token where nothing is pooled.
+        """
+        blocks: Any = self.blocks
+        pool = self.global_pool or "token"
+        x = blocks[first:-1](x if rows is None else x[rows.to(x.device)])
+        x = run_block(blocks[-1], x, rows=self.num_prefix_tokens if pool == "token" else None)
+        feature: Tensor = self.fc_norm(self.pool(self.norm(x), pool))
         return feature
 
 
@@ -92,8 +94,9 @@ def _without_extra(x: Tensor, extra: int, pool_tokens: bool) -> Tensor:
     return x[:, extra:]
 
 
-def _refuse(arguments: dict[str, Any]) -> None:
-    given = [name for name, value in arguments.items() if value is not None and value is not False]
+def _refuse(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    values = {**{f"a positional argument {i}": value for i, value in enumerate(args, 2)}, **kwargs}
+    given = [name for name, value in values.items() if value is not None and value is not False]
     if given:
         raise ValueError(f"a prompted ViT does not take {', '.join(given)}; call it with images alone.")
 
@@ -108,7 +111,7 @@ def install_prompts(vit: Any, provider: PromptProvider) -> None:
     beyond = [layer for layer in provider.layers if not 0 <= layer < depth]
     if beyond:
         raise ValueError(f"prompt layers {beyond} do not exist: the ViT has {depth} blocks, 0 to {depth - 1}.")
-    for index in {*provider.layers, depth - 1}:
+    for index in range(min(provider.layers, default=0), depth):
         check_block(vit.blocks[index], index)
     if not vit.has_class_token:
         raise ValueError(

@@ -1,0 +1,60 @@
+"""Rebuilds a trained model for inference from a checkpoint, without a Trainer or a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import TypeVar
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+
+from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.datamodules.task import StreamInfo
+from lightning_cl.mixins.base import method_names
+
+ModuleT = TypeVar("ModuleT", bound=LightningModule)
+
+
+def restore(
+    checkpoint: str | PathLike[str],
+    model: ModuleT,
+    callbacks: Sequence[Callback] = (),
+    map_location: str | torch.device = "cpu",
+) -> ModuleT:
+    """``model`` with its methods attached and the checkpoint's weights loaded, in eval mode.
+
+    Args:
+        checkpoint: Path of a checkpoint that a Trainer wrote on a stream; read with ``weights_only=True``.
+        model: A fresh instance, built as for training.
+        callbacks: The methods that it was trained with, in the same order; other callbacks are ignored.
+        map_location: Where to put the weights.
+
+    Returns:
+        The same ``model``.
+
+    Raises:
+        ValueError: If the checkpoint was not made on a stream, or with other methods.
+    """
+    state = torch.load(checkpoint, map_location=map_location, weights_only=True)
+    saved = state.get("lightning_cl")
+    if saved is None:
+        raise ValueError(
+            f"{checkpoint} was not made on a stream of lightning_cl (it holds {', '.join(sorted(state)[:6])}); give a "
+            "checkpoint that a Trainer wrote while training on a `ContinualDataModule`."
+        )
+    methods = [callback for callback in callbacks if isinstance(callback, ContinualMethod)]
+    given = [method.state_key for method in methods]
+    if given != saved["methods"]:
+        raise ValueError(
+            f"{checkpoint} was made with {method_names(saved['methods'])}, but `callbacks` has {method_names(given)}; "
+            "give the methods that it was trained with, in the same order."
+        )
+    info = StreamInfo.from_state_dict(saved["info"])
+    for method in methods:
+        method.attach_once(model, info)
+        if method.state_key in state.get("callbacks", {}):
+            method.load_state_dict(state["callbacks"][method.state_key])
+    model.load_state_dict(state["state_dict"])
+    model.eval()
+    return model
