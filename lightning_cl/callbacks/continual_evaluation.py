@@ -27,9 +27,9 @@ class ContinualEvaluation(ContinualCallback):
     twice. Class-incremental accuracy (all classes seen so far compete) and task-incremental accuracy (the classes of a
     sample's own task compete) come from the same logits. Counts are summed over processes; padding never counts.
 
-    It logs ``class_il/average_accuracy`` and the like to whatever logger there is, prints a table at the end, and writes
-    ``continual_report.json``, the matrix as CSV and pictures into the run's folder (``trainer.log_dir``, or the Trainer's
-    ``default_root_dir`` without a logger).
+    It logs ``class_il/average_accuracy`` and the like to any logger, prints a table at the end, and writes
+    ``continual_report.json``, the matrix as CSV and pictures into the run's folder (``trainer.log_dir``, or
+    ``trainer.default_root_dir`` without a logger).
 
     Args:
         head: Dotted path of the layer that makes the class logits; found when ``None``.
@@ -183,7 +183,7 @@ class ContinualEvaluation(ContinualCallback):
     # ------------------------------------------------------------------ results
 
     def matrix(self, space: str = "class_il") -> Tensor:
-        """``(T, T)`` float64 accuracies in [0, 1] of ``"class_il"`` or ``"task_il"``; NaN where nothing was measured."""
+        """``(T, T)`` float64 accuracies in [0, 1] of ``"class_il"`` or ``"task_il"``; NaN: not measured."""
         return self.correct[space].double() / self.total.double()
 
     def _log(self, pl_module: LightningModule, stream: ContinualDataModule, prefix: str) -> None:

@@ -1,13 +1,12 @@
-"""The base of all prompt methods: freezes the ViT, adds a provider, and announces evaluation images to the cache."""
+"""The base of all prompt methods: builds a provider and attaches it to the module's ViT."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 
-from lightning_cl.callbacks.announcing import announce
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.mixins.finding import find_vit
@@ -51,38 +50,7 @@ class PromptMethod(ContinualMethod):
         provider = self.provider(info, vit.embed_dim, len(vit.blocks))
         self.extend(pl_module, PromptMixin, info)
         assert isinstance(pl_module, PromptMixin)
-        pl_module.add_prompts(provider, self.backbone)
-
-    def _announce(self, trainer: Trainer, pl_module: LightningModule, batch_idx: int, stage: Any) -> None:
-        """Tell the cache which images the next evaluation pass is about."""
-        if self.cache_queries and isinstance(pl_module, PromptMixin):
-            _, cache = pl_module.prompted_vit.prompt_state()
-            announce(trainer, cache, batch_idx, stage, type(self).__name__)
-
-    def _forget(self, pl_module: LightningModule) -> None:
-        if isinstance(pl_module, PromptMixin):
-            _, cache = pl_module.prompted_vit.prompt_state()
-            cache.forget_expectation()
-
-    def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Announce the batch's images."""
-        self._announce(trainer, pl_module, batch_idx, "val")
-
-    def on_test_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Announce the batch's images."""
-        self._announce(trainer, pl_module, batch_idx, "test")
-
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """The next pass is over images that nobody announced."""
-        self._forget(pl_module)
-
-    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """The next pass is over images that nobody announced."""
-        self._forget(pl_module)
+        pl_module.add_prompts(provider, self.backbone, self.cache_queries)
 
 
 def checked_layers(layers: Sequence[int]) -> tuple[int, ...]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_cl.callbacks.announcing import announce
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.mixins.prototype import PrototypeMixin
 from lightning_cl.nn.prototypes import Distance, PrototypeBank
@@ -57,33 +56,5 @@ class PrototypeClassifier(ContinualMethod):
         self.extend(pl_module, PrototypeMixin, info)
         assert isinstance(pl_module, PrototypeMixin)
         width = pl_module.continual_head.in_features
-        pl_module.add_prototypes(PrototypeBank(info.num_classes, width, self.distance, self.normalize))
-
-    def _start(self, trainer: Trainer, pl_module: LightningModule, batch_idx: int, stage: Any) -> None:
-        if self.cache_features and isinstance(pl_module, PrototypeMixin):
-            announce(trainer, pl_module.feature_bypass.cache, batch_idx, stage, type(self).__name__)
-            pl_module.feature_bypass.watch()
-
-    def _stop(self, pl_module: LightningModule) -> None:
-        if self.cache_features and isinstance(pl_module, PrototypeMixin):
-            pl_module.feature_bypass.release()
-
-    def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Announce the batch's images."""
-        self._start(trainer, pl_module, batch_idx, "val")
-
-    def on_test_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Announce the batch's images."""
-        self._start(trainer, pl_module, batch_idx, "test")
-
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """The next pass is over images that nobody announced."""
-        self._stop(pl_module)
-
-    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """The next pass is over images that nobody announced."""
-        self._stop(pl_module)
+        bank = PrototypeBank(info.num_classes, width, self.distance, self.normalize)
+        pl_module.add_prototypes(bank, self.cache_features)

@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from lightning_cl.datamodules.driver import StreamDriver
 from lightning_cl.datamodules.layout import EvalBatch, Stage, StreamLayout, lay_out
@@ -48,7 +50,7 @@ class ContinualDataModule(LightningDataModule):
         num_workers: Worker processes per loader.
         persistent_workers: Keep the workers over the whole stream.
         pin_memory: Copy batches to pinned memory; by default when a GPU is used.
-        collate_fn: Replaces ``torch.utils.data.default_collate``.
+        collate_fn: Replaces the source's way to make a batch of items (``torch.utils.data.default_collate``).
 
     Raises:
         ValueError: For a batch size below 1; in ``setup`` for a scenario that does not fit the source, a schedule
@@ -80,6 +82,14 @@ class ContinualDataModule(LightningDataModule):
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` is {value}; give a number of samples of at least 1.")
+        for name, choice, known in (
+            ("evaluate_on", evaluate_on, ("seen", "all")),
+            ("early_stopping", early_stopping, ("stream", "task")),
+        ):
+            if choice not in known:
+                raise ValueError(f'`{name}` is {choice!r}; give "{known[0]}" or "{known[1]}".')
+        if batch_keys is not None and (isinstance(batch_keys, str) or len(batch_keys) != 2):
+            raise ValueError(f'`batch_keys` is {batch_keys!r}; name image and label, as in ("pixel_values", "labels").')
         self.source, self.scenario = source, scenario
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.epochs_per_task, self.per_device, self.seed, self.val_split = epochs_per_task, per_device, seed, val_split
@@ -89,11 +99,11 @@ class ContinualDataModule(LightningDataModule):
         self.pin_memory, self.collate_fn = pin_memory, collate_fn
         #: Serve training images with the evaluation transform (methods that only take statistics ask for it).
         self.train_view: Literal["train", "eval"] = "train"
-        #: A ``max_epochs`` that the user set below the schedule's total.
-        self.epoch_limit: int | None = None
+        #: The task that was last trained in a fit, or that a checkpoint stood in.
+        self.last_task: int | None = None
         self._layout: StreamLayout | None = None
         self._schedule: Schedule | None = None
-        self._restored_task: int | None = None
+        self._driver: StreamDriver | None = None
         self._train_loader: StreamLoader | None = None
         self._eval_loaders: dict[Stage, StreamLoader] = {}
         self._orders: dict[str, tuple[Any, Tensor]] = {}
@@ -111,16 +121,25 @@ class ContinualDataModule(LightningDataModule):
         if self._layout is None:
             self.source.setup()
             self._layout = lay_out(self.source, self.scenario, self.seed, self.val_split)
-            self._schedule = Schedule.build(self.epochs_per_task, self._layout.info.num_tasks)
-            if self.scenario.order == "stream" and set(self._schedule.epochs) != {1}:
-                raise ValueError(
-                    f"{type(self.scenario).__name__} is an online stream, one ordered pass, but `epochs_per_task` is "
-                    f"{self.epochs_per_task}; set `epochs_per_task=1`."
-                )
+            self.plan_schedule()
+        # Another run may have other processes, or want other views of the images.
+        self._train_loader, self._eval_loaders, self._orders, self.loaded = None, {}, {}, {}
         if stage == "fit" and self.trainer is not None:
-            self._schedule = Schedule.build(self.epochs_per_task, self._layout.info.num_tasks)
-            self._restored_task = None
-            StreamDriver.install(self, self.trainer)
+            self._driver = StreamDriver.install(self, self.trainer)
+
+    def plan_schedule(self) -> None:
+        """Start with ``epochs_per_task``, as if no task had been trained."""
+        self._schedule = self._planned()
+        self.last_task = None
+
+    def _planned(self) -> Schedule:
+        schedule = Schedule.build(self.epochs_per_task, self.info.num_tasks)
+        if self.scenario.order == "stream" and set(schedule.epochs) != {1}:
+            raise ValueError(
+                f"{type(self.scenario).__name__} is an online stream, one ordered pass, but `epochs_per_task` is "
+                f"{self.epochs_per_task}; set `epochs_per_task=1`."
+            )
+        return schedule
 
     @property
     def layout(self) -> StreamLayout:
@@ -162,10 +181,17 @@ class ContinualDataModule(LightningDataModule):
 
     @property
     def task_index(self) -> int:
-        """Current task: by the schedule and ``trainer.current_epoch`` in a fit, else the checkpoint's, else the last."""
-        if self.trainer is not None and self.trainer.state.fn == "fit":
+        """Current task: in a fit by the schedule and ``trainer.current_epoch``.
+
+        Else the last that was trained, or that a checkpoint stood in; else the last of the stream.
+        """
+        if self._in_fit and self.trainer is not None:
             return self.schedule.task_at(self.trainer.current_epoch)
-        return self.info.num_tasks - 1 if self._restored_task is None else self._restored_task
+        return self.info.num_tasks - 1 if self.last_task is None else self.last_task
+
+    @property
+    def _in_fit(self) -> bool:
+        return self.trainer is not None and self.trainer.state.fn == "fit" and self.trainer.state.stage is not None
 
     @property
     def task(self) -> Task:
@@ -195,8 +221,15 @@ class ContinualDataModule(LightningDataModule):
             self._train_loader = self._loader("train", self.train_view, plan)
         self._train_loader.sampler.plan = plan
         self._train_loader.sampler.set_epoch(epoch)
+        if self._in_fit:
+            self._train_loader.on_start = self._continue
         self.loaded["train"] = task
         return self._train_loader
+
+    def _continue(self) -> None:
+        """A run that resumes in mid-epoch does so here: before a batch can be augmented on its way to the device."""
+        if self._driver is not None and self.trainer is not None:
+            self._driver.restore_random_states(self.trainer)
 
     def val_dataloader(self) -> StreamLoader:
         """One loader over the evaluation data of all tasks seen so far."""
@@ -254,20 +287,20 @@ class ContinualDataModule(LightningDataModule):
     ) -> StreamLoader:
         own = self.train_transform if view == "train" else self.eval_transform
         default = self.source.train_transform if view == "train" else self.source.eval_transform
-        dataset = StreamDataset(self.source, split, default() if own is None else own or None, self.batch_keys)
+        transform = default() if own is None else own or None
+        collate_fn = self.collate_fn or default_collate
+        dataset = StreamDataset(self.source, split, transform, self.batch_keys, collate_fn)
         options: dict[str, Any] = {
             "num_workers": self.num_workers,
             "persistent_workers": self.persistent_workers and self.num_workers > 0,
             "pin_memory": torch.cuda.is_available() if self.pin_memory is None else self.pin_memory,
         }
-        if self.collate_fn is not None:
-            options["collate_fn"] = self.collate_fn
         return StreamLoader(dataset, PlanSampler(plan, *self._world(), augment=view == "train"), **options)
 
     # ------------------------------------------------------------------ what a batch holds
 
     def train_batch(self, batch_idx: int) -> TrainBatch:
-        """This rank's samples of training batch ``batch_idx`` of the current epoch, and their weight in the mean."""
+        """Samples of this rank in training batch ``batch_idx`` of the current epoch, and their weight in the mean."""
         assert self._train_loader is not None, "there is no training loader yet"
         sampler = self._train_loader.sampler
         return sampler.batch(self._order("train", sampler), batch_idx)
@@ -279,7 +312,7 @@ class ContinualDataModule(LightningDataModule):
         return min(plan.batch_size, len(plan.index) - batch_idx * plan.batch_size)
 
     def eval_batch(self, batch_idx: int, stage: Stage = "val") -> EvalBatch:
-        """This rank's samples of evaluation batch ``batch_idx``, in the order of the batch; padding left out."""
+        """Samples of this rank in evaluation batch ``batch_idx``, in the order of the batch; padding left out."""
         sampler = self._eval_loaders[stage].sampler
         batch = sampler.batch(self._order(stage, sampler), batch_idx)
         return self.layout.evaluation[stage].batch(batch.index[: batch.real])
@@ -294,9 +327,14 @@ class ContinualDataModule(LightningDataModule):
     # ------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
-        """The stream's identity, its (shortened) schedule and the current task."""
-        epochs = list(self.schedule.epochs)
-        return {"version": 1, "info": self.info.state_dict(), "epochs": epochs, "task": self.task_index}
+        """The stream's identity, its planned and its (shortened) schedule, and the task that was trained last."""
+        return {
+            "version": 1,
+            "info": self.info.state_dict(),
+            "planned": list(self._planned().epochs),
+            "epochs": list(self.schedule.epochs),
+            "task": self.task_index if self.last_task is None else self.last_task,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where the checkpoint stood.
@@ -310,10 +348,15 @@ class ContinualDataModule(LightningDataModule):
                 f"the checkpoint is of another stream: {_describe(saved)}, but this stream is {_describe(self.info)}. "
                 "Use the source, scenario and seed that the checkpoint was made with, or start without `ckpt_path`."
             )
+        if state_dict["planned"] != list(self._planned().epochs):
+            rank_zero_warn(
+                f"the checkpoint was made with {state_dict['planned']} epochs per task, which wins over "
+                f"`epochs_per_task={self.epochs_per_task}`."
+            )
         self._schedule = Schedule(tuple(int(n) for n in state_dict["epochs"]))
-        self._restored_task = int(state_dict["task"])
-        if self.trainer is not None and self.trainer.state.fn == "fit":
-            StreamDriver.fit_schedule(self, self.trainer)
+        self.last_task = int(state_dict["task"])
+        if self._driver is not None and self._in_fit and self.trainer is not None:
+            self._driver.fit_schedule(self.trainer)
 
 
 def _describe(info: StreamInfo) -> str:

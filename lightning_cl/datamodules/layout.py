@@ -5,22 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lightning_cl.datamodules.sampling import hold_out
 from lightning_cl.datamodules.scenarios.base import Scenario
-from lightning_cl.datamodules.sources.base import Source
+from lightning_cl.datamodules.scenarios.table import TableScenario
+from lightning_cl.datamodules.sources.base import Source, Split, check_ids
 from lightning_cl.datamodules.table import StreamTable
 from lightning_cl.datamodules.task import StreamInfo
 
 Stage = Literal["val", "test"]
-Split = Literal["train", "test"]
 
 
-class EvalBatch(NamedTuple):
+@dataclass(frozen=True)
+class EvalBatch:
     """What one process evaluates in one batch; padding is never included.
 
     Attributes:
@@ -87,18 +88,27 @@ def lay_out(source: Source, scenario: Scenario, seed: int, val_split: float = 0.
         val_split: Fraction of the training data of each class that becomes the ``val`` stage; 0: the test split is.
 
     Raises:
-        ValueError: If the scenario does not fit the labels, or a task has no evaluation sample.
+        ValueError: If labels are outside the range or a class has no training sample; if the scenario does not fit
+            them, or gives a task without samples or an evaluation sample to two tasks; or if a task that brings
+            classes has no evaluation sample.
     """
     labels, domains = source.train_labels, source.train_domains
+    check_ids(labels, source.test_labels, source.class_names, "class")
     kept, held = torch.arange(len(labels)), None
     if val_split:
+        if isinstance(scenario, TableScenario):
+            raise ValueError(
+                "a replayed stream table fixes every training sample, so `val_split` cannot hold any out; set "
+                "`val_split=0`, or make the table from a stream that had it."
+            )
         kept, held = hold_out(labels, val_split, seed)
     tasks = scenario.train_tasks(labels[kept], None if domains is None else domains[kept], source.num_classes, seed)
+    _check_parts(tasks, len(kept), scenario, "training")
     train_index = tuple(kept[members] for members in tasks)
     classes = tuple(tuple(labels[index].unique().tolist()) for index in train_index)
     new_classes = newly_seen(classes)
-    test = _evaluation(source, scenario, seed, new_classes, "test", None)
-    val = test if held is None else _evaluation(source, scenario, seed, new_classes, "train", held)
+    test = _evaluation(source, scenario, seed, classes, "test", torch.arange(len(source.test_labels)))
+    val = test if held is None else _evaluation(source, scenario, seed, classes, "train", held)
     table = _table(train_index, labels)
     fingerprint = _fingerprint(source, table, (val, test))
     info = StreamInfo(len(train_index), source.num_classes, tuple(source.class_names), classes, fingerprint)
@@ -116,20 +126,16 @@ def newly_seen(classes_per_task: Sequence[Sequence[int]]) -> tuple[tuple[int, ..
 
 
 def _evaluation(
-    source: Source,
-    scenario: Scenario,
-    seed: int,
-    new_classes: Sequence[Sequence[int]],
-    split: Split,
-    index: Tensor | None,
+    source: Source, scenario: Scenario, seed: int, classes_per_task: Sequence[Sequence[int]], split: Split, index: Tensor
 ) -> EvalData:
-    labels, domains = (
-        (source.train_labels, source.train_domains) if split == "train" else (source.test_labels, source.test_domains)
-    )
-    index = torch.arange(len(labels)) if index is None else index
+    training = split == "train"
+    labels = source.train_labels if training else source.test_labels
+    domains = source.train_domains if training else source.test_domains
     chosen_domains = None if domains is None else domains[index]
-    parts = scenario.eval_tasks(labels[index], chosen_domains, source.num_classes, seed, new_classes)
-    empty = [task for task, members in enumerate(parts) if len(members) == 0]
+    parts = scenario.eval_tasks(labels[index], chosen_domains, source.num_classes, seed, classes_per_task)
+    _check_parts(parts, len(index), scenario, "evaluation", len(classes_per_task))
+    new_classes = newly_seen(classes_per_task)
+    empty = [task for task, members in enumerate(parts) if len(members) == 0 and new_classes[task]]
     if empty:
         raise ValueError(
             f"task(s) {empty} have no evaluation sample in the {split} split; add some, or set `val_split` to hold "
@@ -140,6 +146,25 @@ def _evaluation(
     for task, positions in enumerate(members):
         task_of[positions] = task
     return EvalData(split, members, labels, task_of)
+
+
+def _check_parts(
+    parts: Sequence[Tensor], count: int, scenario: Scenario, what: str, num_tasks: int | None = None
+) -> None:
+    """Refuse what a scenario must not return: it may be one that a user wrote."""
+    name, wanted = type(scenario).__name__, "at least one" if num_tasks is None else str(num_tasks)
+    if len(parts) == 0 or (num_tasks is not None and len(parts) != num_tasks):
+        raise ValueError(f"{name} gave {len(parts)} {what} tasks; expected {wanted}.")
+    for task, part in enumerate(parts):
+        if len(part) == 0 and num_tasks is None:
+            raise ValueError(f"{name} gave task {task} no {what} sample; every task needs at least one.")
+        if len(part) and not 0 <= int(part.min()) <= int(part.max()) < count:
+            raise ValueError(
+                f"{name} gave task {task} the {what} positions {int(part.min())}..{int(part.max())}, but there are "
+                f"{count} samples; positions count from 0 in the labels that the scenario is given."
+            )
+    if num_tasks is not None and int(torch.bincount(torch.cat(list(parts)), minlength=1).max()) > 1:
+        raise ValueError(f"{name} gave an {what} sample to two tasks; every sample is evaluated in one task at most.")
 
 
 def _table(train_index: Sequence[Tensor], labels: Tensor) -> StreamTable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -186,6 +187,11 @@ class ContinualMixin(_Base):
                 f"the checkpoint is of another stream (hash {fingerprint[:12]}) than this one "
                 f"(hash {info.fingerprint[:12]}); use the same source, scenario and seed."
             )
+
+
+def expect_eval_mode() -> None:
+    """Frozen parts stay in eval mode on purpose; Lightning's warning about it would only alarm."""
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
 
 
 def method_names(state_keys: list[str]) -> str:

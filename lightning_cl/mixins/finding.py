@@ -28,9 +28,10 @@ def find_head(module: nn.Module, num_classes: int, path: str | None = None) -> t
             )
         _check_size(path, head, num_classes)
         return path, head
-    layers = {name: m for name, m in module.named_modules() if isinstance(m, nn.Linear) and not _in_block(name)}
+    every = {name: m for name, m in module.named_modules() if isinstance(m, nn.Linear)}
+    layers = {name: layer for name, layer in every.items() if not _in_block(name)} or every
     exact = {name: layer for name, layer in layers.items() if layer.out_features == num_classes}
-    candidates = exact or _classifiers(module, layers)
+    candidates = exact or _classifiers(module, every)
     if len(candidates) == 1:
         name, head = next(iter(candidates.items()))
         _check_size(name, head, num_classes)
@@ -44,7 +45,8 @@ def find_head(module: nn.Module, num_classes: int, path: str | None = None) -> t
     small = " All are smaller than the number of classes." if sizes and max(sizes) < num_classes else ""
     raise ValueError(
         f"no `torch.nn.Linear` with {num_classes} outputs (one per class of the stream) was found; the linear layers "
-        f'are: {_listing(layers.items())}.{small} Give the model {num_classes} outputs, or name the layer with `head="..."`.'
+        f"are: {_listing(layers.items())}.{small} Give the model {num_classes} outputs, or name the layer with "
+        '`head="..."`.'
     )
 
 
@@ -97,7 +99,8 @@ def _in_block(name: str) -> bool:
 
 def _classifiers(module: nn.Module, layers: dict[str, nn.Linear]) -> dict[str, nn.Linear]:
     """Classifiers of timm models; by identity, since two zero-initialised heads are equal."""
-    found = [m.get_classifier() for m in module.modules() if callable(getattr(m, "get_classifier", None))]
+    getters = [getattr(m, "get_classifier", None) for m in module.modules()]
+    found = [get() for get in getters if callable(get)]
     return {name: layer for name, layer in layers.items() if any(layer is classifier for classifier in found)}
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_cl.mixins.base import ContinualMixin
+from lightning_cl.mixins.announcing import announce
+from lightning_cl.mixins.base import ContinualMixin, expect_eval_mode
 from lightning_cl.mixins.extending import extend
 from lightning_cl.mixins.finding import find_vit
 from lightning_cl.nn.prompted_vit import PromptedViT, install_prompts
@@ -23,12 +24,14 @@ class PromptMixin(ContinualMixin):
 
     prompts: PromptProvider
 
-    def add_prompts(self, provider: PromptProvider, backbone: str | None = None) -> None:
+    def add_prompts(self, provider: PromptProvider, backbone: str | None = None, cache_queries: bool = True) -> None:
         """Freeze the ViT (all but a head inside it) and let it ask ``provider``.
 
         Args:
             provider: Registered as the submodule ``prompts``, so optimised, saved and reduced with the module.
             backbone: Dotted path of the timm ``VisionTransformer``; found when ``None``.
+            cache_queries: Compute the query of an evaluation image once per run. Needs evaluation transforms without
+                randomness.
 
         Raises:
             ValueError: If there is no (single) ViT, it has prompts already, or the provider does not fit it.
@@ -43,6 +46,8 @@ class PromptMixin(ContinualMixin):
         reference = next(vit.parameters())
         self.prompts = provider.to(device=reference.device, dtype=reference.dtype)
         self.__dict__["_prompted_vit"] = vit
+        self.__dict__["_cache_queries"] = cache_queries and provider.needs_query
+        expect_eval_mode()
 
     @property
     def prompted_vit(self) -> Any:
@@ -62,6 +67,11 @@ class PromptMixin(ContinualMixin):
         yield from super().protected_rows()
         yield from self.prompts.protected_rows()
 
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """As before; terms of passes outside of a step (in training mode, as replay draws features) are dropped."""
+        self.prompts.pending_losses.clear()
+        return super().training_step(*args, **kwargs)
+
     def collect_losses(self) -> None:
         """The provider's terms, averaged over the forward passes of the step."""
         super().collect_losses()
@@ -69,3 +79,29 @@ class PromptMixin(ContinualMixin):
         if losses:
             self.add_loss("prompt_loss", torch.stack(losses).mean())
             losses.clear()
+
+    # ------------------------------------------------------------------ queries of evaluation images
+
+    def _announce(self, batch_idx: int, stage: str) -> None:
+        if self.__dict__["_cache_queries"]:
+            announce(getattr(self.trainer, "datamodule", None), self.prompted_vit.prompt_state()[1], batch_idx, stage)
+
+    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Announce the batch's images."""
+        super().on_validation_batch_start(batch, batch_idx, dataloader_idx)
+        self._announce(batch_idx, "val")
+
+    def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Announce the batch's images."""
+        super().on_test_batch_start(batch, batch_idx, dataloader_idx)
+        self._announce(batch_idx, "test")
+
+    def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """The next pass is over images that nobody announced."""
+        self.prompted_vit.prompt_state()[1].forget_expectation()
+        super().on_validation_batch_end(outputs, batch, batch_idx, dataloader_idx)
+
+    def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """The next pass is over images that nobody announced."""
+        self.prompted_vit.prompt_state()[1].forget_expectation()
+        super().on_test_batch_end(outputs, batch, batch_idx, dataloader_idx)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.mixins.base import ContinualMixin
+from lightning_cl.mixins.announcing import announce
+from lightning_cl.mixins.base import ContinualMixin, expect_eval_mode
 from lightning_cl.mixins.batch import unpack
 from lightning_cl.mixins.bypass import FeatureBypass
 from lightning_cl.nn.distributed import gather_rows
@@ -25,8 +26,14 @@ class PrototypeMixin(ContinualMixin):
 
     prototypes: PrototypeBank
 
-    def add_prototypes(self, bank: PrototypeBank) -> None:
-        """Freeze the module and let ``bank`` make the logits from the head's input."""
+    def add_prototypes(self, bank: PrototypeBank, cache_features: bool = True) -> None:
+        """Freeze the module and let ``bank`` make the logits from the head's input.
+
+        Args:
+            bank: Registered as the submodule ``prototypes``.
+            cache_features: Compute the feature of an evaluation image once per run. Needs evaluation transforms
+                without randomness.
+        """
         self.prototypes = bank.to(self.continual_head.weight.device)
         for parameter in self.parameters():
             parameter.requires_grad_(False)
@@ -34,7 +41,8 @@ class PrototypeMixin(ContinualMixin):
         for parameter in self.continual_head.parameters():
             parameter.requires_grad_(True)
         self.__dict__["_bypass"] = FeatureBypass(self, self.continual_head)
-        self.__dict__["_counting"] = False
+        self.__dict__["_cache_features"] = cache_features
+        expect_eval_mode()
         # Before the class mask, which was put on the head first, so that it masks the new logits.
         self.continual_head.register_forward_hook(self._compare, prepend=True)
 
@@ -90,3 +98,30 @@ class PrototypeMixin(ContinualMixin):
         """All of the head: it is not used, and stays as it was."""
         for parameter in self.continual_head.parameters():
             yield parameter, torch.arange(len(parameter))
+
+    # ------------------------------------------------------------------ features of evaluation images
+
+    def _announce(self, batch_idx: int, stage: str) -> None:
+        bypass, stream = self.feature_bypass, getattr(self.trainer, "datamodule", None)
+        if self.__dict__["_cache_features"] and announce(stream, bypass.cache, batch_idx, stage):
+            bypass.watch()
+
+    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Announce the batch's images."""
+        super().on_validation_batch_start(batch, batch_idx, dataloader_idx)
+        self._announce(batch_idx, "val")
+
+    def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Announce the batch's images."""
+        super().on_test_batch_start(batch, batch_idx, dataloader_idx)
+        self._announce(batch_idx, "test")
+
+    def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """The next pass is over images that nobody announced."""
+        self.feature_bypass.release()
+        super().on_validation_batch_end(outputs, batch, batch_idx, dataloader_idx)
+
+    def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """The next pass is over images that nobody announced."""
+        self.feature_bypass.release()
+        super().on_test_batch_end(outputs, batch, batch_idx, dataloader_idx)
