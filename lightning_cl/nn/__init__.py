@@ -6,6 +6,7 @@ from lightning_cl.nn.masks import ClassMask
 from lightning_cl.nn.orthogonal import orthogonality_penalty, orthonormal_rows
 from lightning_cl.nn.prefix_attention import Prefix, prefix_attention
 from lightning_cl.nn.prompts import PromptProvider, Prompts
+from lightning_cl.nn.schedules import coda_cosine
 
 __all__ = [
     "CODAPromptPool",
@@ -14,6 +15,7 @@ __all__ = [
     "PromptProvider",
     "Prompts",
     "SliceGuard",
+    "coda_cosine",
     "orthogonality_penalty",
     "orthonormal_rows",
     "prefix_attention",

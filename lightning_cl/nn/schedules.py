@@ -1,0 +1,29 @@
+"""Learning-rate multipliers by epoch within a task, as pure functions."""
+
+from __future__ import annotations
+
+import math
+
+
+def coda_cosine(epoch: int, epochs: int) -> float:
+    """Epoch-wise cosine of the official CODA-Prompt and OVOR runs: ``cos(99 pi e / (200 (E - 1)))``.
+
+    It starts at 1 and ends at 0.0157, not at 0. A task of one epoch, for which the formula is undefined, is trained at
+    the full rate.
+
+    Args:
+        epoch: Epoch ``e`` within the task, from 0; past the last epoch the last multiplier stays, which is what
+            ``LambdaLR`` asks for after the last step.
+        epochs: Epochs ``E`` of the task, at least 1.
+
+    Returns:
+        Multiplier of the learning rate, in (0, 1].
+
+    Raises:
+        ValueError: If ``epochs`` is below 1 or ``epoch`` below 0.
+    """
+    if epochs < 1 or epoch < 0:
+        raise ValueError(f"epoch {epoch} of {epochs} does not exist; epochs count from 0 and a task has at least one.")
+    if epochs == 1:
+        return 1.0
+    return math.cos(99 * math.pi * min(epoch, epochs - 1) / (200 * (epochs - 1)))
