@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from timm.layers import Attention
+    from timm.layers.attention import Attention
     from timm.models.vision_transformer import Block
 
 
