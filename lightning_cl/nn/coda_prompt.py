@@ -35,8 +35,8 @@ def component_weights(query: Tensor, attended_keys: Tensor, squared_attention: T
 class CODAPromptPool(PromptProvider):
     """Components, keys and attention vectors of all tasks for all prompted layers, stacked.
 
-    Task ``t`` owns rows ``[t * n, (t + 1) * n)`` with ``n = pool_size // num_tasks``; rows of earlier tasks are used but
-    get no gradient, rows of later tasks are not touched. There is no task identity at test time.
+    Task ``t`` owns rows ``[t * n, (t + 1) * n)`` with ``n = pool_size // num_tasks``; rows of earlier tasks are used
+    but get no gradient, rows of later tasks are not touched. There is no task identity at test time.
 
     Args:
         num_tasks: Tasks of the stream.

@@ -26,18 +26,18 @@ def orthonormal_rows(old: Tensor, count: int) -> Tensor:
     residual = draws[:free].T
     for _ in range(2):  # the second time removes what rounding left
         residual = residual - basis @ (basis.T @ residual)
-    q, _ = torch.linalg.qr(residual)
+    q: Tensor = torch.linalg.qr(residual).Q
     rest = torch.nn.functional.normalize(draws[free:], dim=1)
-    rows: Tensor = torch.cat([q.T, rest]).to(old)
-    return rows
+    return torch.cat([q.T, rest]).to(old)
 
 
 def _basis(rows: Tensor) -> Tensor:
     """``(D, rank)`` orthonormal basis of the span of ``(M, D)`` rows."""
     if len(rows) == 0:
         return rows.new_zeros(rows.shape[1], 0)
-    basis, scale, _ = torch.linalg.svd(rows.T, full_matrices=False)  # not QR: rows may be dependent, or zero
-    return basis[:, scale > 1e-10 * scale.max()]
+    svd = torch.linalg.svd(rows.T, full_matrices=False)  # not QR: rows may be dependent, or zero
+    basis: Tensor = svd.U[:, svd.S > 1e-10 * svd.S.max()]
+    return basis
 
 
 def gram_schmidt_rows(old: Tensor, count: int) -> Tensor:
