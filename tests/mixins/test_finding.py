@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+import pytest
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from lightning_cl.mixins.finding import find_head, find_vit
+
+
+def vit(num_classes=10, **options):
+    return VisionTransformer(
+        img_size=16, patch_size=8, embed_dim=12, depth=1, num_heads=2, num_classes=num_classes, **options
+    )
+
+
+def parts(**modules):
+    return nn.ModuleDict(modules)
+
+
+def mlp(*sizes):
+    return nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(sizes)))
+
+
+@pytest.mark.parametrize(
+    ("module", "num_classes", "path"),
+    [
+        (nn.Linear(4, 10), 10, ""),
+        (parts(body=mlp(4, 8), fc=nn.Linear(8, 10)), 10, "fc"),
+        (parts(net=vit()), 10, "net.head"),
+        (parts(net=vit(1000)), 10, "net.head"),  # more outputs than classes: the classifier of the one timm model
+        (parts(net=vit(0), head=nn.Linear(12, 10)), 10, "head"),
+        (parts(net=vit(12)), 12, "net.head"),  # layers in blocks have 12 outputs too
+        (parts(layers=mlp(4, 8, 10)), 10, "layers.1"),  # a name that transformers use for their blocks
+    ],
+)
+def test_the_head_is_found(module, num_classes, path):
+    found, layer = find_head(module, num_classes)
+    assert found == path
+    assert layer is module.get_submodule(path)
+
+
+def test_a_shared_head_is_one_head():
+    head = nn.Linear(4, 10)
+    assert find_head(parts(a=head, b=head), 10)[1] is head
+
+
+@pytest.mark.parametrize(
+    ("module", "path", "words"),
+    [
+        (
+            parts(a=nn.Linear(4, 10), b=nn.Linear(5, 10)),
+            None,
+            'several .* a (4 -> 10), b (5 -> 10); choose one with `head="..."`',
+        ),
+        (parts(a=vit(1000), b=vit(1000)), None, "several .* a.head (12 -> 1000), b.head (12 -> 1000)"),
+        (
+            parts(a=mlp(4, 8, 7)),
+            None,
+            "no `torch.nn.Linear` with 10 outputs .* a.0 (4 -> 8), a.1 (8 -> 7). All are smaller",
+        ),
+        (parts(a=nn.Linear(4, 99)), None, "with 10 outputs .* a (4 -> 99). Give the model 10 outputs"),
+        (parts(layers=mlp(4, 8)), None, "layers.0 (4 -> 8)"),
+        (parts(a=nn.Conv2d(3, 3, 1)), None, "the linear layers are: none"),
+        (
+            parts(net=vit(7)),
+            None,
+            "the head `net.head` has 7 outputs but the stream has 10 classes; build the model with `num_classes=10`",
+        ),
+        (parts(fc=nn.Linear(4, 7)), "fc", "the head `fc` has 7 outputs"),
+        (parts(fc=nn.Linear(4, 10)), "fx", "`head='fx'` is not a part of the module; did you mean fc"),
+        (parts(fc=nn.Conv2d(3, 10, 1)), "fc", "`head='fc'` is a Conv2d"),
+    ],
+)
+def test_no_head_or_several(module, path, words):
+    with pytest.raises(ValueError, match=".*".join(map(re.escape, words.split(" .* ")))):
+        find_head(module, 10, path)
+
+
+def test_a_named_head_wins():
+    module = parts(a=nn.Linear(4, 10), b=nn.Linear(5, 12))
+    assert find_head(module, 10, "b") == ("b", module["b"])
+
+
+def test_the_vit_is_found():
+    module = parts(inner=parts(net=vit()), fc=nn.Linear(2, 2))
+    assert find_vit(module) == find_vit(module, "inner.net") == ("inner.net", module["inner"]["net"])
+    alone = vit()
+    assert find_vit(alone) == ("", alone)
+
+
+@pytest.mark.parametrize(
+    ("module", "path", "words"),
+    [
+        (parts(a=vit(), b=vit()), None, 'several timm VisionTransformers: a, b; choose one with `backbone="..."`'),
+        (parts(conv=nn.Conv2d(3, 3, 1)), None, "no timm `VisionTransformer` .* parts are: conv (Conv2d)"),
+        (nn.Module(), None, "parts are: none"),
+        (parts(conv=nn.Conv2d(3, 3, 1)), "conv", "`backbone='conv'` is a Conv2d"),
+        (parts(net=vit()), "nett", "`backbone='nett'` is not a part of the module; did you mean net"),
+    ],
+)
+def test_no_vit_or_several(module, path, words):
+    with pytest.raises(ValueError, match=".*".join(map(re.escape, words.split(" .* ")))):
+        find_vit(module, path)
