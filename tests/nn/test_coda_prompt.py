@@ -161,7 +161,7 @@ def test_the_released_initialisation_can_be_chosen():
     assert 1e-8 < (flat[3:] @ flat[:3].T).abs().max() < 5e-2
 
 
-def test_drawing_reaches_parameters_of_any_memory_layout():  # `module.to(memory_format=...)` lays 4-d parameters out anew
+def test_drawing_reaches_parameters_of_any_memory_layout():  # which `module.to(memory_format=...)` changes
     pool = CODAPromptPool(4, 48, 12, 4, (0, 2)).to(memory_format=torch.channels_last)
     pool.start_task(0)
     assert_close(pool.components[:3].flatten(2).norm(dim=2), torch.ones(3, 2))
