@@ -68,6 +68,7 @@ class ContinualMethod(ContinualCallback):
         state = getattr(pl_module, "continual", None)
         if state is None or self.state_key not in getattr(state, "methods", ()):
             self.attach(pl_module, info)
+            assert isinstance(pl_module, ContinualMixin)
             pl_module.continual.methods.append(self.state_key)
 
     def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
