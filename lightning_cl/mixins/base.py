@@ -38,6 +38,7 @@ class ContinualState(nn.Module):
         methods: ``state_key`` of every attached method, in order.
         guards: Slices that must not move in the current task.
         loss_terms: Terms of the current training step, by name.
+        own_parameters: Names of the parameters that the user's module had before any method.
     """
 
     def __init__(self, info: StreamInfo, head_path: str, mask: ClassMask) -> None:
@@ -50,6 +51,7 @@ class ContinualState(nn.Module):
         self.methods: list[str] = []
         self.guards: list[SliceGuard] = []
         self.loss_terms: dict[str, Tensor] = {}
+        self.own_parameters: frozenset[str] = frozenset()
 
 
 class ContinualMixin(_Base):
@@ -84,7 +86,9 @@ class ContinualMixin(_Base):
         if state is None:
             path, layer = find_head(self, info.num_classes, head)
             mask = ClassMask(layer.out_features).to(layer.weight.device)
+            own = frozenset(name for name, _ in self.named_parameters())
             self.continual = state = ContinualState(info, path, mask)
+            state.own_parameters = own
             layer.register_forward_hook(mask.hook)
         elif not isinstance(state, ContinualState):
             raise ValueError("the module has an attribute `continual` of its own, which lightning_cl needs; rename it.")
@@ -137,9 +141,23 @@ class ContinualMixin(_Base):
     def configure_optimizers(self) -> Any:
         """The user's optimisers; protected rows are put back after each of their steps."""
         configured = super().configure_optimizers()
-        for optimizer in _optimizers(configured):
+        optimizers = list(_optimizers(configured))
+        if optimizers:
+            self._hand_over(optimizers)
+        for optimizer in optimizers:
             optimizer.register_step_post_hook(self._restore_protected)
         return configured
+
+    def _hand_over(self, optimizers: list[Optimizer]) -> None:
+        """Give what the methods added to the first optimiser, if the user made it before there was anything to add."""
+        held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+        left_out = [
+            p
+            for name, p in self.named_parameters()
+            if p.requires_grad and id(p) not in held and name not in self.continual.own_parameters
+        ]
+        # Into its first group, not a new one: a scheduler that exists already has one learning rate per group.
+        optimizers[0].param_groups[0]["params"].extend(left_out)
 
     def on_train_start(self) -> None:
         """Protect what a checkpoint brought back."""
