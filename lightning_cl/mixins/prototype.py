@@ -45,6 +45,7 @@ class PrototypeMixin(ContinualMixin):
         expect_eval_mode()
         # Before the class mask, which was put on the head first, so that it masks the new logits.
         self.continual_head.register_forward_hook(self._compare, prepend=True)
+        self.eval()  # here too: the Trainer keeps the mode that it finds, and may never call `train`
 
     @property
     def feature_bypass(self) -> FeatureBypass:
