@@ -101,8 +101,8 @@ def test_restored_counts_are_read_without_a_warning_and_are_a_copy(recwarn):
     matrix = AccuracyMatrix(2)
     matrix.load_counts(correct, total)
     assert matrix.compute()[0, 0] == 0.5
-    matrix.update(0, torch.tensor([1]), torch.tensor([1]), 0)
-    assert correct.sum() == 1
+    correct.zero_()
+    assert matrix.counts()[0][0, 0] == 1
     assert not recwarn.list
 
 
@@ -195,7 +195,7 @@ def on_two_processes(rank: int, port: int, out: str) -> None:
     result = {"matrix": matrix.compute(), "fm": fm.compute(), "counts": matrix.counts(), "sizes": matrix.sizes}
     resumed = AccuracyMatrix(NUM_TASKS)
     resumed.load_counts(*result["counts"])
-    result["resumed"] = resumed.compute()
+    result["resumed"] = resumed.counts()  # not twice as much, which the accuracies would not show
     result["own"] = matrix.total.sum()  # this process still has its share only
     fm.plot()
     torch.save(result, f"{out}/{rank}.pt")
@@ -215,10 +215,10 @@ def test_uneven_shards_on_two_processes_are_one_matrix(tmp_path):
     for rank, own in ((0, 88), (1, 13)):
         result = torch.load(tmp_path / f"{rank}.pt")
         assert_same(result["matrix"], matrix.compute())
-        assert_same(result["resumed"], matrix.compute())
         assert_same(result["fm"], fm.compute())
         assert_same(result["sizes"], matrix.sizes)
-        assert all(a.equal(b) for a, b in zip(result["counts"], matrix.counts(), strict=True))
+        for counts in (result["counts"], result["resumed"]):
+            assert all(a.equal(b) for a, b in zip(counts, matrix.counts(), strict=True))
         assert result["own"] == own
 
 

@@ -59,6 +59,13 @@ def test_cells_print_percent_where_measured():
     assert ax.get_ylabel() == "After task"
 
 
+def test_colour_bar_is_as_high_as_the_matrix():
+    figure, ax = plot_accuracy_matrix(stream(5))
+    figure.savefig(io.BytesIO())
+    (bar,) = ax.child_axes
+    assert bar.get_window_extent().height == pytest.approx(ax.get_window_extent().height, abs=1)
+
+
 def test_many_tasks_print_nothing_unreadable():
     assert {t.get_text() for t in plot_accuracy_matrix(stream(20))[1].texts} <= {str(n) for n in range(101)}
     assert not plot_accuracy_matrix(stream(21))[1].texts
