@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 
+from lightning_cl.datamodules.losses import LossWatch
+from lightning_cl.datamodules.resuming import in_the_end, random_states, set_random_states, settle_position
 from lightning_cl.datamodules.task import Task
 
 if TYPE_CHECKING:
@@ -28,37 +28,52 @@ class StreamDriver(Callback):
     last epoch and before that epoch's validation.
     """
 
-    def __init__(self, stream: ContinualDataModule) -> None:
+    def __init__(self, stream: ContinualDataModule, max_epochs: int | None) -> None:
         self.stream = stream
+        self.max_epochs = max_epochs  # as the user gave it
+        self.limit = _epoch_limit(stream, max_epochs)  # the user's, if below the schedule's total
         self.started = -1  # last task whose on_task_start has fired
         self.ended = -1  # last task whose on_task_end has fired
         self._batch_idx = 0
         self._hook: Any = None
-        self._random_states: dict[str, Any] | None = None
-        self._bad_step: Tensor | None = None  # first step with a non-finite loss, on the device; -1: none
+        self._saved: dict[str, Any] | None = None  # of a checkpoint, until training goes on
+        self._loss = LossWatch()
 
     # ------------------------------------------------------------------ binding
 
     @classmethod
-    def install(cls, stream: ContinualDataModule, trainer: Trainer) -> None:
-        """Put a fresh driver in front of the Trainer's callbacks and let the schedule decide ``max_epochs``."""
-        callbacks = [c for c in trainer.callbacks if not isinstance(c, cls)]  # type: ignore[attr-defined]
-        trainer.callbacks[:] = [cls(stream), *callbacks]  # type: ignore[attr-defined]
-        _check_max_epochs(stream, trainer)
-        cls.fit_schedule(stream, trainer)
-        stopping = [c for c in callbacks if isinstance(c, EarlyStopping)]
-        if stopping and stream.early_stopping == "stream":
+    def install(cls, stream: ContinualDataModule, trainer: Trainer) -> StreamDriver:
+        """Put a driver in front of the Trainer's callbacks and let the schedule decide ``max_epochs``."""
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        known = next((c for c in callbacks if isinstance(c, cls)), None)
+        given = trainer.fit_loop.max_epochs
+        if known is not None and given == known.fitted_epochs():
+            given = known.max_epochs  # not the user's number, but what the last fit made of it
+        if known is not None and known.stream is stream and trainer.current_epoch > 0:
+            driver = known  # the same Trainer goes on where it stopped
+            driver.max_epochs, driver.limit = given, _epoch_limit(stream, given)
+        else:
+            stream.plan_schedule()
+            driver = cls(stream, given)
+        others = [c for c in callbacks if not isinstance(c, cls)]
+        callbacks[:] = [driver, *others]
+        driver.fit_schedule(trainer)
+        if stream.early_stopping == "stream" and any(isinstance(c, EarlyStopping) for c in others):
             rank_zero_warn(
                 "`EarlyStopping` will end the whole stream, not the task; "
                 'set `ContinualDataModule(early_stopping="task")` to end only the current task.'
             )
+        return driver
 
-    @staticmethod
-    def fit_schedule(stream: ContinualDataModule, trainer: Trainer) -> None:
-        """Make the Trainer's epochs follow the schedule; a user's smaller ``max_epochs`` wins."""
-        total, limit = stream.schedule.total, stream.epoch_limit
-        trainer.fit_loop.max_epochs = total if limit is None else min(total, limit)
-        if stream.early_stopping == "task":
+    def fitted_epochs(self) -> int:
+        """Epochs of the schedule; a user's smaller ``max_epochs`` wins."""
+        total = self.stream.schedule.total
+        return total if self.limit is None else min(total, self.limit)
+
+    def fit_schedule(self, trainer: Trainer) -> None:
+        """Make the Trainer's epochs follow the schedule."""
+        trainer.fit_loop.max_epochs = self.fitted_epochs()
+        if self.stream.early_stopping == "task":
             # A stop request then only takes effect at the end of the stream; until there it ends the task.
             trainer.fit_loop.min_epochs = trainer.fit_loop.max_epochs
 
@@ -67,7 +82,8 @@ class StreamDriver(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Name the cause when a checkpoint with a method is loaded into a module without one."""
         if not _methods(trainer):
-            self._hook = pl_module.register_load_state_dict_pre_hook(_refuse_method_state)
+            module: nn.Module = pl_module
+            self._hook = module.register_load_state_dict_pre_hook(_refuse_method_state)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the module as it was."""
@@ -75,49 +91,74 @@ class StreamDriver(Callback):
             self._hook.remove()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reload the training data if the checkpoint was the last of its task."""
-        self._reload(trainer, self.stream.loaded.get("train") != self.stream.task_index)
+        """Take up what a checkpoint left open."""
+        if self._saved is not None:
+            trainer.callback_metrics.update(self._saved["metrics"])
+            trainer.should_stop |= self._saved["stop_task"] and self.stream.early_stopping == "task"
+            if self._saved["plateau_due"]:
+                _step_plateau_schedulers(trainer, pl_module)
+        self._reload(trainer, False)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a task in its first epoch."""
-        self._restore_random_states()
+        # A new epoch is no restart of the last one; with `max_steps` Lightning would take it for one.
+        trainer.fit_loop.epoch_loop._restarting = False
+        self.restore_random_states(trainer)
         if trainer.should_stop and self.stream.early_stopping == "task":
             self._stop_task(trainer)
         task = self.stream.task
         if task.index > self.started:
-            self.started = task.index
-            self._reset_early_stopping(trainer)
-            _call_task_hook(trainer, pl_module, "on_task_start", task)
-            if task.index > 0 and getattr(getattr(pl_module, "continual", None), "reset_optimizer", False):
-                trainer.strategy.setup_optimizers(trainer)
+            self._start_task(trainer, pl_module, task)
         # Lightning asks for validation data only when told so; it is due when the seen tasks have grown.
         self._reload(trainer, self.stream.loaded.get("val") != self.stream.num_validated_tasks)
 
+    def _start_task(self, trainer: Trainer, pl_module: LightningModule, task: Task) -> None:
+        if task.index > self.started + 1:
+            raise ValueError(
+                f"epoch {trainer.current_epoch} belongs to task {task.index}, but task {self.started + 1} was never "
+                "started: this Trainer has run before, on other data. Use a new Trainer for every stream."
+            )
+        self.started = self.stream.last_task = task.index
+        self._reset_early_stopping(trainer)
+        _call_task_hook(trainer, pl_module, "on_task_start", task)
+        if task.index > 0 and getattr(getattr(pl_module, "continual", None), "reset_optimizer", False):
+            trainer.strategy.setup_optimizers(trainer)
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Continue with the checkpoint's random states after a resume in mid-epoch."""
-        self._restore_random_states()
+        """Remember the batch, for its weight."""
         self._batch_idx = batch_idx
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Watch the loss, and end a task after its last batch."""
-        self._watch_loss(trainer, outputs)
+        if self._loss.update(outputs, trainer.global_step):
+            self._check_loss(trainer)
         task = self.stream.task
         if trainer.is_last_batch and trainer.current_epoch == task.last_epoch and task.index > self.ended:
             self._check_loss(trainer)
             self.ended = task.index
             _call_task_hook(trainer, pl_module, "on_task_end", task)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Continue with the checkpoint's random states, if it owed a validation."""
+        if self._saved is not None and not trainer.sanity_checking:
+            # Undo the mark of an interrupted validation, or the next checkpoint would have it too.
+            trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset()
+            self.restore_random_states(trainer)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reload the training data when the next epoch is of another task."""
+        self.restore_random_states(trainer)
+        # Lightning spares plateau schedulers after a restart, for want of metrics; here they were saved.
+        trainer.fit_loop._restarting = False
         self._check_loss(trainer)
         following = self.stream.schedule.task_at(trainer.current_epoch + 1)
         self._reload(trainer, self.stream.loaded.get("train") != following)
 
     @staticmethod
     def _reload(trainer: Trainer, due: bool) -> None:
-        trainer.reload_dataloaders_every_n_epochs = int(due)
+        trainer.reload_dataloaders_every_n_epochs = int(due)  # type: ignore[attr-defined]
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Make DDP's mean over the ranks the mean over the global batch, when the ranks' shares differ."""
@@ -136,7 +177,7 @@ class StreamDriver(Callback):
                 f"Task {task.index} stops early, after epoch {epoch - task.first_epoch + 1} of {task.epochs}."
             )
             self.stream.shorten(task.index, epoch - task.first_epoch + 1)
-            self.fit_schedule(self.stream, trainer)
+            self.fit_schedule(trainer)
 
     def _reset_early_stopping(self, trainer: Trainer) -> None:
         if self.stream.early_stopping != "task":
@@ -148,25 +189,13 @@ class StreamDriver(Callback):
 
     # ------------------------------------------------------------------ non-finite losses
 
-    def _watch_loss(self, trainer: Trainer, outputs: Any) -> None:
-        """Remember the first bad step on the device: no host sync on an accelerator."""
-        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if not isinstance(loss, Tensor):
-            return
-        if self._bad_step is None:
-            self._bad_step = torch.full((), -1, device=loss.device)
-        bad = ~torch.isfinite(loss.detach()).all() & (self._bad_step < 0)
-        self._bad_step = torch.where(bad, trainer.global_step, self._bad_step)
-        first = trainer.global_step <= 1
-        if loss.device.type == "cpu" or first or trainer.global_step % trainer.log_every_n_steps == 0:
-            self._check_loss(trainer)
-
     def _check_loss(self, trainer: Trainer) -> None:
-        if self._bad_step is not None and int(self._bad_step) >= 0:
+        step = self._loss.first_bad_step
+        if step is not None:
             task = self.stream.task
             raise FloatingPointError(
                 f"the training loss is not finite in task {task.index}, epoch {trainer.current_epoch} "
-                f"(epoch {trainer.current_epoch - task.first_epoch} of the task), optimiser step {int(self._bad_step)}. "
+                f"(epoch {trainer.current_epoch - task.first_epoch} of the task), optimiser step {step}. "
                 "No checkpoint was written after that step; the last one is good. Common causes: a learning rate that "
                 "is too high, label smoothing or soft targets together with a class mask (masked classes have the "
                 'logit -inf; train with `train_mask="all"` or without smoothing), and overflow in 16-bit precision.'
@@ -175,37 +204,48 @@ class StreamDriver(Callback):
     # ------------------------------------------------------------------ state
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Save the random states of all ranks and the boundary counters; refuse to save after a bad loss."""
+        """Save the random states of all ranks and where the run stands; refuse to save after a bad loss."""
         self._check_loss(trainer)
-        states: list[Any] = [_random_states()]
+        states: list[Any] = [random_states(trainer.strategy.root_device)]
         if trainer.world_size > 1:
             states = [None] * trainer.world_size
-            torch.distributed.all_gather_object(states, _random_states())
+            torch.distributed.all_gather_object(states, random_states(trainer.strategy.root_device))
+        fit, loop, fetcher = trainer.fit_loop, trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+        in_batch = in_the_end(vars(loop.batch_progress.current))
         checkpoint["lightning_cl"] = {
             "version": 1,
             "started": self.started,
             "ended": self.ended,
             "random_states": states,
-            "info": self.stream.info.state_dict(),
+            "metrics": {k: v.detach().cpu() for k, v in trainer.callback_metrics.items() if isinstance(v, Tensor)},
+            "stop_task": bool(trainer.should_stop),
+            "validation_due": bool(in_batch and fetcher is not None and loop._should_check_val_fx(fetcher)),
+            "plateau_due": in_the_end(vars(fit.epoch_progress.current)),
+            "fingerprint": self.stream.info.fingerprint,
             "methods": _methods(trainer),
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take the boundary counters now and the random states when training goes on."""
+        """Take the boundary counters now, and the rest when training goes on."""
+        if trainer.state.fn != "fit":
+            return
         saved = checkpoint.get("lightning_cl")
         if saved is None:
             raise ValueError(
                 "the checkpoint was not made on a stream of lightning_cl, so the position in the stream is unknown; "
                 "load its weights with `model.load_state_dict(torch.load(path)['state_dict'])` and start anew."
             )
+        self._saved = saved
         self.started, self.ended = int(saved["started"]), int(saved["ended"])
-        states = saved["random_states"]
-        self._random_states = states[trainer.global_rank] if trainer.global_rank < len(states) else states[0]
+        settle_position(checkpoint["loops"]["fit_loop"], saved["validation_due"])
 
-    def _restore_random_states(self) -> None:
-        if self._random_states is not None:
-            _set_random_states(self._random_states)
-            self._random_states = None
+    def restore_random_states(self, trainer: Trainer) -> None:
+        """Continue with the checkpoint's; called where a resumed run first does what it would have done next."""
+        if self._saved is not None:
+            states = self._saved["random_states"]
+            rank = trainer.global_rank if trainer.global_rank < len(states) else 0
+            set_random_states(states[rank], trainer.strategy.root_device)
+            self._saved = None
 
 
 def _call_task_hook(trainer: Trainer, pl_module: LightningModule, name: str, task: Task) -> None:
@@ -231,11 +271,11 @@ def _refuse_method_state(module: Any, state_dict: dict[str, Any], prefix: str, *
         )
 
 
-def _check_max_epochs(stream: ContinualDataModule, trainer: Trainer) -> None:
-    given, total = trainer.fit_loop.max_epochs, stream.schedule.total
-    stream.epoch_limit = None
+def _epoch_limit(stream: ContinualDataModule, given: int | None) -> int | None:
+    """The user's ``max_epochs``, if it is below the schedule's total."""
+    total = stream.schedule.total
     if given in (None, -1, _LIGHTNING_DEFAULT_EPOCHS, total):
-        return
+        return None
     assert given is not None
     if given > total:
         raise ValueError(
@@ -243,30 +283,16 @@ def _check_max_epochs(stream: ContinualDataModule, trainer: Trainer) -> None:
             f"({len(stream.schedule.epochs)} tasks, epochs per task {sorted(set(stream.schedule.epochs))}); "
             "leave `max_epochs` unset, or raise `epochs_per_task`."
         )
-    stream.epoch_limit = given
     rank_zero_warn(
         f"`max_epochs={given}` ends the run in task {stream.schedule.task_at(given - 1)} of "
         f"{len(stream.schedule.epochs)}; the whole stream has {total} epochs."
     )
+    return given
 
 
-def _random_states() -> dict[str, Any]:
-    """All global generators as tensors and plain Python values."""
-    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
-    version, internal, gauss_next = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [str(name), [int(k) for k in keys], int(position), int(has_gauss), float(gauss)],
-        "python": [version, list(internal), gauss_next],
-    }
-
-
-def _set_random_states(states: dict[str, Any]) -> None:
-    torch.set_rng_state(states["torch"].cpu())
-    if states["cuda"] and torch.cuda.device_count() == len(states["cuda"]):
-        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
-    name, keys, position, has_gauss, gauss = states["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
-    version, internal, gauss_next = states["python"]
-    random.setstate((version, tuple(internal), gauss_next))
+def _step_plateau_schedulers(trainer: Trainer, pl_module: LightningModule) -> None:
+    """Lightning saves in ``on_train_epoch_end``, just before it steps the schedulers that look at a metric."""
+    for config in trainer.lr_scheduler_configs:
+        due = config.reduce_on_plateau and config.interval == "epoch" and trainer.current_epoch % config.frequency == 0
+        if due and config.monitor in trainer.callback_metrics:
+            pl_module.lr_scheduler_step(config.scheduler, trainer.callback_metrics[config.monitor])

@@ -126,7 +126,12 @@ def newly_seen(classes_per_task: Sequence[Sequence[int]]) -> tuple[tuple[int, ..
 
 
 def _evaluation(
-    source: Source, scenario: Scenario, seed: int, classes_per_task: Sequence[Sequence[int]], split: Split, index: Tensor
+    source: Source,
+    scenario: Scenario,
+    seed: int,
+    classes_per_task: Sequence[Sequence[int]],
+    split: Split,
+    index: Tensor,
 ) -> EvalData:
     training = split == "train"
     labels = source.train_labels if training else source.test_labels

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from lightning_cl.datamodules.sampling import EvalPlan, TrainBatch, TrainPlan, mix_seed
-from lightning_cl.datamodules.sources.base import Source
+from lightning_cl.datamodules.sources.base import Source, Split
 
 Key = tuple[int, int | None]  # position in the split, seed of the sample's augmentation (None: not augmented)
 IMAGE_KEYS = ("image", "images", "pixel_values", "img", "x", "input", "inputs")
@@ -29,45 +29,57 @@ def _random_state_kept() -> Iterator[None]:
         np.random.set_state(states[2])
 
 
+def _seed_all(seed: int) -> None:
+    torch.default_generator.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+
+
 class StreamDataset(Dataset[Any]):
-    """Transformed items of one split of a source.
+    """Batches of transformed items of one split of a source.
 
     Augmentation is drawn from a seed per sample and epoch, so it is the same for any number of workers and processes
-    and after any resume. The global generators are left as they were.
+    and after any resume; a ``collate_fn`` that draws (CutMix, MixUp) is seeded by the samples that it is given. The
+    global generators are left as they were.
 
     Args:
         source: Where the items come from.
         split: ``"train"`` or ``"test"``.
         transform: Applied to the image part of an item.
         batch_keys: Names of image and label, to get dictionaries instead of tuples.
+        collate_fn: Makes a batch of a list of items.
     """
 
     def __init__(
         self,
         source: Source,
-        split: Any,
+        split: Split,
         transform: Callable[[Any], Any] | None,
         batch_keys: tuple[str, str] | None = None,
+        collate_fn: Callable[[list[Any]], Any] = default_collate,
     ) -> None:
         self.source, self.split, self.transform, self.batch_keys = source, split, transform, batch_keys
+        self.collate_fn = collate_fn
 
     def __len__(self) -> int:
         return len(self.source.train_labels if self.split == "train" else self.source.test_labels)
 
     def __getitem__(self, key: Key) -> Any:
-        return self.__getitems__([key])[0]
+        return self.__getitems__([key])
 
-    def __getitems__(self, keys: Sequence[Key]) -> list[Any]:
-        if all(seed is None for _, seed in keys):
-            return [self._item(index) for index, _ in keys]
+    def __getitems__(self, keys: Sequence[Key]) -> Any:
+        """One batch; called by the loader with all of its keys."""
+        seeds = [seed for _, seed in keys if seed is not None]
+        if not seeds:
+            return self.collate_fn([self._item(index) for index, _ in keys])
         with _random_state_kept():
-            return [self._seeded_item(index, seed) for index, seed in keys]
+            items = [self._seeded_item(index, seed) for index, seed in keys]
+            _seed_all(mix_seed(*seeds))
+            return self.collate_fn(items)
 
     def _seeded_item(self, index: int, seed: int | None) -> Any:
         if seed is not None:
-            torch.default_generator.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed & 0xFFFFFFFF)
+            _seed_all(seed)
         return self._item(index)
 
     def _item(self, index: int) -> Any:
@@ -110,7 +122,7 @@ class PlanSampler(Sampler[list[Key]]):
         return len(self.plan)
 
     def batch(self, order: torch.Tensor, batch_idx: int) -> TrainBatch:
-        """This rank's share of batch ``batch_idx``."""
+        """Share of this rank in batch ``batch_idx``."""
         if isinstance(self.plan, TrainPlan):
             return self.plan.batch(order, batch_idx, self.world_size, self.rank)
         return self.plan.batch(order, batch_idx, self.rank)
@@ -132,24 +144,26 @@ class PlanSampler(Sampler[list[Key]]):
 class StreamLoader:
     """Iterable over the batches of a plan; what ``ContinualDataModule`` hands to the Trainer.
 
-    It is not a ``DataLoader``, so that Lightning leaves its sampler alone, and it is lazy: nothing is fetched before the
-    first batch is asked for. One loader (with its workers) serves all tasks; only the plan changes.
+    It is not a ``DataLoader``, so that Lightning leaves its sampler alone, and it is lazy: nothing is fetched before
+    the first batch is asked for. One loader (with its workers) serves all tasks; only the plan changes.
 
     Args:
-        dataset: Items by key.
-        sampler: Batches of keys.
+        dataset: Batches by keys.
+        sampler: The keys of each batch.
         options: Passed on to :class:`torch.utils.data.DataLoader` (workers, pinned memory).
     """
 
     def __init__(self, dataset: StreamDataset, sampler: PlanSampler, **options: Any) -> None:
         self.dataset, self.sampler, self.batch_sampler = dataset, sampler, sampler
-        self._resume: dict[str, int] | None = None
-        self._yielded = 0
+        #: Called before the first batch of every pass is fetched.
+        self.on_start: Callable[[], None] | None = None
+        self._resume: tuple[int, int] | None = None
+        self._position = (0, 0)  # epoch of the pass, and global batches handed out in it
         # Its own generator: making an iterator draws a base seed, which must not move the global generator.
         self._loader = DataLoader(
             dataset,
             batch_sampler=sampler,
-            collate_fn=options.pop("collate_fn", default_collate),
+            collate_fn=_as_it_is,  # the data set makes whole batches
             generator=torch.Generator().manual_seed(0),
             **options,
         )
@@ -163,19 +177,25 @@ class StreamLoader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Any]:
-        self.sampler.start = 0
-        if self._resume is not None and self._resume["epoch"] == self.sampler.epoch:
-            self.sampler.start = self._resume["batch"]
+        epoch = self.sampler.epoch
+        self.sampler.start = self._resume[1] if self._resume is not None and self._resume[0] == epoch else 0
         self._resume = None
-        self._yielded = self.sampler.start
-        for batch in self._loader:
-            self._yielded += 1
+        self._position = (epoch, self.sampler.start)
+        if self.on_start is not None:
+            self.on_start()
+        for done, batch in enumerate(self._loader, self.sampler.start + 1):
+            self._position = (epoch, done)
             yield batch
 
     def state_dict(self) -> dict[str, int]:
         """Epoch and number of global batches handed out in it; independent of the number of processes."""
-        return {"version": 1, "epoch": self.sampler.epoch, "batch": self._yielded}
+        epoch, batch = self._position
+        return {"version": 1, "epoch": epoch, "batch": batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue at the saved batch when the saved epoch is iterated next."""
-        self._resume = {"epoch": int(state["epoch"]), "batch": int(state["batch"])}
+        self._resume = self._position = int(state["epoch"]), int(state["batch"])
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

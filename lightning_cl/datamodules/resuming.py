@@ -1,0 +1,73 @@
+"""What lets a resumed run go on bit for bit: the random states, and the position of Lightning's loops."""
+
+from __future__ import annotations
+
+import random
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def random_states(device: torch.device) -> dict[str, Any]:
+    """The global generators as tensors and plain Python values; of the accelerators only ``device``."""
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    version, internal, gauss_next = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "numpy": [str(name), [int(k) for k in keys], int(position), int(has_gauss), float(gauss)],
+        "python": [version, list(internal), gauss_next],
+    }
+
+
+def set_random_states(states: dict[str, Any], device: torch.device) -> None:
+    """Inverse of :func:`random_states`."""
+    torch.set_rng_state(states["torch"].cpu())
+    if states["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"].cpu(), device)
+    name, keys, position, has_gauss, gauss = states["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
+    version, internal, gauss_next = states["python"]
+    random.setstate((version, tuple(internal), gauss_next))
+
+
+def settle_position(loop: dict[str, Any], validation_due: bool) -> None:
+    """Rewrite the saved state of Lightning's fit loop, in place, so that a resumed run leaves nothing out.
+
+    * Saved in ``on_train_batch_end`` when a validation or the end of the epoch was to follow: Lightning would go
+      straight on to the next epoch, without that validation, without ``on_train_epoch_end`` and without the next
+      ``on_train_epoch_start``. The batch becomes a completed one, in an epoch that is still open, and the validation
+      one that was interrupted at its first batch; Lightning then makes up for both.
+    * Saved between two epochs: the epoch becomes a completed one, so that ``current_epoch`` is right from the start
+      (Lightning corrects it only after it has asked for the training data), also with ``max_steps``.
+
+    Args:
+        loop: ``checkpoint["loops"]["fit_loop"]``.
+        validation_due: A validation was to follow the batch in whose ``on_train_batch_end`` the checkpoint was saved.
+    """
+    epoch, batch = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
+    if epoch["current"]["started"] == epoch["current"]["processed"]:  # between two epochs
+        for counts in (epoch["current"], epoch["total"]):
+            _level(counts, counts["processed"])
+    elif in_the_end(batch["current"]) and (batch["is_last_batch"] or validation_due):
+        for counts in (batch["current"], batch["total"]):
+            _level(counts, counts["processed"])
+        if validation_due:
+            validation = loop["epoch_loop.val_loop.batch_progress"]
+            for counts in (validation["current"], validation["total"]):
+                counts.update(ready=1, started=1, processed=0, completed=0)
+        else:
+            loop["epoch_loop.state_dict"]["_batches_that_stepped"] += 1  # as Lightning does after a batch
+            for loader in loop["state_dict"].get("combined_loader", ()):
+                loader["batch"] = sys.maxsize  # nothing is left, also with `limit_train_batches`
+
+
+def in_the_end(counts: dict[str, int]) -> bool:
+    """Whether counts were taken in ``on_train_batch_end`` or ``on_train_epoch_end``: processed but not completed."""
+    return counts["processed"] > counts["completed"]
+
+
+def _level(counts: dict[str, int], value: int) -> None:
+    counts.update(ready=value, started=value, processed=value, completed=value)
