@@ -3,14 +3,22 @@
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
 from lightning_cl.callbacks.coda_prompt import CODAPrompt
 from lightning_cl.callbacks.continual_evaluation import ContinualEvaluation
+from lightning_cl.callbacks.dual_prompt import DualPrompt
 from lightning_cl.callbacks.finetuning import FineTuning
+from lightning_cl.callbacks.l2p import L2P
+from lightning_cl.callbacks.one_prompt import OnePrompt
 from lightning_cl.callbacks.prototype_classifier import PrototypeClassifier
+from lightning_cl.callbacks.virtual_outliers import VirtualOutlierRegularizer
 
 __all__ = [
+    "L2P",
     "CODAPrompt",
     "ContinualCallback",
     "ContinualEvaluation",
     "ContinualMethod",
+    "DualPrompt",
     "FineTuning",
+    "OnePrompt",
     "PrototypeClassifier",
+    "VirtualOutlierRegularizer",
 ]

@@ -177,7 +177,7 @@ class ContinualEvaluation(ContinualCallback):
         assert self._counts is not None
         self._capture.stop()
         reduced = trainer.strategy.reduce(self._counts, reduce_op="sum")
-        counts: Tensor = reduced.cpu()  # type: ignore[union-attr]
+        counts: Tensor = reduced.cpu()
         return counts
 
     # ------------------------------------------------------------------ results

@@ -29,7 +29,8 @@ def extend(module: nn.Module, mixin: type) -> None:
 def _extended_class(mixin: type, base: type) -> type:
     namespace: dict[str, Any] = {
         "__module__": base.__module__,
-        "__qualname__": base.__qualname__,
+        # As of a local class: whoever looks a class up by its name (jsonargparse does) must find the user's.
+        "__qualname__": f"extend.<locals>.{base.__name__}",
         "__doc__": base.__doc__,
         "_extended_from": (base, mixin),
         "__reduce_ex__": _reduce,

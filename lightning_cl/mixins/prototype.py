@@ -89,11 +89,12 @@ class PrototypeMixin(ContinualMixin):
 
     def _shares(self, local: int) -> tuple[int, int | None]:
         """An upper bound of any rank's rows, and how many of this rank's rows count."""
-        stream = getattr(self.trainer, "datamodule", None)
+        stream: Any = getattr(self.trainer, "datamodule", None)
         if stream is None or self.trainer.world_size == 1:
             return local, None
-        batch = stream.train_batch(self.trainer.fit_loop.batch_idx)
-        return -(-self.trainer.train_dataloader.batch_size // self.trainer.world_size), int(batch.real)
+        loader: Any = self.trainer.train_dataloader
+        real = stream.train_batch(self.trainer.fit_loop.batch_idx).real
+        return -(-loader.batch_size // self.trainer.world_size), int(real)
 
     def protected_rows(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """All of the head: it is not used, and stays as it was."""

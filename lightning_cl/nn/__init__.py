@@ -1,22 +1,34 @@
 """Parameters and mathematics in pure torch: prompts, prefix attention, masks and guards."""
 
 from lightning_cl.nn.coda_prompt import CODAPromptPool
+from lightning_cl.nn.dual_prompt import DualPromptPool
 from lightning_cl.nn.guard import SliceGuard
+from lightning_cl.nn.l2p import L2PPool
 from lightning_cl.nn.masks import ClassMask
+from lightning_cl.nn.one_prompt import OnePromptSet
 from lightning_cl.nn.orthogonal import orthogonality_penalty, orthonormal_rows
+from lightning_cl.nn.outliers import energy, outlier_regularizer, synthesize_outliers
 from lightning_cl.nn.prefix_attention import Prefix, prefix_attention
 from lightning_cl.nn.prompts import PromptProvider, Prompts
+from lightning_cl.nn.prototypes import PrototypeBank
 from lightning_cl.nn.schedules import coda_cosine
 
 __all__ = [
     "CODAPromptPool",
     "ClassMask",
+    "DualPromptPool",
+    "L2PPool",
+    "OnePromptSet",
     "Prefix",
     "PromptProvider",
     "Prompts",
+    "PrototypeBank",
     "SliceGuard",
     "coda_cosine",
+    "energy",
     "orthogonality_penalty",
     "orthonormal_rows",
+    "outlier_regularizer",
     "prefix_attention",
+    "synthesize_outliers",
 ]

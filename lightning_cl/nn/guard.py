@@ -20,7 +20,7 @@ class SliceGuard:
     def __init__(self, parameter: Tensor, rows: Tensor) -> None:
         self.parameter = parameter
         self.rows = rows.to(parameter.device)
-        self.saved = parameter.detach()[self.rows].clone()
+        self.saved = parameter.detach()[self.rows]  # indexing copies
 
     @torch.no_grad()
     def restore(self) -> None:

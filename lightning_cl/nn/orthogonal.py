@@ -36,7 +36,7 @@ def _basis(rows: Tensor) -> Tensor:
     if len(rows) == 0:
         return rows.new_zeros(rows.shape[1], 0)
     svd = torch.linalg.svd(rows.T, full_matrices=False)  # not QR: rows may be dependent, or zero
-    basis: Tensor = svd.U[:, svd.S > 1e-10 * svd.S.max()]
+    basis: Tensor = svd.U[:, 1e-10 * svd.S.max() < svd.S]
     return basis
 
 

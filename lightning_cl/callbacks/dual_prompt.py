@@ -1,0 +1,86 @@
+"""DualPrompt as a drop-in callback."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lightning_cl.callbacks.prompt_method import PromptMethod, checked_layers
+from lightning_cl.mixins.base import TrainMask
+from lightning_cl.nn.dual_prompt import DualPromptPool
+from lightning_cl.nn.l2p import BatchVote
+
+if TYPE_CHECKING:
+    from lightning_cl.datamodules import StreamInfo
+
+
+class DualPrompt(PromptMethod):
+    """DualPrompt: complementary prompting (Wang et al., ECCV 2022, arXiv:2204.04799).
+
+    A general prefix in the first layers learns on all tasks; in later layers each task has an expert prefix, which an
+    image finds at test time by the nearest task key. Prefixes are permuted, not reshaped, into keys and values, so a
+    prediction never depends on batch mates.
+
+    Args:
+        general_length: Rows of the general prefix per layer, for the keys and again for the values.
+        expert_length: Rows of an expert prefix per layer, for the keys and again for the values.
+        general_layers: Zero-based layers of the general prefix.
+        expert_layers: Zero-based layers of the expert prefixes.
+        pool_size: Experts; by default one per task.
+        pull_weight: Weight of the term that pulls the task's key to its queries.
+        shared_keys: One key per task for all expert layers; else one per task and layer.
+        copy_previous: Start a task's expert from the previous task's.
+        batch_vote: Choose experts by a vote over the batch. For reproduction only: with ``"always"`` predictions
+            depend on the batch, and the report says so.
+        init_range: Uniform range of the initial prefixes and keys.
+        backbone: Dotted path of the timm ``VisionTransformer``; found when ``None``.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss; the paper's is ``"task"``.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first; the paper does.
+        cache_queries: Compute the query of an evaluation image once per run.
+    """
+
+    state_key = "lightning_cl.DualPrompt"
+
+    def __init__(
+        self,
+        general_length: int = 5,
+        expert_length: int = 20,
+        general_layers: Sequence[int] = (0, 1),
+        expert_layers: Sequence[int] = (2, 3, 4),
+        pool_size: int | None = None,
+        pull_weight: float = 1.0,
+        shared_keys: bool = True,
+        copy_previous: bool = True,
+        batch_vote: BatchVote = "never",
+        init_range: tuple[float, float] = (0.0, 0.01),
+        backbone: str | None = None,
+        head: str | None = None,
+        train_mask: TrainMask = "task",
+        reset_optimizer: bool = True,
+        cache_queries: bool = True,
+    ) -> None:
+        super().__init__(backbone, head, train_mask, reset_optimizer, cache_queries)
+        checked_layers((*general_layers, *expert_layers))
+        self.general_length, self.expert_length = general_length, expert_length
+        self.general_layers, self.expert_layers = tuple(general_layers), tuple(expert_layers)
+        self.pool_size, self.pull_weight, self.shared_keys = pool_size, pull_weight, shared_keys
+        self.copy_previous, self.batch_vote, self.init_range = copy_previous, batch_vote, init_range
+        self.adds_loss = pull_weight != 0
+
+    def provider(self, info: StreamInfo, width: int, depth: int) -> DualPromptPool:
+        """The pool; see :class:`~lightning_cl.nn.DualPromptPool`."""
+        return DualPromptPool(
+            info.num_tasks,
+            width,
+            general_length=self.general_length,
+            expert_length=self.expert_length,
+            general_layers=self.general_layers,
+            expert_layers=self.expert_layers,
+            pool_size=self.pool_size,
+            pull_weight=self.pull_weight,
+            shared_keys=self.shared_keys,
+            copy_previous=self.copy_previous,
+            batch_vote=self.batch_vote,
+            init_range=self.init_range,
+        )

@@ -1,0 +1,125 @@
+"""Virtual outlier regularisation (OVOR) as a drop-in callback that composes with other methods."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import LightningModule, Trainer
+
+from lightning_cl.callbacks.base import ContinualMethod, require_stream
+from lightning_cl.mixins.base import TrainMask
+from lightning_cl.mixins.outliers import OutlierMixin, OutlierSettings
+from lightning_cl.nn.outliers import OutlierMode
+
+if TYPE_CHECKING:
+    from lightning_cl.datamodules import StreamInfo
+
+
+class VirtualOutlierRegularizer(ContinualMethod):
+    """Virtual outlier regularisation: the VOR of OVOR (Huang et al., ICLR 2024, arXiv:2402.04129).
+
+    In the last epochs of every task only the head learns, on features of the task and on synthetic outliers, so that
+    it answers with high energy mass on its own classes and low mass elsewhere: less confusion between tasks. Put it
+    after the method that it regularises: ``callbacks=[OnePrompt(), VirtualOutlierRegularizer()]`` is OVOR. It works
+    with any method that trains the head on the current task's classes.
+
+    An outlier epoch makes one pass without gradient over the task and then steps of the head alone. Prompts and their
+    optimiser state stay as they are.
+
+    Args:
+        weight: Weight of the regulariser.
+        outlier_epochs: Last epochs of each task that are outlier epochs; by default 20 % of them, at least one.
+        warm_up_epochs: First epochs of each task but the first in which only the head learns.
+        mode: ``"origin"``: outliers around zero, as released; ``"boundary"``: around the task's boundary features, as
+            described in the paper (wants a larger ``noise`` and thresholds for the data set).
+        inlier_threshold: Features are pushed below this energy.
+        outlier_threshold: Outliers are pushed above this energy.
+        huber: Huber's function of the hinges instead of the square.
+        neighbours: Neighbours that candidates are scored with; at most the samples of a task.
+        boundary_points: Features that ``"boundary"`` starts from.
+        draws: Gaussian vectors.
+        noise: Standard deviation of the vectors.
+        per_class: Outliers per class of the task.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+
+    Raises:
+        ValueError: In ``setup``, if a task is too short for its phases or has fewer samples than ``neighbours``.
+    """
+
+    state_key = "lightning_cl.VirtualOutlierRegularizer"
+    adds_loss = True
+
+    def __init__(
+        self,
+        weight: float = 0.1,
+        outlier_epochs: int | None = None,
+        warm_up_epochs: int = 0,
+        mode: OutlierMode = "origin",
+        inlier_threshold: float = -15.0,
+        outlier_threshold: float = -3.0,
+        huber: bool = True,
+        neighbours: int = 50,
+        boundary_points: int = 50,
+        draws: int = 600,
+        noise: float = 0.1,
+        per_class: int = 40,
+        head: str | None = None,
+        train_mask: TrainMask = "task",
+        reset_optimizer: bool = True,
+    ) -> None:
+        super().__init__(head, train_mask, reset_optimizer)
+        if mode not in ("boundary", "origin"):
+            raise ValueError(f'`mode` is {mode!r}; give "boundary" (as described) or "origin" (as released).')
+        self.settings = OutlierSettings(
+            weight,
+            outlier_epochs,
+            warm_up_epochs,
+            mode,
+            inlier_threshold,
+            outlier_threshold,
+            huber,
+            neighbours,
+            boundary_points,
+            draws,
+            noise,
+            per_class,
+        )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Attach, and check that every task has room for its phases and samples for its neighbours."""
+        super().setup(trainer, pl_module, stage)
+        if stage != "fit":
+            return
+        stream = require_stream(trainer, type(self).__name__)
+        if stream.early_stopping == "task":
+            raise ValueError(
+                "outlier epochs are the last epochs of a task, so a task must not end early; set "
+                '`ContinualDataModule(early_stopping="stream")`.'
+            )
+        for task in stream.tasks:
+            needed = self.settings.warm_up_epochs * (task.index > 0) + self.settings.epochs(task.epochs)
+            if needed > task.epochs:
+                raise ValueError(
+                    f"task {task.index} has {task.epochs} epoch(s), but warm-up and outlier epochs take {needed}; "
+                    "raise `epochs_per_task`, or lower `warm_up_epochs` and `outlier_epochs`."
+                )
+            samples = len(stream.layout.train_index[task.index])
+            fewest = max(self.settings.neighbours, self.settings.boundary_points * (self.settings.mode == "boundary"))
+            if samples < fewest:
+                raise ValueError(
+                    f"task {task.index} has {samples} training samples, fewer than the {fewest} that virtual outliers "
+                    f"are made with; lower `neighbours` (and `boundary_points`) to at most {samples}."
+                )
+
+    def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
+        """Add the phases; see :class:`ContinualMethod`."""
+        self.extend(pl_module, OutlierMixin, info)
+        assert isinstance(pl_module, OutlierMixin)
+        pl_module.configure_outliers(self.settings)
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().config(), **asdict(self.settings)}
