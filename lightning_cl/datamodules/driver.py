@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -80,7 +81,8 @@ class StreamDriver(Callback):
     # ------------------------------------------------------------------ task hooks
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Name the cause when a checkpoint with a method is loaded into a module without one."""
+        """Seed anew, and name the cause when a checkpoint with a method is loaded into a module without one."""
+        reset_seed()  # to what `seed_everything` said; Lightning does so too, but only with several processes
         if not _methods(trainer):
             module: nn.Module = pl_module
             self._hook = module.register_load_state_dict_pre_hook(_refuse_method_state)
