@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from lightning_cl.datamodules.sampling import (
+    EvalPlan,
+    TrainPlan,
+    evaluation_order,
+    hold_out,
+    mix_seed,
+    permutation,
+    share,
+)
+
+counts, batch_sizes, worlds = st.integers(1, 60), st.integers(1, 17), st.integers(1, 9)
+
+
+@given(st.integers(0, 100), worlds)
+def test_shares_are_contiguous_complete_and_even(count, world_size):
+    parts = [share(count, world_size, rank) for rank in range(world_size)]
+    assert [i for start, stop in parts for i in range(start, stop)] == list(range(count))
+    sizes = [stop - start for start, stop in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@given(counts, batch_sizes, worlds, st.booleans(), st.booleans(), st.integers(0, 5))
+def test_the_ranks_share_out_the_global_batch(count, batch_size, world_size, shuffle, drop_last, epoch):
+    plan = TrainPlan(torch.arange(100, 100 + count), batch_size, drop_last, shuffle, seed=3)
+    order, seen = plan.order(epoch), []
+    assert sorted(order.tolist()) == plan.index.tolist()
+    for batch_idx in range(len(plan)):
+        rows = order[batch_idx * batch_size : (batch_idx + 1) * batch_size]
+        batches = [plan.batch(order, batch_idx, world_size, rank) for rank in range(world_size)]
+        assert torch.equal(torch.cat([batch.index[: batch.real] for batch in batches]), rows)
+        assert all(len(batch.index) == max(batch.real, 1) for batch in batches)  # every rank has something to do
+        seen += rows.tolist()
+        # Mean over the ranks of the weighted local means == mean over the global batch.
+        value = rows.double().mean()
+        local = torch.stack([batch.weight * batch.index[: max(batch.real, 1)].double().mean() for batch in batches])
+        assert_close(local.mean(), value)
+    left_out = count % batch_size if drop_last else 0
+    assert len(seen) == len(set(seen)) == count - left_out
+
+
+def test_equal_shares_have_a_weight_of_exactly_one():
+    plan = TrainPlan(torch.arange(12), 6)
+    assert {plan.batch(plan.order(0), b, 3, rank).weight for b in range(2) for rank in range(3)} == {1.0}
+
+
+def test_a_rank_without_a_sample_repeats_one_that_does_not_count():
+    plan = TrainPlan(torch.arange(5), 4, shuffle=False)
+    batch = plan.batch(plan.order(0), 1, world_size=2, rank=1)  # one sample is left for two ranks
+    assert (batch.index.tolist(), batch.real, batch.weight) == ([4], 0, 0.0)
+
+
+@given(counts, batch_sizes, worlds)
+def test_an_evaluation_covers_every_sample_once(count, batch_size, world_size):
+    plan = EvalPlan(torch.randperm(count), batch_size, world_size)
+    batches = [[plan.batch(plan.order(), b, rank) for rank in range(world_size)] for b in range(len(plan))]
+    assert torch.equal(torch.cat([batch.index[: batch.real] for step in batches for batch in step]), plan.index)
+    repeated = [batch for step in batches for batch in step if batch.real < len(batch.index)]
+    assert not repeated or (count if count < batch_size else batch_size) < world_size
+
+
+def test_a_last_evaluation_batch_that_is_too_small_joins_the_one_before():
+    assert len(EvalPlan(torch.arange(9), 4, world_size=2)) == 2
+    assert len(EvalPlan(torch.arange(10), 4, world_size=2)) == 3
+    assert len(EvalPlan(torch.arange(1), 4, world_size=2)) == 1
+    assert len(EvalPlan(torch.arange(0), 4, world_size=2)) == 0
+
+
+def test_a_stream_keeps_its_order_and_a_shuffled_task_changes_it_every_epoch():
+    index = torch.tensor([5, 3, 9, 1, 7, 2, 8])
+    assert torch.equal(TrainPlan(index, 2, shuffle=False).order(4), index)
+    plan = TrainPlan(index, 2, seed=1)
+    assert torch.equal(plan.order(4), plan.order(4))
+    assert not torch.equal(plan.order(4), plan.order(5))
+    assert not torch.equal(plan.order(4), TrainPlan(index, 2, seed=2).order(4))
+
+
+def test_evaluation_order_of_more_tasks_continues_that_of_fewer():
+    parts = [torch.arange(0, 10), torch.arange(10, 15), torch.arange(15, 30)]
+    orders = [evaluation_order(parts[:n], seed=4) for n in (1, 2, 3)]
+    for shorter, longer in pairwise(orders):
+        assert torch.equal(longer[: len(shorter)], shorter)
+    assert sorted(orders[2].tolist()) == list(range(30))
+    assert not torch.equal(orders[2], torch.arange(30))
+
+
+def test_orders_do_not_touch_the_global_generator():
+    before = torch.get_rng_state()
+    permutation(50, 1, 2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_orders_are_the_same_on_every_machine():
+    assert mix_seed(0) != mix_seed(0, 0) != mix_seed(0, 0, 0)
+    assert mix_seed(1, 2) != mix_seed(2, 1)
+    assert [mix_seed(), mix_seed(0), mix_seed(1, 2, 3), mix_seed(-1)] == [
+        5700357409661599242,
+        7795324965117060851,
+        6087047714123848686,
+        4329491817318438515,
+    ]
+    assert permutation(8, 7, 7).tolist() == [0, 1, 7, 4, 3, 2, 5, 6]
+
+
+@given(st.lists(st.integers(-(2**70), 2**70), max_size=4))
+def test_seeds_fit_torch(values):
+    assert 0 <= mix_seed(*values) < 2**63
+
+
+@given(
+    st.lists(st.integers(2, 12), min_size=1, max_size=5),
+    st.floats(0.01, 0.99),
+    st.integers(0, 3),
+)
+def test_hold_out_takes_a_fraction_of_every_class(sizes, fraction, seed):
+    labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    labels = labels[torch.randperm(len(labels))]
+    kept, held = hold_out(labels, fraction, seed)
+    assert sorted([*kept.tolist(), *held.tolist()]) == list(range(len(labels)))
+    for label, size in enumerate(sizes):
+        expected = min(max(round(fraction * size), 1), size - 1)
+        assert int((labels[held] == label).sum()) == expected
+    assert all(torch.equal(a, b) for a, b in zip(hold_out(labels, fraction, seed), (kept, held), strict=True))
+
+
+def test_hold_out_refuses_what_it_cannot_split():
+    labels = torch.tensor([0, 0, 1])
+    with pytest.raises(ValueError, match=r"class 1 has 1 training sample\(s\), so `val_split=0.5` would leave it none"):
+        hold_out(labels, 0.5, 0)
+    for fraction in (1.0, -0.1, 2.0):
+        with pytest.raises(ValueError, match=f"`val_split` is {fraction}; give a fraction"):
+            hold_out(labels, fraction, 0)
