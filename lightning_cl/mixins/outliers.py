@@ -190,6 +190,7 @@ class OutlierMixin(ContinualMixin):
         features: Tensor | None = None
         labels = torch.zeros(len(positions), dtype=torch.long, device=self.device)
         for batch_idx, batch in enumerate(loader):
+            batch = self.trainer.precision_plugin.convert_input(batch)
             inputs, targets = unpack(self.trainer.strategy.batch_to_device(batch))
             found = self._head_input(inputs)
             index = sampler.batch(order, batch_idx).index.to(found.device)
