@@ -1,0 +1,39 @@
+"""Finds the method callbacks of the package, and makes them small."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import lightning_cl.callbacks
+from lightning_cl.callbacks import ContinualMethod
+
+#: Arguments that keep a run short. A method without an entry runs with its defaults.
+SMALL: dict[str, dict[str, Any]] = {
+    "CODAPrompt": {"pool_size": 9, "prompt_length": 4, "layers": (0, 1), "ortho_weight": 0.1},
+    "DualPrompt": {"general_length": 2, "expert_length": 4, "general_layers": (0,), "expert_layers": (1,)},
+    "L2P": {"pool_size": 6, "prompt_length": 2, "top_k": 2},
+    "OnePrompt": {"layers": (0, 1), "lengths": 4},
+    "VirtualOutlierRegularizer": {"neighbours": 10, "boundary_points": 10, "draws": 40, "per_class": 10},
+}
+
+
+def find_methods() -> list[type[ContinualMethod]]:
+    """All exported methods that can be constructed, by name."""
+    exported = (getattr(lightning_cl.callbacks, name) for name in sorted(lightning_cl.callbacks.__all__))
+    classes = (c for c in exported if isinstance(c, type) and issubclass(c, ContinualMethod))
+    # A base class of methods states no key of its own: what it inherits from Lightning is a property.
+    return [c for c in classes if isinstance(c.state_key, str) and not inspect.isabstract(c)]
+
+
+METHODS = find_methods()
+
+
+def takes(method: type[ContinualMethod], argument: str) -> bool:
+    return argument in inspect.signature(method).parameters
+
+
+def make(method: type[ContinualMethod], **arguments: Any) -> ContinualMethod:
+    """A fresh, small callback; arguments that the method does not have are left out."""
+    accepted = {name: value for name, value in arguments.items() if takes(method, name)}
+    return method(**{**SMALL.get(method.__name__, {}), **accepted})

@@ -1,0 +1,128 @@
+"""Runs of a method over the stream: in this process, in two, or until something kills them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from torch import Tensor
+
+from lightning_cl.callbacks import ContinualEvaluation, ContinualMethod
+from lightning_cl.datamodules import ContinualDataModule
+
+from .modules import Case
+from .streams import make_stream
+from .watching import Watcher
+
+
+@dataclass
+class Run:
+    """A finished fit."""
+
+    module: Any
+    method: ContinualMethod
+    stream: ContinualDataModule
+    evaluation: ContinualEvaluation
+    watcher: Watcher
+    trainer: Trainer
+
+    def result(self) -> dict[str, Any]:
+        """All weights and buffers, the counts of the accuracy matrix, and the number of optimiser steps."""
+        counts = {f"correct/{space}": counts for space, counts in self.evaluation.correct.items()}
+        return {
+            **{f"module/{name}": value.detach().clone() for name, value in self.module.state_dict().items()},
+            **counts,
+            "total": self.evaluation.total,
+            "samples_seen": torch.tensor(self.evaluation.samples_seen),
+            "steps": torch.tensor(self.trainer.global_step),
+        }
+
+
+def train(
+    case: Case,
+    method: ContinualMethod,
+    folder: Path,
+    *,
+    optimizer: str = "adamw",
+    dropout: float = 0.0,
+    callbacks: Sequence[Callback] = (),
+    ckpt_path: Path | None = None,
+    stream_options: dict[str, Any] | None = None,
+    **trainer_options: Any,
+) -> Run:
+    """One fit over the whole stream, in fresh objects, from seed 0."""
+    seed_everything(0, verbose=False)
+    module = case.build(optimizer, dropout)
+    stream = make_stream(batch_keys=case.batch_keys, **(stream_options or {}))
+    evaluation = ContinualEvaluation(report=False, print_table=False)
+    watcher = Watcher(case)
+    trainer = Trainer(
+        **{
+            "accelerator": "cpu",
+            "devices": 1,
+            "logger": False,
+            "enable_checkpointing": any(c.__class__.__name__ == "ModelCheckpoint" for c in callbacks),
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "default_root_dir": folder,
+            **trainer_options,
+        },
+        callbacks=[method, evaluation, watcher, *callbacks],
+    )
+    trainer.fit(module, datamodule=stream, ckpt_path=ckpt_path)
+    return Run(module, method, stream, evaluation, watcher, trainer)
+
+
+def attached(case: Case, method: ContinualMethod, optimizer: str = "adamw") -> LightningModule:
+    """A module with the method in it, untrained and without a Trainer, from seed 0."""
+    seed_everything(0, verbose=False)
+    module = case.build(optimizer, 0.0)
+    method.attach_once(module, make_stream().info)
+    return module
+
+
+def assert_same_bits(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert list(actual) == list(expected)
+    moved = [name for name, value in expected.items() if not torch.equal(actual[name].cpu(), value.cpu())]
+    assert not moved, f"not bit-identical: {moved}"
+
+
+# ---------------------------------------------------------------------- other processes
+
+
+def in_forked_processes(function: Callable[[], None], count: int = 1) -> list[int]:
+    """Run ``function`` in forked children (no fresh interpreter) that find each other as ranks; their exit codes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=_as_rank, args=(function, rank, count, port)) for rank in range(count)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(timeout=300)
+        if child.is_alive():
+            child.kill()
+            child.join()
+    return [child.exitcode for child in children]
+
+
+def _as_rank(function: Callable[[], None], rank: int, world_size: int, port: int) -> None:
+    torch.set_num_threads(1)
+    if world_size > 1:
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": world_size}
+        os.environ.update({k: str(v) for k, v in {**address, "LOCAL_RANK": rank, "RANK": rank, "NODE_RANK": 0}.items()})
+    try:
+        function()
+    except BaseException:  # shown now: the child has no other way to tell
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)  # without the parent's exit handlers

@@ -1,0 +1,47 @@
+"""What a method freezes or protects does not move by a bit, whatever the optimiser does to zero gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from .methods import METHODS, takes
+from .modules import CASES, PLAIN, SPLIT
+
+methods = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
+#: (module, optimiser): AdamW decays weights without a gradient, SGD's momentum moves them.
+optimisers = pytest.mark.parametrize(
+    ("case", "optimizer"), [(PLAIN, "adamw"), (PLAIN, "sgd"), (SPLIT, "adamw")], ids=["adamw", "sgd", "split-adamw"]
+)
+
+
+@methods
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_frozen_weights_stay(method, case, finished):
+    run = finished(method, case)
+    now = dict(run.module.named_parameters())
+    assert [name for name, was in run.watcher.frozen.items() if not torch.equal(now[name].detach(), was)] == []
+    if takes(method, "backbone"):  # such a method freezes it
+        trained = [name for name, p in now.items() if name.startswith(f"{case.backbone}.") and p.requires_grad]
+        assert [name for name in trained if not name.startswith(f"{case.head}.")] == []
+
+
+@methods
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_a_frozen_backbone_is_never_in_training_mode(method, case, finished):
+    assert finished(method, case).watcher.modes == set()
+
+
+@methods
+@optimisers
+def test_rows_of_other_tasks_stay(method, case, optimizer, finished):
+    watcher = finished(method, case, optimizer).watcher
+    assert watcher.moved_rows == set()
+
+
+@methods
+def test_rows_are_protected_when_the_loss_is_of_one_task(method, finished):
+    run = finished(method, PLAIN)
+    if run.module.continual.train_mask != "task":
+        pytest.skip("all seen classes compete in this method's loss, so no row of the head is left alone")
+    assert {f"{PLAIN.head}.weight", f"{PLAIN.head}.bias"} <= run.watcher.protected

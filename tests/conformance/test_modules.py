@@ -1,0 +1,93 @@
+"""Every method runs on every module as it is: own forward, own step, own batches, own optimiser, own names."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from .methods import METHODS, make
+from .modules import CASES, FOREIGN_DICT, FOREIGN_TUPLE, PLAIN
+from .runs import assert_same_bits, attached, train
+from .streams import EPOCHS, NUM_TASKS, STEPS_PER_EPOCH, digits
+
+methods = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
+cases = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+
+
+def some_images(count=9):
+    (_, _), (images, _) = digits()
+    return torch.from_numpy(images[:count]).float().div(255)[:, None]
+
+
+def test_methods_are_found():
+    names = [method.__name__ for method in METHODS]
+    assert {"CODAPrompt", "FineTuning"} <= set(names)
+    assert "ContinualMethod" not in names
+    assert len({method.state_key for method in METHODS}) == len(METHODS)
+
+
+@methods
+@cases
+def test_one_fit_runs_the_whole_stream(method, case, finished):
+    run = finished(method, case)
+    assert run.trainer.global_step == sum(EPOCHS) * STEPS_PER_EPOCH
+    assert len(run.watcher.losses) == run.trainer.global_step
+    assert all(map(math.isfinite, run.watcher.losses))
+    measured = torch.ones(NUM_TASKS, NUM_TASKS, dtype=torch.bool).tril()
+    assert torch.equal(run.evaluation.total > 0, measured)
+
+
+@methods
+@cases
+def test_named_parts_are_the_found_ones(method, case, finished, tmp_path):
+    named = train(case, make(method, head=case.head, backbone=case.backbone), tmp_path)
+    assert_same_bits(named.result(), finished(method, case).result())
+
+
+@methods
+@cases
+def test_everything_with_a_gradient_is_trained(method, case, finished):
+    assert finished(method, case).watcher.stuck == set()
+
+
+@methods
+@cases
+def test_names_of_the_module_stay(method, case):
+    plain = case.build("adamw", 0.0)
+    module = attached(case, make(method))
+    before, after = dict(plain.named_parameters()), dict(module.named_parameters())
+    assert before.keys() <= after.keys()
+    assert {name for name, _ in plain.named_modules()} <= {name for name, _ in module.named_modules()}
+    with torch.no_grad():
+        for parameter in before.values():
+            parameter.fill_(0.5)
+    report = module.load_state_dict(plain.state_dict(), strict=False)  # a user's own checkpoint
+    assert not report.unexpected_keys
+    assert not set(report.missing_keys) & set(plain.state_dict())
+    assert all(bool((after[name] == 0.5).all()) for name in before)
+
+
+@methods
+@pytest.mark.parametrize("case", [PLAIN, FOREIGN_TUPLE, FOREIGN_DICT], ids=lambda c: c.name)
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"])
+@pytest.mark.parametrize("trained", [False, True], ids=["fresh", "trained"])
+@torch.no_grad()
+def test_a_copy_is_whole_and_apart(method, case, duplicate, trained, finished):
+    module = finished(method, case).module if trained else attached(case, make(method))
+    module = copy.deepcopy(module).eval()  # the finished one is shared
+    images = some_images()
+    expected = module(images).clone()
+    twin = duplicate(module)
+    assert type(twin) is type(module)
+    assert_close(twin(images), expected, rtol=0, atol=0)
+    twin.continual.mask.allow([0], [0])
+    for tensor in [*twin.parameters(), *twin.buffers()]:
+        if tensor.is_floating_point():
+            tensor.fill_(0.25)
+    assert bool(torch.isneginf(twin(images)[:, 1:]).all())
+    assert_close(module(images), expected, rtol=0, atol=0)

@@ -1,0 +1,35 @@
+"""Two processes and one, at the same global batch: the same accuracy matrix and the same weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from .methods import METHODS, make
+from .modules import FOREIGN_DICT, FOREIGN_TUPLE, PLAIN, SPLIT
+from .runs import in_forked_processes, train
+
+methods = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
+slow = [pytest.param(case, marks=pytest.mark.slow) for case in (SPLIT, FOREIGN_TUPLE, FOREIGN_DICT)]
+
+
+@methods
+@pytest.mark.parametrize("case", [PLAIN, *slow], ids=lambda c: c.name)
+def test_two_processes_equal_one(method, case, tmp_path):
+    # SGD shows a gradient of the wrong size, which Adam hides; a module with an Adam of its own blows rounding errors up
+    # instead (gradients that should be zero), hence double precision.
+    options = {"optimizer": "sgd", "precision": "64-true"}
+
+    def rank() -> None:
+        run = train(case, make(method), tmp_path, **options, strategy="ddp", devices=2)
+        torch.save(run.result(), tmp_path / f"rank{run.trainer.global_rank}.pt")
+
+    assert in_forked_processes(rank, count=2) == [0, 0]
+    expected = train(case, make(method), tmp_path, **options).result()
+    ranks = [torch.load(tmp_path / f"rank{i}.pt", weights_only=True) for i in (0, 1)]
+    for name, value in expected.items():
+        assert_close(ranks[0][name], ranks[1][name], rtol=0, atol=0, msg=f"{name} differs between the ranks")
+        exact = not name.startswith("module/")
+        tolerance = {"rtol": 0, "atol": 0} if exact else {"rtol": 1e-6, "atol": 1e-8}
+        assert_close(ranks[0][name], value, **tolerance, msg=lambda text, name=name: f"{name}: {text}")
