@@ -35,8 +35,8 @@ def _basis(rows: Tensor) -> Tensor:
     """``(D, rank)`` orthonormal basis of the span of ``(M, D)`` rows."""
     if len(rows) == 0:
         return rows.new_zeros(rows.shape[1], 0)
-    svd = torch.linalg.svd(rows.T, full_matrices=False)  # not QR: rows may be dependent, or zero
-    basis: Tensor = svd.U[:, 1e-10 * svd.S.max() < svd.S]
+    directions, scale, _ = torch.linalg.svd(rows.T, full_matrices=False)  # not QR: rows may be dependent, or zero
+    basis: Tensor = directions[:, scale > 1e-10 * scale.max()]
     return basis
 
 

@@ -107,9 +107,8 @@ def test_the_penalty_joins_the_loss_once_per_step():
     for one in (module, plain):
         torch.manual_seed(0)
         one.on_task_start(task_of(INFO, 0))
-        one.prompts.keys.data[:2].mul_(2)  # 9 / 2 for the keys of each of two layers, and 0 else
-        one.train()
-    module(images(1))  # a pass outside of a step
+        one.train()(images(1))  # a pass outside of a step, whose penalty is 0
+        one.prompts.keys.data[:2].mul_(2)  # now it is 9 / 2 for the keys of each of two layers, and 0 else
     batch = (images(4), torch.tensor([0, 1, 0, 1]))
     difference = module.training_step(batch, 0) - plain.training_step(batch, 0)
     assert difference.item() == pytest.approx(0.5 * 2 * 9 / 2)

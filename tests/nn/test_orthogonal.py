@@ -36,6 +36,13 @@ def test_dependent_old_rows_do_not_spoil_the_basis(useless):
     assert (new @ old.T).abs().max() < 1e-8
 
 
+def test_dependent_old_rows_use_up_no_direction():
+    old = rows_of(20).repeat(2, 1)
+    new = orthonormal_rows(old, 4)
+    assert_orthonormal(new)
+    assert (new @ old.T).abs().max() < 1e-8
+
+
 @pytest.mark.parametrize(("known", "free"), [(22, 2), (24, 0), (30, 0)])
 def test_when_no_direction_is_left_rows_are_random_unit_rows(known, free):
     old = rows_of(known)
@@ -52,6 +59,19 @@ def test_the_released_recipe_is_only_nearly_orthogonal_to_trained_rows():
     new = gram_schmidt_rows(old, 10)
     assert_close(new.norm(dim=1), torch.ones(10, dtype=torch.float64))
     assert 1e-8 < (new @ old.T).abs().max() < 5e-2
+
+
+def test_the_released_recipe_subtracts_projections_of_the_raw_draw():
+    old = rows_of(4)
+    torch.manual_seed(3)
+    first, second = gram_schmidt_rows(old, 2)
+    torch.manual_seed(3)
+    expected = torch.randn(24, dtype=torch.float64)
+    expected = expected - sum((expected @ u) / (u @ u) * u for u in old)
+    assert_close(first, expected / expected.norm())
+    draw = torch.randn(24, dtype=torch.float64)
+    expected = draw - sum((draw @ u) / (u @ u) * u for u in [*old, first])
+    assert_close(second, expected / expected.norm())
 
 
 def test_the_dtype_is_that_of_the_old_rows():

@@ -129,7 +129,7 @@ def test_the_query_is_the_feature_of_the_frozen_model(options, layers):
     vit, provider = prompted(vit, Fixed(layers))
     for mode in (True, False, True):
         vit.train(mode)
-        vit(images(4))
+        vit(images(4).requires_grad_())
     provider.prefix.data.mul_(-5)
     vit.forward_features(images(4))
     for query in provider.queries:
