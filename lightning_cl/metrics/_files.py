@@ -43,7 +43,8 @@ def jsonable(value: Any) -> Any:
 def to_json(value: Any) -> str:
     """Strict JSON text (RFC 8259), one number to a place: rows of numbers stay on one line."""
     text = json.dumps(jsonable(value), indent=2, allow_nan=False, ensure_ascii=False)
-    flat = re.compile(r"\[\s+((?:-?[\d.eE+-]+|null)(?:,\s+(?:-?[\d.eE+-]+|null))*)\s+\]")
+    # only what json.dumps broke into lines: a string never holds a line break, it is escaped
+    flat = re.compile(r"\[\n\s*((?:-?[\d.eE+-]+|null)(?:,\n\s*(?:-?[\d.eE+-]+|null))*)\n\s*\]")
     return flat.sub(lambda row: "[" + re.sub(r"\s+", " ", row.group(1)) + "]", text) + "\n"
 
 

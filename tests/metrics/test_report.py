@@ -202,8 +202,9 @@ def test_laying_out_rows_on_one_line_changes_no_value(value):
     assert json.loads(to_json(value)) == value
 
 
-def test_a_text_that_looks_like_a_row_is_left_alone():
-    assert json.loads(to_json({"note": "[\n  1,\n  2\n]", "row": [1, 2]})) == {"note": "[\n  1,\n  2\n]", "row": [1, 2]}
+@pytest.mark.parametrize("text", ["[\n  1,\n  2\n]", "[ 1,  2 ]", "[  null ]"])
+def test_a_text_that_looks_like_a_row_is_left_alone(text):
+    assert json.loads(to_json({"note": text, "row": [1, 2]})) == {"note": text, "row": [1, 2]}
 
 
 def test_wrong_input(tmp_path):
