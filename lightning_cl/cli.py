@@ -1,0 +1,107 @@
+"""The ``lightning-cl`` command: ``fit``, ``validate``, ``test`` and ``predict`` on a stream, and ``list``.
+
+Help and listings are answered before torch is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from lightning_cl import __version__
+from lightning_cl.cli_support.catalogue import KINDS, entries
+from lightning_cl.cli_support.configs import UsageError, resolve_configs, suggestion
+
+RUNS = ("fit", "validate", "test", "predict")
+HELP = """\
+usage: lightning-cl COMMAND [options]
+
+Continual learning for PyTorch Lightning: one `fit` runs a whole stream of tasks.
+
+commands:
+  fit | validate | test | predict     run a stream; `lightning-cl fit --help` shows every option
+  list methods|sources|scenarios|recipes
+
+options of the runs:
+  --config NAME        a packaged recipe (`lightning-cl list recipes`) or the path of a YAML file; several compose,
+                       later ones win
+  --data.batch_size 32, --trainer.devices 2, ...
+                       any value of the config by its dotted name
+  --trainer.callbacks+ EWC
+                       one more callback; methods, sources, scenarios and models are known by their short names
+  --print_config       show the whole configuration and stop
+  --ckpt_path PATH     continue, or evaluate, a checkpoint
+  --debug              tracebacks instead of messages (or LIGHTNING_CL_DEBUG=1)
+  --version
+
+example:
+  lightning-cl fit --config digits_coda_prompt
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0, or 2 for a command line or a configuration that cannot be run.
+
+    Args:
+        arguments: The words after ``lightning-cl``; those of this process when ``None``.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words or os.environ.get("LIGHTNING_CL_DEBUG", "") not in ("", "0")
+    words = [word for word in words if word != "--debug"]
+    try:
+        return _dispatch(words, debug)
+    except UsageError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        print("\nlightning-cl: interrupted before the run began.", file=sys.stderr)
+        return 130
+
+
+def _dispatch(words: list[str], debug: bool) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if words[0] in ("--version", "version"):
+        print(f"lightning-cl {__version__}")
+        return 0
+    if words[0] == "list":
+        return _list(words[1:])
+    if not words[0].startswith("-") and words[0] not in RUNS:
+        raise UsageError(
+            f"unknown command `{words[0]}`; {suggestion(words[0], (*RUNS, 'list'), 'lightning-cl --help')}"
+        )
+    resolved, paths = resolve_configs(words)
+    from lightning_cl.cli_support.command import run  # imports torch
+
+    return run(resolved, paths, debug)
+
+
+def _list(words: list[str]) -> int:
+    if any(word in ("-h", "--help") for word in words):
+        print(f"usage: lightning-cl list [{'|'.join(KINDS)}]")
+        return 0
+    unknown = [word for word in words if word not in KINDS]
+    if unknown:
+        raise UsageError(f"there is nothing called `{unknown[0]}` to list; choose from {', '.join(KINDS)}.")
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for kind in words or KINDS:
+        table = Table(title=kind, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True, style="bold")
+        table.add_column()
+        for entry in entries(kind):
+            table.add_row(entry.name, entry.summary)
+        console.print(table)
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"lightning-cl: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""LightningCLI on streams: short class names, recipes, clear errors. Imports torch, so it is imported last."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from argparse import ArgumentError
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+import lightning_cl.callbacks
+import lightning_cl.models  # noqa: F401  (classes are known by their short names once they are imported)
+from lightning_cl import datamodules
+from lightning_cl.cli_support.catalogue import PACKAGE
+from lightning_cl.cli_support.configs import UsageError
+from lightning_cl.cli_support.naming import explain
+from lightning_cl.datamodules import ContinualDataModule
+
+for _name in datamodules.__all__:
+    getattr(datamodules, _name)  # they are imported lazily otherwise
+
+_WRITTEN_FOR_USERS = (ValueError, FileNotFoundError, ImportError, FloatingPointError)
+
+
+class ContinualCLI(LightningCLI):
+    """LightningCLI with a stream as data and any LightningModule as model.
+
+    A model's ``num_classes`` follows the data unless it is given.
+    """
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse a list of words; Lightning's own version warns about ``sys.argv``."""
+        assert isinstance(args, list)
+        self.config = parser.parse_args(args)
+
+    def before_instantiate_classes(self) -> None:
+        """Find the last checkpoint; make the stream first if the model needs its number of classes."""
+        section = self.config[str(self.subcommand)]
+        if section.get("ckpt_path") == "last":
+            section.ckpt_path = last_checkpoint(section.trainer.logger)
+        model = section.model.get("init_args")
+        if model is None or "num_classes" not in model or model.num_classes is not None:
+            return
+        stream = _make_stream(section.data)
+        model.num_classes = stream.info.num_classes
+        self.parser.add_instantiator(
+            lambda class_type, *args, **kwargs: stream, ContinualDataModule, subclasses=False, prepend=True
+        )
+
+
+class InterruptNotice(Callback):
+    """Says after Ctrl-C where things are; the report itself is written by ``ContinualEvaluation``."""
+
+    interrupted = False
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Name the run's folder and the checkpoint to continue from."""
+        if not isinstance(exception, KeyboardInterrupt):
+            return
+        self.interrupted = True
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # collective: on every process
+        saved = sorted(folder.glob("checkpoints/*.ckpt"), key=lambda path: path.stat().st_mtime)
+        report = folder / "continual_report.json"
+        if trainer.is_global_zero:
+            at = f"epoch {trainer.current_epoch} of {trainer.max_epochs}"
+            what = f"Report: {report}." if report.is_file() else f"No task was evaluated yet. Folder: {folder}."
+            go_on = f" Continue with `--ckpt_path {saved[-1]}`." if saved else ""
+            print(f"\nlightning-cl: interrupted in {at}. {what}{go_on}", file=sys.stderr)
+
+
+def last_checkpoint(logger: Any) -> str:
+    """Newest checkpoint of all versions of a run; Lightning looks only into the version that is about to begin.
+
+    Args:
+        logger: The parsed configuration of the Trainer's logger; where it has no folder, Lightning looks.
+
+    Raises:
+        UsageError: If there is no checkpoint.
+    """
+    logger = logger[0] if isinstance(logger, list) and logger else logger
+    init_args = logger.get("init_args", {}) if isinstance(logger, Namespace) else {}
+    folder, name = init_args.get("save_dir"), init_args.get("name")
+    if folder is None or name is None:
+        return "last"
+    saved = sorted(Path(folder, name).glob("version_*/checkpoints/*.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not saved:
+        raise UsageError(
+            f"`--ckpt_path last` found no checkpoint in {Path(folder, name)}; start without it, or give a path."
+        )
+    rank_zero_info(f"Checkpoint: {saved[-1]}")
+    return str(saved[-1])
+
+
+def run(words: list[str], configs: list[str], debug: bool) -> int:
+    """Run a subcommand of LightningCLI and return its exit code.
+
+    Args:
+        words: The command line, with configs as paths.
+        configs: Those paths, in order.
+        debug: Let exceptions through.
+
+    Raises:
+        UsageError: If the command line or the configuration cannot be run.
+    """
+    _quiet()
+    notice = InterruptNotice()
+    strict = {"exit_on_error": False}
+    try:
+        ContinualCLI(
+            datamodule_class=ContinualDataModule,
+            subclass_mode_model=True,
+            trainer_defaults={"callbacks": [notice]},
+            auto_configure_optimizers=False,
+            parser_kwargs={**strict, **{name: dict(strict) for name in LightningCLI.subcommands()}},
+            args=words,
+        )
+    except ArgumentError as error:
+        if debug:
+            raise
+        raise UsageError(explain(error, words, configs)) from error
+    except SystemExit as stop:  # --help, --print_config, and Lightning after Ctrl-C
+        code = 1 if isinstance(stop.code, str) else stop.code or 0
+        return 130 if notice.interrupted else code
+    except Exception as error:
+        message = None if debug else _own_message(error)
+        if message is None:
+            raise
+        raise UsageError(f"{message} (`--debug` shows the traceback)") from error
+    return 0
+
+
+def _make_stream(config: Any) -> ContinualDataModule:
+    """The DataModule of a parsed config, with its data opened."""
+    parser = LightningArgumentParser()
+    parser.add_class_arguments(ContinualDataModule, "data", fail_untyped=False, sub_configs=True)
+    stream: ContinualDataModule = parser.instantiate_classes(Namespace(data=config)).data  # type: ignore[no-untyped-call]
+    if _rank() == 0:
+        stream.prepare_data()
+    stream.setup()
+    return stream
+
+
+def _own_message(error: BaseException | None) -> str | None:
+    """What lightning_cl (or Lightning, about the Trainer's arguments) said to whoever typed the configuration.
+
+    The parser wraps what a constructor raises, so the causes are searched too. Other exceptions keep their traceback.
+    """
+    while error is not None:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        within = trace is not None and PACKAGE in Path(trace.tb_frame.f_code.co_filename).parents
+        if isinstance(error, MisconfigurationException) or (within and isinstance(error, _WRITTEN_FOR_USERS)):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _rank() -> int:
+    return int(getattr(rank_zero_only, "rank", 0) or 0)
+
+
+def _quiet() -> None:
+    """Hints that are wrong or no news here."""
+    for hint in ("does not have many workers", "instantiate_classes.*was deprecated", "LeafSpec.*deprecated"):
+        warnings.filterwarnings("ignore", message=f".*{hint}")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tips)
+
+
+def _no_tips(record: logging.LogRecord) -> bool:
+    return "Tip: For seamless cloud" not in record.getMessage()
