@@ -25,5 +25,6 @@ def announce(stream: Any, cache: FeatureCache, batch_idx: int, stage: str) -> bo
     data, index = layout.evaluation[stage], stream.eval_batch(batch_idx, stage).index
     if len(index) == 0:  # this process only repeats another's sample
         return False
+    cache.serve(stream.source, stream.eval_transform)
     cache.expect(data.split, index, len(data.labels))
     return True

@@ -59,6 +59,10 @@ class PrototypeMixin(ContinualMixin):
         missing = output.shape[1] - logits.shape[1]
         return nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits
 
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.feature_bypass.cache.clear()  # other weights, other features
+
     def train(self, mode: bool = True) -> Any:
         """Everything stays in eval mode: nothing is trained, and features must not depend on dropout."""
         return super().train(False)

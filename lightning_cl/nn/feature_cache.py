@@ -12,7 +12,7 @@ class FeatureCache:
     """Remembers ``(N, D)`` features by the position of an image in its split.
 
     :meth:`expect` announces which images the next pass is about; a pass that was not announced, or has another batch
-    size, is computed and not remembered. The cache is not saved: a resumed run fills it again.
+    size, is computed and not remembered. The cache is neither saved nor copied: a resumed run or a copy fills it again.
 
     Attributes:
         hits: Number of batches that were answered from memory.
@@ -23,6 +23,24 @@ class FeatureCache:
         self.known: dict[str, Tensor] = {}
         self.hits = 0
         self._expected: tuple[str, Tensor, int] | None = None
+        self._origin: tuple[object, ...] = ()
+
+    def __reduce__(self) -> tuple[type[FeatureCache], tuple[()]]:
+        return FeatureCache, ()
+
+    def clear(self) -> None:
+        """Forget all features, as when the backbone gets other weights."""
+        self.features, self.known = {}, {}
+
+    def serve(self, *origin: object) -> None:
+        """The images come from here (data, transform); forget all features if they came from elsewhere before.
+
+        Compared by identity, since equal sizes do not mean equal images.
+        """
+        same = len(origin) == len(self._origin) and all(a is b for a, b in zip(origin, self._origin, strict=True))
+        if not same:
+            self.clear()
+            self._origin = origin
 
     def expect(self, split: str, index: Tensor, size: int) -> None:
         """The next pass is over the images at ``index`` (``(B,)``, on the CPU) of a split with ``size`` images."""
@@ -69,8 +87,11 @@ class FeatureCache:
             return
         split, index, size = self._expected
         if split not in self.known or len(self.known[split]) != size:
-            self.known[split] = torch.zeros(size, dtype=torch.bool)
-            self.features[split] = features.new_zeros(size, features.shape[1])
+            with torch.inference_mode(False):  # inference tensors could not be filled outside of inference mode
+                self.known[split] = torch.zeros(size, dtype=torch.bool)
+                self.features[split] = torch.zeros(
+                    size, features.shape[1], dtype=features.dtype, device=features.device
+                )
         store = self.features[split]
         store[index.to(store.device, non_blocking=True)] = features.detach().to(store)
         self.known[split][index] = True
