@@ -12,7 +12,7 @@ from lightning_cl.mixins.announcing import announce
 from lightning_cl.mixins.base import ContinualMixin, expect_eval_mode
 from lightning_cl.mixins.extending import extend
 from lightning_cl.mixins.finding import find_vit
-from lightning_cl.nn.prompted_vit import PromptedViT, install_prompts
+from lightning_cl.nn.prompted_vit import PromptedViT, check_vit, install_prompts
 from lightning_cl.nn.prompts import PromptProvider
 
 if TYPE_CHECKING:
@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 
 
 class PromptMixin(ContinualMixin):
-    """Prompts for the one timm ViT of a module; ``configure_continual`` comes first, then :meth:`add_prompts`."""
+    """Prompts for the one timm ViT of a module; ``configure_continual`` comes first, then :meth:`add_prompts`.
+
+    A callback does both. A model author can do without one::
+
+        class MyModel(PromptMixin, LightningModule):
+            def setup(self, stage):
+                if not hasattr(self, "prompts"):  # called for every fit and test
+                    info = self.trainer.datamodule.info
+                    self.configure_continual(info, train_mask="task", reset_optimizer=True)
+                    self.add_prompts(CODAPromptPool(info.num_tasks, width=self.net.embed_dim))
+    """
 
     prompts: PromptProvider
 
@@ -41,6 +51,7 @@ class PromptMixin(ContinualMixin):
             raise ValueError(
                 "the module has prompts already (or an attribute `prompts`); use one prompt method at a time."
             )
+        check_vit(vit, provider)
         extend(vit, PromptedViT)
         install_prompts(vit, provider)
         reference = next(vit.parameters())

@@ -1,4 +1,4 @@
-"""Rows of all processes, in the order of the global batch."""
+"""Rows of all processes, in the order of the global batch, and how many there are."""
 
 from __future__ import annotations
 
@@ -33,3 +33,11 @@ def gather_rows(
     torch.distributed.all_gather(parts, packed)
     rows = torch.cat(parts)
     return rows[:, :-2].to(features.dtype), rows[:, -2].long(), rows[:, -1]
+
+
+def global_count(count: int, device: torch.device) -> Tensor:
+    """The sum of a number over all processes, as a scalar on ``device``; without processes the number itself."""
+    total = torch.full((), count, dtype=torch.long, device=device)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(total)
+    return total

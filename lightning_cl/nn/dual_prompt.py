@@ -81,11 +81,18 @@ class DualPromptPool(PromptProvider):
         with torch.no_grad():
             for parameter in (self.general, self.experts, self.keys):
                 parameter.uniform_(*init_range)
+        # What takes no part in the loss must not wait for a gradient, as DDP would.
+        self.general.requires_grad_(bool(self.general_layers))
+        self.experts.requires_grad_(bool(self.expert_layers))
+        self.keys.requires_grad_(bool(self.expert_layers) and pull_weight != 0)
 
     def start_task(self, task: int) -> None:
         """Copy the previous task's expert, in place; old experts stay as they are."""
         if task >= len(self.experts):
-            raise ValueError(f"the pool was built for {len(self.experts)} tasks, but task {task} starts.")
+            raise ValueError(
+                f"the pool was built for {len(self.experts)} tasks, but task {task} starts; attach the method to a "
+                f"fresh module on this stream, or set `pool_size` to at least {task + 1}."
+            )
         super().start_task(task)
         if self.copy_previous and task > 0:
             with torch.no_grad():

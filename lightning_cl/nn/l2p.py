@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_cl.nn.distributed import global_count
 from lightning_cl.nn.matching import cosine_similarity, pull_similarity, vote
 from lightning_cl.nn.prefix_attention import Prefix
 from lightning_cl.nn.prompts import PromptProvider, Prompts
@@ -31,7 +32,7 @@ class L2PPool(PromptProvider):
         prompt_length: Rows per prompt, ``L``.
         top_k: Prompts per image, ``k``.
         pull_weight: Weight of the term that pulls selected keys to the queries that selected them.
-        pull_reduction: Mean or sum over the batch (the released L2P++ sums); layers are summed.
+        pull_reduction: Mean or sum over the global batch (the released L2P++ sums); layers are summed.
         form: Prompt tuning or prefix tuning.
         layers: Zero-based layers of the prefixes; plays no part for tokens.
         batch_vote: Choose by a vote over the batch: for reproduction only, since with ``"always"`` predictions
@@ -41,8 +42,8 @@ class L2PPool(PromptProvider):
         init_range: Uniform range of the initial prompts and keys.
 
     Raises:
-        ValueError: If the pool is smaller than ``top_k`` or than the task mask needs, or ``prompt_length`` does not
-            fit the form.
+        ValueError: If the pool is smaller than ``top_k`` or than the task mask needs, ``prompt_length`` does not fit
+            the form, or ``copy_previous`` is set without the task mask.
     """
 
     def __init__(
@@ -63,15 +64,20 @@ class L2PPool(PromptProvider):
     ) -> None:
         super().__init__()
         _check(num_tasks, pool_size, prompt_length, top_k, form, task_mask)
+        if copy_previous and not task_mask:
+            raise ValueError(
+                "`copy_previous` copies into the slots that `task_mask` gives a task; set `task_mask=True`."
+            )
         self.layers = tuple(layers) if form == "prefix" else ()
         self.num_tasks, self.top_k, self.form = num_tasks, top_k, form
         self.pull_weight, self.pull_reduction, self.batch_vote = pull_weight, pull_reduction, batch_vote
         self.task_mask, self.copy_previous = task_mask, copy_previous
-        self.batch_dependent = batch_vote == "always"
+        self.batch_dependent, self.pool_tokens = batch_vote == "always", form == "tokens"
         sets = max(len(self.layers), 1)
         # Prompt first, so that a task's slots are rows of dimension 0 for the guard.
         self.prompts = nn.Parameter(torch.empty(pool_size, sets, prompt_length, width).uniform_(*init_range))
-        self.keys = nn.Parameter(torch.empty(pool_size, sets, width).uniform_(*init_range))
+        keys = torch.empty(pool_size, sets, width).uniform_(*init_range)
+        self.keys = nn.Parameter(keys, requires_grad=pull_weight != 0)  # they learn from the pull term alone
 
     @property
     def slots(self) -> slice:
@@ -113,7 +119,7 @@ class L2PPool(PromptProvider):
         ids = [self.select(s.detach()) for s in similarity]
         loss = self._pull(similarity, ids) if self.training and self.pull_weight else None
         if self.form == "tokens":
-            return Prompts(tokens=self._rows(ids[0], 0), loss=loss, pool_tokens=True)
+            return Prompts(tokens=self._rows(ids[0], 0), loss=loss, pool_tokens=self.pool_tokens)
         prefixes = {}
         for index, layer in enumerate(self.layers):
             half = self.prompts.shape[2] // 2
@@ -131,7 +137,9 @@ class L2PPool(PromptProvider):
         total = torch.stack([pull_similarity(s, i) for s, i in zip(similarity, ids, strict=True)]).sum()
         if self.form == "prefix":  # written as a distance there: sum of 1 - cos
             total = total - self.top_k * len(ids)
-        return -self.pull_weight * total * (similarity.shape[1] if self.pull_reduction == "sum" else 1)
+        if self.pull_reduction == "sum":
+            total = total * global_count(similarity.shape[1], similarity.device)
+        return -self.pull_weight * total
 
     def extra_repr(self) -> str:
         """Sizes and options."""

@@ -9,7 +9,8 @@ from torch import Tensor
 
 def cosine_similarity(query: Tensor, keys: Tensor) -> Tensor:
     """``(B, D)`` queries with ``(..., M, D)`` keys: ``(..., B, M)`` in [-1, 1]; norms are floored at 1e-6."""
-    return F.normalize(query.to(keys.dtype), dim=-1, eps=1e-6) @ F.normalize(keys, dim=-1, eps=1e-6).mT
+    with torch.autocast(query.device.type, enabled=False):  # small, and 16-bit products would choose other keys
+        return F.normalize(query.to(keys.dtype), dim=-1, eps=1e-6) @ F.normalize(keys, dim=-1, eps=1e-6).mT
 
 
 def vote(ids: Tensor, num_prompts: int, k: int) -> Tensor:

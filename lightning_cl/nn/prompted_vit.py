@@ -40,6 +40,10 @@ class PromptedViT(_Base):
                 child.train(False)
         return self
 
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.prompt_state()[1].clear()  # other weights, other queries
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """As before, with prompts."""
         _refuse(args, kwargs)
@@ -101,16 +105,20 @@ def _refuse(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         raise ValueError(f"a prompted ViT does not take {', '.join(given)}; call it with images alone.")
 
 
-def install_prompts(vit: Any, provider: PromptProvider) -> None:
-    """Freeze ``vit`` (all but its head) and connect it to ``provider``; its class must be extended already.
+def check_vit(vit: Any, provider: PromptProvider) -> None:
+    """Refuse a ViT that the provider's prompts do not fit; it is left as it is.
 
     Raises:
-        ValueError: If a layer index is beyond the depth, a block is of another kind, or there is no class token.
+        ValueError: If a layer index is beyond the depth, a block is of another kind, there is no class token, or the
+            head does not read the token in whose place the prompts' mean would be.
     """
     depth = len(vit.blocks)
     beyond = [layer for layer in provider.layers if not 0 <= layer < depth]
     if beyond:
-        raise ValueError(f"prompt layers {beyond} do not exist: the ViT has {depth} blocks, 0 to {depth - 1}.")
+        raise ValueError(
+            f"prompt layers {beyond} do not exist: the ViT has {depth} blocks, 0 to {depth - 1}; choose layers among "
+            "these."
+        )
     for index in range(min(provider.layers, default=0), depth):
         check_block(vit.blocks[index], index)
     if not vit.has_class_token:
@@ -118,6 +126,21 @@ def install_prompts(vit: Any, provider: PromptProvider) -> None:
             "the ViT has no class token, which prompt methods read; use a model with one "
             "(for example `vit_tiny_patch16_224`)."
         )
+    if provider.pool_tokens and vit.global_pool not in ("token", ""):
+        raise ValueError(
+            "the mean of the prompt tokens takes the place of the class token, but this ViT classifies its patches "
+            f'(`global_pool={vit.global_pool!r}`); build it with `global_pool="token"`, or use prefixes '
+            '(`form="prefix"`).'
+        )
+
+
+def install_prompts(vit: Any, provider: PromptProvider) -> None:
+    """Freeze ``vit`` (all but its head) and connect it to ``provider``; its class must be extended already.
+
+    Raises:
+        ValueError: See :func:`check_vit`.
+    """
+    check_vit(vit, provider)
     head = {id(p) for name in HEAD_PARTS for p in getattr(vit, name, nn.Identity()).parameters()}
     for parameter in vit.parameters():
         if id(parameter) not in head:

@@ -38,11 +38,13 @@ class PromptProvider(nn.Module):
         layers: Zero-based indices of the layers that get a prefix.
         needs_query: Whether :meth:`forward` needs the frozen network's feature of the image.
         batch_dependent: Whether a prediction depends on the other samples of its batch.
+        pool_tokens: Whether the head classifies the mean of the prompt tokens' outputs, see :class:`Prompts`.
     """
 
     layers: tuple[int, ...] = ()
     needs_query: bool = True
     batch_dependent: bool = False
+    pool_tokens: bool = False
     task_counter: Tensor
 
     def __init__(self) -> None:
