@@ -47,6 +47,8 @@ class ContinualMethod(ContinualCallback):
     state_key: ClassVar[str]
     #: The method adds terms to the loss, which manual optimisation does not let it do.
     adds_loss: bool = False
+    #: The method trains the head by gradient descent, so that others can work on the head too.
+    trains_head: bool = True
 
     def __init__(self, head: str | None = None, train_mask: TrainMask = "all", reset_optimizer: bool = False) -> None:
         if train_mask not in ("task", "seen", "all"):

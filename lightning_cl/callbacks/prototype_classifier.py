@@ -33,6 +33,7 @@ class PrototypeClassifier(ContinualMethod):
     """
 
     state_key = "lightning_cl.PrototypeClassifier"
+    trains_head = False
 
     def __init__(
         self,

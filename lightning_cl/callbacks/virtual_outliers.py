@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
+from lightning_cl.callbacks.prompt_method import PromptMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.mixins.outliers import OutlierMixin, OutlierSettings
 from lightning_cl.nn.outliers import OutlierMode
 
 if TYPE_CHECKING:
-    from lightning_cl.datamodules import StreamInfo
+    from lightning_cl.datamodules import StreamInfo, Task
 
 
 class VirtualOutlierRegularizer(ContinualMethod):
@@ -46,7 +48,8 @@ class VirtualOutlierRegularizer(ContinualMethod):
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
-        ValueError: In ``setup``, if a task is too short for its phases or has fewer samples than ``neighbours``.
+        ValueError: For a number that is too small; in ``setup``, if a task is too short for its phases or has fewer
+            samples than ``neighbours``, or if a method does not train the head or comes in the wrong order.
     """
 
     state_key = "lightning_cl.VirtualOutlierRegularizer"
@@ -73,6 +76,16 @@ class VirtualOutlierRegularizer(ContinualMethod):
         super().__init__(head, train_mask, reset_optimizer)
         if mode not in ("boundary", "origin"):
             raise ValueError(f'`mode` is {mode!r}; give "boundary" (as described) or "origin" (as released).')
+        for name, value, least in (
+            ("outlier_epochs", 0 if outlier_epochs is None else outlier_epochs, 0),
+            ("warm_up_epochs", warm_up_epochs, 0),
+            ("neighbours", neighbours, 1),
+            ("boundary_points", boundary_points, 1),
+            ("draws", draws, 1),
+            ("per_class", per_class, 1),
+        ):
+            if value < least:
+                raise ValueError(f"`{name}` is {value}; give at least {least}.")
         self.settings = OutlierSettings(
             weight,
             outlier_epochs,
@@ -89,7 +102,8 @@ class VirtualOutlierRegularizer(ContinualMethod):
         )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Attach, and check that every task has room for its phases and samples for its neighbours."""
+        """Check the other methods, attach, and check that every task has room for its phases."""
+        self._check_company(trainer)
         super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
@@ -100,19 +114,45 @@ class VirtualOutlierRegularizer(ContinualMethod):
                 '`ContinualDataModule(early_stopping="stream")`.'
             )
         for task in stream.tasks:
-            needed = self.settings.warm_up_epochs * (task.index > 0) + self.settings.epochs(task.epochs)
-            if needed > task.epochs:
-                raise ValueError(
-                    f"task {task.index} has {task.epochs} epoch(s), but warm-up and outlier epochs take {needed}; "
-                    "raise `epochs_per_task`, or lower `warm_up_epochs` and `outlier_epochs`."
-                )
-            samples = len(stream.layout.train_index[task.index])
-            fewest = max(self.settings.neighbours, self.settings.boundary_points * (self.settings.mode == "boundary"))
-            if samples < fewest:
-                raise ValueError(
-                    f"task {task.index} has {samples} training samples, fewer than the {fewest} that virtual outliers "
-                    f"are made with; lower `neighbours` (and `boundary_points`) to at most {samples}."
-                )
+            self._check_epochs(task)
+            self._check_samples(task.index, len(stream.layout.train_index[task.index].unique()))
+
+    def _check_company(self, trainer: Trainer) -> None:
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        idle = [type(c).__name__ for c in callbacks if isinstance(c, ContinualMethod) and not c.trains_head]
+        if idle:
+            raise ValueError(
+                f"{type(self).__name__} trains the head in its outlier epochs, but {' and '.join(idle)} makes the "
+                "answers without training it; use one or the other."
+            )
+        behind = callbacks[callbacks.index(self) + 1 :] if self in callbacks else []
+        late = [type(c).__name__ for c in behind if isinstance(c, PromptMethod)]
+        if late:
+            raise ValueError(
+                f"{type(self).__name__} stands before {late[0]}, whose training step it replaces in some epochs; put "
+                f"it behind: `callbacks=[{late[0]}(...), {type(self).__name__}(...)]`."
+            )
+
+    def _check_epochs(self, task: Task) -> None:
+        needed = self.settings.warm_up_epochs * (task.index > 0) + self.settings.epochs(task.epochs)
+        if needed > task.epochs:
+            raise ValueError(
+                f"task {task.index} has {task.epochs} epoch(s), but warm-up and outlier epochs take {needed}; "
+                "raise `epochs_per_task`, or lower `warm_up_epochs` and `outlier_epochs`."
+            )
+        if needed == task.epochs:
+            rank_zero_warn(
+                f"warm-up and outlier epochs take all {task.epochs} epoch(s) of task {task.index}, so only the head "
+                "learns in it; raise `epochs_per_task`."
+            )
+
+    def _check_samples(self, task: int, samples: int) -> None:
+        fewest = max(self.settings.neighbours, self.settings.boundary_points * (self.settings.mode == "boundary"))
+        if samples < fewest:
+            raise ValueError(
+                f"task {task} has {samples} training samples, fewer than the {fewest} that virtual outliers are made "
+                f"with; lower `neighbours` (and `boundary_points`) to at most {samples}."
+            )
 
     def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
         """Add the phases; see :class:`ContinualMethod`."""

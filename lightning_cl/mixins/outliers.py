@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,9 @@ from lightning_cl.mixins.base import ContinualMixin
 from lightning_cl.mixins.batch import unpack
 from lightning_cl.nn.distributed import gather_rows
 from lightning_cl.nn.outliers import OutlierMode, energy, outlier_regularizer, synthesize_outliers
+
+if TYPE_CHECKING:
+    from lightning_cl.datamodules.task import Task
 
 Phase = Literal["warm_up", "regular", "outlier"]
 
@@ -53,7 +56,7 @@ class OutlierEpoch:
 
     Attributes:
         epoch: ``trainer.current_epoch``.
-        positions: ``(N,)`` sorted positions of the task's samples in the training split.
+        positions: ``(N,)`` sorted positions of the task's samples in the training split, each once.
         features: ``(N, D)`` what reached the head for them.
         labels: ``(N,)`` their classes.
         outliers: ``(n, D)`` in descending order of distance.
@@ -106,6 +109,16 @@ class OutlierMixin(ContinualMixin):
             return self._with_idle_parameters(super().training_step(*args, **kwargs))
         finally:
             hook.remove()
+
+    def on_train_start(self) -> None:
+        """What an earlier run collected is not this run's."""
+        self.__dict__["_outlier_epoch"] = None
+        super().on_train_start()
+
+    def on_task_end(self, task: Task) -> None:
+        """Let go of the task's features."""
+        self.__dict__["_outlier_epoch"] = None
+        super().on_task_end(task)
 
     def collect_losses(self) -> None:
         """In the warm-up only the head learns: no other method's term counts."""
@@ -161,7 +174,7 @@ class OutlierMixin(ContinualMixin):
     @torch.no_grad()
     def _collect(self) -> OutlierEpoch:
         stream, epoch, settings = self._stream, self.trainer.current_epoch, self.outlier_settings
-        positions = stream.layout.train_index[stream.task_index].sort().values
+        positions = stream.layout.train_index[stream.task_index].unique()  # sorted; a stream may repeat a sample
         modes = {module: module.training for module in self.modules()}
         self.eval()  # prompts are chosen as at test time
         try:
@@ -192,7 +205,7 @@ class OutlierMixin(ContinualMixin):
         for batch_idx, batch in enumerate(loader):
             batch = self.trainer.precision_plugin.convert_input(batch)
             inputs, targets = unpack(self.trainer.strategy.batch_to_device(batch))
-            found = self._head_input(inputs)
+            found = self._head_input(inputs).to(self.continual_head.weight.dtype)  # whatever autocast made of it
             index = sampler.batch(order, batch_idx).index.to(found.device)
             packed = torch.stack([index, targets.to(index)], dim=1)
             found, packed = _gather(found, packed, longest)

@@ -25,11 +25,13 @@ def kth_neighbour_distance(points: Tensor, index: Tensor, k: int) -> Tensor:
             f"the task has {len(index)} training samples, fewer than the {k} neighbours that virtual outliers are "
             f"scored with; lower `neighbours` to at most {len(index)}."
         )
-    squares = index.square().sum(1)
+    points, index = (x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in (points, index))
     blocks = []
-    for block in points.split(_BLOCK):
-        distance = block.square().sum(1, keepdim=True) - 2 * block @ index.T + squares
-        blocks.append(distance.kthvalue(k, dim=1).values)
+    with torch.autocast(points.device.type, enabled=False):  # differences of 16-bit products would be noise
+        squares = index.square().sum(1)
+        for block in points.split(_BLOCK):
+            distance = block.square().sum(1, keepdim=True) - 2 * block @ index.T + squares
+            blocks.append(distance.kthvalue(k, dim=1).values)
     return torch.cat(blocks)
 
 
