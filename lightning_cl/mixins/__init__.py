@@ -2,5 +2,6 @@
 
 from lightning_cl.mixins.base import ContinualMixin
 from lightning_cl.mixins.extending import extend
+from lightning_cl.mixins.prompt import PromptMixin
 
-__all__ = ["ContinualMixin", "extend"]
+__all__ = ["ContinualMixin", "PromptMixin", "extend"]

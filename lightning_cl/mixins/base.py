@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_cl.mixins.authoring import own_hook, put_mixins_first
 from lightning_cl.mixins.finding import find_head
 from lightning_cl.nn.guard import SliceGuard
 from lightning_cl.nn.masks import ClassMask
@@ -57,11 +58,16 @@ class ContinualState(nn.Module):
 class ContinualMixin(_Base):
     """What every continual LightningModule does; methods build on it and call ``super()``.
 
-    A model author may inherit it and call :meth:`configure_continual`; a callback adds it to a live module with
-    :func:`~lightning_cl.extend`.
+    A model author may inherit it, as in ``class MyModel(ContinualMixin, LightningModule)``, and call
+    :meth:`configure_continual` in ``setup``; a callback adds it to a live module with :func:`~lightning_cl.extend`.
     """
 
     continual: ContinualState
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "_extended_from" not in cls.__dict__:
+            put_mixins_first(cls, ContinualMixin)
 
     def configure_continual(
         self,
@@ -140,7 +146,7 @@ class ContinualMixin(_Base):
 
     def configure_optimizers(self) -> Any:
         """The user's optimisers; protected rows are put back after each of their steps."""
-        configured = super().configure_optimizers()
+        configured = own_hook(self, super(), "configure_optimizers")()
         optimizers = list(_optimizers(configured))
         if optimizers:
             self._hand_over(optimizers)
@@ -176,7 +182,7 @@ class ContinualMixin(_Base):
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """The user's step, with the methods' loss terms added to what it returns."""
         self.continual.loss_terms.clear()
-        output: Any = super().training_step(*args, **kwargs)
+        output: Any = own_hook(self, super(), "training_step")(*args, **kwargs)
         self.collect_losses()
         terms = dict(self.continual.loss_terms)
         self.continual.loss_terms.clear()
