@@ -17,8 +17,8 @@ slow = [pytest.param(case, marks=pytest.mark.slow) for case in (SPLIT, FOREIGN_T
 @methods
 @pytest.mark.parametrize("case", [PLAIN, *slow], ids=lambda c: c.name)
 def test_two_processes_equal_one(method, case, tmp_path):
-    # SGD shows a gradient of the wrong size, which Adam hides; a module with an Adam of its own blows rounding errors up
-    # instead (gradients that should be zero), hence double precision.
+    # SGD shows a gradient of the wrong size, which Adam hides. A module with an Adam of its own blows up the rounding
+    # errors of gradients that should be zero, hence double precision.
     options = {"optimizer": "sgd", "precision": "64-true"}
 
     def rank() -> None:
