@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import TinyModule, images, stream_info, task_of
+
+from lightning_cl.callbacks import L2P
+
+from .vit_base import num_trained
+
+pytestmark = pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+INFO = stream_info(5)
+PLUS = {"pool_size": 30, "prompt_length": 20, "top_k": 5, "form": "prefix", "init_range": (0, 1)}
+
+
+@pytest.mark.parametrize(
+    ("options", "num_classes", "published"),
+    [
+        ({"prompt_length": 5, "top_k": 5}, 100, 122_980),  # the PyTorch port, CIFAR-100
+        ({"prompt_length": 5, "top_k": 5}, 200, 199_880),  # the PyTorch port, ImageNet-R
+        ({}, 100, 161_380),  # the authors' code, CIFAR-100
+        (PLUS, 200, 637_640),  # L2P++
+        ({**PLUS, "layers": (0, 1, 2, 3, 4)}, 200, 2_573_000),  # Deep L2P++
+    ],
+    ids=["port-cifar100", "port-imagenet-r", "authors", "plus", "deep-plus"],
+)
+def test_the_number_of_trained_parameters_is_the_published_one(options, num_classes, published):
+    assert num_trained(L2P(**options), num_classes) == published
+
+
+def test_few_prompts_serve_all_tasks():  # the rich get richer: known of L2P, and no fault of the code
+    torch.manual_seed(0)
+    module, used = TinyModule(), set()
+    L2P(pool_size=10, prompt_length=2, top_k=3).attach_once(module, INFO)
+    optimizer, select = module.configure_optimizers(), module.prompts.select
+    module.prompts.select = lambda similarity: remember(select(similarity))
+
+    def remember(ids):
+        if not module.training:
+            used.update(ids.flatten().tolist())
+        return ids
+
+    for index in range(5):
+        module.on_task_start(task_of(INFO, index))
+        labels = torch.tensor(INFO.classes_per_task[index]).repeat(4)
+        kind = 3 * images(1) + 0.5 * images(1, seed=index)  # photographs are alike, and more so within a task
+        for step in range(6):
+            optimizer.zero_grad()
+            batch = (kind + 0.5 * images(8, seed=100 * index + step), labels)
+            module.train().training_step(batch, step).backward()
+            optimizer.step()
+        module.eval()(kind + 0.5 * images(20, seed=99 - index))
+    assert 3 <= len(used) <= 4
+
+
+def test_the_pull_term_joins_the_loss():
+    losses = []
+    for weight in (0.0, 0.7):
+        torch.manual_seed(0)
+        module = TinyModule()
+        callback = L2P(pool_size=6, prompt_length=2, top_k=2, pull_weight=weight)
+        callback.attach_once(module, INFO)
+        assert callback.adds_loss == (weight > 0)
+        module.on_task_start(task_of(INFO, 0))
+        losses.append(module.train().training_step((images(2), torch.tensor([0, 1])), 0))
+    # keys drawn from [0, 0.01] are all alike, and so is each one's similarity with a query
+    assert 1e-3 < abs(losses[0] - losses[1]).item() < 0.7 * 2
