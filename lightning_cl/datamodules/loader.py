@@ -29,17 +29,11 @@ def _random_state_kept() -> Iterator[None]:
         np.random.set_state(states[2])
 
 
-def _seed_all(seed: int) -> None:
-    torch.default_generator.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed & 0xFFFFFFFF)
-
-
 class StreamDataset(Dataset[Any]):
     """Batches of transformed items of one split of a source.
 
     Augmentation is drawn from a seed per sample and epoch, so it is the same for any number of workers and processes
-    and after any resume; a ``collate_fn`` that draws (CutMix, MixUp) is seeded by the samples that it is given. The
+    and after any resume; a ``collate_fn`` that draws (CutMix, MixUp) goes on with the seed of the last sample. The
     global generators are left as they were.
 
     Args:
@@ -69,17 +63,16 @@ class StreamDataset(Dataset[Any]):
 
     def __getitems__(self, keys: Sequence[Key]) -> Any:
         """One batch; called by the loader with all of its keys."""
-        seeds = [seed for _, seed in keys if seed is not None]
-        if not seeds:
+        if all(seed is None for _, seed in keys):
             return self.collate_fn([self._item(index) for index, _ in keys])
         with _random_state_kept():
-            items = [self._seeded_item(index, seed) for index, seed in keys]
-            _seed_all(mix_seed(*seeds))
-            return self.collate_fn(items)
+            return self.collate_fn([self._seeded_item(index, seed) for index, seed in keys])
 
     def _seeded_item(self, index: int, seed: int | None) -> Any:
         if seed is not None:
-            _seed_all(seed)
+            torch.default_generator.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed & 0xFFFFFFFF)
         return self._item(index)
 
     def _item(self, index: int) -> Any:
@@ -180,7 +173,6 @@ class StreamLoader:
         epoch = self.sampler.epoch
         self.sampler.start = self._resume[1] if self._resume is not None and self._resume[0] == epoch else 0
         self._resume = None
-        self._position = (epoch, self.sampler.start)
         if self.on_start is not None:
             self.on_start()
         for done, batch in enumerate(self._loader, self.sampler.start + 1):

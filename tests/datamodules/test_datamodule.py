@@ -212,6 +212,18 @@ def test_per_device_reads_batch_sizes_as_of_one_process(per_device, monkeypatch)
     assert [len(labels) for labels in labels_of(train)] == ([4, 3] if per_device else [2, 2, 2, 1])
 
 
+def test_another_run_may_have_other_processes_and_another_view(monkeypatch):
+    stream = make_stream()
+    fit(stream)
+    stream.val_dataloader()
+    monkeypatch.setattr(stream, "_world", lambda: (2, 1))
+    stream.train_view = "eval"
+    stream.setup("validate")
+    assert [len(labels) for labels in labels_of(stream.train_dataloader())] == [2, 2, 2, 1]
+    assert [len(labels) for labels in labels_of(stream.val_dataloader())] == [2, 2, 2, 2, 1]
+    assert not stream.train_dataloader().sampler.augment
+
+
 def test_one_stream_serves_two_trainers():
     stream = make_stream()
     runs = []

@@ -141,7 +141,7 @@ def test_from_every_checkpoint_of_a_run(tmp_path):
         {"limit_train_batches": 2},
         {"accumulate_grad_batches": 3},
         {"max_steps": 14},
-        {"limit_val_batches": 0},
+        {"limit_val_batches": 0, "limit_train_batches": 2},
         {"num_sanity_val_steps": 2},
     ],
     ids=lambda options: next(iter(options)),
