@@ -1,0 +1,72 @@
+"""Every command and snippet of the README runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from lightning_cl.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(kind: str, language: str) -> dict[str, str]:
+    """``{name: code}`` of the fenced blocks that follow ``<!-- kind: name -->``."""
+    return dict(re.findall(rf"<!-- {kind}: ([\w-]+) -->\n```{language}\n(.*?)```", README, re.DOTALL))
+
+
+COMMANDS, SNIPPETS = blocks("command", "bash"), blocks("snippet", "python")
+
+
+def test_every_fenced_block_is_named_and_so_executed() -> None:
+    fenced = len(re.findall(r"^```\w+$", README, re.MULTILINE))
+    assert fenced == len(COMMANDS) + len(SNIPPETS)
+
+
+def test_the_two_set_up_commands_install_and_go() -> None:
+    assert COMMANDS["run"].split("&&")[0].strip() == "pip install ."
+    assert COMMANDS["test"].strip() == 'pip install -e ".[test]" && pytest'  # .ci/run executes it
+
+
+@pytest.mark.parametrize("name", sorted(SNIPPETS))
+def test_snippet_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = SNIPPETS[name].replace("Trainer(", "Trainer(limit_train_batches=2, limit_val_batches=2, accelerator='cpu', ")
+    exec(compile(code, f"README.md [{name}]", "exec"), {"__name__": "__main__"})
+    assert list(tmp_path.rglob("continual_report.json"))
+
+
+def words(command: str) -> list[str]:
+    line = command.split("&&")[-1].strip()
+    program, *rest = shlex.split(line)
+    assert program == "lightning-cl"
+    return rest
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"test", "run"}))
+def test_command_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words(COMMANDS[name])) == 0
+
+
+def test_main_job_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    short = ["--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1", "--data.epochs_per_task", "1"]
+    assert main([*words(COMMANDS["run"]), *short, "--trainer.check_val_every_n_epoch", "1"]) == 0
+    assert list(tmp_path.rglob("accuracy_matrix.png"))
+
+
+@pytest.mark.slow
+def test_main_job_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightning_cl.metrics import read_report
+
+    monkeypatch.chdir(tmp_path)
+    assert main(words(COMMANDS["run"])) == 0
+    (report,) = tmp_path.rglob("continual_report.json")
+    accuracy = read_report(report).metrics["class_il/average_accuracy"]
+    assert accuracy is not None
+    assert accuracy > 0.6
