@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -161,6 +162,20 @@ def test_metrics_are_exact_over_uneven_batches(tmp_path: Path) -> None:
     assert tested["test_acc"] == pytest.approx((logits.argmax(-1) == labels).float().mean().item())
     assert tested["test_loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
     assert {"train_loss", "val_loss", "val_acc"} <= set(fit(module, tmp_path)[0].callback_metrics)
+
+
+def test_padding_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process holds two samples of the batch; the third only repeats one, and its label is wrong."""
+    module = model()
+    held = SimpleNamespace(eval_batch=lambda batch_idx, stage: SimpleNamespace(index=torch.tensor([7, 9])))
+    monkeypatch.setattr(ImageClassifier, "_stream", held)
+    monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
+    images = torch.rand(3, 1, 16, 16)
+    labels = module(images).argmax(-1)
+    labels[2] = (labels[2] + 1) % 4
+    module.validation_step((images, labels), 0)
+    assert module.val_acc.compute() == 1.0
+    assert_close(module.val_loss.compute(), torch.nn.functional.cross_entropy(module(images)[:2], labels[:2]))
 
 
 def test_dictionaries_need_the_right_keys(tmp_path: Path) -> None:
