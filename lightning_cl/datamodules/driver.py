@@ -124,7 +124,7 @@ class StreamDriver(Callback):
         self._reset_early_stopping(trainer)
         _call_task_hook(trainer, pl_module, "on_task_start", task)
         if task.index > 0 and getattr(getattr(pl_module, "continual", None), "reset_optimizer", False):
-            trainer.strategy.setup_optimizers(trainer)
+            _build_fresh_optimizers(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Remember the batch, for its weight."""
@@ -259,6 +259,15 @@ def _call_task_hook(trainer: Trainer, pl_module: LightningModule, name: str, tas
         hook = getattr(callback, name, None)
         if callable(hook):
             hook(trainer, pl_module, task)
+
+
+def _build_fresh_optimizers(trainer: Trainer) -> None:
+    """Build optimisers and schedulers anew; one that the module hands out again forgets what it knew."""
+    before = {id(optimizer) for optimizer in trainer.optimizers}
+    trainer.strategy.setup_optimizers(trainer)
+    for optimizer in trainer.strategy.optimizers:
+        if id(optimizer) in before:
+            optimizer.state.clear()
 
 
 def _methods(trainer: Trainer) -> list[str]:

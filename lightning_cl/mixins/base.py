@@ -151,7 +151,9 @@ class ContinualMixin(_Base):
         if optimizers:
             self._hand_over(optimizers)
         for optimizer in optimizers:
-            optimizer.register_step_post_hook(self._restore_protected)
+            if optimizer.__dict__.get("_restores_rows_of") is not self:  # the module may hand out the same one again
+                optimizer.__dict__["_restores_rows_of"] = self
+                optimizer.register_step_post_hook(self._restore_protected)
         return configured
 
     def _hand_over(self, optimizers: list[Optimizer]) -> None:
