@@ -223,7 +223,7 @@ class StreamDriver(Callback):
             "stop_task": bool(trainer.should_stop),
             "validation_due": bool(in_batch and fetcher is not None and loop._should_check_val_fx(fetcher)),
             "plateau_due": in_the_end(vars(fit.epoch_progress.current)),
-            "fingerprint": self.stream.info.fingerprint,
+            "info": self.stream.info.state_dict(),
             "methods": _methods(trainer),
         }
 

@@ -327,7 +327,7 @@ def test_state_is_plain_values_and_tensors(checkpoint):
         "epochs": list(EPOCHS),
         "task": 0,
     }
-    assert state["lightning_cl"]["fingerprint"] == make_stream().info.fingerprint
+    assert state["lightning_cl"]["info"] == make_stream().info.state_dict()
 
 
 def test_a_finished_task_is_followed_by_the_next(checkpoint):
