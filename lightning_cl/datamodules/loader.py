@@ -147,7 +147,8 @@ class StreamLoader:
     """
 
     def __init__(self, dataset: StreamDataset, sampler: PlanSampler, **options: Any) -> None:
-        self.dataset, self.sampler, self.batch_sampler = dataset, sampler, sampler
+        self.dataset, self.sampler = dataset, sampler
+        self.batch_sampler = None  # Lightning looks for it, and in 2.5.0 for a sampler within
         #: Called before the first batch of every pass is fetched.
         self.on_start: Callable[[], None] | None = None
         self._resume: tuple[int, int] | None = None
