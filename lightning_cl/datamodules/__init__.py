@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.sources.arrays import ArraySource
     from lightning_cl.datamodules.sources.base import Source
     from lightning_cl.datamodules.sources.digits import Digits
+    from lightning_cl.datamodules.sources.domain_net import DomainNet
     from lightning_cl.datamodules.sources.image_folder import ImageFolder
+    from lightning_cl.datamodules.sources.imagenet_r import ImageNetR
     from lightning_cl.datamodules.sources.torchvision_sources import (
         CIFAR10,
         CIFAR100,
@@ -40,8 +42,10 @@ _LAZY = {
     "DatasetSource": "sources.wrapped",
     "Digits": "sources.digits",
     "DomainIncremental": "scenarios.domain_incremental",
+    "DomainNet": "sources.domain_net",
     "FashionMNIST": "sources.torchvision_sources",
     "ImageFolder": "sources.image_folder",
+    "ImageNetR": "sources.imagenet_r",
     "Joint": "scenarios.joint",
     "MNIST": "sources.torchvision_sources",
     "Omniglot": "sources.torchvision_sources",
@@ -65,8 +69,10 @@ __all__ = [
     "DatasetSource",
     "Digits",
     "DomainIncremental",
+    "DomainNet",
     "FashionMNIST",
     "ImageFolder",
+    "ImageNetR",
     "Joint",
     "Omniglot",
     "Scenario",

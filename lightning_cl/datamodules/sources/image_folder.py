@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ class ImageFolder(ImageSource):
         if (self.root / "train").is_dir():
             self._open_split_folders()
         else:
-            self._open_single_folder()
+            self._open_single_folder(self.root)
 
     def _open_split_folders(self) -> None:
         if self.test_fraction is not None:
@@ -100,16 +101,16 @@ class ImageFolder(ImageSource):
         self._folders = {"train": self.root / "train", "test": self.root / test}
         self._publish(classes, image_files(self.root / "train", classes), image_files(self.root / test, classes))
 
-    def _open_single_folder(self) -> None:
-        classes = class_folders(self.root)
+    def _open_single_folder(self, folder: Path) -> None:
+        classes = class_folders(folder)
         if self.test_fraction is None:
             raise ValueError(
-                f"{str(self.root)!r} has no `train` folder, so it brings no split of its own; pass `test_fraction=0.2` "
+                f"{str(folder)!r} has no `train` folder, so it brings no split of its own; pass `test_fraction=0.2` "
                 "to hold a fifth of every class out for testing."
             )
-        paths, labels = image_files(self.root, classes)
+        paths, labels = image_files(folder, classes)
         train, test = split_off_test(labels, self.test_fraction, self.split_seed)
-        self._folders = {"train": self.root, "test": self.root}
+        self._folders = {"train": folder, "test": folder}
         parts = [([paths[i] for i in rows], [labels[i] for i in rows]) for rows in (train, test)]
         self._publish(classes, parts[0], parts[1])
 
@@ -123,6 +124,13 @@ class ImageFolder(ImageSource):
             )
         self._paths = {"train": train[0], "test": test[0]}
         self._describe(train[1], test[1], classes)
+
+    def digest(self) -> str:
+        """As :meth:`Source.digest`, and of the file names below the folder: labels alone do not tell splits apart."""
+        digest = hashlib.sha256(super().digest().encode())
+        for split in ("train", "test"):
+            digest.update("\0".join([split, *self._paths[split]]).encode())
+        return digest.hexdigest()
 
     def item(self, split: Split, index: int) -> Any:
         """``(image, label)``: an RGB PIL image and an int."""
