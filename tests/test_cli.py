@@ -122,6 +122,16 @@ def test_a_run_with_any_optimiser_and_scheduler(capsys: pytest.CaptureFixture[st
     assert main([*FIT, *SHORT, *optimizer, *scheduler]) == 0
 
 
+def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The digits recipes ask for one: more only get in each other's way in so small a network."""
+    given: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", given.append)
+    assert main([*FIT, *SHORT]) == 0
+    assert main([*FIT, *SHORT, "--num_threads", "3"]) == 0
+    assert main([*FIT, *SHORT, "--num_threads", "null"]) == 0
+    assert given == [1, 3]
+
+
 def test_the_head_follows_the_data_unless_it_is_given(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*FIT, *SHORT]) == 0  # 10 classes, and no number in the recipe
     assert main([*FIT, *SHORT, "--model.num_classes", "12"]) == 0

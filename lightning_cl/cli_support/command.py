@@ -9,7 +9,9 @@ from argparse import ArgumentError
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
+from jsonargparse.typing import PositiveInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -35,14 +37,25 @@ class ContinualCLI(LightningCLI):
     A model's ``num_classes`` follows the data unless it is given.
     """
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """One setting of PyTorch that no Trainer argument has."""
+        parser.add_argument(
+            "--num_threads",
+            type=PositiveInt | None,
+            default=None,
+            help="CPU threads per process (torch.set_num_threads); None leaves PyTorch's choice.",
+        )
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse a list of words; Lightning's own version warns about ``sys.argv``."""
         assert isinstance(args, list)
         self.config = parser.parse_args(args)
 
     def before_instantiate_classes(self) -> None:
-        """Find the last checkpoint; make the stream first if the model needs its number of classes."""
+        """Set the threads, find the last checkpoint, and make the stream first if the model needs its classes."""
         section = self.config[str(self.subcommand)]
+        if section.num_threads is not None:
+            torch.set_num_threads(section.num_threads)
         if section.get("ckpt_path") == "last":
             section.ckpt_path = last_checkpoint(section.trainer.logger)
         model = section.model.get("init_args")
