@@ -20,7 +20,7 @@ from lightning_cl.cli_support.configs import recipe_names
 
 FIT = ("fit", "--config", "digits_prototypes")
 #: One batch of everything, and no files.
-SHORT = ("--trainer.fast_dev_run", "1", "--trainer.callbacks", "FineTuning")
+SHORT = ("--trainer.fast_dev_run", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +134,7 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_head_follows_the_data_unless_it_is_given(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*FIT, *SHORT]) == 0  # 10 classes, and no number in the recipe
+    assert not list(Path().iterdir())  # a fast_dev_run leaves nothing behind
     assert main([*FIT, *SHORT, "--model.num_classes", "12"]) == 0
     assert main([*FIT, *SHORT, "--model.num_classes", "5"]) == 2
     assert "has 5 outputs but the stream has 10 classes" in capsys.readouterr().err

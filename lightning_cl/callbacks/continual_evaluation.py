@@ -33,7 +33,7 @@ class ContinualEvaluation(ContinualCallback):
 
     Args:
         head: Dotted path of the layer that makes the class logits; found when ``None``.
-        report: Write the report files.
+        report: Write the report files (never with ``Trainer(fast_dev_run=...)``).
         print_table: Print the matrix and the summary at the end.
         forward_transfer: Also measure the untrained model, for forward transfer. Needs
             ``ContinualDataModule(evaluate_on="all")`` and ``Trainer(num_sanity_val_steps=-1)``.
@@ -227,7 +227,7 @@ class ContinualEvaluation(ContinualCallback):
             from rich.console import Console
 
             Console().print(rich_table(report))
-        if self.report:
+        if self.report and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             path = report.write(directory)
             print(f"Report, matrix and pictures: {path.parent}")
 
