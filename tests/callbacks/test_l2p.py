@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conformance.modules import PLAIN
+from conformance.runs import in_forked_processes
+from conformance.runs import train as fit
 from tiny import TinyModule, images, stream_info, task_of
+from torch.testing import assert_close
 
 from lightning_cl.callbacks import L2P
 
@@ -71,3 +75,30 @@ def test_the_pull_term_joins_the_loss():
         losses.append(module.train().training_step((images(2), torch.tensor([0, 1])), 0))
     # keys drawn from [0, 0.01] are all alike, and so is each one's similarity with a query
     assert 1e-3 < abs(losses[0] - losses[1]).item() < 0.7 * 2
+
+
+def test_two_processes_vote_together_and_sum_as_one(tmp_path):
+    options = {"optimizer": "sgd", "precision": "64-true"}
+
+    def run(**processes):
+        plus = L2P(
+            pool_size=6,
+            prompt_length=4,
+            top_k=2,
+            pull_weight=0.1,
+            pull_reduction="sum",
+            form="prefix",
+            layers=(0, 1),
+            batch_vote="always",
+            init_range=(-1, 1),
+        )
+        return fit(PLAIN, plus, tmp_path, **options, **processes)
+
+    def rank():
+        finished = run(strategy="ddp", devices=2)
+        torch.save(finished.result(), tmp_path / f"rank{finished.trainer.global_rank}.pt")
+
+    assert in_forked_processes(rank, count=2) == [0, 0]
+    together = torch.load(tmp_path / "rank0.pt", weights_only=True)
+    for name, value in run().result().items():
+        assert_close(together[name], value, rtol=1e-6, atol=1e-8, msg=lambda text, name=name: f"{name}: {text}")

@@ -40,6 +40,9 @@ class Keeping(PlainModule):
     def optimizer_zero_grad(self, epoch, batch_idx, optimizer):
         optimizer.zero_grad(set_to_none=False)
 
+    def on_validation_model_zero_grad(self):
+        pass
+
 
 KEEPING = Case("keeping", Keeping, "net.head", "net")
 
@@ -242,10 +245,24 @@ def test_a_sample_that_comes_twice_has_one_feature(tmp_path):
         assert (data.features.norm(dim=1) > 0).all()
 
 
+class Projected(SplitModule):
+    """What reaches the head comes from a linear layer, which autocast runs in 16 bit."""
+
+    def __init__(self, *options):
+        super().__init__(*options)
+        self.project = torch.nn.Linear(32, 32)
+
+    def forward(self, images):
+        return self.fc(self.project(self.backbone(images)))
+
+
+PROJECTED = Case("projected", Projected, "fc", "backbone")
+
+
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16-mixed", torch.float32), ("64-true", torch.float64)])
 def test_features_have_the_precision_of_the_head(precision, dtype, tmp_path):
     seen = Outliers()
-    train(PLAIN, OnePrompt(**ONE), tmp_path, callbacks=[ovor(), seen], stream_options=EPOCHS, precision=precision)
+    train(PROJECTED, OnePrompt(**ONE), tmp_path, callbacks=[ovor(), seen], stream_options=EPOCHS, precision=precision)
     assert {data.features.dtype for data in seen.epochs} == {data.outliers.dtype for data in seen.epochs} == {dtype}
 
 
@@ -279,10 +296,11 @@ def test_resuming_inside_a_phase_is_invisible(epoch, tmp_path):
 @pytest.mark.parametrize("kind", ["one", pytest.param("dual", marks=pytest.mark.slow)])
 def test_two_processes_equal_one(kind, tmp_path):
     options = {"optimizer": "sgd", "precision": "64-true", "stream_options": EPOCHS}
+    always = {"mode": "boundary", "noise": 1.0, "outlier_threshold": 3.0}  # so that every outlier counts
 
     def run(**processes):
         prompts = OnePrompt(**ONE) if kind == "one" else DualPrompt(2, 2, (0,), (1,))
-        return train(PLAIN, prompts, tmp_path, callbacks=[ovor(mode="boundary")], **options, **processes)
+        return train(PLAIN, prompts, tmp_path, callbacks=[ovor(**always)], **options, **processes)
 
     def rank():
         finished = run(strategy="ddp", devices=2)

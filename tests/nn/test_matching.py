@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from conformance.runs import in_forked_processes
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
@@ -46,6 +47,19 @@ def test_the_most_frequent_ids_win():
 def test_the_vote_is_a_sort_by_count_then_id(flat, k):
     ranked = sorted(range(7), key=lambda i: (-flat.count(i), i))
     assert vote(torch.tensor(flat)[:, None], 7, k).tolist() == ranked[:k]
+
+
+def test_processes_vote_together(tmp_path):
+    parts = torch.tensor([[0, 1], [0, 1], [0, 2]]), torch.tensor([[3, 2], [3, 2], [3, 2]])
+
+    def rank():
+        torch.distributed.init_process_group("gloo")
+        mine = torch.distributed.get_rank()
+        torch.save(vote(parts[mine], 5, 2), tmp_path / f"{mine}.pt")
+
+    assert in_forked_processes(rank, count=2) == [0, 0]
+    winners = [torch.load(tmp_path / f"{mine}.pt").tolist() for mine in (0, 1)]
+    assert winners == [[2, 0]] * 2 == [vote(torch.cat(parts), 5, 2).tolist()] * 2
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
