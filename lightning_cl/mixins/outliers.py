@@ -182,6 +182,7 @@ class OutlierMixin(ContinualMixin):
         finally:
             for module, mode in modes.items():
                 module.training = mode
+            torch.clear_autocast_cache()  # 16-bit copies of the head made here would have no gradient (torch < 2.6)
         outliers = synthesize_outliers(
             features,
             len(stream.task.classes),
