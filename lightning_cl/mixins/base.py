@@ -113,6 +113,25 @@ class ContinualMixin(_Base):
         assert isinstance(layer, nn.Linear)
         return layer
 
+    def head_input(self, inputs: Any) -> Tensor:
+        """``(B, D)`` features that reach the head when the module's ``forward`` is called with ``inputs``.
+
+        Raises:
+            ValueError: If ``forward`` does not call the head.
+        """
+        captured: list[Tensor] = []
+        hook = self.continual_head.register_forward_pre_hook(lambda _, given: captured.append(given[0]))
+        try:
+            self(inputs)
+        finally:
+            hook.remove()
+        if not captured:
+            raise ValueError(
+                f"the head `{self.continual.head_path}` was not called by `{type(self).__name__}.forward`, so there "
+                'are no features; name the layer that forward uses with `head="..."`.'
+            )
+        return captured[-1].flatten(1)
+
     # ------------------------------------------------------------------ task hooks of a module
 
     def on_task_start(self, task: Task) -> None:

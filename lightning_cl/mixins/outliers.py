@@ -206,7 +206,7 @@ class OutlierMixin(ContinualMixin):
         for batch_idx, batch in enumerate(loader):
             batch = self.trainer.precision_plugin.convert_input(batch)
             inputs, targets = unpack(self.trainer.strategy.batch_to_device(batch))
-            found = self._head_input(inputs).to(self.continual_head.weight.dtype)  # whatever autocast made of it
+            found = self.head_input(inputs).to(self.continual_head.weight.dtype)  # whatever autocast made of it
             index = sampler.batch(order, batch_idx).index.to(found.device)
             packed = torch.stack([index, targets.to(index)], dim=1)
             found, packed = _gather(found, packed, longest)
@@ -216,20 +216,6 @@ class OutlierMixin(ContinualMixin):
             features[rows], labels[rows] = found, packed[:, 1]
         assert features is not None
         return features, labels
-
-    def _head_input(self, inputs: Any) -> Tensor:
-        captured: list[Tensor] = []
-        hook = self.continual_head.register_forward_pre_hook(lambda _, given: captured.append(given[0]))
-        try:
-            self(inputs)
-        finally:
-            hook.remove()
-        if not captured:
-            raise ValueError(
-                f"the head `{self.continual.head_path}` was not called by `{type(self).__name__}.forward`, so there "
-                'are no features; name the layer that forward uses with `head="..."`.'
-            )
-        return captured[-1].flatten(1)
 
 
 def _part(outliers: Tensor, batch_idx: int, num_batches: int) -> Tensor:

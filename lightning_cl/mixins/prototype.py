@@ -77,18 +77,7 @@ class PrototypeMixin(ContinualMixin):
 
     def _count(self, batch: Any, *args: Any, **kwargs: Any) -> None:
         inputs, targets = unpack(batch)
-        captured: list[Tensor] = []
-        hook = self.continual_head.register_forward_pre_hook(lambda _, given: captured.append(given[0]))
-        try:
-            self(inputs)
-        finally:
-            hook.remove()
-        if not captured:
-            raise ValueError(
-                f"the head `{self.continual.head_path}` was not called by `{type(self).__name__}.forward`, so there "
-                'are no features; name the layer that forward uses with `head="..."`.'
-            )
-        features, targets, weights = gather_rows(captured[-1].flatten(1), targets, *self._shares(len(targets)))
+        features, targets, weights = gather_rows(self.head_input(inputs), targets, *self._shares(len(targets)))
         self.prototypes.update(features, targets, weights)
 
     def _shares(self, local: int) -> tuple[int, int | None]:
