@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_cl.mixins.base import ContinualMixin, TrainMask
+from lightning_cl.mixins.base import STRICTNESS, ContinualMixin, TrainMask
 from lightning_cl.mixins.extending import extend
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class ContinualCallback(Callback):
     def on_task_end(self, trainer: Trainer, pl_module: LightningModule, task: Task) -> None:
         """Called after the last batch of ``task``, before the boundary is evaluated."""
 
+    def on_exposure(self, trainer: Trainer, pl_module: LightningModule, classes: tuple[int, ...]) -> None:
+        """Called in an online stream before the first batch that holds a new class; ``classes``: all exposed so far."""
+
 
 class ContinualMethod(ContinualCallback):
     """A continual-learning method: its configuration and life cycle.
@@ -40,7 +44,7 @@ class ContinualMethod(ContinualCallback):
     Args:
         head: Dotted path of the layer that makes the class logits, e.g. ``"net.fc"``; found when ``None``.
         train_mask: Which classes compete in the training loss: those of the current ``"task"``, all ``"seen"``, or
-            ``"all"``. Evaluation always masks classes not yet seen.
+            ``"all"``, or only those of the current ``"batch"``. Evaluation always masks classes not yet seen.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
     """
 
@@ -51,8 +55,8 @@ class ContinualMethod(ContinualCallback):
     trains_head: bool = True
 
     def __init__(self, head: str | None = None, train_mask: TrainMask = "all", reset_optimizer: bool = False) -> None:
-        if train_mask not in ("task", "seen", "all"):
-            raise ValueError(f'`train_mask` is {train_mask!r}; give "task", "seen" or "all".')
+        if train_mask not in STRICTNESS:
+            raise ValueError(f'`train_mask` is {train_mask!r}; give "batch", "task", "seen" or "all".')
         self.head, self.train_mask, self.reset_optimizer = head, train_mask, reset_optimizer
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -71,7 +75,11 @@ class ContinualMethod(ContinualCallback):
         if state is None or self.state_key not in getattr(state, "methods", ()):
             self.attach(pl_module, info)
             assert isinstance(pl_module, ContinualMixin)
-            pl_module.continual.methods.append(self.state_key)
+            state = pl_module.continual
+            state.methods.append(self.state_key)
+            state.configs.append({"class": type(self).__name__, "arguments": plain(self.config())})
+            trained = {name for name, p in pl_module.named_parameters() if p.requires_grad}
+            state.trained_parameters = state.own_parameters & trained
 
     def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
         """Install the method in a live module; no Trainer needed.
@@ -95,6 +103,21 @@ class ContinualMethod(ContinualCallback):
         from inspect import signature
 
         return {name: getattr(self, name) for name in signature(type(self).__init__).parameters if hasattr(self, name)}
+
+
+def plain(values: dict[str, Any]) -> dict[str, Any] | None:
+    """The values as JSON gives them back, with lists for tuples; ``None`` if something would be lost on the way."""
+    try:
+        back: dict[str, Any] = json.loads(json.dumps(values))
+    except (TypeError, ValueError):
+        return None
+    return back if back == _with_lists(values) else None
+
+
+def _with_lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_lists(item) for key, item in value.items()}
+    return [_with_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def require_stream(trainer: Trainer, who: str) -> ContinualDataModule:

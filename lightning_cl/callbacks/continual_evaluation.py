@@ -79,7 +79,7 @@ class ContinualEvaluation(ContinualCallback):
     ) -> None:
         """Count the global batch's samples."""
         stream = require_stream(trainer, type(self).__name__)
-        self.samples_seen[stream.task_index] += stream.train_batch_size(batch_idx)
+        self.samples_seen[stream.task_index] += stream.new_samples(batch_idx)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the report and print the table."""
@@ -152,7 +152,7 @@ class ContinualEvaluation(ContinualCallback):
         tasks, device = stream.info.num_tasks, pl_module.device
         self._counts = torch.zeros(2, 2, tasks, dtype=torch.long, device=device)  # space, correct or total, task
         columns = self._capture.layer.out_features
-        seen = class_table([stream.task.seen_classes], columns, device)[0]
+        seen = class_table([stream.exposed_classes], columns, device)[0]
         if stream.evaluate_on == "all" and trainer.sanity_checking:
             seen = class_table([range(stream.info.num_classes)], columns, device)[0]
         self._tables = (seen, class_table(stream.info.classes_per_task, columns, device))

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from lightning_cl.datamodules.driver import StreamDriver
-from lightning_cl.datamodules.layout import EvalBatch, Stage, StreamLayout, lay_out
+from lightning_cl.datamodules.layout import EvalBatch, EvalData, Stage, StreamLayout, lay_out
 from lightning_cl.datamodules.loader import PlanSampler, StreamDataset, StreamLoader
-from lightning_cl.datamodules.sampling import EvalPlan, TrainBatch, TrainPlan, evaluation_order
+from lightning_cl.datamodules.online import Joined, exposed, joint_weight
+from lightning_cl.datamodules.sampling import EvalPlan, TrainBatch, TrainPlan, evaluation_order, mix_seed
 from lightning_cl.datamodules.scenarios.base import Scenario
 from lightning_cl.datamodules.sources.base import Source
 from lightning_cl.datamodules.table import StreamTable
@@ -36,6 +37,8 @@ class ContinualDataModule(LightningDataModule):
         batch_size: Samples per optimiser step **over all processes** (a result does not depend on how many there
             are). With ``per_device=True``, samples per process.
         epochs_per_task: One number, or one per task.
+        updates_per_batch: In an online stream, how many optimiser steps are made on every batch, each with fresh
+            augmentation (``online_iter`` in the code of Si-Blurry).
         eval_batch_size: As ``batch_size``, for evaluation; defaults to ``batch_size``.
         per_device: Read both batch sizes as samples per process.
         seed: Decides class order (unless the scenario has its own seed), sample order and augmentation.
@@ -63,6 +66,7 @@ class ContinualDataModule(LightningDataModule):
         scenario: Scenario,
         batch_size: int = 64,
         epochs_per_task: int | Sequence[int] = 1,
+        updates_per_batch: int = 1,
         eval_batch_size: int | None = None,
         per_device: bool = False,
         seed: int = 0,
@@ -82,6 +86,8 @@ class ContinualDataModule(LightningDataModule):
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` is {value}; give a number of samples of at least 1.")
+        if updates_per_batch < 1:
+            raise ValueError(f"`updates_per_batch` is {updates_per_batch}; give a number of steps of at least 1.")
         for name, choice, known in (
             ("evaluate_on", evaluate_on, ("seen", "all")),
             ("early_stopping", early_stopping, ("stream", "task")),
@@ -93,6 +99,7 @@ class ContinualDataModule(LightningDataModule):
         self.source, self.scenario = source, scenario
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.epochs_per_task, self.per_device, self.seed, self.val_split = epochs_per_task, per_device, seed, val_split
+        self.updates_per_batch = updates_per_batch
         self.train_transform, self.eval_transform, self.batch_keys = train_transform, eval_transform, batch_keys
         self.drop_last, self.evaluate_on, self.early_stopping = drop_last, evaluate_on, early_stopping
         self.num_workers, self.persistent_workers = num_workers, persistent_workers
@@ -101,12 +108,16 @@ class ContinualDataModule(LightningDataModule):
         self.train_view: Literal["train", "eval"] = "train"
         #: The task that was last trained in a fit, or that a checkpoint stood in.
         self.last_task: int | None = None
+        #: Rows that replay added to the current training batch.
+        self.joined: Joined | None = None
+        self._exposed: tuple[int, ...] | None = None  # in an online stream, once it began
         self._layout: StreamLayout | None = None
         self._schedule: Schedule | None = None
         self._driver: StreamDriver | None = None
         self._train_loader: StreamLoader | None = None
         self._eval_loaders: dict[Stage, StreamLoader] = {}
         self._orders: dict[str, tuple[Any, Tensor]] = {}
+        self._datasets: dict[str, StreamDataset] = {}
         #: What the loaders serve now: the task of "train", the number of tasks of "val" and "test".
         self.loaded: dict[str, int] = {}
 
@@ -124,20 +135,27 @@ class ContinualDataModule(LightningDataModule):
             self.plan_schedule()
         # Another run may have other processes, or want other views of the images.
         self._train_loader, self._eval_loaders, self._orders, self.loaded = None, {}, {}, {}
+        self._datasets, self.joined = {}, None
         if stage == "fit" and self.trainer is not None:
             self._driver = StreamDriver.install(self, self.trainer)
 
     def plan_schedule(self) -> None:
         """Start with ``epochs_per_task``, as if no task had been trained."""
         self._schedule = self._planned()
-        self.last_task = None
+        self.last_task = self._exposed = None
 
     def _planned(self) -> Schedule:
         schedule = Schedule.build(self.epochs_per_task, self.info.num_tasks)
         if self.scenario.order == "stream" and set(schedule.epochs) != {1}:
             raise ValueError(
                 f"{type(self.scenario).__name__} is an online stream, one ordered pass, but `epochs_per_task` is "
-                f"{self.epochs_per_task}; set `epochs_per_task=1`."
+                f"{self.epochs_per_task}; set `epochs_per_task=1` (`updates_per_batch` trains on every batch more "
+                "than once)."
+            )
+        if self.updates_per_batch > 1 and not self.online:
+            raise ValueError(
+                f"`updates_per_batch` is {self.updates_per_batch}, but {type(self.scenario).__name__} is no online "
+                "stream: its tasks are shuffled anew in every epoch; set `epochs_per_task` instead."
             )
         return schedule
 
@@ -180,6 +198,30 @@ class ContinualDataModule(LightningDataModule):
         )
 
     @property
+    def online(self) -> bool:
+        """Whether samples arrive once, in a fixed order."""
+        return self.scenario.order == "stream"
+
+    @property
+    def exposed_classes(self) -> tuple[int, ...]:
+        """Sorted classes that a learner may answer with now.
+
+        In an online stream those of which a sample has arrived, the current batch included; else those of the tasks
+        seen so far. It follows from the plan, so all processes agree without a word.
+        """
+        return self.info.seen_classes(self.task_index) if self._exposed is None else self._exposed
+
+    def expose(self, task: int, batch_idx: int | None) -> bool:
+        """The next batch of an online stream is here (``None``: the task begins); whether it brings a class."""
+        before = len(self.exposed_classes) if self._exposed is not None else -1
+        earlier = self.info.seen_classes(task - 1) if task else ()
+        rows = (
+            0 if batch_idx is None else (batch_idx // self.updates_per_batch + 1) * self._global_batch(self.batch_size)
+        )
+        self._exposed = exposed(earlier, self.layout.arrivals[task], rows)
+        return len(self._exposed) != before
+
+    @property
     def task_index(self) -> int:
         """Current task: in a fit by the schedule and ``trainer.current_epoch``.
 
@@ -211,7 +253,7 @@ class ContinualDataModule(LightningDataModule):
     def train_dataloader(self) -> StreamLoader:
         """Batches of the current task; the same loader object for all tasks."""
         task, epoch = self.task_index, 0 if self.trainer is None else self.trainer.current_epoch
-        plan = self._train_plan(task, self.batch_size)
+        plan = self._train_plan(task, self.batch_size, updates=self.updates_per_batch)
         if len(plan) == 0:
             raise ValueError(
                 f"task {task} has {len(plan.index)} training samples, fewer than the global batch size "
@@ -266,36 +308,61 @@ class ContinualDataModule(LightningDataModule):
         trainer = self.trainer
         return (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
 
-    def _train_plan(self, task: int, batch_size: int, drop_last: bool | None = None) -> TrainPlan:
-        total = batch_size * (self._world()[0] if self.per_device else 1)
-        drop = self.drop_last if drop_last is None else drop_last
-        return TrainPlan(self.layout.train_index[task], total, drop, self.scenario.order == "shuffled", self.seed)
+    def _train_plan(self, task: int, batch_size: int, drop_last: bool | None = None, updates: int = 1) -> TrainPlan:
+        total, drop = self._global_batch(batch_size), self.drop_last if drop_last is None else drop_last
+        return TrainPlan(self.layout.train_index[task], total, drop, not self.online, self.seed, updates)
+
+    def _global_batch(self, batch_size: int) -> int:
+        return batch_size * (self._world()[0] if self.per_device else 1)
+
+    def anytime_dataloader(self, index: Tensor) -> StreamLoader:
+        """Some of the validation stage's samples, for an evaluation at any time; see :meth:`eval_batch`.
+
+        Args:
+            index: ``(N,)`` positions in the split of ``eval_data("anytime")``, in the order of evaluation.
+        """
+        return self._serve("anytime", index)
 
     def _eval_loader(self, stage: Stage, num_tasks: int) -> StreamLoader:
-        world_size, _ = self._world()
-        data = self.layout.evaluation[stage]
-        batch_size = self.eval_batch_size * (world_size if self.per_device else 1)
-        plan = EvalPlan(evaluation_order(data.index[:num_tasks], self.seed), batch_size, world_size)
-        if stage not in self._eval_loaders:
-            self._eval_loaders[stage] = self._loader(data.split, "eval", plan)
-        self._eval_loaders[stage].sampler.plan = plan
         self.loaded[stage] = num_tasks
+        return self._serve(stage, evaluation_order(self.eval_data(stage).index[:num_tasks], self.seed))
+
+    def _serve(self, stage: Stage, order: Tensor) -> StreamLoader:
+        plan = EvalPlan(order, self._global_batch(self.eval_batch_size), self._world()[0])
+        if stage not in self._eval_loaders:
+            self._eval_loaders[stage] = self._loader(self.eval_data(stage).split, "eval", plan)
+        self._eval_loaders[stage].sampler.plan = plan
         return self._eval_loaders[stage]
 
     def _loader(
         self, split: Literal["train", "test"], view: Literal["train", "eval"], plan: TrainPlan | EvalPlan
     ) -> StreamLoader:
-        own = self.train_transform if view == "train" else self.eval_transform
-        default = self.source.train_transform if view == "train" else self.source.eval_transform
-        transform = default() if own is None else own or None
-        collate_fn = self.collate_fn or default_collate
-        dataset = StreamDataset(self.source, split, transform, self.batch_keys, collate_fn)
+        dataset = self._dataset(split, view)
         options: dict[str, Any] = {
             "num_workers": self.num_workers,
             "persistent_workers": self.persistent_workers and self.num_workers > 0,
             "pin_memory": torch.cuda.is_available() if self.pin_memory is None else self.pin_memory,
         }
         return StreamLoader(dataset, PlanSampler(plan, *self._world(), augment=view == "train"), **options)
+
+    def _dataset(self, split: Literal["train", "test"], view: Literal["train", "eval"]) -> StreamDataset:
+        own = self.train_transform if view == "train" else self.eval_transform
+        default = self.source.train_transform if view == "train" else self.source.eval_transform
+        transform = default() if own is None else own or None
+        return StreamDataset(self.source, split, transform, self.batch_keys, self.collate_fn or default_collate)
+
+    def batch(self, index: Tensor, view: Literal["train", "eval"] = "train", seed: int = 0) -> Any:
+        """A batch of training samples, on the CPU, made as the training loader makes it.
+
+        Args:
+            index: ``(B,)`` positions in the training split.
+            view: ``"train"`` for augmented images, ``"eval"`` for the evaluation transform.
+            seed: Seeds the augmentation, together with the place in the batch.
+        """
+        if view not in self._datasets:
+            self._datasets[view] = self._dataset("train", view)
+        seeds = [mix_seed(self.seed, seed, row) if view == "train" else None for row in range(len(index))]
+        return self._datasets[view].__getitems__(list(zip(index.tolist(), seeds, strict=True)))
 
     # ------------------------------------------------------------------ what a batch holds
 
@@ -305,17 +372,49 @@ class ContinualDataModule(LightningDataModule):
         sampler = self._train_loader.sampler
         return sampler.batch(self._order("train", sampler), batch_idx)
 
+    def train_rows(self, batch_idx: int) -> Tensor:
+        """``(B,)`` positions of training batch ``batch_idx`` over all processes, in order; the same on all of them."""
+        assert self._train_loader is not None, "there is no training loader yet"
+        sampler = self._train_loader.sampler
+        assert isinstance(sampler.plan, TrainPlan)
+        return sampler.plan.rows(self._order("train", sampler), batch_idx)
+
     def train_batch_size(self, batch_idx: int) -> int:
-        """Samples of training batch ``batch_idx`` over all processes."""
+        """Samples of training batch ``batch_idx`` over all processes, those that replay adds left out."""
         assert self._train_loader is not None, "there is no training loader yet"
         plan = self._train_loader.sampler.plan
-        return min(plan.batch_size, len(plan.index) - batch_idx * plan.batch_size)
+        return min(plan.batch_size, len(plan.index) - batch_idx // self.updates_per_batch * plan.batch_size)
+
+    def new_samples(self, batch_idx: int) -> int:
+        """As :meth:`train_batch_size`, but 0 for a batch that only comes again (``updates_per_batch``)."""
+        return 0 if batch_idx % self.updates_per_batch else self.train_batch_size(batch_idx)
+
+    def is_last_update(self, batch_idx: int) -> bool:
+        """Whether training batch ``batch_idx`` is the last update on its samples (``updates_per_batch``)."""
+        return (batch_idx + 1) % self.updates_per_batch == 0
+
+    def train_weight(self, batch_idx: int) -> float:
+        """What this process's mean loss must be multiplied by, so that DDP's mean is that of the global batch."""
+        batch, rows = self.train_batch(batch_idx), self.train_batch_size(batch_idx)
+        return joint_weight(batch, rows, self.joined, self._world()[0])
+
+    def train_classes(self, batch_idx: int) -> list[int]:
+        """Sorted classes of training batch ``batch_idx`` over all processes, those that replay adds included."""
+        labels = self.source.train_labels[self.train_rows(batch_idx)]
+        if self.joined is not None:
+            labels = torch.cat([labels, self.joined.labels.to(labels)])
+        classes: list[int] = labels.unique().tolist()
+        return classes
+
+    def eval_data(self, stage: Stage) -> EvalData:
+        """The evaluation samples of a stage."""
+        return self.layout.evaluation[stage]
 
     def eval_batch(self, batch_idx: int, stage: Stage = "val") -> EvalBatch:
         """Samples of this rank in evaluation batch ``batch_idx``, in the order of the batch; padding left out."""
         sampler = self._eval_loaders[stage].sampler
         batch = sampler.batch(self._order(stage, sampler), batch_idx)
-        return self.layout.evaluation[stage].batch(batch.index[: batch.real])
+        return self.eval_data(stage).batch(batch.index[: batch.real])
 
     def _order(self, stage: str, sampler: PlanSampler) -> Tensor:
         key = (sampler.plan, sampler.epoch)
@@ -334,6 +433,7 @@ class ContinualDataModule(LightningDataModule):
             "planned": list(self._planned().epochs),
             "epochs": list(self.schedule.epochs),
             "task": self.task_index if self.last_task is None else self.last_task,
+            "exposed": None if self._exposed is None else list(self._exposed),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -355,6 +455,8 @@ class ContinualDataModule(LightningDataModule):
             )
         self._schedule = Schedule(tuple(int(n) for n in state_dict["epochs"]))
         self.last_task = int(state_dict["task"])
+        exposed_then = state_dict.get("exposed")  # missing before online streams
+        self._exposed = None if exposed_then is None else tuple(int(c) for c in exposed_then)
         if self._driver is not None and self._in_fit and self.trainer is not None:
             self._driver.fit_schedule(self.trainer)
 

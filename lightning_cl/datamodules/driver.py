@@ -121,19 +121,26 @@ class StreamDriver(Callback):
                 "started: this Trainer has run before, on other data. Use a new Trainer for every stream."
             )
         self.started = self.stream.last_task = task.index
+        if self.stream.online:
+            self.stream.expose(task.index, None)
         self._reset_early_stopping(trainer)
         _call_task_hook(trainer, pl_module, "on_task_start", task)
         if task.index > 0 and getattr(getattr(pl_module, "continual", None), "reset_optimizer", False):
             _build_fresh_optimizers(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Remember the batch, for its weight."""
+        """Remember the batch, for its weight, and tell which classes may be answered from here on."""
         self._batch_idx = batch_idx
+        if self.stream.online and self.stream.expose(self.stream.task_index, batch_idx):
+            _call_task_hook(trainer, pl_module, "on_exposure", self.stream.exposed_classes)
+        if getattr(getattr(pl_module, "continual", None), "train_mask", None) == "batch":
+            pl_module.continual.mask.allow_train(self.stream.train_classes(batch_idx))  # type: ignore[union-attr,operator]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Watch the loss, and end a task after its last batch."""
+        self.stream.joined = None
         if self._loss.update(outputs, trainer.global_step):
             self._check_loss(trainer)
         task = self.stream.task
@@ -164,7 +171,7 @@ class StreamDriver(Callback):
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Make DDP's mean over the ranks the mean over the global batch, when the ranks' shares differ."""
-        weight = 1.0 if trainer.world_size == 1 else self.stream.train_batch(self._batch_idx).weight
+        weight = 1.0 if trainer.world_size == 1 else self.stream.train_weight(self._batch_idx)
         if weight != 1.0 and loss.requires_grad:
             loss.register_hook(lambda gradient: gradient * weight)
 
@@ -250,15 +257,15 @@ class StreamDriver(Callback):
             self._saved = None
 
 
-def _call_task_hook(trainer: Trainer, pl_module: LightningModule, name: str, task: Task) -> None:
+def _call_task_hook(trainer: Trainer, pl_module: LightningModule, name: str, what: Task | tuple[int, ...]) -> None:
     """The module first (its mixins set masks and prompts up), then the callbacks in their order."""
     module_hook = getattr(pl_module, name, None)
     if callable(module_hook):
-        module_hook(task)
+        module_hook(what)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         hook = getattr(callback, name, None)
         if callable(hook):
-            hook(trainer, pl_module, task)
+            hook(trainer, pl_module, what)
 
 
 def _build_fresh_optimizers(trainer: Trainer) -> None:

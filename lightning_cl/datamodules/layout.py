@@ -17,7 +17,7 @@ from lightning_cl.datamodules.sources.base import Source, Split, check_ids
 from lightning_cl.datamodules.table import StreamTable
 from lightning_cl.datamodules.task import StreamInfo
 
-Stage = Literal["val", "test"]
+Stage = Literal["val", "test", "anytime"]
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,10 @@ class StreamLayout:
 
     Attributes:
         train_index: For each task the positions of its training samples, in order of arrival.
-        evaluation: Samples of the stages ``val`` and ``test``.
+        evaluation: Samples of the stages ``val`` and ``test``; ``anytime`` draws on those of ``val``.
         new_classes: For each task the classes that no earlier task held.
+        arrivals: For each task the new classes in order of arrival, as pairs ``(position of the first sample in
+            the task, class)``; only meaningful for an online stream, the order of which is fixed.
         table: The training stream as an artefact.
         info: What methods may know.
     """
@@ -74,6 +76,7 @@ class StreamLayout:
     train_index: tuple[Tensor, ...]
     evaluation: Mapping[Stage, EvalData]
     new_classes: tuple[tuple[int, ...], ...]
+    arrivals: tuple[tuple[tuple[int, int], ...], ...]
     table: StreamTable
     info: StreamInfo
 
@@ -112,7 +115,14 @@ def lay_out(source: Source, scenario: Scenario, seed: int, val_split: float = 0.
     table = _table(train_index, labels)
     fingerprint = _fingerprint(source, table, (val, test))
     info = StreamInfo(len(train_index), source.num_classes, tuple(source.class_names), classes, fingerprint)
-    return StreamLayout(train_index, {"val": val, "test": test}, new_classes, table, info)
+    arrivals = tuple(first_arrivals(labels[index], new) for index, new in zip(train_index, new_classes, strict=True))
+    return StreamLayout(train_index, {"val": val, "test": test, "anytime": val}, new_classes, arrivals, table, info)
+
+
+def first_arrivals(labels: Tensor, classes: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Pairs ``(position, class)`` of the first sample of each of the ``classes`` in ``(N,)`` labels, by position."""
+    found = ((int((labels == c).nonzero()[0]), c) for c in classes)
+    return tuple(sorted(found))
 
 
 def newly_seen(classes_per_task: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:

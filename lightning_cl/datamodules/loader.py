@@ -127,9 +127,11 @@ class PlanSampler(Sampler[list[Key]]):
     def __iter__(self) -> Iterator[list[Key]]:
         order = self.order()
         for batch_idx in range(self.start, len(self.plan)):
-            index = self.batch(order, batch_idx).index.tolist()
+            batch = self.batch(order, batch_idx)
+            index = batch.index.tolist()
             if self.augment and isinstance(self.plan, TrainPlan):
-                yield [(i, mix_seed(self.plan.seed, self.epoch, i)) for i in index]
+                again = (batch.update,) if batch.update else ()
+                yield [(i, mix_seed(self.plan.seed, self.epoch, i, *again)) for i in index]
             else:
                 yield [(i, None) for i in index]
 

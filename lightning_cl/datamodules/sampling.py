@@ -48,11 +48,13 @@ class TrainBatch:
         real: Number of entries of ``index`` that count; smaller than ``len(index)`` only for such a repeated sample.
         weight: What the rank's mean loss must be multiplied by, so that DDP's mean over the ranks is the mean over
             the global batch: ``world_size * real / B_global``. Exactly 1 when all shares are equal.
+        update: How often the same samples were handed out before in a row; see ``updates`` of :class:`TrainPlan`.
     """
 
     index: Tensor
     real: int
     weight: float
+    update: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class TrainPlan:
         drop_last: Leave out a last batch that is not full.
         shuffle: Draw a new order every epoch; ``False`` for an online stream.
         seed: Decides the order, together with the epoch.
+        updates: How often every batch comes in a row, each time with fresh augmentation.
     """
 
     index: Tensor
@@ -72,21 +75,28 @@ class TrainPlan:
     drop_last: bool = False
     shuffle: bool = True
     seed: int = 0
+    updates: int = 1
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.index), self.batch_size)
-        return full + (rest > 0 and not self.drop_last)
+        return (full + (rest > 0 and not self.drop_last)) * self.updates
 
     def order(self, epoch: int) -> Tensor:
         """Positions in order of arrival in ``epoch``, ``(N,)``."""
         return self.index[permutation(len(self.index), self.seed, epoch)] if self.shuffle else self.index
 
+    def rows(self, order: Tensor, batch_idx: int) -> Tensor:
+        """The global batch ``batch_idx`` of an epoch in the given order, ``(B,)``."""
+        start = batch_idx // self.updates * self.batch_size
+        return order[start : start + self.batch_size]
+
     def batch(self, order: Tensor, batch_idx: int, world_size: int = 1, rank: int = 0) -> TrainBatch:
         """The share of ``rank`` in batch ``batch_idx`` of an epoch in the given order."""
-        rows = order[batch_idx * self.batch_size : (batch_idx + 1) * self.batch_size]
+        rows = self.rows(order, batch_idx)
         start, stop = share(len(rows), world_size, rank)
         real = stop - start
-        return TrainBatch(rows[start:stop] if real else rows[:1], real, world_size * real / len(rows))
+        own = rows[start:stop] if real else rows[:1]
+        return TrainBatch(own, real, world_size * real / len(rows), batch_idx % self.updates)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
-#: Which classes compete in the training loss: those of the current task, all seen so far, or all.
-TrainMask = Literal["task", "seen", "all"]
-_STRICTNESS: tuple[TrainMask, ...] = ("all", "seen", "task")
+#: Which classes compete in the training loss: those of the current batch or task, all seen so far, or all.
+TrainMask = Literal["batch", "task", "seen", "all"]
+STRICTNESS: tuple[TrainMask, ...] = ("all", "seen", "task", "batch")
 
 
 class ContinualState(nn.Module):
@@ -36,10 +36,13 @@ class ContinualState(nn.Module):
         head_path: Dotted path of the head.
         train_mask: Which classes compete in the training loss.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+        replays: Samples of earlier tasks come again, so ``train_mask="task"`` is read as ``"seen"``.
         methods: ``state_key`` of every attached method, in order.
+        configs: For each of them the name of its class and its arguments, if these are plain values.
         guards: Slices that must not move in the current task.
         loss_terms: Terms of the current training step, by name.
         own_parameters: Names of the parameters that the user's module had before any method.
+        trained_parameters: Those of them that the methods left trainable.
     """
 
     def __init__(self, info: StreamInfo, head_path: str, mask: ClassMask) -> None:
@@ -49,10 +52,13 @@ class ContinualState(nn.Module):
         self.head_path = head_path
         self.train_mask: TrainMask = "all"
         self.reset_optimizer = False
+        self.replays = False
         self.methods: list[str] = []
+        self.configs: list[dict[str, Any]] = []
         self.guards: list[SliceGuard] = []
         self.loss_terms: dict[str, Tensor] = {}
         self.own_parameters: frozenset[str] = frozenset()
+        self.trained_parameters: frozenset[str] = frozenset()
 
 
 class ContinualMixin(_Base):
@@ -103,7 +109,7 @@ class ContinualMixin(_Base):
                 f"`head={head!r}`, but another method took the head `{state.head_path}`; name the same one."
             )
         state.info = info
-        state.train_mask = max(state.train_mask, train_mask, key=_STRICTNESS.index)
+        state.train_mask = max(state.train_mask, train_mask, key=STRICTNESS.index)
         state.reset_optimizer = state.reset_optimizer or reset_optimizer
 
     @property
@@ -136,10 +142,30 @@ class ContinualMixin(_Base):
 
     def on_task_start(self, task: Task) -> None:
         """Called before the first batch of ``task``, and before fresh optimisers are built."""
-        allowed = {"task": task.classes, "seen": task.seen_classes, "all": None}[self.continual.train_mask]
-        self.continual.mask.allow(allowed, task.seen_classes)
+        state = self.continual
+        if task.order == "stream":  # its classes are exposed as they arrive
+            self._allow([c for c in task.seen_classes if c not in task.new_classes])
+        elif state.train_mask == "task" and not state.replays:
+            state.mask.allow(task.classes, task.seen_classes)
+        else:
+            self._allow(task.seen_classes)
         _call_users_hook(super(), "on_task_start", task)
         self.protect()
+
+    def on_exposure(self, classes: tuple[int, ...]) -> None:
+        """Called in an online stream before the first batch that holds a new class.
+
+        ``train_mask`` ``"task"`` and ``"seen"`` both mean the exposed classes there: nobody tells where a task ends.
+
+        Args:
+            classes: All classes that have arrived, this batch's included.
+        """
+        self._allow(classes)
+        _call_users_hook(super(), "on_exposure", classes)
+        self.protect()
+
+    def _allow(self, seen: Sequence[int]) -> None:
+        self.continual.mask.allow(None if self.continual.train_mask == "all" else seen, seen)
 
     def on_task_end(self, task: Task) -> None:
         """Called after the last batch of ``task``, before the boundary is evaluated."""
@@ -150,7 +176,7 @@ class ContinualMixin(_Base):
     def protected_rows(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Parameters with the rows that must not move in the current task; mixins add theirs."""
         frozen = (~self.continual.mask.train_allowed).nonzero().flatten()
-        if len(frozen):
+        if len(frozen) and self.continual.train_mask != "batch":  # which changes with every batch
             yield self.continual_head.weight, frozen
             if self.continual_head.bias is not None:
                 yield self.continual_head.bias, frozen
@@ -215,6 +241,34 @@ class ContinualMixin(_Base):
             return {**output, "loss": output["loss"] + total}
         return output + total
 
+    # ------------------------------------------------------------------ evaluation images
+
+    def expect_images(self, batch_idx: int, stage: str) -> None:
+        """The next pass is over ``stream.eval_batch(batch_idx, stage)``; mixins with caches tell them."""
+
+    def forget_images(self) -> None:
+        """The next pass is over images that nobody announced."""
+
+    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Announce the batch's images."""
+        super().on_validation_batch_start(batch, batch_idx, dataloader_idx)
+        self.expect_images(batch_idx, "val")
+
+    def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Announce the batch's images."""
+        super().on_test_batch_start(batch, batch_idx, dataloader_idx)
+        self.expect_images(batch_idx, "test")
+
+    def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Forget the announcement."""
+        self.forget_images()
+        super().on_validation_batch_end(outputs, batch, batch_idx, dataloader_idx)
+
+    def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Forget the announcement."""
+        self.forget_images()
+        super().on_test_batch_end(outputs, batch, batch_idx, dataloader_idx)
+
     # ------------------------------------------------------------------ checkpoints
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -244,11 +298,11 @@ def method_names(state_keys: list[str]) -> str:
     return " + ".join(key.removeprefix("lightning_cl.") for key in state_keys) or "no method"
 
 
-def _call_users_hook(behind: Any, name: str, task: Task) -> None:
+def _call_users_hook(behind: Any, name: str, what: Task | tuple[int, ...]) -> None:
     """A module may have task hooks of its own, and the mixin stands in front of them."""
     hook = getattr(behind, name, None)
     if callable(hook):
-        hook(task)
+        hook(what)
 
 
 def _optimizers(configured: Any) -> Iterator[Optimizer]:

@@ -93,26 +93,13 @@ class PromptMixin(ContinualMixin):
 
     # ------------------------------------------------------------------ queries of evaluation images
 
-    def _announce(self, batch_idx: int, stage: str) -> None:
+    def expect_images(self, batch_idx: int, stage: str) -> None:
+        """Tell the cache of queries which images come next."""
+        super().expect_images(batch_idx, stage)
         if self.__dict__["_cache_queries"]:
             announce(getattr(self.trainer, "datamodule", None), self.prompted_vit.prompt_state()[1], batch_idx, stage)
 
-    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Announce the batch's images."""
-        super().on_validation_batch_start(batch, batch_idx, dataloader_idx)
-        self._announce(batch_idx, "val")
-
-    def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Announce the batch's images."""
-        super().on_test_batch_start(batch, batch_idx, dataloader_idx)
-        self._announce(batch_idx, "test")
-
-    def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def forget_images(self) -> None:
         """The next pass is over images that nobody announced."""
         self.prompted_vit.prompt_state()[1].forget_expectation()
-        super().on_validation_batch_end(outputs, batch, batch_idx, dataloader_idx)
-
-    def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """The next pass is over images that nobody announced."""
-        self.prompted_vit.prompt_state()[1].forget_expectation()
-        super().on_test_batch_end(outputs, batch, batch_idx, dataloader_idx)
+        super().forget_images()

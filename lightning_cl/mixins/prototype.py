@@ -96,27 +96,14 @@ class PrototypeMixin(ContinualMixin):
 
     # ------------------------------------------------------------------ features of evaluation images
 
-    def _announce(self, batch_idx: int, stage: str) -> None:
+    def expect_images(self, batch_idx: int, stage: str) -> None:
+        """Tell the cache of features which images come next."""
+        super().expect_images(batch_idx, stage)
         bypass, stream = self.feature_bypass, getattr(self.trainer, "datamodule", None)
         if self.__dict__["_cache_features"] and announce(stream, bypass.cache, batch_idx, stage):
             bypass.watch()
 
-    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Announce the batch's images."""
-        super().on_validation_batch_start(batch, batch_idx, dataloader_idx)
-        self._announce(batch_idx, "val")
-
-    def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Announce the batch's images."""
-        super().on_test_batch_start(batch, batch_idx, dataloader_idx)
-        self._announce(batch_idx, "test")
-
-    def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def forget_images(self) -> None:
         """The next pass is over images that nobody announced."""
         self.feature_bypass.release()
-        super().on_validation_batch_end(outputs, batch, batch_idx, dataloader_idx)
-
-    def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """The next pass is over images that nobody announced."""
-        self.feature_bypass.release()
-        super().on_test_batch_end(outputs, batch, batch_idx, dataloader_idx)
+        super().forget_images()

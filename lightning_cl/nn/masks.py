@@ -28,12 +28,12 @@ class ClassMask(nn.Module):
 
     def allow(self, train: Sequence[int] | None, evaluate: Sequence[int] | None) -> None:
         """Allow exactly these columns, in place; ``None`` allows all."""
-        for allowed, classes in ((self.train_allowed, train), (self.eval_allowed, evaluate)):
-            if classes is None:
-                allowed.fill_(True)
-            else:
-                allowed.fill_(False)
-                allowed[torch.as_tensor(list(classes), device=allowed.device)] = True
+        self.allow_train(train)
+        _allow(self.eval_allowed, evaluate)
+
+    def allow_train(self, classes: Sequence[int] | None) -> None:
+        """Allow exactly these columns while training, in place; ``None`` allows all."""
+        _allow(self.train_allowed, classes)
 
     def forward(self, logits: Tensor) -> Tensor:
         """``(..., C_head)`` logits with -inf where a class is not allowed."""
@@ -44,3 +44,10 @@ class ClassMask(nn.Module):
         """Forward hook for a head; a bound method, so that it is copied along with the module."""
         masked: Tensor = self(logits)
         return masked
+
+
+def _allow(allowed: Tensor, classes: Sequence[int] | None) -> None:
+    mask = torch.full(allowed.shape, classes is None)  # on the CPU: one copy, however many classes
+    if classes is not None:
+        mask[torch.as_tensor(list(classes), dtype=torch.long)] = True
+    allowed.copy_(mask, non_blocking=True)

@@ -326,6 +326,7 @@ def test_state_is_plain_values_and_tensors(checkpoint):
         "planned": list(EPOCHS),
         "epochs": list(EPOCHS),
         "task": 0,
+        "exposed": None,
     }
     assert state["lightning_cl"]["info"] == make_stream().info.state_dict()
 
