@@ -1,4 +1,4 @@
-"""Pure functions of an accuracy matrix, and of logits under a label space."""
+"""Pure functions of an accuracy matrix, of the accuracy at any time, and of logits under a label space."""
 
 from lightning_cl.metrics.functional._matrix import finished_stages
 from lightning_cl.metrics.functional.accuracy import (
@@ -7,6 +7,15 @@ from lightning_cl.metrics.functional.accuracy import (
     average_incremental_accuracy,
     knowledge_rate,
     learning_accuracy,
+)
+from lightning_cl.metrics.functional.anytime import (
+    a_auc,
+    a_avg,
+    a_last,
+    accuracy_of_counts,
+    average_anytime_accuracy,
+    f_last,
+    prequential_accuracy,
 )
 from lightning_cl.metrics.functional.diaz_rodriguez import (
     backward_transfer_dr,
@@ -28,17 +37,30 @@ from lightning_cl.metrics.functional.predictions import (
     mask_logits,
     task_il_predictions,
 )
+from lightning_cl.metrics.functional.stability import (
+    learning_curve_area,
+    min_acc,
+    wc_acc,
+    windowed_forgetting,
+    windowed_plasticity,
+)
 from lightning_cl.metrics.functional.transfer import backward_transfer, forward_transfer, intransigence
 
 __all__ = [
     "ForgettingVariant",
+    "a_auc",
+    "a_avg",
+    "a_last",
+    "accuracy_of_counts",
     "accuracy_per_stage",
     "average_accuracy",
+    "average_anytime_accuracy",
     "average_incremental_accuracy",
     "backward_transfer",
     "backward_transfer_dr",
     "class_il_predictions",
     "class_table",
+    "f_last",
     "finished_stages",
     "forgetting",
     "forward_transfer",
@@ -46,12 +68,18 @@ __all__ = [
     "intransigence",
     "knowledge_rate",
     "learning_accuracy",
+    "learning_curve_area",
     "mask_logits",
     "matrix_accuracy_dr",
+    "min_acc",
     "never_learned",
     "positive_backward_transfer_dr",
+    "prequential_accuracy",
     "relative_forgetting",
     "remembering_dr",
     "task_forgetting",
     "task_il_predictions",
+    "wc_acc",
+    "windowed_forgetting",
+    "windowed_plasticity",
 ]
