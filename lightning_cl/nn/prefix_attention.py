@@ -51,7 +51,7 @@ def prefix_attention(attn: Attention, x: Tensor, prefix: Prefix | None, rows: in
     Returns:
         ``(B, N, D)``, or ``(B, rows, D)``.
     """
-    batch, heads = len(x), attn.num_heads
+    batch, heads = x.shape[0], attn.num_heads  # not len(x), which `torch.export` would take for a constant
     q, k, v = _project(attn, x, rows)
     q, k = attn.q_norm(q), attn.k_norm(k)
     if prefix is not None and prefix.key.shape[1]:

@@ -61,13 +61,13 @@ class PromptedViT(_Base):
         with torch.no_grad():  # frozen, and shared by the query and the prompted pass
             x = self.norm_pre(self.patch_drop(self._pos_embed(self.patch_embed(images))))
             x = blocks[:first](x)
-            query = cache.get(lambda rows: self._query(x, first, rows), len(x)) if provider.needs_query else None
+            query = cache.get(lambda rows: self._query(x, first, rows), x.shape[0]) if provider.needs_query else None
         prompts: Prompts = provider(query)
         if prompts.loss is not None and provider.training:
             provider.pending_losses.append(prompts.loss)
         extra = 0 if prompts.tokens is None else prompts.tokens.shape[1]
         if prompts.tokens is not None:
-            x = torch.cat([prompts.tokens.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
+            x = torch.cat([prompts.tokens.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
         last = len(blocks) - 1
         read = extra if prompts.pool_tokens else extra + self.num_prefix_tokens
         for index in range(first, last + 1):

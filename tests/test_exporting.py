@@ -1,0 +1,60 @@
+"""A restored model can be exported: the same logits from a graph without Python, for any batch size."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conformance.methods import METHODS
+from trained import images, restored
+
+import lightning_cl.callbacks
+
+#: Methods whose models `torch.export` refuses, each with the reason; all others are exported.
+NOT_EXPORTABLE: dict[str, str] = {}
+
+#: Options that take another path, in addition to every method as the conformance suite makes it.
+OPTIONS = [
+    ("L2P", {"form": "prefix", "prompt_length": 4, "layers": (0, 1)}),
+    ("L2P", {"task_mask": True}),
+    ("DualPrompt", {"shared_keys": False, "expert_layers": (1, 2)}),
+    ("CODAPrompt", {"layers": (1,)}),
+    ("PrototypeClassifier", {"distance": "cosine", "normalize": False}),
+]
+VARIANTS = [(method.__name__, {}) for method in METHODS]
+VARIANTS += [pytest.param(*option, marks=pytest.mark.slow) for option in OPTIONS]
+
+
+@torch.no_grad()
+def exported(model):
+    batch = torch.export.Dim("batch")
+    return torch.export.export(model, (images(),), dynamic_shapes=({0: batch},), strict=False)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "arguments"), VARIANTS, ids=lambda v: v if isinstance(v, str) else "-".join(v))
+@torch.no_grad()
+def test_the_graph_answers_as_the_model(name, arguments):
+    model = restored(getattr(lightning_cl.callbacks, name), **arguments)
+    if name in NOT_EXPORTABLE:
+        with pytest.raises(Exception):  # noqa: B017, PT011 (of many kinds, all from torch.export)
+            exported(model)
+        return
+    graph = exported(model).module()
+    for count in (5, 2, 9):
+        assert torch.equal(graph(images(count)), model(images(count)))
+
+
+def test_the_table_of_exceptions_names_methods():
+    assert set(NOT_EXPORTABLE) <= {method.__name__ for method in METHODS}
+    assert all(NOT_EXPORTABLE.values())
+
+
+@pytest.mark.filterwarnings("ignore")
+@torch.no_grad()
+def test_a_graph_can_be_saved_and_keeps_the_class_mask(tmp_path):
+    model = restored(lightning_cl.callbacks.CODAPrompt)
+    model.continual.mask.allow(None, [1, 4])
+    torch.export.save(exported(model), tmp_path / "model.pt2")
+    logits = torch.export.load(tmp_path / "model.pt2").module()(images(3))
+    assert torch.equal(logits, model(images(3)))
+    assert logits.isfinite().any(0).nonzero().flatten().tolist() == [1, 4]
