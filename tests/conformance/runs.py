@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
+import signal
 import socket
+import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -97,26 +103,64 @@ def assert_same_bits(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> 
 
 # ---------------------------------------------------------------------- other processes
 
+#: Seconds after which a rank counts as hung, and that the others get to notice that one of them died.
+PATIENCE, GRACE = 240.0, 15.0
 
-def in_forked_processes(function: Callable[[], None], count: int = 1) -> list[int]:
-    """Run ``function`` in forked children (no fresh interpreter) that find each other as ranks; their exit codes."""
+
+def in_forked_processes(function: Callable[[], None], count: int = 1, patience: float = PATIENCE) -> list[int]:
+    """Run ``function`` in forked children (no fresh interpreter) that find each other as ranks; their exit codes.
+
+    Raises:
+        AssertionError: If a child does not come to an end although none failed; the message shows where it hangs.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     context = multiprocessing.get_context("fork")
-    children = [context.Process(target=_as_rank, args=(function, rank, count, port)) for rank in range(count)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(timeout=300)
-        if child.is_alive():
-            child.kill()
-            child.join()
-    return [child.exitcode for child in children]
+    with ExitStack() as stack:
+        files = [stack.enter_context(TemporaryFile("w+")) for _ in range(count)]
+        arguments = [(function, rank, count, port, files[rank]) for rank in range(count)]
+        children = [context.Process(target=_as_rank, args=given) for given in arguments]
+        for child in children:
+            child.start()
+        hung = _wait(children, patience)
+        stacks = {rank: _end(children[rank], files[rank]) for rank in hung}
+    codes: list[int] = [child.exitcode for child in children]
+    if hung and all(codes[rank] == 0 for rank in range(count) if rank not in hung):
+        raise AssertionError("\n".join(f"rank {r} of {count} hangs:\n{text}" for r, text in stacks.items()))
+    return codes
 
 
-def _as_rank(function: Callable[[], None], rank: int, world_size: int, port: int) -> None:
+def _wait(children: Sequence[Any], patience: float) -> list[int]:
+    """Ranks that are still alive when patience ends: sooner when another has failed."""
+    deadline, failed = time.monotonic() + patience, False
+    while alive := [rank for rank, child in enumerate(children) if child.is_alive()]:
+        if not failed and any(child.exitcode for child in children):  # neither 0 nor None
+            failed, deadline = True, min(deadline, time.monotonic() + GRACE)
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return alive
+        # Its data workers may outlive a killed child for a while, and hold its sentinel: look by yourself, too.
+        connection.wait([children[rank].sentinel for rank in alive], timeout=min(left, 0.05))
+    return []
+
+
+def _end(child: Any, file: Any) -> str:
+    """Ask where the child is, and kill it."""
+    os.kill(child.pid, signal.SIGUSR1)
+    for _ in range(50):  # at most a second
+        time.sleep(0.02)
+        if os.fstat(file.fileno()).st_size:
+            break
+    child.kill()
+    child.join()
+    file.seek(0)
+    return str(file.read())
+
+
+def _as_rank(function: Callable[[], None], rank: int, world_size: int, port: int, stack: Any) -> None:
     torch.set_num_threads(1)
+    faulthandler.register(signal.SIGUSR1, file=stack, all_threads=True)  # also when Python itself cannot answer
     if world_size > 1:
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": world_size}
         os.environ.update({k: str(v) for k, v in {**address, "LOCAL_RANK": rank, "RANK": rank, "NODE_RANK": 0}.items()})
