@@ -1,0 +1,188 @@
+"""Where a stream stands: its tasks, the schedule, which classes are exposed, and the state that a checkpoint keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_cl.datamodules.driver import StreamDriver
+from lightning_cl.datamodules.layout import StreamLayout
+from lightning_cl.datamodules.online import exposed
+from lightning_cl.datamodules.scenarios.base import Scenario
+from lightning_cl.datamodules.table import StreamTable
+from lightning_cl.datamodules.task import Schedule, StreamInfo, Task
+
+
+class StreamPosition(LightningDataModule):
+    """Base of :class:`ContinualDataModule`: everything about tasks and time, nothing about images."""
+
+    scenario: Scenario
+    batch_size: int
+    epochs_per_task: int | Sequence[int]
+    updates_per_batch: int
+    #: The task that was last trained in a fit, or that a checkpoint stood in.
+    last_task: int | None
+    _exposed: tuple[int, ...] | None  # in an online stream, once it began
+    _layout: StreamLayout | None
+    _schedule: Schedule | None
+    _driver: StreamDriver | None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Lay out the stream."""
+        raise NotImplementedError
+
+    def _global_batch(self, batch_size: int) -> int:
+        raise NotImplementedError
+
+    def plan_schedule(self) -> None:
+        """Start with ``epochs_per_task``, as if no task had been trained."""
+        self._schedule = self._planned()
+        self.last_task = self._exposed = None
+
+    def _planned(self) -> Schedule:
+        schedule = Schedule.build(self.epochs_per_task, self.info.num_tasks)
+        if self.scenario.order == "stream" and set(schedule.epochs) != {1}:
+            raise ValueError(
+                f"{type(self.scenario).__name__} is an online stream, one ordered pass, but `epochs_per_task` is "
+                f"{self.epochs_per_task}; set `epochs_per_task=1` (`updates_per_batch` trains on every batch more "
+                "than once)."
+            )
+        if self.updates_per_batch > 1 and not self.online:
+            raise ValueError(
+                f"`updates_per_batch` is {self.updates_per_batch}, but {type(self.scenario).__name__} is no online "
+                "stream: its tasks are shuffled anew in every epoch; set `epochs_per_task` instead."
+            )
+        return schedule
+
+    @property
+    def layout(self) -> StreamLayout:
+        """Which samples belong to which task."""
+        if self._layout is None:
+            self.setup()
+        assert self._layout is not None
+        return self._layout
+
+    @property
+    def info(self) -> StreamInfo:
+        """All that a method may ask of the stream."""
+        return self.layout.info
+
+    @property
+    def schedule(self) -> Schedule:
+        """Epochs of every task; shorter than planned where a task stopped early."""
+        assert self.layout is not None
+        assert self._schedule is not None
+        return self._schedule
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """All tasks of the stream."""
+        return tuple(self.task_at(index) for index in range(self.info.num_tasks))
+
+    def task_at(self, index: int) -> Task:
+        """Task ``index`` with its place in the schedule."""
+        info, schedule = self.info, self.schedule
+        return Task(
+            index,
+            info.classes_per_task[index],
+            self.layout.new_classes[index],
+            info.seen_classes(index),
+            schedule.first_epoch(index),
+            schedule.epochs[index],
+            self.scenario.order,
+        )
+
+    @property
+    def online(self) -> bool:
+        """Whether samples arrive once, in a fixed order."""
+        return self.scenario.order == "stream"
+
+    @property
+    def exposed_classes(self) -> tuple[int, ...]:
+        """Sorted classes that a learner may answer with now.
+
+        In an online stream those of which a sample has arrived, the current batch included; else those of the tasks
+        seen so far. It follows from the plan, so all processes agree without a word.
+        """
+        return self.info.seen_classes(self.task_index) if self._exposed is None else self._exposed
+
+    def expose(self, task: int, batch_idx: int | None) -> bool:
+        """The next batch of an online stream is here (``None``: the task begins); whether it brings a class."""
+        before = len(self.exposed_classes) if self._exposed is not None else -1
+        earlier = self.info.seen_classes(task - 1) if task else ()
+        rows = (
+            0 if batch_idx is None else (batch_idx // self.updates_per_batch + 1) * self._global_batch(self.batch_size)
+        )
+        self._exposed = exposed(earlier, self.layout.arrivals[task], rows)
+        return len(self._exposed) != before
+
+    @property
+    def task_index(self) -> int:
+        """Current task: in a fit by the schedule and ``trainer.current_epoch``.
+
+        Else the last that was trained, or that a checkpoint stood in; else the last of the stream.
+        """
+        if self._in_fit and self.trainer is not None:
+            return self.schedule.task_at(self.trainer.current_epoch)
+        return self.info.num_tasks - 1 if self.last_task is None else self.last_task
+
+    @property
+    def _in_fit(self) -> bool:
+        return self.trainer is not None and self.trainer.state.fn == "fit" and self.trainer.state.stage is not None
+
+    @property
+    def task(self) -> Task:
+        """The current task."""
+        return self.task_at(self.task_index)
+
+    def table(self) -> StreamTable:
+        """The training stream as an artefact: sample, task, position and visible label, with a hash."""
+        return self.layout.table
+
+    def shorten(self, task: int, epochs: int) -> None:
+        """End ``task`` after ``epochs`` of its epochs; saved with the state."""
+        self._schedule = self.schedule.shortened(task, epochs)
+
+    # ------------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, Any]:
+        """The stream's identity, its planned and its (shortened) schedule, and the task that was trained last."""
+        return {
+            "version": 1,
+            "info": self.info.state_dict(),
+            "planned": list(self._planned().epochs),
+            "epochs": list(self.schedule.epochs),
+            "task": self.task_index if self.last_task is None else self.last_task,
+            "exposed": None if self._exposed is None else list(self._exposed),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where the checkpoint stood.
+
+        Raises:
+            ValueError: If the checkpoint is of another stream; the message shows both.
+        """
+        saved = StreamInfo.from_state_dict(state_dict["info"])
+        if saved.fingerprint != self.info.fingerprint:
+            raise ValueError(
+                f"the checkpoint is of another stream: {_describe(saved)}, but this stream is {_describe(self.info)}. "
+                "Use the source, scenario and seed that the checkpoint was made with, or start without `ckpt_path`."
+            )
+        if state_dict["planned"] != list(self._planned().epochs):
+            rank_zero_warn(
+                f"the checkpoint was made with {state_dict['planned']} epochs per task, which wins over "
+                f"`epochs_per_task={self.epochs_per_task}`."
+            )
+        self._schedule = Schedule(tuple(int(n) for n in state_dict["epochs"]))
+        self.last_task = int(state_dict["task"])
+        exposed_then = state_dict.get("exposed")  # missing before online streams
+        self._exposed = None if exposed_then is None else tuple(int(c) for c in exposed_then)
+        if self._driver is not None and self._in_fit and self.trainer is not None:
+            self._driver.fit_schedule(self.trainer)
+
+
+def _describe(info: StreamInfo) -> str:
+    return f"{info.num_tasks} tasks, {info.num_classes} classes, hash {info.fingerprint[:12]}"
