@@ -1,0 +1,20 @@
+"""Replay: a buffer that stores, policies that answer which item goes into which slot, and herding."""
+
+from lightning_cl.nn.replay.balanced import ClassBalanced
+from lightning_cl.nn.replay.batches import gather_rows_of, join, take
+from lightning_cl.nn.replay.buffer import ReplayBuffer
+from lightning_cl.nn.replay.herding import Herding, herding
+from lightning_cl.nn.replay.policies import Policy, Reservoir, Ring
+
+__all__ = [
+    "ClassBalanced",
+    "Herding",
+    "Policy",
+    "ReplayBuffer",
+    "Reservoir",
+    "Ring",
+    "gather_rows_of",
+    "herding",
+    "join",
+    "take",
+]

@@ -1,0 +1,177 @@
+"""A replay buffer: stores rows of batches in the slots that a policy names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_cl.nn.replay.batches import check_alike, check_rows, leaves, map_leaves, take
+from lightning_cl.nn.replay.policies import Policy, Reservoir
+
+
+class ReplayBuffer:
+    """At most ``capacity`` items with their class labels; an item is a row of whatever a batch is.
+
+    Decisions and draws come from a generator of its own, on the CPU, and depend on labels alone, so that processes
+    which are given the same global batches hold the same. Storage is made when the first items come.
+
+    Args:
+        capacity: Number of slots.
+        policy: Which item goes into which slot; a :class:`Reservoir` by default.
+        device: Where items are stored; the CPU by default. Labels are always on the CPU.
+        seed: Starts the generator.
+
+    Attributes:
+        labels: ``(capacity,)`` int64 class id of every slot, -1: empty.
+
+    Raises:
+        ValueError: For a capacity below 1; in :meth:`place`, for labels that are no class ids.
+    """
+
+    def __init__(
+        self, capacity: int, policy: Policy | None = None, device: torch.device | str | None = None, seed: int = 0
+    ) -> None:
+        if capacity < 1:
+            raise ValueError(f"the capacity of a replay buffer is {capacity}; give at least 1 slot.")
+        self.policy = policy or Reservoir()
+        self.device = torch.device("cpu" if device is None else device)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.labels = torch.full((capacity,), -1, dtype=torch.long)
+        self._items: Any = None
+
+    @property
+    def capacity(self) -> int:
+        """Number of slots."""
+        return len(self.labels)
+
+    def __len__(self) -> int:
+        """Number of slots that hold an item."""
+        return int((self.labels >= 0).sum())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that is stored, empty slots included: tensors, UTF-8 text, and 8 bytes for a plain number."""
+        return self.labels.nbytes + sum(_bytes_of(leaf) for _, leaf in leaves(self._items) if leaf is not None)
+
+    # ------------------------------------------------------------------ storing
+
+    def add(self, items: Any, labels: Tensor, features: Tensor | None = None) -> None:
+        """Offer a batch; equal to offering its rows one by one.
+
+        Args:
+            items: A tensor, or tuples, lists and dictionaries of tensors and lists, with ``B`` rows.
+            labels: ``(B,)`` class ids, integers of at least 0.
+            features: ``(B, D)``, for policies that look at them.
+        """
+        check_rows(items, len(labels))
+        rows, slots = self.place(labels, features)
+        self.write(slots, take(items, rows))
+
+    def place(self, labels: Tensor, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Decide on a batch, and note the labels; :meth:`write` must follow.
+
+        Returns:
+            ``(n,)`` rows of the batch that stay, and ``(n,)`` their slots, each slot once.
+        """
+        if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+            raise ValueError(
+                f"replay needs one integer class id per sample, `(B,)`, but was given labels of shape "
+                f"{tuple(labels.shape)} and type {labels.dtype}."
+            )
+        labels = labels.detach().cpu().long()
+        if len(labels) and int(labels.min()) < 0:
+            raise ValueError(f"the class id {int(labels.min())} is negative; class ids count from 0.")
+        self.labels[self.policy.release(labels, self.labels)] = -1
+        if len(labels) == 0:
+            return labels, labels.clone()
+        slots = self.policy.place(labels, self.labels, self.generator, features)
+        last = torch.full((self.capacity + 1,), -1).scatter_reduce(0, slots % (self.capacity + 1), _rows(slots), "amax")
+        used = (last[:-1] >= 0).nonzero().flatten()
+        self.labels[used] = labels[last[used]]
+        return last[used], used
+
+    def write(self, slots: Tensor, items: Any) -> None:
+        """Put the rows of ``items`` into ``slots`` (``(n,)`` int64, each once)."""
+        if len(slots) == 0:
+            return
+        if self._items is None:
+            self._items = map_leaves(self._allocate, items, plain=True)
+        listed = slots.tolist()
+
+        def put(path: str, store: Any, rows: Any) -> None:
+            if isinstance(store, Tensor):
+                check_alike(path, rows, store)
+                store[slots.to(store.device)] = rows.detach().to(store.device)
+            else:
+                for slot, value in zip(listed, rows, strict=True):
+                    store[slot] = value
+
+        map_leaves(put, self._items, items)
+
+    def _allocate(self, path: str, rows: Any) -> Any:
+        if isinstance(rows, Tensor):
+            return torch.zeros(self.capacity, *rows.shape[1:], dtype=rows.dtype, device=self.device)
+        return [None] * self.capacity
+
+    # ------------------------------------------------------------------ drawing
+
+    def draw(self, count: int) -> Tensor:
+        """``(min(count, len(self)),)`` different slots that hold an item, in random order."""
+        used = (self.labels >= 0).nonzero().flatten()
+        return used[torch.randperm(len(used), generator=self.generator)[:count]]
+
+    def read(self, slots: Tensor) -> Any:
+        """The items in ``slots``, as a batch of the same structure; ``None`` if nothing was ever stored."""
+        return None if self._items is None else take(self._items, slots)
+
+    def sample(self, count: int) -> tuple[Any, Tensor]:
+        """``min(count, len(self))`` random items, none twice, and ``(n,)`` their labels."""
+        slots = self.draw(count)
+        return self.read(slots), self.labels[slots]
+
+    # ------------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Items, labels, the policy's counters and the generator, as tensors and plain values."""
+        return {
+            "version": 1,
+            "policy": self.policy.name,
+            "policy_state": self.policy.state_dict(),
+            "labels": self.labels.clone(),
+            "items": None if self._items is None else map_leaves(_copied, self._items),
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Hold exactly what was saved.
+
+        Raises:
+            ValueError: If it was saved with another capacity or policy.
+        """
+        saved = (state["policy"], len(state["labels"]))
+        if saved != (self.policy.name, self.capacity):
+            raise ValueError(
+                f"the saved replay buffer has the policy {saved[0]!r} and {saved[1]} slots, but this one "
+                f"{self.policy.name!r} and {self.capacity}; use the settings that it was saved with."
+            )
+        self.policy.load_state_dict(state["policy_state"])
+        self.labels.copy_(state["labels"])
+        items = state["items"]
+        self._items = None if items is None else map_leaves(lambda p, leaf: _copied(p, leaf, self.device), items)
+        self.generator.set_state(state["generator"].cpu())
+
+
+def _rows(slots: Tensor) -> Tensor:
+    return torch.arange(len(slots))
+
+
+def _copied(path: str, leaf: Any, device: torch.device | None = None) -> Any:
+    return leaf.to(device=device, copy=True) if isinstance(leaf, Tensor) else list(leaf)
+
+
+def _bytes_of(leaf: Any) -> int:
+    if isinstance(leaf, Tensor):
+        return leaf.nbytes
+    return sum(len(value.encode()) if isinstance(value, str) else 8 for value in leaf if value is not None)
