@@ -85,6 +85,30 @@ def _prepend(prefix: Tensor, own: Tensor) -> Tensor:
     return torch.cat([prefix.to(own.dtype), own], dim=2)
 
 
+def as_prefix(block: Block, tokens: Tensor) -> Prefix:
+    """Tokens that join the input of ``block`` and are cut off after it, as a prefix: the block's answer is the same.
+
+    What these tokens would attend to is never read, and attention knows no order, so only their keys and values matter
+    (deep prompt tuning, VPT, arXiv:2203.12119, eq. 5). Shared tokens are projected once, not once per image.
+
+    Args:
+        block: The block that the tokens join.
+        tokens: ``(B, L, D)``, or ``(1, L, D)`` when all samples share them.
+    """
+    attn = cast("Attention", block.attn)
+    _, key, value = _project(attn, block.norm1(tokens), 0)
+    return Prefix(*(rows.transpose(1, 2).flatten(2) for rows in (attn.k_norm(key), value)))
+
+
+def join_prefixes(first: Prefix | None, second: Prefix) -> Prefix:
+    """The rows of both; each may be shared by all samples."""
+    if first is None:
+        return second
+    batch = max(first.key.shape[0], second.key.shape[0])
+    pairs = zip(first, second, strict=True)
+    return Prefix(*(torch.cat([t.expand(batch, -1, -1) for t in pair], dim=1) for pair in pairs))
+
+
 def run_block(block: Block, x: Tensor, prefix: Prefix | None = None, rows: int | None = None) -> Tensor:
     """One pre-norm timm ``Block`` with a prefix; ``(B, N, D)`` to ``(B, N or rows, D)``."""
     attended = prefix_attention(cast("Attention", block.attn), block.norm1(x), prefix, rows)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lightning_cl.nn.feature_cache import FeatureCache
-from lightning_cl.nn.prefix_attention import check_block, run_block
+from lightning_cl.nn.prefix_attention import Prefix, as_prefix, check_block, join_prefixes, run_block
 from lightning_cl.nn.prompts import PromptProvider, Prompts
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class PromptedViT(_Base):
     def _prompted(self, images: Tensor, class_token_only: bool) -> Tensor:
         provider, cache = self.prompt_state()
         blocks: Any = self.blocks
-        first = min(provider.layers, default=0)
+        first = _first_layer(provider, len(blocks))
         with torch.no_grad():  # frozen, and shared by the query and the prompted pass
             x = self.norm_pre(self.patch_drop(self._pos_embed(self.patch_embed(images))))
             x = blocks[:first](x)
@@ -71,7 +71,7 @@ class PromptedViT(_Base):
         last = len(blocks) - 1
         read = extra if prompts.pool_tokens else extra + self.num_prefix_tokens
         for index in range(first, last + 1):
-            prefix, rows = prompts.prefixes.get(index), read if class_token_only and index == last else None
+            prefix, rows = _rows_of(prompts, index, blocks[index]), read if class_token_only and index == last else None
             if self.grad_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(run_block, blocks[index], x, prefix, rows, use_reentrant=False)
             else:
@@ -81,14 +81,32 @@ class PromptedViT(_Base):
     def _query(self, x: Tensor, first: int, rows: Tensor | None = None) -> Tensor:
         """``(B, D)`` feature of the un-prompted network, continuing after block ``first - 1``; of some rows only.
 
-        It is what the head would classify, without the head's dropout; the class token where nothing is pooled.
+        It is what the head would classify, without the head's dropout; the class token where nothing is pooled. Or,
+        if the provider names a layer, the class token after that block.
         """
         blocks: Any = self.blocks
+        layer = self.prompt_state()[0].query_layer
+        if layer is not None:
+            layer %= len(blocks)
+            x = blocks[first:layer](x if rows is None else x[rows.to(x.device)])
+            return run_block(blocks[layer], x, rows=1)[:, 0]
         pool = self.global_pool or "token"
         x = blocks[first:-1](x if rows is None else x[rows.to(x.device)])
         x = run_block(blocks[-1], x, rows=self.num_prefix_tokens if pool == "token" else None)
         feature: Tensor = self.fc_norm(self.pool(self.norm(x), pool))
         return feature
+
+
+def _first_layer(provider: PromptProvider, depth: int) -> int:
+    """The first block that prompts enter, or from which on the query goes its own way."""
+    layers = provider.layers if provider.query_layer is None else (*provider.layers, provider.query_layer % depth)
+    return min(layers, default=0)
+
+
+def _rows_of(prompts: Prompts, index: int, block: Any) -> Prefix | None:
+    """Key and value rows that block ``index`` gets beside its own."""
+    prefix, appended = prompts.prefixes.get(index), prompts.appended.get(index)
+    return prefix if appended is None else join_prefixes(prefix, as_prefix(block, appended))
 
 
 def _without_extra(x: Tensor, extra: int, pool_tokens: bool) -> Tensor:
@@ -109,8 +127,8 @@ def check_vit(vit: Any, provider: PromptProvider) -> None:
     """Refuse a ViT that the provider's prompts do not fit; it is left as it is.
 
     Raises:
-        ValueError: If a layer index is beyond the depth, a block is of another kind, there is no class token, or the
-            head does not read the token in whose place the prompts' mean would be.
+        ValueError: If a layer index is beyond the depth (that of the query, too), a block is of another kind, there
+            is no class token, or the head does not read the token in whose place the prompts' mean would be.
     """
     depth = len(vit.blocks)
     beyond = [layer for layer in provider.layers if not 0 <= layer < depth]
@@ -119,7 +137,12 @@ def check_vit(vit: Any, provider: PromptProvider) -> None:
             f"prompt layers {beyond} do not exist: the ViT has {depth} blocks, 0 to {depth - 1}; choose layers among "
             "these."
         )
-    for index in range(min(provider.layers, default=0), depth):
+    if provider.query_layer is not None and not -depth <= provider.query_layer < depth:
+        raise ValueError(
+            f"the query is to be read after block {provider.query_layer}, but the ViT has {depth} block(s), 0 to "
+            f"{depth - 1}; use a deeper ViT, or read the query elsewhere."
+        )
+    for index in range(_first_layer(provider, depth), depth):
         check_block(vit.blocks[index], index)
     if not vit.has_class_token:
         raise ValueError(

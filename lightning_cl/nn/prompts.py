@@ -21,12 +21,15 @@ class Prompts:
         tokens: ``(B or 1, L, D)`` tokens that join the sequence before block 0 (prompt tuning); ``None``: none.
         loss: Scalar that is added to the training loss; ``None``: none.
         pool_tokens: Classify the mean of the tokens' outputs instead of the class token.
+        appended: ``(B or 1, L, D)`` tokens by layer that join the end of the sequence before that block, without a
+            positional embedding, and are cut off after it (deep prompt tuning).
     """
 
     prefixes: Mapping[int, Prefix] = field(default_factory=dict)
     tokens: Tensor | None = None
     loss: Tensor | None = None
     pool_tokens: bool = False
+    appended: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 class PromptProvider(nn.Module):
@@ -35,14 +38,17 @@ class PromptProvider(nn.Module):
     The task counter is a buffer, so it is in every checkpoint; :attr:`task` mirrors it without a host sync.
 
     Attributes:
-        layers: Zero-based indices of the layers that get a prefix.
+        layers: Zero-based indices of the layers that get a prefix or appended tokens.
         needs_query: Whether :meth:`forward` needs the frozen network's feature of the image.
+        query_layer: Zero-based index (negative: from the end) of the block after which the class token is the query,
+            without the final norm; ``None``: the query is what the head would classify.
         batch_dependent: Whether a prediction depends on the other samples of its batch.
         pool_tokens: Whether the head classifies the mean of the prompt tokens' outputs, see :class:`Prompts`.
     """
 
     layers: tuple[int, ...] = ()
     needs_query: bool = True
+    query_layer: int | None = None
     batch_dependent: bool = False
     pool_tokens: bool = False
     task_counter: Tensor

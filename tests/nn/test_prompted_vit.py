@@ -239,3 +239,114 @@ def test_arguments_beside_images_are_refused():
         with pytest.raises(ValueError, match="does not take a positional argument 2"):
             call(images(1), mask)
         call(images(1), attn_mask=None, is_causal=False)
+
+
+# ---------------------------------------------------------------------- deep prompt tuning
+
+
+class Appended(PromptProvider):
+    """Tokens of their own for each layer, and for each image if ``count`` is given."""
+
+    def __init__(self, layers=(0, 3), length=2, count=1, prefixes=False, query_layer=None):
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        draw = lambda *shape: nn.Parameter(torch.randn(*shape, dtype=torch.float64, generator=generator))  # noqa: E731
+        self.layers, self.query_layer, self.queries = layers, query_layer, []
+        self.tokens, self.prefix, self.with_prefix = draw(len(layers), count, length, 48), draw(2, 1, 3, 48), prefixes
+
+    def forward(self, query):
+        self.queries.append(query)
+        prefixes = {self.layers[0]: Prefix(*self.prefix)} if self.with_prefix else {}
+        return Prompts(prefixes, appended=dict(zip(self.layers, self.tokens, strict=True)))
+
+
+def append_literally(vit, layers, tokens):
+    """Concatenate before the block, run timm's own block, cut off after it."""
+    for layer, rows in zip(layers, tokens.detach(), strict=True):
+        block = vit.blocks[layer]
+
+        def forward(x, own=block.forward, rows=rows, **_):
+            return own(torch.cat([x, rows.expand(len(x), -1, -1)], dim=1))[:, : x.shape[1]]
+
+        block.forward = forward
+    return vit
+
+
+DEEP = [*POOLED, {"qk_norm": True, "init_values": 0.5}, {"qkv_bias": False}]
+
+
+@pytest.mark.parametrize("options", DEEP, ids=str)
+@pytest.mark.parametrize(("layers", "count"), [((0, 3), 1), ((2, 3), 3), ((1, 5), 3)])
+def test_appended_tokens_join_a_block_and_leave_after_it(options, layers, count):
+    provider = Appended(layers, count=count)
+    expected = append_literally(tiny_vit(**options), layers, provider.tokens)(images(3))
+    vit, _ = prompted(tiny_vit(**options), provider)
+    assert (tiny_vit(**options)(images(3)) - expected).abs().max() > 1e-3
+    assert_close(vit(images(3)), expected, rtol=0, atol=1e-10)
+    assert vit.forward_features(images(3)).shape[1] == tiny_vit(**options).forward_features(images(3)).shape[1]
+    assert_close(vit.forward_head(vit.forward_features(images(3))), expected, rtol=0, atol=1e-10)
+
+
+def test_gradients_of_appended_tokens_are_those_of_the_literal_way():
+    provider, literal = Appended(count=3), nn.Parameter(Appended(count=3).tokens.detach().clone())
+    vit, _ = prompted(tiny_vit(), provider)
+    vit(images(3)).square().sum().backward()
+    reference = tiny_vit()
+    x = reference._pos_embed(reference.patch_embed(images(3)))
+    for index, block in enumerate(reference.blocks):
+        extra = [literal[provider.layers.index(index)]] if index in provider.layers else []
+        x = block(torch.cat([x, *extra], dim=1))[:, :17]
+    reference.head(reference.norm(x)[:, 0]).square().sum().backward()
+    assert provider.tokens.grad.abs().amin() > 0
+    assert_close(provider.tokens.grad, literal.grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_layer_may_have_a_prefix_and_appended_tokens(count):
+    provider = Appended((1, 5), count=count, prefixes=True)
+    reference = tiny_vit()
+    attention = reference.blocks[1].attn
+    attention.forward = by_hand(attention, *provider.prefix.detach())
+    append_literally(reference, provider.layers, provider.tokens)
+    vit, _ = prompted(tiny_vit(), provider)
+    assert_close(vit(images(3)), reference(images(3)), rtol=0, atol=1e-10)
+
+
+def test_appended_tokens_survive_gradient_checkpointing():
+    vit, provider = prompted(tiny_vit(**NOISY), Appended(count=3))
+    gradients = []
+    for enable in (False, True):
+        vit.set_grad_checkpointing(enable)
+        gradients.append(torch.autograd.grad(vit(images(3)).square().sum(), provider.tokens)[0])
+    assert_close(gradients[0], gradients[1], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", POOLED, ids=str)
+@pytest.mark.parametrize(("query_layer", "block"), [(-2, 4), (-1, 5), (0, 0), (2, 2)])
+@pytest.mark.parametrize("layers", [(0, 1), (3, 4), (5,)])
+def test_the_query_can_be_a_class_token_on_the_way(options, query_layer, block, layers):
+    reference, seen = tiny_vit(**options), []
+    reference.blocks[block].register_forward_hook(lambda _, __, output: seen.append(output[:, 0]))
+    reference(images(3))
+    vit, provider = prompted(tiny_vit(**options), Appended(layers, query_layer=query_layer))
+    plain, _ = prompted(tiny_vit(**options), Appended(layers))
+    for _ in range(2):
+        assert_close(vit(images(3)), plain(images(3)), rtol=0, atol=1e-10)
+        assert_close(provider.queries[-1], seen[0], rtol=0, atol=1e-10)
+        assert not provider.queries[-1].requires_grad
+
+
+def test_blocks_behind_the_query_are_not_run_for_it():
+    vit, _ = prompted(tiny_vit(), Appended((2,), query_layer=-2))
+    tokens = []
+    for index, block in enumerate(vit.blocks):
+        block.mlp.register_forward_hook(lambda _, args, __, index=index: tokens.append((index, args[0].shape[1])))
+    vit(images(2))
+    # Shared, then the query with only the class token in its last block, then the prompted pass.
+    assert tokens == [(0, 17), (1, 17), (2, 17), (3, 17), (4, 1), (2, 17), (3, 17), (4, 17), (5, 1)]
+
+
+@pytest.mark.parametrize("query_layer", [6, -7])
+def test_a_query_beyond_the_depth_is_refused(query_layer):
+    with pytest.raises(ValueError, match=rf"read after block {query_layer}, but the ViT has 6 block\(s\), 0 to 5"):
+        prompted(tiny_vit(), Appended(query_layer=query_layer))
