@@ -236,15 +236,17 @@ class ContinualDataModule(StreamBatches):
         transform = default() if own is None else own or None
         return StreamDataset(self.source, split, transform, self.batch_keys, self.collate_fn or default_collate)
 
-    def batch(self, index: Tensor, view: Literal["train", "eval"] = "train", seed: int = 0) -> Any:
+    def batch(self, index: Tensor, view: Literal["train", "eval"] = "train", seed: int = 0, start: int = 0) -> Any:
         """A batch of training samples, on the CPU, made as the training loader makes it.
 
         Args:
             index: ``(B,)`` positions in the training split.
             view: ``"train"`` for augmented images, ``"eval"`` for the evaluation transform.
             seed: Seeds the augmentation, together with the place in the batch.
+            start: Place of the first sample, if this is a process's share of a batch.
         """
         if view not in self._datasets:
             self._datasets[view] = self._dataset("train", view)
-        seeds = [mix_seed(self.seed, seed, row) if view == "train" else None for row in range(len(index))]
+        rows = range(start, start + len(index))
+        seeds = [mix_seed(self.seed, seed, row) if view == "train" else None for row in rows]
         return self._datasets[view].__getitems__(list(zip(index.tolist(), seeds, strict=True)))
