@@ -34,6 +34,10 @@ class ContinualCallback(Callback):
     def on_exposure(self, trainer: Trainer, pl_module: LightningModule, classes: tuple[int, ...]) -> None:
         """Called in an online stream before the first batch that holds a new class; ``classes``: all exposed so far."""
 
+    def report_facts(self) -> dict[str, Any]:
+        """What the report tells of this callback besides its configuration, as plain values; nothing by default."""
+        return {}
+
 
 class ContinualMethod(ContinualCallback):
     """A continual-learning method: its configuration and life cycle.

@@ -215,6 +215,7 @@ class ContinualEvaluation(ContinualCallback):
             total_parameters=sum(p.numel() for p in pl_module.parameters()),
             stream_hash=info.fingerprint,
             methods=methods,
+            facts={type(c).__name__: facts for c in _methods(trainer) if (facts := c.report_facts())},
             notes=_notes(stream, pl_module) + ([note] if note else []),
         )
 

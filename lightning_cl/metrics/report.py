@@ -68,6 +68,7 @@ class ContinualReport:
         total_parameters: Number of all parameters at the end.
         stream_hash: Fingerprint of the stream; equal hashes are the same samples in the same order.
         methods: Name of each method to its configuration, in the order of the callbacks.
+        facts: Name of each method to what it says of itself after the run, such as the bytes that it stored.
         versions: Package to version.
         notes: What a reader must know, for instance "predictions depend on the batch".
     """
@@ -86,6 +87,7 @@ class ContinualReport:
     total_parameters: int | None = None
     stream_hash: str | None = None
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     versions: dict[str, str | None] = field(default_factory=installed_versions)
     notes: list[str] = field(default_factory=list)
 
