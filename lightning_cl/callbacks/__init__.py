@@ -4,6 +4,7 @@ from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
 from lightning_cl.callbacks.coda_prompt import CODAPrompt
 from lightning_cl.callbacks.continual_evaluation import ContinualEvaluation
 from lightning_cl.callbacks.dual_prompt import DualPrompt
+from lightning_cl.callbacks.experience_replay import ExperienceReplay
 from lightning_cl.callbacks.finetuning import FineTuning
 from lightning_cl.callbacks.l2p import L2P
 from lightning_cl.callbacks.one_prompt import OnePrompt
@@ -17,6 +18,7 @@ __all__ = [
     "ContinualEvaluation",
     "ContinualMethod",
     "DualPrompt",
+    "ExperienceReplay",
     "FineTuning",
     "OnePrompt",
     "PrototypeClassifier",

@@ -1,0 +1,166 @@
+"""Experience replay: a memory of earlier samples that comes along with every batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from lightning_cl.callbacks.base import ContinualMethod, require_stream
+from lightning_cl.datamodules.sampling import mix_seed
+from lightning_cl.mixins.base import TrainMask
+from lightning_cl.mixins.replay import Replay, ReplayMixin
+from lightning_cl.nn.replay import ClassBalanced, Policy, ReplayBuffer, Reservoir, Ring
+
+if TYPE_CHECKING:
+    from lightning_cl.datamodules import ContinualDataModule, StreamInfo
+
+ReplayPolicy = Literal["reservoir", "class_balanced", "ring"]
+ReplayStore = Literal["index", "sample"]
+
+
+class ExperienceReplay(ContinualMethod):
+    """Experience replay (ER; Chaudhry et al., arXiv:1902.10486): remembered samples join every training batch.
+
+    Alone it is the baseline that every method without a memory should be compared with; it also joins any method that
+    trains by gradient descent, in any order: ``callbacks=[DualPrompt(), ExperienceReplay(memory_size=2000)]``.
+
+    Every optimiser step draws ``batch_size`` remembered samples anew, without replacement, and puts them behind the
+    stream's, in the form of the user's own batches. Samples are offered to the memory after the last update on their
+    batch and, where a task has several epochs, in its first. Sizes are those of all processes together; all of them
+    hold the same memory, and a result does not depend on how many there are.
+
+    Since old classes are among the samples, ``train_mask="task"`` of any method is read as ``"seen"``.
+
+    Args:
+        memory_size: Slots of the memory.
+        batch_size: Remembered samples in every training batch, over all processes; fewer while the memory fills.
+        policy: ``"reservoir"``: a uniform sample of the stream; ``"class_balanced"``: as many of each class as the
+            stream allows (CBRS); ``"ring"``: the latest of each class, in equal shares.
+        store: ``"index"``: positions in the training data, from which samples are read and augmented anew (in the main
+            process); ``"sample"``: the samples as the model got them, which are not augmented again.
+        device: Where samples are stored, for example ``"cuda"``; the CPU by default.
+        train_mask: Which classes compete in the training loss.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+
+    Raises:
+        ValueError: For a size below 1, a memory smaller than its batch, or an unknown policy or store; in ``setup``,
+            without a stream, beside a method that does not train the head, for a ring without a slot for each class,
+            or if the stream has a hook that keeps the samples from joining; in training, if labels are not class ids or
+            a part of a batch has not one row per sample.
+    """
+
+    state_key = "lightning_cl.ExperienceReplay"
+
+    def __init__(
+        self,
+        memory_size: int = 500,
+        batch_size: int = 32,
+        policy: ReplayPolicy = "reservoir",
+        store: ReplayStore = "index",
+        device: str | None = None,
+        train_mask: TrainMask = "seen",
+        head: str | None = None,
+    ) -> None:
+        super().__init__(head, train_mask, False)
+        for name, size in (("memory_size", memory_size), ("batch_size", batch_size)):
+            if size < 1:
+                raise ValueError(f"`{name}` is {size}; give a number of samples of at least 1.")
+        if memory_size < batch_size:
+            raise ValueError(
+                f"a memory of {memory_size} samples cannot fill a batch of {batch_size} different ones; give "
+                f"`memory_size={batch_size}` or more, or `batch_size={memory_size}` or less."
+            )
+        for name, choice, known in (
+            ("policy", policy, get_args(ReplayPolicy)),
+            ("store", store, get_args(ReplayStore)),
+        ):
+            if choice not in known:
+                raise ValueError(f"`{name}` is {choice!r}; give one of {', '.join(map(repr, known))}.")
+        if store == "index" and device is not None:
+            raise ValueError(
+                f'`device={device!r}` says where samples are stored, but `store="index"` stores none; set '
+                '`store="sample"`, or leave `device` out.'
+            )
+        self.memory_size, self.batch_size = memory_size, batch_size
+        self.policy, self.store, self.device = policy, store, device
+        self.replay: Replay | None = None
+        self._stream_hash: str | None = None
+
+    # ------------------------------------------------------------------ life cycle
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check the other methods, attach, and start with an empty memory unless this fit continues an earlier one."""
+        stream = require_stream(trainer, type(self).__name__)
+        self._check_company(trainer, stream)
+        super().setup(trainer, pl_module, stage)
+        continued = trainer.current_epoch > 0 and self._stream_hash == stream.info.fingerprint
+        if self.replay is None or (stage == "fit" and not continued):
+            self.replay = self._empty(stream.info)
+            self.replay.buffer.generator.manual_seed(mix_seed(stream.seed, 0x5E91A7))
+        self._stream_hash = stream.info.fingerprint
+        assert isinstance(pl_module, ReplayMixin)
+        pl_module.configure_replay(self.replay)
+
+    def _check_company(self, trainer: Trainer, stream: ContinualDataModule) -> None:
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        idle = [type(c).__name__ for c in callbacks if isinstance(c, ContinualMethod) and not c.trains_head]
+        if idle:
+            raise ValueError(
+                f"{type(self).__name__} repeats samples for training by gradient descent, but {' and '.join(idle)} "
+                "makes the answers without it, so nothing would be trained; use one or the other."
+            )
+        if is_overridden("on_after_batch_transfer", stream):
+            raise ValueError(
+                f"{type(stream).__name__} overrides `on_after_batch_transfer`, and Lightning then leaves out the "
+                "module's, where replay joins its samples; move the hook into the LightningModule."
+            )
+
+    def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
+        """Give the module an empty memory; see :class:`ContinualMethod`."""
+        self.replay = self._empty(info)
+        self.extend(pl_module, ReplayMixin, info)
+        assert isinstance(pl_module, ReplayMixin)
+        pl_module.configure_replay(self.replay)
+
+    def _empty(self, info: StreamInfo) -> Replay:
+        return Replay(
+            ReplayBuffer(self.memory_size, self._policy(info.num_classes), self.device),
+            self.batch_size,
+            self.store == "index",
+        )
+
+    def _policy(self, num_classes: int) -> Policy:
+        if self.policy != "ring":
+            return Reservoir() if self.policy == "reservoir" else ClassBalanced()
+        if self.memory_size < num_classes:
+            raise ValueError(
+                f'`policy="ring"` needs a slot for each of the {num_classes} classes, but `memory_size` is '
+                f"{self.memory_size}; give at least {num_classes}, or another policy."
+            )
+        return Ring(num_classes)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Offer the stream's samples to the memory."""
+        assert isinstance(pl_module, ReplayMixin)
+        pl_module.remember(batch_idx)
+
+    # ------------------------------------------------------------------ state and report
+
+    def state_dict(self) -> dict[str, Any]:
+        """The memory with its generator; the same on all processes, so also for another number of them."""
+        return {"version": 1} if self.replay is None else self.replay.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with a saved memory."""
+        if self.replay is not None and "buffer" in state_dict:
+            self.replay.load_state_dict(state_dict)
+
+    def report_facts(self) -> dict[str, Any]:
+        """Samples and bytes in the memory; with ``store="index"`` the samples themselves stay in the training data."""
+        if self.replay is None:
+            return {}
+        return {"stored_samples": len(self.replay.buffer), "stored_bytes": self.replay.buffer.nbytes}

@@ -1,0 +1,172 @@
+"""Replay: a batch of remembered samples joins every training batch before anybody sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_cl.datamodules.online import Joined
+from lightning_cl.datamodules.sampling import share
+from lightning_cl.mixins.base import ContinualMixin
+from lightning_cl.mixins.batch import unpack
+from lightning_cl.nn.replay import ReplayBuffer, check_rows, gather_rows_of, join, take
+
+
+@dataclass
+class Replay:
+    """A memory and how it is used; the same on all processes.
+
+    Attributes:
+        buffer: What is remembered: positions in the training split, or samples.
+        batch_size: Remembered samples in a training batch, over all processes.
+        by_index: Whether the buffer holds positions.
+        draws: Memory batches drawn so far; seeds their augmentation.
+    """
+
+    buffer: ReplayBuffer
+    batch_size: int
+    by_index: bool = True
+    draws: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The memory and how often it was drawn from."""
+        return {"version": 1, "by_index": self.by_index, "draws": self.draws, "buffer": self.buffer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly as what was saved.
+
+        Raises:
+            ValueError: If it was saved with another kind of storage, capacity or policy.
+        """
+        if state["by_index"] != self.by_index:
+            kinds = ["sample", "index"]
+            raise ValueError(
+                f'the checkpoint was made with `store="{kinds[state["by_index"]]}"`, but this replay has '
+                f'`store="{kinds[self.by_index]}"`; use the one that the checkpoint was made with.'
+            )
+        self.buffer.load_state_dict(state["buffer"])
+        self.draws = int(state["draws"])
+
+
+class ReplayMixin(ContinualMixin):
+    """Joins remembered samples behind the stream's, while training; ``configure_continual`` comes first.
+
+    The joined batch has the form of the user's own batches, so ``training_step`` and every other method work on it
+    without knowing. A hook ``on_after_batch_transfer`` of the module's own sees the joined batch, too.
+    """
+
+    def configure_replay(self, replay: Replay) -> None:
+        """Use this memory from here on."""
+        self.__dict__["_replay"] = replay
+        self.__dict__["_stream_batch"] = None
+        self.continual.replays = True
+
+    @property
+    def replay(self) -> Replay:
+        """The memory."""
+        replay: Replay = self.__dict__["_replay"]
+        return replay
+
+    @property
+    def _replay_stream(self) -> Any:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def _fetched(self) -> int | None:
+        """The training batch that has left the stream's loader and not yet reached the loop; ``None``: no such batch.
+
+        Methods move other batches to the device, too: for statistics, or for an evaluation within training.
+        """
+        trainer = self._trainer
+        if trainer is None or not trainer.training or trainer.train_dataloader is None:
+            return None
+        loader: Any = trainer.train_dataloader
+        position, taken = loader.state_dict(), trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return taken if (position["epoch"], position["batch"]) == (trainer.current_epoch, taken + 1) else None
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Put the memory batch behind the stream's."""
+        batch_idx = self._fetched()
+        if batch_idx is not None:
+            batch = self._with_memory(batch, batch_idx)
+        return super().on_after_batch_transfer(batch, dataloader_idx)
+
+    # ------------------------------------------------------------------ joining
+
+    def _with_memory(self, batch: Any, batch_idx: int) -> Any:
+        stream, replay = self._replay_stream, self.replay
+        own = stream.train_batch(batch_idx)
+        check_rows(batch, len(own.index))
+        self._check_targets(batch, stream.source.train_labels[own.index])
+        slots = replay.buffer.draw(replay.batch_size)
+        start, stop = share(len(slots), self.trainer.world_size, self.trainer.global_rank)
+        if not replay.by_index and self._is_remembered(batch_idx):
+            # What is joined is a copy; else a step that works in place must not change what will be remembered.
+            self.__dict__["_stream_batch"] = batch if stop > start else take(batch, torch.arange(len(own.index)))
+        if len(slots) == 0:
+            return batch
+        stream.joined = Joined(stop - start, len(slots), replay.buffer.labels[slots])
+        replay.draws += 1
+        if start == stop:
+            return batch
+        if own.real == 0:  # a repeated row, for want of any other
+            batch = take(batch, torch.zeros(0, dtype=torch.long))
+        items = replay.buffer.read(slots[start:stop])
+        return join(batch, self._made(items, start, stream.joined.labels[start:stop]) if replay.by_index else items)
+
+    def _made(self, index: Tensor, start: int, labels: Tensor) -> Any:
+        """The samples at these positions, freshly augmented, as the stream's are made and moved."""
+        stream = self._replay_stream
+        batch = stream.batch(index, stream.train_view, seed=self.replay.draws, start=start)
+        check_rows(batch, len(index))
+        self._check_targets(batch, labels)
+        batch = self.trainer.precision_plugin.convert_input(batch)
+        batch = self._on_before_batch_transfer(batch, 0)
+        return self._call_batch_hook("transfer_batch_to_device", batch, self.trainer.strategy.root_device, 0)
+
+    def _check_targets(self, batch: Any, expected: Tensor) -> None:
+        targets = unpack(batch)[1]
+        classes = isinstance(targets, Tensor) and not targets.is_floating_point() and targets.numel() == len(expected)
+        # Values only where that does not wait for the device: whoever changes labels does so in a `collate_fn`.
+        if classes and (targets.device.type != "cpu" or torch.equal(targets.flatten().long(), expected)):
+            return
+        shown = (
+            f"{targets.dtype} of shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else f"{targets!r:.60}"
+        )
+        differ = "other class ids than the stream's" if classes else shown
+        raise ValueError(
+            f"the labels of a batch are {differ}, but replay joins samples with their class ids, integers `(B,)`. A "
+            "`collate_fn` that changes labels (CutMix, MixUp) cannot be replayed; mix in `training_step` or in the "
+            "module's `on_after_batch_transfer`, which are given the joined batch."
+        )
+
+    # ------------------------------------------------------------------ remembering
+
+    def _is_remembered(self, batch_idx: int) -> bool:
+        """After the last update on a batch; where a task has several epochs, in its first."""
+        stream = self._replay_stream
+        first = stream.online or self.trainer.current_epoch == stream.task.first_epoch
+        return bool(first and stream.is_last_update(batch_idx))
+
+    def remember(self, batch_idx: int) -> None:
+        """Offer the stream's samples of a training batch to the memory, after its step; the same on all processes."""
+        batch, self.__dict__["_stream_batch"] = self.__dict__["_stream_batch"], None
+        if not self._is_remembered(batch_idx):
+            return
+        stream, buffer = self._replay_stream, self.replay.buffer
+        index = stream.train_rows(batch_idx)
+        rows, slots = buffer.place(stream.source.train_labels[index])
+        if self.replay.by_index:
+            buffer.write(slots, index[rows])
+            return
+        # Only rows that stay travel; all processes know which and how many.
+        rows, order = rows.sort()
+        world_size, rank = self.trainer.world_size, self.trainer.global_rank
+        shares = [share(len(index), world_size, r) for r in range(world_size)]
+        sizes = [int(((rows >= start) & (rows < stop)).sum()) for start, stop in shares]
+        if sum(sizes):
+            start, stop = shares[rank]
+            own = take(batch, rows[(rows >= start) & (rows < stop)] - start)
+            buffer.write(slots[order], gather_rows_of(own, sizes))
