@@ -66,6 +66,7 @@ class ContinualMethod(ContinualCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Attach to the module, once."""
         stream = require_stream(trainer, type(self).__name__)
+        _refuse_twice(trainer, self)
         if self.adds_loss and not pl_module.automatic_optimization:
             raise ValueError(
                 f"{type(self).__name__} adds a term to the loss that `training_step` returns, but "
@@ -74,9 +75,15 @@ class ContinualMethod(ContinualCallback):
         self.attach_once(pl_module, stream.info)
 
     def attach_once(self, pl_module: LightningModule, info: StreamInfo) -> None:
-        """:meth:`attach`, unless this method is attached already."""
+        """:meth:`attach`, unless this method is attached already.
+
+        Raises:
+            ValueError: If it is attached with other arguments, which would be ignored.
+        """
         state = getattr(pl_module, "continual", None)
-        if state is None or self.state_key not in getattr(state, "methods", ()):
+        if state is not None and self.state_key in getattr(state, "methods", ()):
+            self._refuse_other_arguments(state.configs[state.methods.index(self.state_key)]["arguments"])
+        else:
             self.attach(pl_module, info)
             assert isinstance(pl_module, ContinualMixin)
             state = pl_module.continual
@@ -84,6 +91,17 @@ class ContinualMethod(ContinualCallback):
             state.configs.append({"class": type(self).__name__, "arguments": plain(self.config())})
             trained = {name for name, p in pl_module.named_parameters() if p.requires_grad}
             state.trained_parameters = state.own_parameters & trained
+
+    def _refuse_other_arguments(self, known: dict[str, Any] | None) -> None:
+        own = plain(self.config())
+        if known is None or own is None or known == own:
+            return
+        names = [name for name in own if name not in known or known[name] != own[name]]
+        before, now = ({name: values.get(name) for name in names} for values in (known, own))
+        raise ValueError(
+            f"the module already has the method {type(self).__name__}, with {before}, but this callback has {now}, "
+            "which would be ignored; give the same arguments, or a fresh module."
+        )
 
     def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
         """Install the method in a live module; no Trainer needed.
@@ -122,6 +140,16 @@ def _with_lists(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _with_lists(item) for key, item in value.items()}
     return [_with_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _refuse_twice(trainer: Trainer, method: ContinualMethod) -> None:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    same = [type(c).__name__ for c in callbacks if isinstance(c, ContinualMethod) and c.state_key == method.state_key]
+    if len(same) > 1:
+        raise ValueError(
+            f"the Trainer's callbacks have {' and '.join(same)}, but a module takes a method once (`state_key` "
+            f"{method.state_key!r}); leave all but one out, or give a class of your own another `state_key`."
+        )
 
 
 def require_stream(trainer: Trainer, who: str) -> ContinualDataModule:

@@ -44,8 +44,13 @@ class StreamDriver(Callback):
 
     @classmethod
     def install(cls, stream: ContinualDataModule, trainer: Trainer) -> StreamDriver:
-        """Put a driver in front of the Trainer's callbacks and let the schedule decide ``max_epochs``."""
+        """Put a driver in front of the Trainer's callbacks and let the schedule decide ``max_epochs``.
+
+        Raises:
+            ValueError: If the strategy runs the fit in copies of this process.
+        """
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        _refuse_copied_processes(trainer)
         known = next((c for c in callbacks if isinstance(c, cls)), None)
         given = trainer.fit_loop.max_epochs
         if known is not None and given == known.fitted_epochs():
@@ -255,6 +260,20 @@ class StreamDriver(Callback):
             rank = trainer.global_rank if trainer.global_rank < len(states) else 0
             set_random_states(states[rank], trainer.strategy.root_device)
             self._saved = None
+
+
+def _refuse_copied_processes(trainer: Trainer) -> None:
+    """Lightning brings back the weights that the module had before any method, and nothing of the callbacks."""
+    from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    ours = [type(c).__name__ for c in callbacks if str(c.state_key).startswith("lightning_cl.")]
+    if ours and isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise ValueError(
+            "the strategy runs the fit in copies of this process (`ddp_spawn`, `ddp_fork`, `ddp_notebook`), with which "
+            f"all that {' and '.join(ours)} added, learned and measured would be lost when they end; use "
+            '`Trainer(strategy="ddp")` in a script, or `devices=1` in a notebook.'
+        )
 
 
 def _call_task_hook(trainer: Trainer, pl_module: LightningModule, name: str, what: Task | tuple[int, ...]) -> None:
