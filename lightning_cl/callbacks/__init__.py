@@ -7,12 +7,14 @@ from lightning_cl.callbacks.dual_prompt import DualPrompt
 from lightning_cl.callbacks.experience_replay import ExperienceReplay
 from lightning_cl.callbacks.finetuning import FineTuning
 from lightning_cl.callbacks.l2p import L2P
+from lightning_cl.callbacks.mvp import MVP
 from lightning_cl.callbacks.one_prompt import OnePrompt
 from lightning_cl.callbacks.prototype_classifier import PrototypeClassifier
 from lightning_cl.callbacks.virtual_outliers import VirtualOutlierRegularizer
 
 __all__ = [
     "L2P",
+    "MVP",
     "CODAPrompt",
     "ContinualCallback",
     "ContinualEvaluation",

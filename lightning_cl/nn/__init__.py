@@ -5,6 +5,7 @@ from lightning_cl.nn.dual_prompt import DualPromptPool
 from lightning_cl.nn.guard import SliceGuard
 from lightning_cl.nn.l2p import L2PPool
 from lightning_cl.nn.masks import ClassMask
+from lightning_cl.nn.mvp import MVPPool
 from lightning_cl.nn.one_prompt import OnePromptSet
 from lightning_cl.nn.orthogonal import orthogonality_penalty, orthonormal_rows
 from lightning_cl.nn.outliers import energy, outlier_regularizer, synthesize_outliers
@@ -18,6 +19,7 @@ __all__ = [
     "ClassMask",
     "DualPromptPool",
     "L2PPool",
+    "MVPPool",
     "OnePromptSet",
     "Prefix",
     "PromptProvider",

@@ -41,3 +41,11 @@ def global_count(count: int, device: torch.device) -> Tensor:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(total)
     return total
+
+
+def all_sum(values: Tensor) -> Tensor:
+    """The sum of a tensor over all processes; without processes the tensor itself. Carries no gradient."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        values = values.detach().clone()
+        torch.distributed.all_reduce(values)
+    return values

@@ -14,6 +14,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "DualPrompt": {"general_length": 2, "expert_length": 4, "general_layers": (0,), "expert_layers": (1,)},
     "ExperienceReplay": {"memory_size": 12, "batch_size": 5},
     "L2P": {"pool_size": 6, "prompt_length": 2, "top_k": 2},
+    "MVP": {"pool_size": 4, "general_length": 2, "expert_length": 3, "general_layers": (0,), "expert_layers": (1, 2)},
     "OnePrompt": {"layers": (0, 1), "lengths": 4},
     "VirtualOutlierRegularizer": {"neighbours": 10, "boundary_points": 10, "draws": 40, "per_class": 10},
 }
