@@ -213,7 +213,8 @@ def test_a_run_leaves_config_report_and_checkpoint(capsys: pytest.CaptureFixture
         assert (folder / "continual_report.json").is_file()
         saved = yaml.safe_load((folder / "config.yaml").read_text())
         assert saved["model"]["init_args"]["num_classes"] == 10
-        assert [path.suffix for path in (folder / "checkpoints").iterdir()] == [".ckpt"]
+        names = sorted(path.name for path in (folder / "checkpoints").iterdir())
+        assert names == ["last.ckpt", "task=0.ckpt", "task=1.ckpt"]
     capsys.readouterr()
     assert main(["test", *FIT[1:], *short, "--ckpt_path", "last", "--trainer.limit_test_batches", "1"]) == 0
     assert "test_acc" in capsys.readouterr().out
@@ -236,7 +237,7 @@ def test_ctrl_c_says_where_things_are(capsys: pytest.CaptureFixture[str], monkey
     message = capsys.readouterr().err.splitlines()[-1]
     assert "interrupted in epoch 1 of 5" in message
     assert "Report: runs/digits_finetune/version_0/continual_report.json" in message
-    assert "--ckpt_path runs/digits_finetune/version_0/checkpoints/" in message
+    assert "--ckpt_path runs/digits_finetune/version_0/checkpoints/last.ckpt" in message
 
 
 SMALL = (

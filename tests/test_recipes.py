@@ -20,10 +20,11 @@ def test_a_recipe_opens_with_its_command_and_keeps_runs_apart(recipe: str) -> No
     text = (RECIPES / f"{recipe}.yaml").read_text(encoding="utf-8")
     head = text.split("seed_everything")[0]
     assert f"\n# lightning-cl fit --config {recipe}\n" in head
+    assert f"lightning-cl fit --config {recipe} --ckpt_path last\n" in head
     assert "Measured" in head or "Not run here yet" in head
     config = yaml.safe_load(text)
     assert config["trainer"]["logger"]["init_args"] == {"save_dir": "runs", "name": recipe}
-    assert "ContinualEvaluation" in [entry["class_path"] for entry in config["trainer"]["callbacks"]]
+    assert {"ContinualEvaluation", "ContinualCheckpoint"} <= {c["class_path"] for c in config["trainer"]["callbacks"]}
     every, epochs = config["trainer"].get("check_val_every_n_epoch", 1), config["data"]["epochs_per_task"]
     assert epochs % every == 0
 

@@ -2,6 +2,7 @@
 
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
 from lightning_cl.callbacks.coda_prompt import CODAPrompt
+from lightning_cl.callbacks.continual_checkpoint import ContinualCheckpoint
 from lightning_cl.callbacks.continual_evaluation import ContinualEvaluation
 from lightning_cl.callbacks.dual_prompt import DualPrompt
 from lightning_cl.callbacks.experience_replay import ExperienceReplay
@@ -17,6 +18,7 @@ __all__ = [
     "MVP",
     "CODAPrompt",
     "ContinualCallback",
+    "ContinualCheckpoint",
     "ContinualEvaluation",
     "ContinualMethod",
     "DualPrompt",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from argparse import ArgumentError
 from pathlib import Path
@@ -13,22 +12,23 @@ import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 import lightning_cl.callbacks
 import lightning_cl.models  # noqa: F401  (classes are known by their short names once they are imported)
 from lightning_cl import datamodules
+from lightning_cl.callbacks.atomic_checkpoint_io import CheckpointWriteError
 from lightning_cl.cli_support.catalogue import PACKAGE
 from lightning_cl.cli_support.configs import UsageError
+from lightning_cl.cli_support.continuing import InterruptNotice, last_checkpoint
 from lightning_cl.cli_support.naming import explain
 from lightning_cl.datamodules import ContinualDataModule
 
 for _name in datamodules.__all__:
     getattr(datamodules, _name)  # they are imported lazily otherwise
 
-_WRITTEN_FOR_USERS = (ValueError, FileNotFoundError, ImportError, FloatingPointError)
+_WRITTEN_FOR_USERS = (ValueError, FileNotFoundError, ImportError, FloatingPointError, CheckpointWriteError)
 
 
 class ContinualCLI(LightningCLI):
@@ -57,7 +57,7 @@ class ContinualCLI(LightningCLI):
         if section.num_threads is not None:
             torch.set_num_threads(section.num_threads)
         if section.get("ckpt_path") == "last":
-            section.ckpt_path = last_checkpoint(section.trainer.logger)
+            section.ckpt_path = last_checkpoint(section.trainer)
         model = section.model.get("init_args")
         if model is None or "num_classes" not in model or model.num_classes is not None:
             return
@@ -66,49 +66,6 @@ class ContinualCLI(LightningCLI):
         self.parser.add_instantiator(
             lambda class_type, *args, **kwargs: stream, ContinualDataModule, subclasses=False, prepend=True
         )
-
-
-class InterruptNotice(Callback):
-    """Says after Ctrl-C where things are; the report itself is written by ``ContinualEvaluation``."""
-
-    interrupted = False
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Name the run's folder and the checkpoint to continue from."""
-        if not isinstance(exception, KeyboardInterrupt):
-            return
-        self.interrupted = True
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # collective: on every process
-        saved = sorted(folder.glob("checkpoints/*.ckpt"), key=lambda path: path.stat().st_mtime)
-        report = folder / "continual_report.json"
-        if trainer.is_global_zero:
-            at = f"epoch {trainer.current_epoch} of {trainer.max_epochs}"
-            what = f"Report: {report}." if report.is_file() else f"No task was evaluated yet. Folder: {folder}."
-            go_on = f" Continue with `--ckpt_path {saved[-1]}`." if saved else ""
-            print(f"\nlightning-cl: interrupted in {at}. {what}{go_on}", file=sys.stderr)
-
-
-def last_checkpoint(logger: Any) -> str:
-    """Newest checkpoint of all versions of a run; Lightning looks only into the version that is about to begin.
-
-    Args:
-        logger: The parsed configuration of the Trainer's logger; where it has no folder, Lightning looks.
-
-    Raises:
-        UsageError: If there is no checkpoint.
-    """
-    logger = logger[0] if isinstance(logger, list) and logger else logger
-    init_args = logger.get("init_args", {}) if isinstance(logger, Namespace) else {}
-    folder, name = init_args.get("save_dir"), init_args.get("name")
-    if folder is None or name is None:
-        return "last"
-    saved = sorted(Path(folder, name).glob("version_*/checkpoints/*.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not saved:
-        raise UsageError(
-            f"`--ckpt_path last` found no checkpoint in {Path(folder, name)}; start without it, or give a path."
-        )
-    rank_zero_info(f"Checkpoint: {saved[-1]}")
-    return str(saved[-1])
 
 
 def run(words: list[str], configs: list[str], debug: bool) -> int:

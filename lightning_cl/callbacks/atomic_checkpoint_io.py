@@ -1,0 +1,184 @@
+"""Checkpoint files that are there completely or not at all."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+import shutil
+import socket
+import time
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.fabric.utilities.types import _PATH
+from lightning.pytorch.strategies import Strategy
+
+_TEMPORARY = re.compile(r".+\.ckpt\.(?P<host>.+)-(?P<pid>\d+)\.tmp")
+#: No write takes so long: a temporary file of another machine that is older was left by a run that is dead.
+_STALE_SECONDS = 3600.0
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class CheckpointWriteError(OSError):
+    """A checkpoint could not be written; those that were written before are intact."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """``torch.save`` to a temporary file in the same folder, flushed to the disk, then renamed.
+
+    A kill at any moment leaves the previous file or the new one, never half of one. (Lightning's own plugin writes to
+    the system's temporary folder and moves the file, which is a copy where the folders are on different disks.) Paths
+    that are not local are written as Lightning does; object stores show a file only when it is complete.
+
+    Raises:
+        CheckpointWriteError: If a local file cannot be written, with its path, its size and the free space.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
+        """Write ``checkpoint`` to ``path``, in place of the file that is there."""
+        system, local = url_to_fs(str(path))
+        if storage_options is not None or not isinstance(system, LocalFileSystem):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        buffer = io.BytesIO()  # first the whole of it: PyTorch's writer hides why a disk refuses
+        torch.save(checkpoint, buffer)
+        write_atomically(Path(local), buffer.getbuffer())
+
+
+def make_atomic(strategy: Strategy) -> None:
+    """Let a strategy that writes with Lightning's plain plugin, also inside another, write atomically.
+
+    A CheckpointIO that the user chose stays; how it writes is its own affair.
+    """
+    outer: Any = None
+    inner: Any = strategy.checkpoint_io
+    while getattr(inner, "checkpoint_io", None) is not None:  # AsyncCheckpointIO and other wrappers
+        outer, inner = inner, inner.checkpoint_io
+    if type(inner) is not TorchCheckpointIO:
+        return
+    if outer is None:
+        strategy.checkpoint_io = AtomicCheckpointIO()
+    else:
+        outer._checkpoint_io = AtomicCheckpointIO()
+
+
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
+    """Replace the file at ``path`` by ``data``, or leave it as it is.
+
+    Raises:
+        CheckpointWriteError: If the disk refuses; what was written of the new file is removed.
+    """
+    temporary = _temporary(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        _remove(temporary)
+        raise CheckpointWriteError(_explain(error, path, len(data))) from error
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the folder, clear away what killed runs left in it, and see that it can be written to.
+
+    Raises:
+        CheckpointWriteError: If it cannot.
+    """
+    clear_leftovers(folder)
+    last = folder / "last.ckpt"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _temporary(last).touch()
+    except OSError as error:
+        raise CheckpointWriteError(_explain(error, last, 0)) from error
+    _remove(_temporary(last))
+
+
+def clear_leftovers(folder: Path) -> list[Path]:
+    """Remove temporary files of writes that were killed; those of runs that may be alive stay."""
+    found = [path for path in folder.glob("*.tmp") if _is_leftover(path)] if folder.is_dir() else []
+    for path in found:
+        _remove(path)
+    return found
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a checkpoint was written to its end; a folder (sharded strategies) counts as complete."""
+    try:
+        with zipfile.ZipFile(path):  # its directory stands at the end of the file
+            return True
+    except IsADirectoryError:
+        return True
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+
+
+def _is_leftover(path: Path) -> bool:
+    name = _TEMPORARY.fullmatch(path.name)
+    if name is None:
+        return False
+    if name["host"] != socket.gethostname():
+        return path.exists() and time.time() - path.stat().st_mtime > _STALE_SECONDS
+    return int(name["pid"]) == os.getpid() or not _is_running(int(name["pid"]))
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # of a folder that cannot be written to, which is reported
+        path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself last through a power cut."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _explain(error: OSError, path: Path, size: int) -> str:
+    existing = next((parent for parent in path.parents if parent.is_dir()), Path())
+    free = shutil.disk_usage(existing).free
+    what = "free some space" if error.errno in _FULL else f"make {path.parent} a folder that can be written to"
+    before = f" The {path.name} that was written before is intact." if path.is_file() else ""
+    return (
+        f"cannot write the checkpoint {path}: {error.strerror or error} ({megabytes(size)} needed, {megabytes(free)} "
+        f"free).{before} The run stops, because nothing after that could be continued; {what}, or save to "
+        "another folder with `ContinualCheckpoint(dirpath=...)`."
+    )
+
+
+def megabytes(size: int) -> str:
+    """``12.3 MB``."""
+    return f"{size / 1e6:.1f} MB"
