@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod, require_stream
 from lightning_cl.callbacks.head_capture import HeadCapture
+from lightning_cl.callbacks.protocol_guard import ProtocolGuard
 from lightning_cl.metrics import ContinualReport, class_table, rich_table, summarise
+from lightning_cl.metrics.protocol import ProtocolCard
 
 if TYPE_CHECKING:
     from lightning_cl.datamodules import ContinualDataModule
@@ -200,6 +202,7 @@ class ContinualEvaluation(ContinualCallback):
         stream = require_stream(trainer, type(self).__name__)
         info, data = stream.info, stream.layout.evaluation["val"]
         methods = {type(c).__name__: c.config() for c in _methods(trainer)}
+        card = next((c.card for c in _callbacks(trainer) if isinstance(c, ProtocolGuard)), ProtocolCard())
         same_classes = info.num_tasks > 1 and len(set(info.classes_per_task)) == 1
         return ContinualReport(
             class_il=self.matrix("class_il"),
@@ -216,7 +219,8 @@ class ContinualEvaluation(ContinualCallback):
             stream_hash=info.fingerprint,
             methods=methods,
             facts={type(c).__name__: facts for c in _methods(trainer) if (facts := c.report_facts())},
-            notes=_notes(stream, pl_module) + ([note] if note else []),
+            notes=_notes(stream, pl_module) + card.notes() + ([note] if note else []),
+            protocol=card.to_dict() if card.checks else None,
         )
 
     def _publish(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> None:
@@ -246,18 +250,30 @@ class ContinualEvaluation(ContinualCallback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue a matrix."""
-        self.correct = {space: counts.cpu() for space, counts in state_dict["correct"].items()}
-        self.total, self.baseline = state_dict["total"].cpu(), state_dict["baseline"]
-        self.samples_seen = [int(n) for n in state_dict["samples_seen"]]
+        tasks = len(self.total)  # more than saved when the stream was extended
+        self.correct = {space: grown(counts.cpu(), tasks) for space, counts in state_dict["correct"].items()}
+        self.total, baseline = grown(state_dict["total"].cpu(), tasks), state_dict["baseline"]
+        self.baseline = None if baseline is None else grown(baseline, tasks, float("nan"))
+        self.samples_seen = grown(torch.tensor(state_dict["samples_seen"], dtype=torch.long), tasks).tolist()
+
+
+def grown(counts: Tensor, tasks: int, value: float = 0) -> Tensor:
+    """``(T,)`` or ``(T, T)`` counts of a shorter stream in ``tasks`` rows (and columns); new cells have the value."""
+    missing = max(tasks - len(counts), 0)
+    return nn.functional.pad(counts, (0, missing) * counts.ndim, value=value)
+
+
+def _callbacks(trainer: Trainer) -> list[Callback]:
+    return list(trainer.callbacks)  # type: ignore[attr-defined]
 
 
 def _methods(trainer: Trainer) -> list[ContinualMethod]:
-    return [c for c in trainer.callbacks if isinstance(c, ContinualMethod)]  # type: ignore[attr-defined]
+    return [c for c in _callbacks(trainer) if isinstance(c, ContinualMethod)]
 
 
 def _notes(stream: ContinualDataModule, pl_module: nn.Module) -> list[str]:
     held_out = "held-out training data" if stream.val_split else "the test split"
-    notes = [f"the matrix was measured on {held_out}"]
+    notes = [f"the matrix was measured on {held_out}", *stream.scenario.remarks]
     provider = getattr(pl_module, "prompts", None)
     if getattr(provider, "batch_dependent", False):
         notes.append("predictions depend on the batch: prompts are chosen by a vote over it")

@@ -8,17 +8,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_cl.datamodules.datamodule import ContinualDataModule
     from lightning_cl.datamodules.scenarios.base import Scenario
+    from lightning_cl.datamodules.scenarios.blurry import BlurryReport
+    from lightning_cl.datamodules.scenarios.blurry_file_lists import BlurryFileLists
     from lightning_cl.datamodules.scenarios.class_incremental import ClassIncremental
     from lightning_cl.datamodules.scenarios.domain_incremental import DomainIncremental
+    from lightning_cl.datamodules.scenarios.few_shot import FewShot
+    from lightning_cl.datamodules.scenarios.generalized_cil import GeneralizedCIL
+    from lightning_cl.datamodules.scenarios.i_blurry import IBlurry
     from lightning_cl.datamodules.scenarios.joint import Joint
     from lightning_cl.datamodules.scenarios.orders import class_order
+    from lightning_cl.datamodules.scenarios.power_law import PowerLaw
+    from lightning_cl.datamodules.scenarios.repetition import Repetition
+    from lightning_cl.datamodules.scenarios.si_blurry import SiBlurry
     from lightning_cl.datamodules.scenarios.table import TableScenario
     from lightning_cl.datamodules.sources.arrays import ArraySource
     from lightning_cl.datamodules.sources.base import Source
+    from lightning_cl.datamodules.sources.cub200 import CUB200
     from lightning_cl.datamodules.sources.digits import Digits
     from lightning_cl.datamodules.sources.domain_net import DomainNet
     from lightning_cl.datamodules.sources.image_folder import ImageFolder
     from lightning_cl.datamodules.sources.imagenet_r import ImageNetR
+    from lightning_cl.datamodules.sources.mini_imagenet import MiniImageNet
+    from lightning_cl.datamodules.sources.tiny_imagenet import TinyImageNet
     from lightning_cl.datamodules.sources.torchvision_sources import (
         CIFAR10,
         CIFAR100,
@@ -34,8 +45,11 @@ if TYPE_CHECKING:
 # Found at the point of use, so that `import lightning_cl.datamodules` imports neither torchvision nor scikit-learn.
 _LAZY = {
     "ArraySource": "sources.arrays",
+    "BlurryFileLists": "scenarios.blurry_file_lists",
+    "BlurryReport": "scenarios.blurry",
     "CIFAR10": "sources.torchvision_sources",
     "CIFAR100": "sources.torchvision_sources",
+    "CUB200": "sources.cub200",
     "ClassIncremental": "scenarios.class_incremental",
     "ContinualDataModule": "datamodule",
     "DataModuleSource": "sources.wrapped",
@@ -44,25 +58,36 @@ _LAZY = {
     "DomainIncremental": "scenarios.domain_incremental",
     "DomainNet": "sources.domain_net",
     "FashionMNIST": "sources.torchvision_sources",
+    "FewShot": "scenarios.few_shot",
+    "GeneralizedCIL": "scenarios.generalized_cil",
+    "IBlurry": "scenarios.i_blurry",
     "ImageFolder": "sources.image_folder",
     "ImageNetR": "sources.imagenet_r",
     "Joint": "scenarios.joint",
     "MNIST": "sources.torchvision_sources",
+    "MiniImageNet": "sources.mini_imagenet",
     "Omniglot": "sources.torchvision_sources",
+    "PowerLaw": "scenarios.power_law",
+    "Repetition": "scenarios.repetition",
     "Scenario": "scenarios.base",
+    "SiBlurry": "scenarios.si_blurry",
     "Source": "sources.base",
     "StreamInfo": "task",
     "StreamTable": "table",
     "TableScenario": "scenarios.table",
     "Task": "task",
+    "TinyImageNet": "sources.tiny_imagenet",
     "TorchvisionSource": "sources.torchvision_sources",
     "class_order": "scenarios.orders",
 }
 __all__ = [
     "CIFAR10",
     "CIFAR100",
+    "CUB200",
     "MNIST",
     "ArraySource",
+    "BlurryFileLists",
+    "BlurryReport",
     "ClassIncremental",
     "ContinualDataModule",
     "DataModuleSource",
@@ -71,16 +96,24 @@ __all__ = [
     "DomainIncremental",
     "DomainNet",
     "FashionMNIST",
+    "FewShot",
+    "GeneralizedCIL",
+    "IBlurry",
     "ImageFolder",
     "ImageNetR",
     "Joint",
+    "MiniImageNet",
     "Omniglot",
+    "PowerLaw",
+    "Repetition",
     "Scenario",
+    "SiBlurry",
     "Source",
     "StreamInfo",
     "StreamTable",
     "TableScenario",
     "Task",
+    "TinyImageNet",
     "TorchvisionSource",
     "class_order",
 ]
