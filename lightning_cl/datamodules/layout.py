@@ -97,6 +97,7 @@ def lay_out(source: Source, scenario: Scenario, seed: int, val_split: float = 0.
     """
     labels, domains = source.train_labels, source.train_domains
     check_ids(labels, source.test_labels, source.class_names, "class")
+    scenario = scenario.for_source(source)
     kept, held = torch.arange(len(labels)), None
     if val_split:
         if isinstance(scenario, TableScenario):

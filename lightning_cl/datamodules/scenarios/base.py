@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lightning_cl.datamodules.task import Order
+
+if TYPE_CHECKING:
+    from lightning_cl.datamodules.sources.base import Source
 
 
 def by_new_class(labels: Tensor, classes_per_task: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -29,15 +33,54 @@ def by_new_class(labels: Tensor, classes_per_task: Sequence[Sequence[int]]) -> l
     return tasks
 
 
+def check_every_class(labels: Tensor, num_classes: int) -> None:
+    """Raise a ``ValueError`` if a class has no training sample."""
+    missing = sorted(set(range(num_classes)) - set(torch.unique(labels).tolist()))
+    if missing:
+        raise ValueError(f"the classes {missing[:10]} have no training samples; leave them out of the numbering.")
+
+
+def check_order(order: str) -> None:
+    """Raise a ``ValueError`` if ``order`` is unknown."""
+    if order not in ("shuffled", "stream"):
+        raise ValueError(f"`order` is {order!r}; expected 'shuffled' or 'stream'.")
+
+
+def warn(message: str) -> None:
+    """Say something once, on rank zero; Lightning is imported here, so that a scenario alone does not need it."""
+    from lightning.pytorch.utilities import rank_zero_warn
+
+    rank_zero_warn(message)
+
+
+def warn_of_absent(name: str, labels: Tensor, num_classes: int, tasks: Sequence[Tensor]) -> None:
+    """Say which classes no task of the scenario ``name`` holds."""
+    held = torch.zeros(num_classes, dtype=torch.bool)
+    for members in tasks:
+        held[labels[members]] = True
+    absent = (~held).nonzero().flatten().tolist()
+    if absent:
+        warn(
+            f"{name} has no task with the classes {absent}, which were never drawn; use more tasks or another `seed` "
+            "if the model shall see them."
+        )
+
+
 class Scenario(ABC):
     """A pure function from labels (and domains) to one index tensor per task; it never sees an image.
 
     Attributes:
         order: ``"shuffled"``: a task's samples are shuffled anew in every epoch; ``"stream"``: they arrive once, in
             the order of the index tensor.
+        remarks: What a reader of the results must know about the stream.
     """
 
     order: Order = "shuffled"
+    remarks: tuple[str, ...] = ()
+
+    def for_source(self, source: Source) -> Scenario:
+        """The scenario to use with an opened source; one that goes by file names returns another here."""
+        return self
 
     @abstractmethod
     def train_tasks(self, labels: Tensor, domains: Tensor | None, num_classes: int, seed: int) -> list[Tensor]:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from lightning_cl.datamodules.scenarios.base import Scenario, by_new_class
+from lightning_cl.datamodules.scenarios.base import Scenario, by_new_class, check_every_class
 from lightning_cl.datamodules.scenarios.orders import OrderRule, class_order
 
 Remainder = Literal["error", "first", "last"]
@@ -141,7 +140,5 @@ class ClassIncremental(Scenario):
         """Positions of each task's samples, sorted ascending: disjoint, and together all of them."""
         sizes = task_sizes(num_classes, self.num_tasks, self.classes_per_task, self.first_task_classes, self.remainder)
         order = class_order(num_classes, self.class_order, seed if self.seed is None else self.seed)
-        missing = sorted(set(range(num_classes)) - set(torch.unique(labels).tolist()))
-        if missing:
-            raise ValueError(f"the classes {missing[:10]} have no training samples; leave them out of the numbering.")
+        check_every_class(labels, num_classes)
         return class_incremental(labels, order, sizes)

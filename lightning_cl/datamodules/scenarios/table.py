@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lightning_cl.datamodules.scenarios.base import Scenario
+from lightning_cl.datamodules.scenarios.base import Scenario, check_order
 from lightning_cl.datamodules.table import StreamTable
 from lightning_cl.datamodules.task import Order
 
@@ -26,8 +26,7 @@ class TableScenario(Scenario):
     """
 
     def __init__(self, table: StreamTable, order: Order = "shuffled", evaluation: Scenario | None = None) -> None:
-        if order not in ("shuffled", "stream"):
-            raise ValueError(f"`order` is {order!r}; expected 'shuffled' or 'stream'.")
+        check_order(order)
         self.table, self.order, self.evaluation = table, order, evaluation
 
     def train_tasks(self, labels: Tensor, domains: Tensor | None, num_classes: int, seed: int) -> list[Tensor]:

@@ -189,6 +189,10 @@ class Source(ABC):
         The image is a PIL image or a uint8 tensor ``(C, H, W)``; no transform has been applied to it.
         """
 
+    def file_names(self, split: Split) -> Sequence[str] | None:
+        """Name of each image as published lists have it, below the split's folder; ``None``: images have no names."""
+        return None
+
     def train_transform(self) -> Callable[[Any], Any] | None:
         """Default transform of a training image, with augmentation; ``None``: leave items as they are."""
         return None

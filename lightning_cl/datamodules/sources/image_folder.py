@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,10 @@ class ImageFolder(ImageSource):
             )
         self._paths = {"train": train[0], "test": test[0]}
         self._describe(train[1], test[1], classes)
+
+    def file_names(self, split: Split) -> Sequence[str]:
+        """Path of each image below the folder, ``<class>/<file>``."""
+        return self._paths[split]
 
     def digest(self) -> str:
         """As :meth:`Source.digest`, and of the file names below the folder: labels alone do not tell splits apart."""

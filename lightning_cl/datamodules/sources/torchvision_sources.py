@@ -91,7 +91,19 @@ class FashionMNIST(TorchvisionSource):
     native_size = 28
 
 
-class CIFAR10(TorchvisionSource):
+class _CIFAR(TorchvisionSource):
+    def file_names(self, split: Split) -> Sequence[str]:
+        """``<class>/<number>.png``: the images of each class numbered from 1, as the tool cifar2png names them."""
+        labels = self.train_labels if split == "train" else self.test_labels
+        counts = [0] * self.num_classes
+        names = []
+        for label in labels.tolist():
+            counts[label] += 1
+            names.append(f"{self.class_names[label]}/{counts[label]:04d}.png")
+        return names
+
+
+class CIFAR10(_CIFAR):
     """Photographs: 10 classes, 50,000 / 10,000 colour images of 32x32 (Krizhevsky, 2009)."""
 
     dataset_name = "CIFAR10"
@@ -99,7 +111,7 @@ class CIFAR10(TorchvisionSource):
     native_size = 32
 
 
-class CIFAR100(TorchvisionSource):
+class CIFAR100(_CIFAR):
     """Photographs: 100 classes, 50,000 / 10,000 colour images of 32x32 (Krizhevsky, 2009)."""
 
     dataset_name = "CIFAR100"
