@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.layout import Stage
 
 SPACES = ("class_il", "task_il")
+#: In longer streams the accuracies of single tasks are in the report only: logging them would cost more than training.
+MOST_TASKS_LOGGED = 100
 _LOGGED = ("average_accuracy", "average_incremental_accuracy", "forgetting", "backward_transfer", "learning_accuracy")
 
 
@@ -29,9 +32,9 @@ class ContinualEvaluation(ContinualCallback):
     twice. Class-incremental accuracy (all classes seen so far compete) and task-incremental accuracy (the classes of a
     sample's own task compete) come from the same logits. Counts are summed over processes; padding never counts.
 
-    It logs ``class_il/average_accuracy`` and the like to any logger, prints a table at the end, and writes
-    ``continual_report.json``, the matrix as CSV and pictures into the run's folder (``trainer.log_dir``, or
-    ``trainer.default_root_dir`` without a logger).
+    It logs ``class_il/average_accuracy`` and the like to any logger, and ``class_il/task_0`` and so on in streams of
+    up to 100 tasks. It prints a table at the end, and writes ``continual_report.json``, the matrix as CSV and pictures
+    into the run's folder (``trainer.log_dir``, or ``trainer.default_root_dir`` without a logger).
 
     Args:
         head: Dotted path of the layer that makes the class logits; found when ``None``.
@@ -157,7 +160,11 @@ class ContinualEvaluation(ContinualCallback):
         seen = class_table([stream.exposed_classes], columns, device)[0]
         if stream.evaluate_on == "all" and trainer.sanity_checking:
             seen = class_table([range(stream.info.num_classes)], columns, device)[0]
-        self._tables = (seen, class_table(stream.info.classes_per_task, columns, device))
+        if self._tables is None or self._tables[1].shape[1] != columns:
+            of_task = class_table(stream.info.classes_per_task, columns, device)
+        else:
+            of_task = self._tables[1].to(device)  # built once: it is as large as tasks times classes
+        self._tables = (seen, of_task)
 
     def _count(self, trainer: Trainer, batch_idx: int, stage: Stage) -> None:
         assert self._capture is not None
@@ -189,12 +196,14 @@ class ContinualEvaluation(ContinualCallback):
         return self.correct[space].double() / self.total.double()
 
     def _log(self, pl_module: LightningModule, stream: ContinualDataModule, prefix: str) -> None:
-        sizes = torch.tensor([len(index) for index in stream.layout.evaluation["val"].index])
-        values = summarise(self.matrix("class_il"), self.matrix("task_il"), sizes)
+        stage = stream.task_index
+        class_il, task_il = (self.matrix(space)[: stage + 1, : stage + 1] for space in SPACES)
+        values = summarise(class_il, task_il)
         wanted = {f"{space}/{name}" for space in SPACES for name in _LOGGED}
         logged = {prefix + name: value for name, value in values.items() if name in wanted and value is not None}
-        row = self.matrix()[stream.task_index]
-        logged |= {f"{prefix}class_il/task_{t}": float(a) for t, a in enumerate(row) if not bool(torch.isnan(a))}
+        if stream.info.num_tasks <= MOST_TASKS_LOGGED:
+            row: list[float] = self.matrix()[stage].tolist()
+            logged |= {f"{prefix}class_il/task_{t}": value for t, value in enumerate(row) if not math.isnan(value)}
         pl_module.log_dict(logged, batch_size=1)
 
     def build_report(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> ContinualReport:
@@ -211,6 +220,7 @@ class ContinualEvaluation(ContinualCallback):
             sizes=torch.tensor([len(index) for index in data.index]),
             evaluated=self.total,
             label_space="domain_il" if same_classes else "class_il",
+            few_shot=stream.scenario.few_shot,
             task_classes=[list(classes) for classes in info.classes_per_task],
             class_names=list(info.class_names),
             samples_seen=list(self.samples_seen),

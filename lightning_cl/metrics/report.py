@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lightning_cl.metrics._files import to_json, write_files
-from lightning_cl.metrics.summary import DEFINITIONS, summarise
+from lightning_cl.metrics.summary import DEFINITIONS, FEW_SHOT_DEFINITIONS, summarise
 
 FILE_NAME = "continual_report.json"
 FORMAT_VERSION = 1
@@ -28,6 +28,8 @@ _FAMILY = (
     "accuracy_matrix_task_il.csv",
     "accuracy_matrix.png",
     "accuracy_curves.png",
+    "anytime_curve.csv",
+    "anytime_curve.png",
     FILE_NAME,
 )
 _LABEL_SPACES = ("class_il", "task_il", "domain_il")
@@ -60,6 +62,7 @@ class ContinualReport:
         sizes: ``(T,)`` test samples of each task.
         evaluated: ``(T, T)`` test samples that were counted in each cell; fewer than ``sizes`` is a partial evaluation.
         label_space: Which of the two matrices is the headline: ``"class_il"``, ``"task_il"`` or ``"domain_il"``.
+        few_shot: Task 0 is the base session of a few-shot stream, so its metrics are given, too.
         metrics: Name to value; filled by :func:`summarise` when empty.
         task_classes: The classes of each task.
         class_names: The name of every class.
@@ -68,9 +71,11 @@ class ContinualReport:
         total_parameters: Number of all parameters at the end.
         stream_hash: Fingerprint of the stream; equal hashes are the same samples in the same order.
         methods: Name of each method to its configuration, in the order of the callbacks.
+        anytime: The accuracy inside the run, as :meth:`AnytimeCurve.section` gives it; None if it was not evaluated.
         facts: Name of each method to what it says of itself after the run, such as the bytes that it stored.
         versions: Package to version.
         notes: What a reader must know, for instance "predictions depend on the batch".
+        protocol: What ``ProtocolGuard`` found, see :meth:`ProtocolCard.to_dict`.
     """
 
     class_il: Tensor | None = None
@@ -79,6 +84,7 @@ class ContinualReport:
     sizes: Tensor | None = None
     evaluated: Tensor | None = None
     label_space: str = "class_il"
+    few_shot: bool = False
     metrics: dict[str, float | None] = field(default_factory=dict)
     task_classes: list[list[int]] = field(default_factory=list)
     class_names: list[str] = field(default_factory=list)
@@ -87,9 +93,11 @@ class ContinualReport:
     total_parameters: int | None = None
     stream_hash: str | None = None
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    anytime: dict[str, Any] | None = None
     facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     versions: dict[str, str | None] = field(default_factory=installed_versions)
     notes: list[str] = field(default_factory=list)
+    protocol: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.class_il is None and self.task_il is None:
@@ -99,7 +107,7 @@ class ContinualReport:
                 f"`label_space` is {self.label_space!r}; give one of {', '.join(map(repr, _LABEL_SPACES))}."
             )
         if not self.metrics:
-            self.metrics = summarise(self.class_il, self.task_il, self.sizes, self.baseline)
+            self.metrics = summarise(self.class_il, self.task_il, self.sizes, self.baseline, self.few_shot)
 
     @property
     def matrix_name(self) -> str:
@@ -125,7 +133,8 @@ class ContinualReport:
         """All fields, with the format's version, the partial stages and the definitions of the metrics."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         used = {name.rpartition("/")[2] for name in self.metrics}
-        definitions = {name: text for name, text in DEFINITIONS.items() if name in used}
+        known = {**DEFINITIONS, **FEW_SHOT_DEFINITIONS}
+        definitions = {name: text for name, text in known.items() if name in used}
         return {
             "format_version": FORMAT_VERSION,
             **values,
@@ -138,7 +147,8 @@ class ContinualReport:
 
         ``continual_report.json``; ``accuracy_matrix.csv``, ``accuracy_matrix.png`` and ``accuracy_curves.png`` of the
         headline matrix; ``accuracy_matrix_task_il.csv`` (or ``_class_il``) of the other one when there are two. The
-        JSON is strict (NaN is null) and complete: :func:`read` gives the report back.
+        JSON is strict (NaN is null) and complete: :func:`read` gives the report back. With an anytime section also
+        ``anytime_curve.csv`` and ``anytime_curve.png``.
 
         Args:
             directory: Made if missing.
@@ -160,6 +170,9 @@ class ContinualReport:
         for name, other in (("class_il", self.class_il), ("task_il", self.task_il)):
             if other is not None and name != self.matrix_name:
                 writers[f"accuracy_matrix_{name}.csv"] = partial(_write_csv, matrix=other)
+        if self.anytime is not None:
+            writers["anytime_curve.csv"] = partial(_write_curve, section=self.anytime)
+            writers["anytime_curve.png"] = partial(_draw_curve, section=self.anytime)
         text = to_json(self.to_dict())
         writers[FILE_NAME] = partial(_write_text, text=text)
         write_files(Path(directory), writers, _FAMILY, keep_previous)
@@ -218,3 +231,25 @@ def _write_csv(path: Path, matrix: Tensor) -> None:
         writer = csv.writer(stream)
         writer.writerow(["after_task", *(f"task_{task}" for task in range(len(rows)))])
         writer.writerows([stage, *("" if v != v else repr(v) for v in row)] for stage, row in enumerate(rows))
+
+
+def _write_curve(path: Path, section: Mapping[str, Any]) -> None:
+    """A line for each evaluation inside the run, the accuracy on each task behind; an empty cell was not measured."""
+    curve, by_task = section["curve"], section["task_accuracy"]
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow([*curve, *(f"task_{task}" for task in range(len(by_task[0]) if by_task else 0))])
+        for *point, tasks in zip(*curve.values(), by_task, strict=True):
+            cells = [int(value) if isinstance(value, bool) else value for value in (*point, *tasks)]
+            writer.writerow(["" if value is None else repr(value) for value in cells])
+
+
+def _draw_curve(path: Path, section: Mapping[str, Any]) -> None:
+    from lightning_cl.metrics.plots_anytime import plot_anytime_curve
+
+    curve = section["curve"]
+    accuracy = [_numbers(value) for value in curve["accuracy"]]
+    figure, _ = plot_anytime_curve(
+        curve["samples_seen"], accuracy, exposed_classes=curve["exposed_classes"], task_ends=section["task_ends"]
+    )
+    figure.savefig(path)

@@ -25,6 +25,15 @@ DEFINITIONS = {
     "forward_transfer": "mean over later tasks of accuracy just before learning minus that of an untrained model (FWT)",
 }
 """What each metric of :func:`summarise` is, without the label space before the slash."""
+FEW_SHOT_DEFINITIONS = {
+    "average_session_accuracy": "mean over the sessions, base included, of accuracy over all test samples seen so far",
+    "performance_drop": "accuracy after the base session minus accuracy after the last one (PD)",
+    "base_accuracy": "accuracy on the classes of the base session after the last session",
+    "novel_accuracy": "accuracy on all other classes after the last session",
+    "harmonic_mean": "harmonic mean of base_accuracy and novel_accuracy",
+    "average_harmonic_mean": "mean of the harmonic means after every session but the base session",
+}
+"""What the metrics ``few_shot/...`` of :func:`summarise` are; test samples are pooled."""
 
 
 def summarise(
@@ -32,6 +41,7 @@ def summarise(
     task_il: MatrixLike | None = None,
     sizes: RowLike | None = None,
     baseline: RowLike | None = None,
+    few_shot: bool = False,
 ) -> dict[str, float | None]:
     """Every metric of :data:`DEFINITIONS` for each label space, as fractions, after the last stage that was measured.
 
@@ -41,6 +51,7 @@ def summarise(
         sizes: ``(T,)`` test samples of each task; without it the micro averages are None.
         baseline: ``(T,)`` accuracies before any training, in the label space of ``task_il`` or, if that is not given,
             of ``class_il``: forward transfer is given for that one only.
+        few_shot: Also give those of :data:`FEW_SHOT_DEFINITIONS`; task 0 is the base session.
 
     Returns:
         ``{"class_il/average_accuracy": 0.81, ...}``, the names always the same for the same arguments; None is "not
@@ -55,6 +66,12 @@ def summarise(
         if acc is not None:
             values = _values(acc, sizes, baseline if space == transfer_space else None)
             metrics.update({f"{space}/{name}": value for name, value in values.items()})
+    if few_shot and class_il is not None and sizes is not None:
+        k = F.finished_stages(class_il)
+        values = dict.fromkeys(FEW_SHOT_DEFINITIONS)
+        if k:
+            values = {name: _number(value) for name, value in F.session_summary(class_il, k, sizes).items()}
+        metrics.update({f"few_shot/{name}": value for name, value in values.items()})
     return metrics
 
 

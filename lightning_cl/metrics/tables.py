@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from lightning_cl.metrics.functional import accuracy_per_stage
+from lightning_cl.metrics.protocol import CHECKS, Check, ProtocolCard
 from lightning_cl.metrics.report import ContinualReport
 
 if TYPE_CHECKING:
@@ -77,9 +78,45 @@ def summary_lines(report: ContinualReport) -> list[str]:
     ]
     if report.task_il is not None and space != "task_il":
         lines.append(f"Task-incremental: average accuracy {said('average_accuracy', 'task_il')}")
+    if report.few_shot:
+        lines.append(
+            f"Few-shot: drop {said('performance_drop', 'few_shot')}, base {said('base_accuracy', 'few_shot')}, novel "
+            f"{said('novel_accuracy', 'few_shot')}, harmonic mean {said('harmonic_mean', 'few_shot')}, average session "
+            f"{said('average_session_accuracy', 'few_shot')}"
+        )
     if report.partial_stages:
         lines.append(f"Note: only part of the test data was used after task {_ranges(report.partial_stages)}")
     return lines + [f"Note: {note}" for note in report.notes]
+
+
+def protocol_table(card: ProtocolCard) -> Table:
+    """A row for every check: its result, what was compared, and what came out; violations in words below."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    styles = {"pass": "green", "fail": "bold red", "not checked": "dim"}
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column("check", no_wrap=True)
+    table.add_column("result", no_wrap=True)
+    table.add_column("what was compared")
+    for check in card.checks:
+        table.add_row(check.name, Text(check.result, styles[check.result]), _compared(check))
+    grid = Table.grid()
+    grid.add_row(Text("Protocol", style="bold"))
+    grid.add_row(table)
+    for check in card.violations:
+        after = f", after task {_ranges(list(check.violated))}" if check.violated else ""
+        wanted = CHECKS.get(check.name, "")
+        grid.add_row(Text(f"Violated: {check.name} ({wanted}){after}: {check.message}", style="red"))
+    return grid
+
+
+def _compared(check: Check) -> str:
+    """What was compared and measured, and a remark; failures speak below the table."""
+    measured = ", ".join(f"{value:g} {name.replace('_', ' ')}" for name, value in check.numbers.items())
+    said = ": ".join(text for text in (check.compared, measured) if text)
+    return "; ".join(text for text in (said, check.message if check.result != "fail" else "") if text)
 
 
 def percent(value: float) -> str:

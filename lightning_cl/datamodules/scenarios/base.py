@@ -73,10 +73,12 @@ class Scenario(ABC):
         order: ``"shuffled"``: a task's samples are shuffled anew in every epoch; ``"stream"``: they arrive once, in
             the order of the index tensor.
         remarks: What a reader of the results must know about the stream.
+        few_shot: Task 0 is a base session and the others have few samples, so few-shot metrics are reported, too.
     """
 
     order: Order = "shuffled"
     remarks: tuple[str, ...] = ()
+    few_shot: bool = False
 
     def for_source(self, source: Source) -> Scenario:
         """The scenario to use with an opened source; one that goes by file names returns another here."""

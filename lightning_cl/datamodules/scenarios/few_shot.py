@@ -91,6 +91,8 @@ class FewShot(Scenario):
             :meth:`for_source`, if the lists do not fit the source or the numbers given here.
     """
 
+    few_shot = True
+
     def __init__(
         self,
         base_classes: int = 60,

@@ -93,6 +93,25 @@ def test_one_session_has_no_novel_class():
     assert all(math.isnan(values[n]) for n in ("novel_accuracy", "harmonic_mean", "performance_drop"))
 
 
+def test_the_report_of_a_few_shot_stream(tmp_path):
+    from lightning_cl.metrics import ContinualReport
+    from lightning_cl.metrics.report import read
+    from lightning_cl.metrics.tables import summary_lines
+
+    report = ContinualReport(class_il=torch.tensor(R), sizes=torch.tensor(SIZES), few_shot=True)
+    assert report.metrics["few_shot/performance_drop"] == pytest.approx(0.102)
+    assert report.metrics["few_shot/harmonic_mean"] == pytest.approx(0.701730, abs=1e-6)
+    assert "Few-shot: drop 10.2, base 60.0, novel 84.5, harmonic mean 70.2, average session 79.1" in "\n".join(
+        summary_lines(report)
+    )
+    again = read(report.write(tmp_path))
+    assert again.few_shot
+    assert again.metrics == report.metrics
+    assert "harmonic_mean" in again.to_dict()["definitions"]
+    plain = ContinualReport(class_il=torch.tensor(R), sizes=torch.tensor(SIZES))
+    assert not any(name.startswith("few_shot") for name in plain.metrics)
+
+
 def test_a_ratio_below_one_is_refused():
     with pytest.raises(ValueError, match="`ratio` is 0"):
         F.generalised_accuracy(R, 0)
