@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from lightning_cl.callbacks.anytime_evaluation import AnytimeEvaluation
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod, require_stream
 from lightning_cl.callbacks.head_capture import HeadCapture
 from lightning_cl.callbacks.protocol_guard import ProtocolGuard
@@ -231,6 +232,7 @@ class ContinualEvaluation(ContinualCallback):
             facts={type(c).__name__: facts for c in _methods(trainer) if (facts := c.report_facts())},
             notes=_notes(stream, pl_module) + card.notes() + ([note] if note else []),
             protocol=card.to_dict() if card.checks else None,
+            anytime=next((c.section(stream) for c in _callbacks(trainer) if isinstance(c, AnytimeEvaluation)), None),
         )
 
     def _publish(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> None:
