@@ -10,6 +10,7 @@ from lightning_cl.callbacks.finetuning import FineTuning
 from lightning_cl.callbacks.l2p import L2P
 from lightning_cl.callbacks.mvp import MVP
 from lightning_cl.callbacks.one_prompt import OnePrompt
+from lightning_cl.callbacks.protocol_guard import ProtocolGuard
 from lightning_cl.callbacks.prototype_classifier import PrototypeClassifier
 from lightning_cl.callbacks.virtual_outliers import VirtualOutlierRegularizer
 
@@ -25,6 +26,7 @@ __all__ = [
     "ExperienceReplay",
     "FineTuning",
     "OnePrompt",
+    "ProtocolGuard",
     "PrototypeClassifier",
     "VirtualOutlierRegularizer",
 ]

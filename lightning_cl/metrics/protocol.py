@@ -294,7 +294,8 @@ def row_fingerprints(tensor: Tensor) -> Tensor:
     """``(R,)`` int64, one for each row of a tensor's first dimension, of its very bits; on the tensor's device."""
     values = torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor.detach()
     rows = torch.atleast_1d(values)[:, None].flatten(1).contiguous()
-    return rows.view(_BITS[rows.element_size()]).sum(dim=1, dtype=torch.int64)
+    sums: Tensor = rows.view(_BITS[rows.element_size()]).sum(dim=1, dtype=torch.int64)
+    return sums
 
 
 def fingerprint(tensor: Tensor) -> Tensor:

@@ -1,0 +1,307 @@
+"""A small fixed probe of evaluation samples, passed through a module in batches of every kind."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning_utilities.core.apply_func import apply_to_collections
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from lightning_cl.callbacks.evaluating import EvaluationPass
+from lightning_cl.callbacks.head_capture import HeadCapture
+from lightning_cl.metrics.protocol import Check, Difference, Tolerance, compare, fingerprint, judge
+from lightning_cl.mixins.base import ContinualMixin
+
+if TYPE_CHECKING:
+    from lightning_cl.datamodules import ContinualDataModule
+
+_FEW = 7  # samples of a small batch: no divisor of the usual batch sizes
+
+# ---------------------------------------------------------------------- which samples, in which batches
+
+
+def probe_index(parts: Sequence[Tensor], count: int) -> Tensor:
+    """``(<= count,)`` positions, spread evenly over the tasks and within each, the tasks in turn.
+
+    Args:
+        parts: For each task the positions of its samples.
+        count: How many at most.
+    """
+    filled = [part for part in parts if len(part)]
+    if len(filled) > count:  # as many tasks, the last one among them
+        filled = [filled[-1 - place * len(filled) // count] for place in range(count)]
+    each = -(-count // len(filled))
+    spread = [part[torch.arange(min(each, len(part))) * len(part) // min(each, len(part))] for part in filled]
+    in_turn = [part[place] for place in range(each) for part in spread if place < len(part)]
+    return torch.stack(in_turn[:count])
+
+
+def in_batches(rows: Tensor, size: int) -> list[Tensor]:
+    """Rows of the probe in batches of ``size``."""
+    return list(rows.split(size))
+
+
+def by_task(tasks: Tensor, size: int) -> list[Tensor]:
+    """Rows of the probe in batches of one task each; ``tasks``: ``(N,)``."""
+    return [batch for task in tasks.unique() for batch in (tasks == task).nonzero().flatten().split(size)]
+
+
+def with_others_labels(batch: Any, other: Any) -> Any:
+    """The batch with labels and task ids (all whole numbers, one per sample) of another batch of that size."""
+
+    def choose(mine: Tensor, others: Tensor) -> Tensor:
+        return others if mine.ndim <= 1 and not mine.is_floating_point() else mine
+
+    return apply_to_collections(batch, other, Tensor, choose)
+
+
+# ---------------------------------------------------------------------- saying something else
+
+
+@contextmanager
+def claiming(trainer: Trainer, stream: ContinualDataModule, task: int) -> Iterator[None]:
+    """The stream says that ``task`` is current, and the Trainer that its first epoch is.
+
+    What has been seen stays as it is: which classes exist is no secret in a class-incremental evaluation.
+    """
+    own, now, exposed = type(stream), stream.task, stream.exposed_classes
+    told = replace(stream.task_at(task), seen_classes=now.seen_classes)
+    answers = {"task": told, "task_index": task, "exposed_classes": exposed}
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    epochs = progress.processed, progress.completed  # which of them is `current_epoch` depends on Lightning's version
+    stream.__class__ = type(own.__name__, (own,), {name: _always(value) for name, value in answers.items()})
+    progress.processed = progress.completed = told.first_epoch
+    try:
+        yield
+    finally:
+        stream.__class__ = own
+        progress.processed, progress.completed = epochs
+
+
+def _always(value: Any) -> property:
+    return property(lambda _: value)
+
+
+# ---------------------------------------------------------------------- what evaluating must not change
+
+
+def fingerprints(module: nn.Module) -> dict[str, Tensor]:
+    """One number for each weight and saved buffer, metrics left out; on their devices, without a host sync."""
+    found: dict[str, Tensor] = {}
+    for prefix, part in module.named_modules():
+        if isinstance(part, Metric):
+            continue
+        saved = {n: b for n, b in part._buffers.items() if n not in part._non_persistent_buffers_set}
+        for name, tensor in (*part._parameters.items(), *saved.items()):
+            if tensor is not None:
+                found[f"{prefix}.{name}".lstrip(".")] = fingerprint(tensor)
+    return found
+
+
+def moved_names(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[str]:
+    """Names whose fingerprints differ, or that are only on one side."""
+    common = [name for name in before if name in after]
+    moved = [name for name in {**before, **after} if name not in common]
+    if common:
+        stacked = [torch.stack([side[name].to("cpu") for name in common]) for side in (before, after)]
+        moved += [common[place] for place in (stacked[0] != stacked[1]).nonzero().flatten().tolist()]
+    return moved
+
+
+def generators_moved(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Which of the random generators have drawn; see :func:`~lightning_cl.datamodules.resuming.random_states`."""
+    return [name for name, state in before.items() if not _same(state, after[name])]
+
+
+def draw(device: torch.device) -> None:
+    """Move every random generator."""
+    torch.rand(1)
+    torch.rand(1, device=device)
+    np.random.rand()
+    random.random()
+
+
+def _same(a: Any, b: Any) -> bool:
+    return torch.equal(a, b) if isinstance(a, Tensor) else bool(a == b)
+
+
+# ---------------------------------------------------------------------- the passes
+
+
+class Probe:
+    """A fixed number of evaluation samples of the tasks seen so far.
+
+    Args:
+        trainer: The Trainer, in a fit or a validation.
+        pl_module: Its module.
+        stream: Its stream.
+        capture: Reads the logits.
+        count: Samples at most; the cost of all passes is a multiple of it, whatever the number of tasks.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        stream: ContinualDataModule,
+        capture: HeadCapture,
+        count: int,
+    ) -> None:
+        self.trainer, self.pl_module, self.stream, self.capture = trainer, pl_module, stream, capture
+        data = stream.eval_data("anytime")
+        self.index = probe_index(data.index[: stream.task_index + 1], count)
+        self.tasks = data.task_of[self.index]
+        self.rows = torch.arange(len(self.index))
+        self.loader = stream.anytime_dataloader(self.index)
+        self.full = min(self.loader.batch_size, len(self.index))
+
+    def logits(self, batches: Sequence[Tensor], mislabelled: bool = False, later: bool = False) -> Tensor:
+        """``(N, C)`` logits on the CPU, of the probe's rows in these batches, in the probe's order.
+
+        Args:
+            batches: Rows of the probe, each once.
+            mislabelled: Give the batches labels and task ids of other samples.
+            later: With the random generators as they are at another time; a pass leaves them as it found them.
+        """
+        answers: list[Tensor] = []
+        with EvaluationPass(self.trainer, self.pl_module, self.capture) as evaluation:
+            if later:
+                draw(self.trainer.strategy.root_device)
+            for rows in batches:
+                batch = self._batch(rows)
+                if mislabelled:
+                    batch = with_others_labels(batch, self._batch((rows + self._far()) % len(self.index)))
+                answers.append(evaluation.logits(batch, 0, len(rows)).cpu())
+        return torch.cat(answers)[torch.cat(list(batches)).argsort()]
+
+    def _batch(self, rows: Tensor) -> Any:
+        return self.loader.dataset.__getitems__([(i, None) for i in self.index[rows].tolist()])
+
+    def _far(self) -> int:
+        """A distance in the probe between samples of different tasks, or at least of different classes."""
+        half, tasks = len(self.index) // 2, len(self.tasks.unique())
+        return half if half % tasks else half + 1
+
+    def remembered(self) -> tuple[Tensor, Tensor]:
+        """``(n, C)`` logits with the caches of features in use, and which rows of the probe they are of."""
+        answers, rows = [], []
+        place = {position: row for row, position in enumerate(self.index.tolist())}
+        with EvaluationPass(self.trainer, self.pl_module, self.capture) as evaluation:
+            for batch_idx, batch in enumerate(self.loader):
+                index = self.stream.eval_batch(batch_idx, "anytime").index
+                answers.append(evaluation.logits(batch, batch_idx, len(index), "anytime").cpu())
+                rows += [place[position] for position in index.tolist()]
+        return torch.cat(answers), torch.tensor(rows, dtype=torch.long)
+
+    # ------------------------------------------------------------------ the checks
+
+    def checks(self, expected: Tensor, tolerance: Tolerance) -> Iterator[Check]:
+        """All checks of predictions; ``expected`` are the logits of the rows in order, in full batches."""
+        size, rows, count = self.full, self.rows, len(self.rows)
+        full = in_batches(rows, size)
+
+        def measure(batches: Sequence[Tensor], **options: Any) -> Difference:
+            return compare(expected, self.logits(batches, **options), tolerance)
+
+        def verdict(name: str, difference: Difference, compared: str, remedy: str) -> Check:
+            return judge(name, difference, tolerance, f"{count} samples {compared}", remedy)
+
+        yield self._sizes(expected, tolerance)
+        yield verdict(
+            "batch order",
+            measure([batch.flip(0) for batch in full]),
+            "in order and in reverse",
+            "something depends on a sample's place in the batch; no sorting, cumulative sum or index within the batch "
+            "may reach the logits.",
+        )
+        yield self._mates(expected, tolerance)
+        yield self._claimed(expected, tolerance)
+        yield verdict(
+            "labels",
+            measure(full, mislabelled=True),
+            "with their own labels and with those of others",
+            "the module looks at labels or task ids of the evaluation batch, which are not known at test time.",
+        )
+        yield verdict(
+            "repetition",
+            measure(full, later=True),
+            "evaluated twice",
+            "the evaluation is random or changes itself; use evaluation transforms without randomness, and no dropout "
+            "or update in eval mode.",
+        )
+        yield self._remembered(expected, tolerance)
+
+    def _sizes(self, expected: Tensor, tolerance: Tolerance) -> Check:
+        name, few = "batch size", min(_FEW, len(self.rows))
+        compared = f"{len(self.rows)} samples in batches of 1, {few} and {self.full}"
+        found = [compare(expected, self.logits(in_batches(self.rows, size)), tolerance) for size in (1, few)]
+        worst = max(found, key=lambda difference: (difference.moved, difference.largest))
+        remedy = (
+            "a sample's prediction uses its batch mates, and test batches of one task tell the task; make no use of "
+            "batch statistics or of a vote over the batch in evaluation."
+        )
+        if _votes(self.pl_module):
+            return _voted(worst, compared)
+        return judge(name, worst, tolerance, compared, remedy)
+
+    def _mates(self, expected: Tensor, tolerance: Tolerance) -> Check:
+        name = "batch mates"
+        if len(self.tasks.unique()) == 1:
+            return Check(name, "not checked", message="only one task has been seen")
+        difference = compare(expected, self.logits(by_task(self.tasks, self.full)), tolerance)
+        remedy = (
+            "batches of one task give other predictions than mixed ones, so the batch tells the task; choose prompts, "
+            "experts and statistics for each sample by itself."
+        )
+        compared = f"{len(self.rows)} samples with others of their task and mixed with other tasks"
+        return judge(name, difference, tolerance, compared, remedy)
+
+    def _claimed(self, expected: Tensor, tolerance: Tolerance) -> Check:
+        name, tasks, current = "claimed task", self.stream.info.num_tasks, self.stream.task_index
+        if tasks == 1:
+            return Check(name, "not checked", message="the stream has only one task")
+        other = current - 1 if current else 1
+        with claiming(self.trainer, self.stream, other):
+            actual = self.logits(in_batches(self.rows, self.full))
+        remedy = (
+            f"the module reads the current task (or epoch) while it evaluates: with task {other} claimed it answers "
+            "otherwise. At test time no task is told; keep what was learned in buffers, and take the classes seen so "
+            "far from `stream.exposed_classes`."
+        )
+        compared = f"{len(self.rows)} samples, the stream claiming another task than it is in"
+        return judge(name, compare(expected, actual, tolerance), tolerance, compared, remedy)
+
+    def _remembered(self, expected: Tensor, tolerance: Tolerance) -> Check:
+        name = "remembered features"
+        hook = getattr(type(self.pl_module), "expect_images", None)
+        if hook is None or hook is ContinualMixin.expect_images:
+            return Check(name, "not checked", message="nothing remembers features")
+        actual, rows = self.remembered()
+        remedy = (
+            "the remembered features are not those of the images any more; use evaluation transforms without "
+            "randomness and a frozen backbone, or turn the memory off (`cache_queries=False`, `cache_features=False`)."
+        )
+        compared = f"{len(self.rows)} samples with fresh and with remembered features"
+        return judge(name, compare(expected[rows], actual, tolerance), tolerance, compared, remedy)
+
+
+def _votes(pl_module: nn.Module) -> bool:
+    return any(getattr(part, "batch_dependent", False) is True for part in pl_module.modules())
+
+
+def _voted(difference: Difference, compared: str) -> Check:
+    """A method that says so violates the protocol, whether or not all samples of the probe happened to agree."""
+    found = (
+        f"prompts are chosen by a vote over the batch; it changes the logits of {difference.moved} of "
+        f"{difference.samples} samples here, {difference.changed} of them to another class, and where test batches "
+        'are of one task it tells the task; use `batch_vote="never"` or "train".'
+    )
+    return Check("batch size", "fail", compared, found, difference.numbers())
