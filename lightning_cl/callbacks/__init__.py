@@ -1,5 +1,6 @@
 """What a user puts into ``Trainer(callbacks=[...])``: one file a method."""
 
+from lightning_cl.callbacks.anytime_evaluation import AnytimeEvaluation
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
 from lightning_cl.callbacks.coda_prompt import CODAPrompt
 from lightning_cl.callbacks.continual_checkpoint import ContinualCheckpoint
@@ -17,6 +18,7 @@ from lightning_cl.callbacks.virtual_outliers import VirtualOutlierRegularizer
 __all__ = [
     "L2P",
     "MVP",
+    "AnytimeEvaluation",
     "CODAPrompt",
     "ContinualCallback",
     "ContinualCheckpoint",

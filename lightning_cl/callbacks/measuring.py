@@ -1,0 +1,62 @@
+"""What callbacks that measure have in common: the validation they need, and what a report says about a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
+
+from lightning_cl.callbacks.base import ContinualMethod
+
+if TYPE_CHECKING:
+    from lightning_cl.datamodules import ContinualDataModule
+
+
+def check_validation(trainer: Trainer, stream: ContinualDataModule, who: str) -> None:
+    """The end of every task is validated.
+
+    Raises:
+        ValueError: If there is no validation, or not in the last epoch of every task.
+    """
+    if not trainer.enable_validation:
+        raise ValueError(
+            f"{who} reads the logits of the validation, but there is none; give the module a `validation_step` "
+            "(calling the model is enough) and leave `limit_val_batches` above 0."
+        )
+    every = trainer.check_val_every_n_epoch
+    missed = [t.index for t in stream.tasks if every and (t.last_epoch + 1) % every]
+    if missed:
+        raise ValueError(
+            f"`check_val_every_n_epoch={every}` does not validate the last epoch of task(s) {missed}, so what is "
+            f"measured there would be missing; use a divisor of the epochs per task ({list(stream.schedule.epochs)})."
+        )
+
+
+def describe_run(trainer: Trainer, pl_module: LightningModule, stream: ContinualDataModule) -> dict[str, Any]:
+    """Stream, methods, sizes and notes, as fields of :class:`~lightning_cl.metrics.ContinualReport`."""
+    info = stream.info
+    same_classes = info.num_tasks > 1 and len(set(info.classes_per_task)) == 1
+    return {
+        "label_space": "domain_il" if same_classes else "class_il",
+        "task_classes": [list(classes) for classes in info.classes_per_task],
+        "class_names": list(info.class_names),
+        "trainable_parameters": sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
+        "total_parameters": sum(p.numel() for p in pl_module.parameters()),
+        "stream_hash": info.fingerprint,
+        "methods": {type(c).__name__: c.config() for c in _methods(trainer)},
+        "notes": _notes(stream, pl_module),
+    }
+
+
+def _methods(trainer: Trainer) -> list[ContinualMethod]:
+    return [c for c in trainer.callbacks if isinstance(c, ContinualMethod)]  # type: ignore[attr-defined]
+
+
+def _notes(stream: ContinualDataModule, pl_module: nn.Module) -> list[str]:
+    held_out = "held-out training data" if stream.val_split else "the test split"
+    notes = [f"the matrix was measured on {held_out}"]
+    provider = getattr(pl_module, "prompts", None)
+    if getattr(provider, "batch_dependent", False):
+        notes.append("predictions depend on the batch: prompts are chosen by a vote over it")
+    return notes
