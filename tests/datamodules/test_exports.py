@@ -61,6 +61,22 @@ assert not heavy, heavy
         (Scenario, "ClassIncremental", {"num_tasks": 2, "class_order": [1, 0], "remainder": "last"}),
         (Scenario, "DomainIncremental", {"domain_order": [1, 0]}),
         (Scenario, "Joint", {}),
+        (Source, "TinyImageNet", {"root": "data", "image_size": 224, "augment": "flip"}),
+        (Scenario, "SiBlurry", {"num_tasks": 3, "blur_select": "dataset_order", "keep_all_classes": False, "seed": 1}),
+        (Scenario, "IBlurry", {"disjoint_class_pct": 0, "blurry_sample_pct": 30, "class_order": [1, 0]}),
+        (Scenario, "GeneralizedCIL", {"num_phases": 3, "weights": [1.0, 2.0], "reuse": False}),
+        (Scenario, "GeneralizedCIL", {"weights": "longtail", "decay": 0.97}),
+        (Scenario, "Repetition", {"num_tasks": 9, "samples_per_class": 5, "second_half": "other"}),
+        (
+            Scenario,
+            "PowerLaw",
+            {
+                "tasks": {"class_path": "lightning_cl.datamodules.ClassIncremental", "init_args": {"num_tasks": 2}},
+                "decay": "exponential",
+            },
+        ),
+        (Scenario, "BlurryFileLists", {"lists": "lists/task{task}.json"}),
+        (Scenario, "BlurryFileLists", {"lists": ["a.json", "b.json"]}),
     ],
 )
 def test_yaml_can_build_them(base, name, arguments):

@@ -84,6 +84,9 @@ def test_cifar(tmp_path, monkeypatch, source_class, key):
     source.setup()
     assert (source.num_classes, source.class_names[7], source.image_size) == (classes, "class 7", 64)
     assert source.test_labels.tolist() == list(range(classes))
+    names = source.file_names("train")  # as published lists have them: images of a class count from 1
+    assert (names[4], names[classes + 4]) == ("class 4/0001.png", "class 4/0002.png")
+    assert source.file_names("test")[4] == "class 4/0001.png"
     image, label = source.item("train", 4)
     assert (image.size, label) == ((32, 32), 4)
     made = source.train_transform()(image)
