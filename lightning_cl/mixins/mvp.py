@@ -92,7 +92,7 @@ class MVPMixin(PromptMixin):
         if labels is None and not pool.use_mask:
             return output
         logits = wide(output)
-        scale = pool.logit_scale(len(logits)) if pool.use_mask else torch.ones_like(logits[:, :1])
+        scale = pool.logit_scale(logits.shape[0]) if pool.use_mask else torch.ones_like(logits[:, :1])
         if labels is None:
             return logits * scale
         if len(labels) != len(logits):

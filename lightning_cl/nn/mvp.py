@@ -121,7 +121,7 @@ class MVPPool(PromptProvider):
             ValueError: If there was no pass, or it was over another number of samples.
         """
         ids, self._selected = self._selected, None
-        if ids is None or len(ids) != batch_size:
+        if ids is None or ids.shape[0] != batch_size:  # not len, which `torch.export` would take for a constant
             before = "no pass of the ViT came before" if ids is None else f"the ViT's last pass was over {len(ids)}"
             raise ValueError(
                 f"the head was called with {batch_size} samples but {before}; MVP masks the logits of an image by what "

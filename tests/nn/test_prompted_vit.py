@@ -321,8 +321,8 @@ def test_appended_tokens_survive_gradient_checkpointing():
     assert_close(gradients[0], gradients[1], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("options", POOLED, ids=str)
-@pytest.mark.parametrize(("query_layer", "block"), [(-2, 4), (-1, 5), (0, 0), (2, 2)])
+@pytest.mark.parametrize("options", POOLED[:3], ids=str)
+@pytest.mark.parametrize(("query_layer", "block"), [(-2, 4), (-1, 5), (2, 2)])
 @pytest.mark.parametrize("layers", [(0, 1), (3, 4), (5,)])
 def test_the_query_can_be_a_class_token_on_the_way(options, query_layer, block, layers):
     reference, seen = tiny_vit(**options), []
