@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,8 +14,7 @@ from torch.optim import Optimizer
 
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.mixins.base import ContinualMixin
-from lightning_cl.mixins.batch import unpack
-from lightning_cl.nn.distributed import gather_rows
+from lightning_cl.mixins.features import evaluating, task_features
 from lightning_cl.nn.outliers import OutlierMode, energy, outlier_regularizer, synthesize_outliers
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class OutlierMixin(ContinualMixin):
         """The regular step, the same with features cut off from the graph, or the outlier step."""
         phase = self.outlier_phase
         if phase == "outlier":
-            return self._outlier_step(self.trainer.fit_loop.batch_idx)
+            return self._outlier_step([*args, *kwargs.values()][0], self.trainer.fit_loop.batch_idx)
         if phase == "regular":
             return super().training_step(*args, **kwargs)
         hook = self.continual_head.register_forward_pre_hook(lambda _, given: (given[0].detach(), *given[1:]))
@@ -148,14 +149,20 @@ class OutlierMixin(ContinualMixin):
 
     # ------------------------------------------------------------------ outlier epochs
 
-    def _outlier_step(self, batch_idx: int) -> Tensor:
+    def _outlier_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Cross-entropy on features of the batch's samples, plus the energy regulariser (OVOR, eq. 4)."""
         settings, data = self.outlier_settings, self._outlier_data()
-        index = self._stream.train_batch(batch_idx).index
+        own, joined = self._stream.train_batch(batch_idx), self._stream.joined
+        index = own.index if joined is None or not joined.local else own.index[: own.real]
         rows = torch.searchsorted(data.positions, index).to(data.features.device)
-        logits = self.continual_head(data.features[rows])
+        features, labels = data.features[rows], data.labels[rows]
+        if joined is not None:
+            replayed = self._features_of_last(batch, joined.local)
+            features = torch.cat([features, replayed[0].to(features)])
+            labels = torch.cat([labels, replayed[1].to(labels)])
+        logits = self.continual_head(features)
         outliers = self.continual_head(_part(data.outliers, batch_idx, int(self.trainer.num_training_batches)))
-        entropy = F.cross_entropy(logits, data.labels[rows])
+        entropy = F.cross_entropy(logits, labels)
         regularizer = outlier_regularizer(
             energy(logits), energy(outliers), settings.inlier_threshold, settings.outlier_threshold, settings.huber
         )
@@ -171,18 +178,11 @@ class OutlierMixin(ContinualMixin):
             self.__dict__["_outlier_epoch"] = known
         return known
 
-    @torch.no_grad()
     def _collect(self) -> OutlierEpoch:
         stream, epoch, settings = self._stream, self.trainer.current_epoch, self.outlier_settings
         positions = stream.layout.train_index[stream.task_index].unique()  # sorted; a stream may repeat a sample
-        modes = {module: module.training for module in self.modules()}
-        self.eval()  # prompts are chosen as at test time
-        try:
+        with evaluating(self):  # prompts are chosen as at test time
             features, labels = self._features_of_task(positions, epoch)
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
-            torch.clear_autocast_cache()  # 16-bit copies of the head made here would have no gradient (torch < 2.6)
         outliers = synthesize_outliers(
             features,
             len(stream.task.classes),
@@ -197,25 +197,13 @@ class OutlierMixin(ContinualMixin):
         return OutlierEpoch(epoch, positions, features, labels, outliers)
 
     def _features_of_task(self, positions: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
-        """One pass without gradient over the task's augmented images, shared out over the processes."""
-        loader = self._stream.train_loader_for(self._stream.task_index, "train", epoch)
-        sampler, order = loader.sampler, loader.sampler.order()
-        longest = -(-loader.batch_size // self.trainer.world_size)
-        features: Tensor | None = None
-        labels = torch.zeros(len(positions), dtype=torch.long, device=self.device)
-        for batch_idx, batch in enumerate(loader):
-            batch = self.trainer.precision_plugin.convert_input(batch)
-            inputs, targets = unpack(self.trainer.strategy.batch_to_device(batch))
-            found = self.head_input(inputs).to(self.continual_head.weight.dtype)  # whatever autocast made of it
-            index = sampler.batch(order, batch_idx).index.to(found.device)
-            packed = torch.stack([index, targets.to(index)], dim=1)
-            found, packed = _gather(found, packed, longest)
-            rows = torch.searchsorted(positions.to(found.device), packed[:, 0].contiguous())
-            if features is None:
-                features = found.new_zeros(len(positions), found.shape[1])
-            features[rows], labels[rows] = found, packed[:, 1]
-        assert features is not None
-        return features, labels
+        """Features and labels of the task's augmented images, in the order of ``positions``."""
+        batches = list(task_features(self, self._stream.task_index, "train", epoch))
+        found, labels, index = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        rows = torch.searchsorted(positions.to(index.device), index)
+        features, ordered = found.new_zeros(len(positions), found.shape[1]), labels.new_zeros(len(positions))
+        features[rows], ordered[rows] = found, labels
+        return features, ordered
 
 
 def _part(outliers: Tensor, batch_idx: int, num_batches: int) -> Tensor:
@@ -223,12 +211,3 @@ def _part(outliers: Tensor, batch_idx: int, num_batches: int) -> Tensor:
     size = max(len(outliers) // num_batches, 1)
     start = (batch_idx * size) % len(outliers)
     return outliers[start : start + size]
-
-
-def _gather(features: Tensor, packed: Tensor, longest: int) -> tuple[Tensor, Tensor]:
-    """Features with ``(B, 2)`` positions and labels, of all processes; rows that only fill up are left out."""
-    joint = torch.cat([features.double(), packed[:, :1].double()], dim=1)
-    rows, targets, weights = gather_rows(joint, packed[:, 1], longest)
-    if weights is not None:
-        rows, targets = rows[weights > 0], targets[weights > 0]
-    return rows[:, :-1].to(features.dtype), torch.stack([rows[:, -1].long(), targets], dim=1)
