@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning_utilities.core.apply_func import apply_to_collections
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from lightning_cl.callbacks.evaluating import EvaluationPass
 from lightning_cl.callbacks.head_capture import HeadCapture
-from lightning_cl.metrics.protocol import Check, Difference, Tolerance, compare, fingerprint, judge
+from lightning_cl.callbacks.traces import draw
+from lightning_cl.metrics.protocol import Check
+from lightning_cl.metrics.protocol_checks import Difference, Tolerance, compare, judge
 from lightning_cl.mixins.base import ContinualMixin
 
 if TYPE_CHECKING:
@@ -88,49 +87,6 @@ def claiming(trainer: Trainer, stream: ContinualDataModule, task: int) -> Iterat
 
 def _always(value: Any) -> property:
     return property(lambda _: value)
-
-
-# ---------------------------------------------------------------------- what evaluating must not change
-
-
-def fingerprints(module: nn.Module) -> dict[str, Tensor]:
-    """One number for each weight and saved buffer, metrics left out; on their devices, without a host sync."""
-    found: dict[str, Tensor] = {}
-    for prefix, part in module.named_modules():
-        if isinstance(part, Metric):
-            continue
-        saved = {n: b for n, b in part._buffers.items() if n not in part._non_persistent_buffers_set}
-        for name, tensor in (*part._parameters.items(), *saved.items()):
-            if tensor is not None:
-                found[f"{prefix}.{name}".lstrip(".")] = fingerprint(tensor)
-    return found
-
-
-def moved_names(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[str]:
-    """Names whose fingerprints differ, or that are only on one side."""
-    common = [name for name in before if name in after]
-    moved = [name for name in {**before, **after} if name not in common]
-    if common:
-        stacked = [torch.stack([side[name].to("cpu") for name in common]) for side in (before, after)]
-        moved += [common[place] for place in (stacked[0] != stacked[1]).nonzero().flatten().tolist()]
-    return moved
-
-
-def generators_moved(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Which of the random generators have drawn; see :func:`~lightning_cl.datamodules.resuming.random_states`."""
-    return [name for name, state in before.items() if not _same(state, after[name])]
-
-
-def draw(device: torch.device) -> None:
-    """Move every random generator."""
-    torch.rand(1)
-    torch.rand(1, device=device)
-    np.random.rand()
-    random.random()
-
-
-def _same(a: Any, b: Any) -> bool:
-    return torch.equal(a, b) if isinstance(a, Tensor) else bool(a == b)
 
 
 # ---------------------------------------------------------------------- the passes

@@ -13,17 +13,11 @@ from torch import Tensor
 from lightning_cl.callbacks import auditing
 from lightning_cl.callbacks.base import ContinualCallback, require_stream
 from lightning_cl.callbacks.head_capture import HeadCapture
-from lightning_cl.callbacks.probing import Probe, fingerprints, generators_moved, in_batches, moved_names
-from lightning_cl.metrics.protocol import (
-    Check,
-    ProtocolCard,
-    ProtocolError,
-    Tolerance,
-    merge,
-    row_fingerprints,
-    unseen_classes,
-    unseen_rows,
-)
+from lightning_cl.callbacks.probing import Probe, in_batches
+from lightning_cl.callbacks.traces import fingerprints, generators_moved, moved_names
+from lightning_cl.metrics.fingerprints import row_fingerprints
+from lightning_cl.metrics.protocol import Check, ProtocolCard, ProtocolError, merge
+from lightning_cl.metrics.protocol_checks import Tolerance, unseen_classes, unseen_rows
 
 if TYPE_CHECKING:
     from lightning_cl.datamodules import ContinualDataModule, Task

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from lightning_cl.callbacks import ContinualEvaluation, FineTuning, ProtocolGuard
 from lightning_cl.callbacks.auditing import content_digest, whole_classes
-from lightning_cl.callbacks.probing import by_task, claiming, fingerprints, moved_names, probe_index, with_others_labels
+from lightning_cl.callbacks.probing import by_task, claiming, probe_index, with_others_labels
+from lightning_cl.callbacks.traces import fingerprints, moved_names
 from lightning_cl.datamodules import ArraySource, ClassIncremental, ContinualDataModule, Joint
 from lightning_cl.metrics import read_report
 from lightning_cl.metrics.protocol import CHECKS, ProtocolCard, ProtocolError
@@ -485,9 +486,7 @@ class DataModuleWithoutTasks(LightningDataModule):
 def test_a_guard_needs_a_validation_and_a_stream():
     with pytest.raises(ValueError, match="ProtocolGuard looks at the validation, but there is none"):
         fit(Honest(), ProtocolGuard(), limit_val_batches=0)
-    with pytest.raises(
-        ValueError, match="ProtocolGuard needs a stream, but the Trainer was given"
-    ):
+    with pytest.raises(ValueError, match="ProtocolGuard needs a stream, but the Trainer was given"):
         Trainer(callbacks=[ProtocolGuard()], logger=False, accelerator="cpu").fit(
             Honest(), make_stream().train_dataloader()
         )

@@ -10,19 +10,9 @@ from rich.console import Console
 
 from lightning_cl.metrics import ContinualReport, read_report
 from lightning_cl.metrics._files import to_json
-from lightning_cl.metrics.protocol import (
-    CHECKS,
-    Check,
-    ProtocolCard,
-    Tolerance,
-    compare,
-    fingerprint,
-    judge,
-    merge,
-    row_fingerprints,
-    unseen_classes,
-    unseen_rows,
-)
+from lightning_cl.metrics.fingerprints import fingerprint, row_fingerprints
+from lightning_cl.metrics.protocol import CHECKS, Check, ProtocolCard, merge
+from lightning_cl.metrics.protocol_checks import Tolerance, compare, judge, unseen_classes, unseen_rows
 from lightning_cl.metrics.tables import protocol_table
 
 INF, NAN = float("inf"), float("nan")
