@@ -100,6 +100,7 @@ class AnytimeEvaluation(ContinualCallback):
         stream = require_stream(trainer, type(self).__name__)
         if stage != "fit":
             return
+        self._capture = None  # until everything is checked
         check_validation(trainer, stream, type(self).__name__)
         data = stream.eval_data("anytime")
         index = torch.cat(list(data.index))
@@ -149,7 +150,7 @@ class AnytimeEvaluation(ContinualCallback):
         for reader in (self._counter, self._capture):
             if reader is not None:
                 reader.stop()
-        if trainer.state.fn == "fit" and len(self.curve):
+        if trainer.state.fn == "fit" and self._capture is not None and len(self.curve):
             self._publish(trainer, pl_module, note=f"the run was interrupted ({type(exception).__name__})")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
