@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_cl.datamodules.prefix import is_prefix
 from lightning_cl.mixins.base import STRICTNESS, ContinualMixin, TrainMask
 from lightning_cl.mixins.extending import extend
 
@@ -78,9 +79,11 @@ class ContinualMethod(ContinualCallback):
         """:meth:`attach`, unless this method is attached already.
 
         Raises:
-            ValueError: If it is attached with other arguments, which would be ignored.
+            ValueError: If it is attached with other arguments, which would be ignored; or for a stream that was
+                extended since.
         """
         state = getattr(pl_module, "continual", None)
+        _refuse_extended(pl_module, getattr(state, "info", info), info)
         if state is not None and self.state_key in getattr(state, "methods", ()):
             self._refuse_other_arguments(state.configs[state.methods.index(self.state_key)]["arguments"])
         else:
@@ -125,6 +128,16 @@ class ContinualMethod(ContinualCallback):
         from inspect import signature
 
         return {name: getattr(self, name) for name in signature(type(self).__init__).parameters if hasattr(self, name)}
+
+
+def _refuse_extended(pl_module: LightningModule, known: StreamInfo, info: StreamInfo) -> None:
+    if known.fingerprint != info.fingerprint and is_prefix(known, info):
+        raise ValueError(
+            f"this {type(pl_module).__name__} was built for the stream before it was extended ({known.num_tasks} of "
+            f"{info.num_tasks} tasks, {known.num_classes} of {info.num_classes} classes); build a fresh one with "
+            f"{info.num_classes} outputs and go on from a checkpoint: "
+            "`trainer.fit(fresh, datamodule=stream, ckpt_path=...)`."
+        )
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any] | None:

@@ -21,7 +21,8 @@ class CODAPrompt(PromptMethod):
     No replay, no task identity at test time.
 
     Args:
-        pool_size: Components per layer over all tasks; each task gets ``pool_size // num_tasks``.
+        pool_size: Components per layer over all tasks; each task gets ``pool_size // num_tasks``. When the stream is
+            extended, each new task gets as many as the old ones.
         prompt_length: Rows per component: half of them keys, half values. Even.
         layers: Zero-based indices of the layers that get a prefix.
         ortho_weight: Weight of the orthogonality penalty; the authors recommend 0, or about 1e-6.
@@ -55,6 +56,8 @@ class CODAPrompt(PromptMethod):
 
     def provider(self, info: StreamInfo, width: int, depth: int) -> CODAPromptPool:
         """The pool; see :class:`~lightning_cl.nn.CODAPromptPool`."""
+        per_task = self.pool_size // info.planned_tasks
+        pool_size = max(self.pool_size, per_task * info.num_tasks)  # more than planned for when the stream was extended
         return CODAPromptPool(
-            info.num_tasks, width, self.pool_size, self.prompt_length, self.layers, self.ortho_weight, self.init
+            info.num_tasks, width, pool_size, self.prompt_length, self.layers, self.ortho_weight, self.init
         )

@@ -93,7 +93,9 @@ class ContinualEvaluation(ContinualCallback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write what is known when the run is interrupted."""
-        if trainer.state.fn == "fit" and len(self.total) and int(self.total.sum()):
+        if trainer.state.fn != "fit" or not len(self.total) or not int(self.total.sum()):
+            return
+        if len(self.total) == require_stream(trainer, type(self).__name__).info.num_tasks:  # else of an earlier run
             self._publish(trainer, pl_module, note=f"the run was interrupted ({type(exception).__name__})")
 
     # ------------------------------------------------------------------ counting

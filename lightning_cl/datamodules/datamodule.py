@@ -11,12 +11,14 @@ from torch.utils.data import default_collate
 
 from lightning_cl.datamodules.batches import StreamBatches
 from lightning_cl.datamodules.driver import StreamDriver
-from lightning_cl.datamodules.layout import Stage, StreamLayout, lay_out
+from lightning_cl.datamodules.extending import ExtendedScenario, lay_out_stream
+from lightning_cl.datamodules.layout import Stage, StreamLayout
 from lightning_cl.datamodules.loader import PlanSampler, StreamDataset, StreamLoader
 from lightning_cl.datamodules.online import Joined
 from lightning_cl.datamodules.sampling import EvalPlan, TrainPlan, evaluation_order, mix_seed
 from lightning_cl.datamodules.scenarios.base import Scenario
 from lightning_cl.datamodules.sources.base import Source
+from lightning_cl.datamodules.sources.extended import ExtendedSource, Matching
 from lightning_cl.datamodules.task import Schedule
 
 
@@ -129,13 +131,44 @@ class ContinualDataModule(StreamBatches):
         """Lay out the stream (once) and, for ``fit``, bind it to the Trainer."""
         if self._layout is None:
             self.source.setup()
-            self._layout = lay_out(self.source, self.scenario, self.seed, self.val_split)
-            self.plan_schedule()
+            known = self._schedule  # of the stream that was extended
+            self._layout = lay_out_stream(self.source, self.scenario, self.seed, self.val_split)
+            self.plan_schedule(known)
         # Another run may have other processes, or want other views of the images.
         self._train_loader, self._eval_loaders, self._orders, self.loaded = None, {}, {}, {}
         self._datasets, self.joined = {}, None
         if stage == "fit" and self.trainer is not None:
             self._driver = StreamDriver.install(self, self.trainer)
+
+    def extend(
+        self,
+        source: Source,
+        scenario: Scenario,
+        epochs_per_task: int | Sequence[int] | None = None,
+        classes: Matching = "new",
+    ) -> None:
+        """Add tasks behind the existing ones; nothing that was there changes: samples, labels, order, evaluation.
+
+        A run that has ended, or was interrupted, goes on with the new tasks: build the stream as for the run, extend
+        it, build the module with as many outputs as there are classes then, and call
+        ``trainer.fit(module, datamodule=stream, ckpt_path=...)`` with a checkpoint of the shorter stream.
+
+        Args:
+            source: Images of the new tasks; images must have the same size, each source has its own transforms.
+            scenario: How they arrive; class-incremental, as the stream's own.
+            epochs_per_task: For the new tasks, one number or one per task; ``None``: the same number as before.
+            classes: ``"new"``: all classes of ``source`` are new, their labels count on behind the old ones;
+                ``"by_name"``: a class with the name of an old one is that class.
+
+        Raises:
+            ValueError: If a scenario is not class-incremental or ``classes`` is unknown; in ``setup`` as for any
+                stream.
+        """
+        if classes not in ("new", "by_name"):
+            raise ValueError(f'`classes` is {classes!r}; give "new" or "by_name".')
+        self.scenario = ExtendedScenario.behind(self.scenario, scenario, epochs_per_task)
+        self.source = ExtendedSource.behind(self.source, source, classes)
+        self._layout = None
 
     # ------------------------------------------------------------------ loaders
 

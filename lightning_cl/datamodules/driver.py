@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,9 +12,10 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
+from lightning_cl.datamodules.extending import refuse_smaller_state
 from lightning_cl.datamodules.losses import LossWatch
 from lightning_cl.datamodules.resuming import in_the_end, random_states, set_random_states, settle_position
-from lightning_cl.datamodules.task import Task
+from lightning_cl.datamodules.task import StreamInfo, Task
 
 if TYPE_CHECKING:
     from lightning_cl.datamodules.datamodule import ContinualDataModule
@@ -35,6 +37,7 @@ class StreamDriver(Callback):
         self.limit = _epoch_limit(stream, max_epochs)  # the user's, if below the schedule's total
         self.started = -1  # last task whose on_task_start has fired
         self.ended = -1  # last task whose on_task_end has fired
+        self.fitted = self.fitted_epochs()  # what the Trainer's `max_epochs` was last set to
         self._batch_idx = 0
         self._hook: Any = None
         self._saved: dict[str, Any] | None = None  # of a checkpoint, until training goes on
@@ -53,7 +56,7 @@ class StreamDriver(Callback):
         _refuse_copied_processes(trainer)
         known = next((c for c in callbacks if isinstance(c, cls)), None)
         given = trainer.fit_loop.max_epochs
-        if known is not None and given == known.fitted_epochs():
+        if known is not None and given == known.fitted:
             given = known.max_epochs  # not the user's number, but what the last fit made of it
         if known is not None and known.stream is stream and trainer.current_epoch > 0:
             driver = known  # the same Trainer goes on where it stopped
@@ -78,7 +81,7 @@ class StreamDriver(Callback):
 
     def fit_schedule(self, trainer: Trainer) -> None:
         """Make the Trainer's epochs follow the schedule."""
-        trainer.fit_loop.max_epochs = self.fitted_epochs()
+        trainer.fit_loop.max_epochs = self.fitted = self.fitted_epochs()
         if self.stream.early_stopping == "task":
             # A stop request then only takes effect at the end of the stream; until there it ends the task.
             trainer.fit_loop.min_epochs = trainer.fit_loop.max_epochs
@@ -90,7 +93,8 @@ class StreamDriver(Callback):
         reset_seed()  # to what `seed_everything` said; Lightning does so too, but only with several processes
         if not _methods(trainer):
             module: nn.Module = pl_module
-            self._hook = module.register_load_state_dict_pre_hook(_refuse_method_state)
+            info = self.stream.info
+            self._hook = module.register_load_state_dict_pre_hook(partial(_refuse_foreign_state, info))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the module as it was."""
@@ -300,12 +304,14 @@ def _methods(trainer: Trainer) -> list[str]:
     return [c.state_key for c in trainer.callbacks if hasattr(c, "attach_once")]  # type: ignore[attr-defined]
 
 
-def _refuse_method_state(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+def _refuse_foreign_state(info: StreamInfo, module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     if not hasattr(module, "continual") and any(key.startswith(f"{prefix}continual.") for key in state_dict):
         raise ValueError(
             "the checkpoint was made with a continual-learning method, but this Trainer has none; add the callbacks "
             "that the checkpoint was made with."
         )
+    if not prefix:
+        refuse_smaller_state(info, module.state_dict(), state_dict)
 
 
 def _epoch_limit(stream: ContinualDataModule, given: int | None) -> int | None:

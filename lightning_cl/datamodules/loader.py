@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from lightning_cl.datamodules.sampling import EvalPlan, TrainBatch, TrainPlan, mix_seed
 from lightning_cl.datamodules.sources.base import Source, Split
+from lightning_cl.datamodules.sources.extended import ByPart
 
 Key = tuple[int, int | None]  # position in the split, seed of the sample's augmentation (None: not augmented)
 IMAGE_KEYS = ("image", "images", "pixel_values", "img", "x", "input", "inputs")
@@ -77,8 +78,9 @@ class StreamDataset(Dataset[Any]):
 
     def _item(self, index: int) -> Any:
         item = self.source.item(self.split, index)
-        if self.transform is not None:
-            item = _with_image(item, self.transform)
+        transform = self.transform.at(self.split, index) if isinstance(self.transform, ByPart) else self.transform
+        if transform is not None:
+            item = _with_image(item, transform)
         if self.batch_keys is not None and isinstance(item, (tuple, list)):
             image, label = item[:2]
             return {self.batch_keys[0]: image, self.batch_keys[1]: label}

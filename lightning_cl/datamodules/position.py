@@ -9,8 +9,10 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_cl.datamodules.driver import StreamDriver
+from lightning_cl.datamodules.extending import plan_epochs
 from lightning_cl.datamodules.layout import StreamLayout
 from lightning_cl.datamodules.online import exposed
+from lightning_cl.datamodules.prefix import difference, is_prefix
 from lightning_cl.datamodules.scenarios.base import Scenario
 from lightning_cl.datamodules.table import StreamTable
 from lightning_cl.datamodules.task import Schedule, StreamInfo, Task
@@ -37,13 +39,17 @@ class StreamPosition(LightningDataModule):
     def _global_batch(self, batch_size: int) -> int:
         raise NotImplementedError
 
-    def plan_schedule(self) -> None:
-        """Start with ``epochs_per_task``, as if no task had been trained."""
-        self._schedule = self._planned()
+    def plan_schedule(self, known: Schedule | None = None) -> None:
+        """Start with ``epochs_per_task``, as if no task had been trained; or after the ``known`` tasks."""
+        planned = self._planned()
+        self._schedule = planned
+        if known is not None:  # the stream was extended after a fit
+            self._schedule = Schedule((*known.epochs, *planned.epochs[len(known.epochs) :]))
+            return
         self.last_task = self._exposed = None
 
     def _planned(self) -> Schedule:
-        schedule = Schedule.build(self.epochs_per_task, self.info.num_tasks)
+        schedule = plan_epochs(self.epochs_per_task, getattr(self.scenario, "epochs", ()), self.info)
         if self.scenario.order == "stream" and set(schedule.epochs) != {1}:
             raise ValueError(
                 f"{type(self.scenario).__name__} is an online stream, one ordered pass, but `epochs_per_task` is "
@@ -163,26 +169,24 @@ class StreamPosition(LightningDataModule):
         """Continue where the checkpoint stood.
 
         Raises:
-            ValueError: If the checkpoint is of another stream; the message shows both.
+            ValueError: If the checkpoint is of another stream, and not of one that this one was extended from; the
+                message shows both.
         """
         saved = StreamInfo.from_state_dict(state_dict["info"])
-        if saved.fingerprint != self.info.fingerprint:
+        if not is_prefix(saved, self.info):
             raise ValueError(
-                f"the checkpoint is of another stream: {_describe(saved)}, but this stream is {_describe(self.info)}. "
-                "Use the source, scenario and seed that the checkpoint was made with, or start without `ckpt_path`."
+                f"{difference(saved, self.info)} Use the source, scenario and seed that the checkpoint was made with, "
+                "or start without `ckpt_path`."
             )
-        if state_dict["planned"] != list(self._planned().epochs):
+        planned = self._planned().epochs
+        if state_dict["planned"] != list(planned[: saved.num_tasks]):
             rank_zero_warn(
                 f"the checkpoint was made with {state_dict['planned']} epochs per task, which wins over "
                 f"`epochs_per_task={self.epochs_per_task}`."
             )
-        self._schedule = Schedule(tuple(int(n) for n in state_dict["epochs"]))
+        self._schedule = Schedule((*(int(n) for n in state_dict["epochs"]), *planned[saved.num_tasks :]))
         self.last_task = int(state_dict["task"])
         exposed_then = state_dict.get("exposed")  # missing before online streams
         self._exposed = None if exposed_then is None else tuple(int(c) for c in exposed_then)
         if self._driver is not None and self._in_fit and self.trainer is not None:
             self._driver.fit_schedule(self.trainer)
-
-
-def _describe(info: StreamInfo) -> str:
-    return f"{info.num_tasks} tasks, {info.num_classes} classes, hash {info.fingerprint[:12]}"

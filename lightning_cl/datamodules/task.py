@@ -51,6 +51,8 @@ class StreamInfo:
         class_names: One name per class, indexed by label.
         classes_per_task: For each task the sorted class ids that it holds.
         fingerprint: Hexadecimal SHA-256 of the stream (:attr:`StreamTable.hash`), the same on every machine.
+        extended_from: Number of tasks and fingerprint of every shorter stream that this one was extended from,
+            shortest first; empty for a stream as it was planned.
     """
 
     num_tasks: int
@@ -58,6 +60,12 @@ class StreamInfo:
     class_names: tuple[str, ...]
     classes_per_task: tuple[tuple[int, ...], ...]
     fingerprint: str
+    extended_from: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def planned_tasks(self) -> int:
+        """Number of tasks before the stream was ever extended; what is divided among the tasks goes by it."""
+        return self.extended_from[0][0] if self.extended_from else self.num_tasks
 
     def seen_classes(self, task: int) -> tuple[int, ...]:
         """Sorted class ids exposed up to and including ``task``."""
@@ -71,6 +79,7 @@ class StreamInfo:
             "class_names": list(self.class_names),
             "classes_per_task": [list(held) for held in self.classes_per_task],
             "fingerprint": self.fingerprint,
+            "extended_from": [[tasks, fingerprint] for tasks, fingerprint in self.extended_from],
         }
 
     @classmethod
@@ -82,6 +91,7 @@ class StreamInfo:
             class_names=tuple(state["class_names"]),  # type: ignore[arg-type]
             classes_per_task=tuple(tuple(held) for held in state["classes_per_task"]),  # type: ignore[attr-defined]
             fingerprint=str(state["fingerprint"]),
+            extended_from=tuple((int(t), str(f)) for t, f in state.get("extended_from", ())),  # type: ignore[attr-defined]
         )
 
 

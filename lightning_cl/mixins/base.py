@@ -10,15 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_cl.datamodules.prefix import difference, is_prefix
+from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.mixins.authoring import own_hook, put_mixins_first
 from lightning_cl.mixins.finding import find_head
+from lightning_cl.mixins.growing import grow_optimizer_state, grow_state
 from lightning_cl.nn.guard import SliceGuard
 from lightning_cl.nn.masks import ClassMask
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule as _Base
 
-    from lightning_cl.datamodules.task import StreamInfo, Task
+    from lightning_cl.datamodules.task import Task
 else:
     _Base = object
 
@@ -199,6 +202,7 @@ class ContinualMixin(_Base):
             if optimizer.__dict__.get("_restores_rows_of") is not self:  # the module may hand out the same one again
                 optimizer.__dict__["_restores_rows_of"] = self
                 optimizer.register_step_post_hook(self._restore_protected)
+                optimizer.register_load_state_dict_post_hook(grow_optimizer_state)
         return configured
 
     def _hand_over(self, optimizers: list[Optimizer]) -> None:
@@ -280,12 +284,11 @@ class ContinualMixin(_Base):
                 f"the checkpoint was made with {method_names(saved['methods'])}, but this module has "
                 f"{method_names(methods)}; use the callbacks that the checkpoint was made with, in the same order."
             )
-        fingerprint = saved.get("info", {}).get("fingerprint", info.fingerprint)
-        if fingerprint != info.fingerprint:
-            raise ValueError(
-                f"the checkpoint is of another stream (hash {fingerprint[:12]}) than this one "
-                f"(hash {info.fingerprint[:12]}); use the same source, scenario and seed."
-            )
+        before = StreamInfo.from_state_dict(saved["info"]) if "info" in saved else info
+        if not is_prefix(before, info):
+            raise ValueError(f"{difference(before, info)} Use the same source, scenario and seed.")
+        if before.fingerprint != info.fingerprint:  # the stream was extended
+            checkpoint["state_dict"] = grow_state(self, checkpoint["state_dict"])
 
 
 def expect_eval_mode() -> None:

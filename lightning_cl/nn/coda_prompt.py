@@ -52,6 +52,8 @@ class CODAPromptPool(PromptProvider):
         ValueError: If ``prompt_length`` is odd, or there are more tasks than components.
     """
 
+    growing = ("keys", "attention", "components")
+
     def __init__(
         self,
         num_tasks: int,

@@ -39,6 +39,8 @@ class DualPromptPool(PromptProvider):
         ValueError: If a layer is both general and expert, a length is below 1, or there are more tasks than experts.
     """
 
+    growing = ("experts", "keys")
+
     def __init__(
         self,
         num_tasks: int,

@@ -72,6 +72,7 @@ class L2PPool(PromptProvider):
         self.num_tasks, self.top_k, self.form = num_tasks, top_k, form
         self.pull_weight, self.pull_reduction, self.batch_vote = pull_weight, pull_reduction, batch_vote
         self.task_mask, self.copy_previous = task_mask, copy_previous
+        self.growing = ("prompts", "keys") if task_mask else ()  # else all tasks share the pool
         self.batch_dependent, self.pool_tokens = batch_vote == "always", form == "tokens"
         sets = max(len(self.layers), 1)
         # Prompt first, so that a task's slots are rows of dimension 0 for the guard.

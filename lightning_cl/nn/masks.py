@@ -18,6 +18,8 @@ class ClassMask(nn.Module):
         num_outputs: Number of columns of the head, ``C_head``.
     """
 
+    #: Own tensors with a row for each class or task, which get more rows when the stream is extended.
+    growing = ("train_allowed", "eval_allowed")
     train_allowed: Tensor
     eval_allowed: Tensor
 

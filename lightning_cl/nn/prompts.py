@@ -44,8 +44,11 @@ class PromptProvider(nn.Module):
             without the final norm; ``None``: the query is what the head would classify.
         batch_dependent: Whether a prediction depends on the other samples of its batch.
         pool_tokens: Whether the head classifies the mean of the prompt tokens' outputs, see :class:`Prompts`.
+        growing: Own parameters and buffers with rows for each task, which get more rows (along dimension 0) when the
+            stream is extended; new rows are as the constructor makes them.
     """
 
+    growing: tuple[str, ...] = ()
     layers: tuple[int, ...] = ()
     needs_query: bool = True
     query_layer: int | None = None

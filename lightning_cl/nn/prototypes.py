@@ -25,6 +25,7 @@ class PrototypeBank(nn.Module):
         normalize: Scale features to unit length before they are averaged and compared.
     """
 
+    growing = ("sums", "counts")
     sums: Tensor
     counts: Tensor
 

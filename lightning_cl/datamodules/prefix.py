@@ -1,0 +1,46 @@
+"""Whether a stream begins as another one did, and in words what is different if not."""
+
+from __future__ import annotations
+
+from lightning_cl.datamodules.task import StreamInfo
+
+
+def is_prefix(shorter: StreamInfo, longer: StreamInfo) -> bool:
+    """Whether ``longer`` is ``shorter``, or was made from it by extending: same samples, tasks, labels and names.
+
+    What a stream was extended from is part of its own fingerprint, so equal hashes are enough for the samples.
+    """
+    if shorter.fingerprint == longer.fingerprint:
+        return True
+    return (
+        (shorter.num_tasks, shorter.fingerprint) in longer.extended_from
+        and longer.classes_per_task[: shorter.num_tasks] == shorter.classes_per_task
+        and longer.class_names[: shorter.num_classes] == shorter.class_names
+    )
+
+
+def difference(saved: StreamInfo, here: StreamInfo) -> str:
+    """One sentence on how the stream of a checkpoint differs from this one: both hashes, and the first difference."""
+    hashes = f"the checkpoint is of another stream: {describe(saved)}, but this stream is {describe(here)}"
+    common = min(saved.num_tasks, here.num_tasks)
+    if saved.class_names != here.class_names and saved.num_classes == here.num_classes:
+        label = next(i for i, (a, b) in enumerate(zip(saved.class_names, here.class_names, strict=True)) if a != b)
+        names = f"{saved.class_names[label]!r} in the checkpoint and {here.class_names[label]!r} here"
+        return f"{hashes}; class {label} is {names}."
+    for task in range(common):
+        held, wanted = saved.classes_per_task[task], here.classes_per_task[task]
+        if held != wanted:
+            return f"{hashes}; task {task} holds the classes {_few(held)} in the checkpoint and {_few(wanted)} here."
+    if here.extended_from:
+        parts = ", ".join(f"{tasks} tasks (hash {fingerprint[:12]})" for tasks, fingerprint in here.extended_from)
+        return f"{hashes}; it was extended from {parts}."
+    return f"{hashes}."
+
+
+def describe(info: StreamInfo) -> str:
+    """Numbers and hash."""
+    return f"{info.num_tasks} tasks, {info.num_classes} classes, hash {info.fingerprint[:12]}"
+
+
+def _few(classes: tuple[int, ...]) -> str:
+    return f"{list(classes[:8])}" if len(classes) <= 8 else f"{list(classes[:8])} and {len(classes) - 8} more"
