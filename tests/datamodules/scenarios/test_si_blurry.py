@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lightning_cl.datamodules import ClassIncremental, IBlurry, SiBlurry
-from lightning_cl.datamodules.scenarios.blurry import fill_task, random_sizes
+from lightning_cl.datamodules.scenarios.blurry import BlurrySetting, fill_task, random_sizes
 
 PUBLISHED = {"blur_select": "dataset_order", "keep_all_classes": False}
 SEEDS = range(1, 6)
@@ -279,6 +279,16 @@ def test_a_task_that_would_be_empty():
     assert report.filled_tasks
 
 
+def test_a_task_that_gives_all_of_its_samples_keeps_one_if_the_others_leave_it_none():
+    labels = torch.tensor([0, *[1] * 10, 2])
+    with pytest.raises(ValueError, match=r"the seed 7 leaves the task\(s\) \[2\] of 3 without a sample"):
+        SiBlurry(3, 0, 100, seed=7, **PUBLISHED).report(labels, 3)
+    tasks, report = drawn(SiBlurry(3, 0, 100, seed=7), labels, 3)
+    assert (report.blurry_classes, report.filled_tasks) == (((0,), (1,), (2,)), ())
+    assert sizes(tasks) == [4, 7, 1]
+    assert labels[tasks[2]].tolist() == [2]
+
+
 def test_the_donor_has_the_most_classes_and_the_class_stays_what_it_was():
     disjoint, blurry = fill_task(((1, 2), (), (3,)), ((4,), (), (5, 6)), 1)
     assert (disjoint, blurry) == (((1,), (2,), (3,)), ((4,), (), (5, 6)))
@@ -357,6 +367,11 @@ def test_they_are_online_streams():
 def test_wrong_arguments_fail_at_construction(kind, options, message):
     with pytest.raises(ValueError, match=message):
         kind(**options)
+
+
+def test_an_unknown_mode():
+    with pytest.raises(ValueError, match="`mode` is 'random'; expected 'varying' or 'fixed'"):
+        BlurrySetting(mode="random")
 
 
 def test_more_tasks_than_classes():
