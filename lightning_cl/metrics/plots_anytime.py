@@ -161,14 +161,13 @@ def _mark_tasks(ax: Axes, ends: Sequence[int]) -> None:
         ax.axvline(end, color="0.45", lw=0.6, ls=(0, (1, 2)), zorder=1)
     low, high = ax.get_xlim()
     starts = [0, *ends[:-1]]
-    if not ends or min(e - s for s, e in zip(starts, ends, strict=True)) < 0.05 * (high - low):
+    if not ends or min(e - s for s, e in zip(starts, ends, strict=True)) < 0.04 * (high - low):
         return
+    style: dict[str, Any] = {"va": "bottom", "fontsize": draw.SMALL - 1, "color": draw.GREY, "annotation_clip": False}
+    offset: dict[str, Any] = {"textcoords": "offset points", "xycoords": ax.get_xaxis_transform(), **style}
+    ax.annotate("task", xy=(low, 1.0), xytext=(-3, 3), ha="right", **offset)
     for task, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        ax.annotate(
-            f"{task}" if task else "task 0",
-            xy=((start + end) / 2, 1.0), xycoords=ax.get_xaxis_transform(), xytext=(0, 2), textcoords="offset points",
-            ha="center", va="bottom", fontsize=draw.SMALL - 1, color=draw.GREY, annotation_clip=False,
-        )  # fmt: skip
+        ax.annotate(str(task), xy=((start + end) / 2, 1.0), xytext=(0, 3), ha="center", **offset)
 
 
 def _exposed_steps(ax: Axes, seen: Sequence[int], exposed: Sequence[int]) -> None:
