@@ -38,8 +38,10 @@ class Samples(Callback):
         self.trained: dict[int, list[int]] = {}
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        share = trainer.datamodule.train_batch(batch_idx)
-        assert len(batch[1]) == len(share.index)  # a process without a sample is given one that does not count
+        share, joined = trainer.datamodule.train_batch(batch_idx), trainer.datamodule.joined
+        # A process without a sample is given one that does not count, unless replay gave it some.
+        own = share.real + joined.local if joined is not None and joined.local else len(share.index)
+        assert len(batch[1]) == own
         self.trained.setdefault(trainer.global_step, []).extend(share.index[: share.real].tolist())
 
 

@@ -111,7 +111,16 @@ class Ring(Policy):
         return {"seen": self.seen.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`."""
+        """Inverse of :meth:`state_dict`.
+
+        Raises:
+            ValueError: If it was saved with another number of classes, and so with another share for each.
+        """
+        if len(state["seen"]) != len(self.seen):
+            raise ValueError(
+                f"the saved ring has shares for {len(state['seen'])} classes, but this one for {len(self.seen)}; a "
+                'stream that grows needs a policy that does not count classes beforehand: "class_balanced".'
+            )
         self.seen.copy_(state["seen"])
 
 

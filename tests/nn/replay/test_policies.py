@@ -129,3 +129,5 @@ def test_a_ring_needs_a_slot_for_every_class():
         ReplayBuffer(4, Ring(5)).add(torch.arange(1), torch.tensor([0]))
     with pytest.raises(ValueError, match="label 5 is out of range for a ring of 5 classes"):
         ReplayBuffer(5, Ring(5)).add(torch.arange(1), torch.tensor([5]))
+    with pytest.raises(ValueError, match="the saved ring has shares for 4 classes, but this one for 5"):
+        ReplayBuffer(5, Ring(5)).load_state_dict(ReplayBuffer(5, Ring(4)).state_dict())
