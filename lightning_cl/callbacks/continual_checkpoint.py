@@ -133,7 +133,7 @@ class ContinualCheckpoint(ModelCheckpoint):
             return
         self._steps += 1
         order = self._order(trainer)
-        if order != _GO_ON or self._steps >= self.every_n_steps:
+        if order != _GO_ON or self._steps >= self.every_n_steps or _ends_here(trainer):
             self._save(trainer, "last")
         elif not self._off and fetcher is not None and loop._should_check_val_fx(fetcher):
             self._pending = _dump(trainer)  # references, no copies: nothing of it changes in a validation
@@ -163,7 +163,8 @@ class ContinualCheckpoint(ModelCheckpoint):
         """Save at a task's boundary, which has been evaluated by now; stop when asked to."""
         self._pending = None
         task, order = require_stream(trainer, type(self).__name__).task, self._order(trainer)
-        if trainer.current_epoch == task.last_epoch:
+        whole = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch  # not cut short by `max_steps`
+        if trainer.current_epoch == task.last_epoch and whole:
             self._save(trainer, *([f"task={task.index}"] if self.keep_tasks else []), "last")
         elif order != _GO_ON:
             self._save(trainer, "last")
@@ -246,6 +247,14 @@ def position(trainer: Trainer) -> str:
     """``epoch 3 of 25 (task 0), step 54``."""
     task = f" (task {trainer.datamodule.task_index})" if trainer.datamodule is not None else ""  # type: ignore[attr-defined]
     return f"epoch {trainer.current_epoch} of {trainer.max_epochs}{task}, step {trainer.global_step}"
+
+
+def _ends_here(trainer: Trainer) -> bool:
+    """Whether the run ends within an epoch: at its end the rest of the epoch would count as done."""
+    loop = trainer.fit_loop
+    reached = trainer.max_steps not in (None, -1) and trainer.global_step >= trainer.max_steps
+    ends = reached or (trainer.should_stop and loop._can_stop_early)
+    return bool(ends and not loop.epoch_loop.batch_progress.is_last_batch)
 
 
 def _dump(trainer: Trainer) -> dict[str, Any]:
