@@ -117,28 +117,14 @@ def blurry_stream(
     disjoint_pool, blurry_pool, dropped = class_pools(order, setting)
     disjoint = _owned(disjoint_pool, setting, generator)
     blurry = _owned(blurry_pool, setting, generator)
-    state, filled = generator.get_state(), []
-    while True:
-        generator.set_state(state)
-        deal = _deal(labels, disjoint, blurry, setting, generator)
-        empty = [task for task, members in enumerate(deal.tasks) if len(members) == 0]
-        if not empty:
-            break
-        if setting.blur_select == "dataset_order":
-            raise ValueError(
-                f"the seed {seed} leaves the task(s) {empty} of {setting.num_tasks} without a sample, as the published "
-                'sampler may; use another `seed`, fewer tasks or more classes, or `blur_select="random"`, which fills '
-                "them."
-            )
-        disjoint, blurry = fill_task(disjoint, blurry, empty[0])
-        filled.append(empty[0])
+    disjoint, blurry, deal, filled = _deal_to_all(labels, disjoint, blurry, setting, generator, seed)
     report = BlurryReport(
         disjoint_classes=disjoint,
         blurry_classes=blurry,
         quotas=deal.quotas,
         pool_size=deal.pool_size,
         moved_share=_moved_share(labels, num_classes, blurry, deal.tasks),
-        filled_tasks=tuple(filled),
+        filled_tasks=filled,
         dropped_classes=tuple(sorted(dropped)),
         dropped_samples=int(torch.isin(labels, torch.tensor(dropped, dtype=torch.int64)).sum()),
         lost_samples=deal.lost_samples,
@@ -216,6 +202,28 @@ def _deal(labels: Tensor, disjoint: Owned, blurry: Owned, setting: BlurrySetting
         task = torch.cat([d, members[n:], pool[stop - size : stop]])
         tasks.append(task[torch.randperm(len(task), generator=generator)])
     return _Deal(tasks, tuple(quotas), len(pool), max(len(pool) - sum(given), 0))
+
+
+def _deal_to_all(
+    labels: Tensor, disjoint: Owned, blurry: Owned, setting: BlurrySetting, generator: torch.Generator, seed: int
+) -> tuple[Owned, Owned, _Deal, tuple[int, ...]]:
+    """Deal; while a task comes out empty, give it a class and deal again from the same state of the generator."""
+    state, filled = generator.get_state(), list[int]()
+    while True:
+        generator.set_state(state)
+        deal = _deal(labels, disjoint, blurry, setting, generator)
+        empty = [task for task, members in enumerate(deal.tasks) if len(members) == 0]
+        if not empty:
+            return disjoint, blurry, deal, tuple(filled)
+        if setting.blur_select == "dataset_order":
+            raise ValueError(
+                f"the seed {seed} leaves the task(s) {empty} of {setting.num_tasks} without a sample, as the published "
+                'sampler may; use another `seed`, fewer tasks or more classes, or `blur_select="random"`, which fills '
+                "them."
+            )
+        assert len(filled) < setting.num_tasks, "a task that owns a class keeps a sample, so each is filled once"
+        disjoint, blurry = fill_task(disjoint, blurry, empty[0])
+        filled.append(empty[0])
 
 
 def _moved_share(labels: Tensor, num_classes: int, blurry: Owned, tasks: Sequence[Tensor]) -> float:
