@@ -13,11 +13,13 @@ from lightning_cl.callbacks.mvp import MVP
 from lightning_cl.callbacks.one_prompt import OnePrompt
 from lightning_cl.callbacks.protocol_guard import ProtocolGuard
 from lightning_cl.callbacks.prototype_classifier import PrototypeClassifier
+from lightning_cl.callbacks.teen import TEEN
 from lightning_cl.callbacks.virtual_outliers import VirtualOutlierRegularizer
 
 __all__ = [
     "L2P",
     "MVP",
+    "TEEN",
     "AnytimeEvaluation",
     "CODAPrompt",
     "ContinualCallback",

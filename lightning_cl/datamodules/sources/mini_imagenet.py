@@ -6,6 +6,7 @@ import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning_cl.datamodules.sources.base import Split
 from lightning_cl.datamodules.sources.image_folder import ImageFolder
@@ -29,9 +30,9 @@ def read_split(path: Path) -> list[tuple[str, str]]:
 
 def class_name(wnid: str) -> str:
     """First lemma of an ImageNet class in WordNet, or the wnid itself where timm does not know it."""
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
-    info = ImageNetInfo("imagenet-1k")
+    info: Any = ImageNetInfo("imagenet-1k")
     if wnid not in info.label_names():
         return wnid
     return str(info.label_name_to_description(wnid)).split(",")[0].strip()
