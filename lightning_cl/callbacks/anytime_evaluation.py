@@ -281,7 +281,6 @@ class AnytimeEvaluation(ContinualCallback):
     def build_report(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> ContinualReport:
         """A report of what was measured here alone; :class:`ContinualEvaluation` makes a fuller one."""
         stream, curve = require_stream(trainer, type(self).__name__), self.curve
-        facts = describe_run(trainer, pl_module, stream)
         ends = curve.task_ends
         return ContinualReport(
             class_il=curve.after_correct.double() / curve.after_total.double(),
@@ -289,7 +288,7 @@ class AnytimeEvaluation(ContinualCallback):
             evaluated=curve.after_total,
             samples_seen=[end - start for start, end in zip([0, *ends], ends, strict=False)],
             anytime=self.section(stream),
-            **{**facts, "notes": facts["notes"] + ([note] if note else [])},
+            **describe_run(trainer, pl_module, stream, note),
         )
 
     def _publish(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> None:
@@ -322,8 +321,9 @@ class AnytimeEvaluation(ContinualCallback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue a curve."""
-        self.curve = AnytimeCurve.from_state_dict(state_dict["curve"])
+        """Continue a curve; the stream may have been extended since."""
+        tasks, classes = self.curve.after_class_total.shape
+        self.curve = AnytimeCurve.from_state_dict(state_dict["curve"]).extended(tasks, classes)
         self.samples_seen, self._due = int(state_dict["samples_seen"]), int(state_dict["due"])
         self._ended = int(state_dict["ended"])
         self._online = (int(state_dict["online"][0]), int(state_dict["online"][1]))

@@ -6,15 +6,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.anytime_evaluation import AnytimeEvaluation
-from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod, require_stream
+from lightning_cl.callbacks.base import ContinualCallback, require_stream
 from lightning_cl.callbacks.head_capture import HeadCapture
-from lightning_cl.callbacks.protocol_guard import ProtocolGuard
+from lightning_cl.callbacks.measuring import check_validation, describe_run
 from lightning_cl.metrics import ContinualReport, class_table, rich_table, summarise
-from lightning_cl.metrics.protocol import ProtocolCard
 
 if TYPE_CHECKING:
     from lightning_cl.datamodules import ContinualDataModule
@@ -70,7 +69,7 @@ class ContinualEvaluation(ContinualCallback):
         stream = require_stream(trainer, type(self).__name__)
         tasks = stream.info.num_tasks
         if stage == "fit":
-            _check_validation(trainer, stream)
+            check_validation(trainer, stream, type(self).__name__)
             if self.forward_transfer:
                 _check_baseline(trainer, stream)
         if stage == "fit" or not self.correct:
@@ -212,29 +211,16 @@ class ContinualEvaluation(ContinualCallback):
     def build_report(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> ContinualReport:
         """What was measured so far and what is needed to judge it."""
         stream = require_stream(trainer, type(self).__name__)
-        info, data = stream.info, stream.layout.evaluation["val"]
-        methods = {type(c).__name__: c.config() for c in _methods(trainer)}
-        card = next((c.card for c in _callbacks(trainer) if isinstance(c, ProtocolGuard)), ProtocolCard())
-        same_classes = info.num_tasks > 1 and len(set(info.classes_per_task)) == 1
+        anytime = (c for c in trainer.callbacks if isinstance(c, AnytimeEvaluation) and c.report)  # type: ignore[attr-defined]
         return ContinualReport(
             class_il=self.matrix("class_il"),
             task_il=self.matrix("task_il"),
             baseline=self.baseline,
-            sizes=torch.tensor([len(index) for index in data.index]),
+            sizes=torch.tensor([len(index) for index in stream.eval_data("val").index]),
             evaluated=self.total,
-            label_space="domain_il" if same_classes else "class_il",
-            few_shot=stream.scenario.few_shot,
-            task_classes=[list(classes) for classes in info.classes_per_task],
-            class_names=list(info.class_names),
             samples_seen=list(self.samples_seen),
-            trainable_parameters=sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
-            total_parameters=sum(p.numel() for p in pl_module.parameters()),
-            stream_hash=info.fingerprint,
-            methods=methods,
-            facts={type(c).__name__: facts for c in _methods(trainer) if (facts := c.report_facts())},
-            notes=_notes(stream, pl_module) + card.notes() + ([note] if note else []),
-            protocol=card.to_dict() if card.checks else None,
-            anytime=next((c.section(stream) for c in _callbacks(trainer) if isinstance(c, AnytimeEvaluation)), None),
+            anytime=next((c.section(stream) for c in anytime), None),
+            **describe_run(trainer, pl_module, stream, note),
         )
 
     def _publish(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> None:
@@ -275,38 +261,6 @@ def grown(counts: Tensor, tasks: int, value: float = 0) -> Tensor:
     """``(T,)`` or ``(T, T)`` counts of a shorter stream in ``tasks`` rows (and columns); new cells have the value."""
     missing = max(tasks - len(counts), 0)
     return nn.functional.pad(counts, (0, missing) * counts.ndim, value=value)
-
-
-def _callbacks(trainer: Trainer) -> list[Callback]:
-    return list(trainer.callbacks)  # type: ignore[attr-defined]
-
-
-def _methods(trainer: Trainer) -> list[ContinualMethod]:
-    return [c for c in _callbacks(trainer) if isinstance(c, ContinualMethod)]
-
-
-def _notes(stream: ContinualDataModule, pl_module: nn.Module) -> list[str]:
-    held_out = "held-out training data" if stream.val_split else "the test split"
-    notes = [f"the matrix was measured on {held_out}", *stream.scenario.remarks]
-    provider = getattr(pl_module, "prompts", None)
-    if getattr(provider, "batch_dependent", False):
-        notes.append("predictions depend on the batch: prompts are chosen by a vote over it")
-    return notes
-
-
-def _check_validation(trainer: Trainer, stream: ContinualDataModule) -> None:
-    if not trainer.enable_validation:
-        raise ValueError(
-            "ContinualEvaluation reads the logits of the validation, but there is none; give the module a "
-            "`validation_step` (calling the model is enough) and leave `limit_val_batches` above 0."
-        )
-    every = trainer.check_val_every_n_epoch
-    missed = [t.index for t in stream.tasks if every and (t.last_epoch + 1) % every]
-    if missed:
-        raise ValueError(
-            f"`check_val_every_n_epoch={every}` does not validate the last epoch of task(s) {missed}, so they would be "
-            f"missing in the accuracy matrix; use a divisor of the epochs per task ({list(stream.schedule.epochs)})."
-        )
 
 
 def _check_baseline(trainer: Trainer, stream: ContinualDataModule) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.protocol_guard import ProtocolGuard
+from lightning_cl.metrics.protocol import ProtocolCard
 
 if TYPE_CHECKING:
     from lightning_cl.datamodules import ContinualDataModule
@@ -33,29 +35,35 @@ def check_validation(trainer: Trainer, stream: ContinualDataModule, who: str) ->
         )
 
 
-def describe_run(trainer: Trainer, pl_module: LightningModule, stream: ContinualDataModule) -> dict[str, Any]:
-    """Stream, methods, sizes and notes, as fields of :class:`~lightning_cl.metrics.ContinualReport`."""
-    info = stream.info
+def describe_run(
+    trainer: Trainer, pl_module: LightningModule, stream: ContinualDataModule, note: str | None = None
+) -> dict[str, Any]:
+    """Stream, methods, sizes, protocol card and notes, as fields of :class:`~lightning_cl.metrics.ContinualReport`."""
+    info, methods = stream.info, [c for c in _callbacks(trainer) if isinstance(c, ContinualMethod)]
     same_classes = info.num_tasks > 1 and len(set(info.classes_per_task)) == 1
+    card = next((c.card for c in _callbacks(trainer) if isinstance(c, ProtocolGuard)), ProtocolCard())
     return {
         "label_space": "domain_il" if same_classes else "class_il",
+        "few_shot": stream.scenario.few_shot,
         "task_classes": [list(classes) for classes in info.classes_per_task],
         "class_names": list(info.class_names),
         "trainable_parameters": sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
         "total_parameters": sum(p.numel() for p in pl_module.parameters()),
         "stream_hash": info.fingerprint,
-        "methods": {type(c).__name__: c.config() for c in _methods(trainer)},
-        "notes": _notes(stream, pl_module),
+        "methods": {type(c).__name__: c.config() for c in methods},
+        "facts": {type(c).__name__: facts for c in methods if (facts := c.report_facts())},
+        "notes": _notes(stream, pl_module) + card.notes() + ([note] if note else []),
+        "protocol": card.to_dict() if card.checks else None,
     }
 
 
-def _methods(trainer: Trainer) -> list[ContinualMethod]:
-    return [c for c in trainer.callbacks if isinstance(c, ContinualMethod)]  # type: ignore[attr-defined]
+def _callbacks(trainer: Trainer) -> list[Callback]:
+    return list(trainer.callbacks)  # type: ignore[attr-defined]
 
 
 def _notes(stream: ContinualDataModule, pl_module: nn.Module) -> list[str]:
     held_out = "held-out training data" if stream.val_split else "the test split"
-    notes = [f"the matrix was measured on {held_out}"]
+    notes = [f"the matrix was measured on {held_out}", *stream.scenario.remarks]
     provider = getattr(pl_module, "prompts", None)
     if getattr(provider, "batch_dependent", False):
         notes.append("predictions depend on the batch: prompts are chosen by a vote over it")

@@ -28,6 +28,14 @@ DEFINITIONS = {
 }
 """What each metric of :meth:`AnytimeCurve.summary` is, the size of a window left out."""
 
+#: Evaluations, tasks and classes of the counts with two dimensions.
+_SHAPES = {
+    **dict.fromkeys(("correct", "total"), "PT"),
+    **dict.fromkeys(("class_correct", "class_total"), "PC"),
+    **dict.fromkeys(("after_correct", "after_total"), "TT"),
+    **dict.fromkeys(("after_class_correct", "after_class_total"), "TC"),
+}
+
 
 @dataclass
 class AnytimeCurve:
@@ -232,3 +240,12 @@ class AnytimeCurve:
     def from_state_dict(cls, state: Mapping[str, Tensor]) -> AnytimeCurve:
         """Inverse of :meth:`state_dict`."""
         return cls(**{item.name: state[item.name].cpu().clone() for item in dataclasses.fields(cls)})
+
+    def extended(self, num_tasks: int, num_classes: int) -> AnytimeCurve:
+        """The curve for a stream with at least as many tasks and classes; of the new ones nothing was counted."""
+        sizes = {"T": num_tasks, "C": num_classes}
+        state = self.state_dict()
+        for name, dims in _SHAPES.items():
+            missing = [max(sizes.get(dim, 0) - size, 0) for dim, size in zip(dims, state[name].shape, strict=True)]
+            state[name] = torch.nn.functional.pad(state[name], (0, missing[1], 0, missing[0]))
+        return AnytimeCurve(**state)

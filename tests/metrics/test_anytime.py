@@ -148,6 +148,16 @@ def test_state_survives_and_is_a_copy(tmp_path):
     assert curve.after_correct[0, 0] == 1
 
 
+def test_a_longer_stream_goes_on_with_the_curve():
+    curve, longer = example(), example().extended(3, 5)
+    assert longer.trace.shape == (7, 3)
+    assert longer.class_accuracy.shape == (3, 5)
+    assert longer.summary() == curve.summary()
+    assert curve.extended(1, 1).state_dict().keys() == curve.state_dict().keys()
+    longer.add(80, 2, 5, torch.ones(2, 8, dtype=torch.long))
+    assert longer.trace[-1].tolist() == [1, 1, 1]
+
+
 def test_section_is_plain_and_says_what_a_number_is(tmp_path):
     section = example().section({"every_n_samples": 10, "windows": (2, 3)}, windows=(2, 3))
     assert json.loads(json.dumps(section, allow_nan=False)) == section
