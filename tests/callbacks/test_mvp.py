@@ -265,6 +265,14 @@ def test_the_query_can_be_read_after_the_last_block():
 # ---------------------------------------------------------------------- precision
 
 
+def test_a_factor_of_0_makes_no_nan_of_a_masked_class():
+    module = attached()
+    module.prompts.mask.data[:] = -1e4
+    logits = module.eval()(images(3))
+    assert bool((logits[:, SEEN] == 0).all())
+    assert bool(torch.isneginf(logits[:, ~SEEN]).all())
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_keeps_logits_masks_and_weights_in_32_bits(dtype):
     module, logits = attached(TinyModule().float()), []
