@@ -84,6 +84,12 @@ def summary_lines(report: ContinualReport) -> list[str]:
             f"{said('novel_accuracy', 'few_shot')}, harmonic mean {said('harmonic_mean', 'few_shot')}, average session "
             f"{said('average_session_accuracy', 'few_shot')}"
         )
+    if report.anytime is not None:
+        anytime = {name: "-" if v is None else percent(v) for name, v in report.anytime["metrics"].items()}
+        lines.append(
+            f"At any time: A_AUC {anytime['a_auc']}, after tasks A_Avg {anytime['a_avg']}, A_Last {anytime['a_last']}, "
+            f"F_Last {anytime['f_last']}; worst case WC-ACC {anytime['wc_acc']}, min-ACC {anytime['min_acc']}"
+        )
     if report.partial_stages:
         lines.append(f"Note: only part of the test data was used after task {_ranges(report.partial_stages)}")
     return lines + [f"Note: {note}" for note in report.notes]

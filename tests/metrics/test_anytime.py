@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_cl.metrics import AnytimeAccuracy, AnytimeCurve, ContinualReport, read_report
 from lightning_cl.metrics import functional as F
+from lightning_cl.metrics.tables import summary_lines
 from tests.conformance.runs import in_forked_processes
 
 NAN = float("nan")
@@ -169,6 +170,15 @@ def test_section_is_plain_and_says_what_a_number_is(tmp_path):
     assert read_report(tmp_path).anytime == section
     ContinualReport(class_il=torch.eye(2)).write(tmp_path, keep_previous=False)
     assert not list(tmp_path.glob("anytime*"))
+
+
+def test_the_table_says_the_main_numbers():
+    report = ContinualReport(class_il=torch.eye(2), anytime=example().section({}))
+    (line,) = (line for line in summary_lines(report) if line.startswith("At any time"))
+    assert "A_AUC 55.4" in line
+    assert "F_Last 20.0" in line
+    assert "WC-ACC 62.5" in line
+    assert not any("any time" in line for line in summary_lines(ContinualReport(class_il=torch.eye(2))))
 
 
 def test_a_task_of_which_nothing_was_evaluated_makes_no_hole():
