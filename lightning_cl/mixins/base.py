@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -46,6 +47,7 @@ class ContinualState(nn.Module):
         loss_terms: Terms of the current training step, by name.
         own_parameters: Names of the parameters that the user's module had before any method.
         trained_parameters: Those of them that the methods left trainable.
+        grown: Shape in the checkpoint of every tensor that has grown since, with the stream.
     """
 
     def __init__(self, info: StreamInfo, head_path: str, mask: ClassMask) -> None:
@@ -62,6 +64,7 @@ class ContinualState(nn.Module):
         self.loss_terms: dict[str, Tensor] = {}
         self.own_parameters: frozenset[str] = frozenset()
         self.trained_parameters: frozenset[str] = frozenset()
+        self.grown: dict[str, torch.Size] = {}
 
 
 class ContinualMixin(_Base):
@@ -202,7 +205,7 @@ class ContinualMixin(_Base):
             if optimizer.__dict__.get("_restores_rows_of") is not self:  # the module may hand out the same one again
                 optimizer.__dict__["_restores_rows_of"] = self
                 optimizer.register_step_post_hook(self._restore_protected)
-                optimizer.register_load_state_dict_post_hook(grow_optimizer_state)
+                optimizer.register_load_state_dict_post_hook(partial(grow_optimizer_state, self))
         return configured
 
     def _hand_over(self, optimizers: list[Optimizer]) -> None:

@@ -1,14 +1,13 @@
 """A checkpoint of a shorter stream in a module for a longer one: old rows bit for bit, new rows as the module has them.
 
-What grows is declared: the head and the class mask by class, and in every submodule the parameters and buffers that its
-attribute ``growing`` names, whose dimension 0 counts classes or tasks.
+What grows is declared: the head, and in every submodule the parameters and buffers that its attribute ``growing``
+names, of which a dimension counts classes or tasks.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -27,13 +26,22 @@ def growing_names(model: ContinualMixin) -> set[str]:
     return names
 
 
-def with_new_rows(saved: Tensor, fresh: Tensor) -> Tensor:
-    """``(R, ...)`` saved rows, followed by those rows of ``fresh`` (``(S, ...)``, ``S >= R``) that were not saved."""
-    return torch.cat([saved, fresh[len(saved) :].detach().to(saved)])
+def fits_into(saved: Tensor, fresh: Tensor) -> bool:
+    """Whether ``fresh`` is at least as large in every dimension."""
+    return saved.ndim == fresh.ndim and all(a <= b for a, b in zip(saved.shape, fresh.shape, strict=True))
+
+
+def with_old_values(saved: Tensor, fresh: Tensor) -> Tensor:
+    """A copy of ``fresh`` whose first rows (and columns) are those of ``saved``."""
+    grown = fresh.detach().to(saved, copy=True)
+    grown[tuple(slice(size) for size in saved.shape)] = saved
+    return grown
 
 
 def grow_state(model: ContinualMixin, saved: dict[str, Any]) -> dict[str, Any]:
     """The saved state of a shorter stream, with the rows of the module's own state behind its rows.
+
+    What has grown is noted in ``model.continual.grown``, for :func:`grow_optimizer_state`.
 
     Args:
         model: For the longer stream, with its methods attached.
@@ -48,13 +56,14 @@ def grow_state(model: ContinualMixin, saved: dict[str, Any]) -> dict[str, Any]:
         known = saved.get(name)
         if not isinstance(known, Tensor) or known.shape == fresh.shape:
             continue
-        if name not in growing or known.shape[1:] != fresh.shape[1:] or len(known) > len(fresh):
+        if name not in growing or not fits_into(known, fresh):
             raise ValueError(
                 f"`{name}` has the shape {tuple(known.shape)} in the checkpoint and {tuple(fresh.shape)} here, and it "
                 "does not grow with the stream; build the module and its methods with the arguments of the "
                 "checkpoint, and with one output for each class of the extended stream."
             )
-        grown[name] = with_new_rows(known, fresh)
+        grown[name] = with_old_values(known, fresh)
+        model.continual.grown[name] = known.shape
     _mask_new_classes(model, saved, grown)
     return grown
 
@@ -68,24 +77,19 @@ def _mask_new_classes(model: ContinualMixin, saved: dict[str, Any], grown: dict[
             grown[key][len(saved[key]) :] = False
 
 
-def grow_optimizer_state(optimizer: Optimizer) -> None:
-    """Give an optimiser's loaded state zeros for the rows that its parameters have gained since; a post hook.
+def grow_optimizer_state(model: ContinualMixin, optimizer: Optimizer) -> None:
+    """Give an optimiser's loaded state zeros for what its parameters have gained in :func:`grow_state`.
 
     Moments and momentum of new rows start at zero, those of old rows go on. Step counts are one number for a whole
     parameter and stay, so Adam's bias correction treats new rows as old ones: their first steps are up to
     ``(1 - beta1) / sqrt(1 - beta2)`` times the learning rate, 3.2 by default. A method with ``reset_optimizer`` builds
     fresh optimisers at the next task anyway.
     """
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if _has_fewer_rows(value, parameter):
-                state[name] = with_new_rows(value, torch.zeros_like(parameter, dtype=value.dtype))
-
-
-def _has_fewer_rows(value: Any, parameter: Tensor) -> bool:
-    return (
-        isinstance(value, Tensor)
-        and value.ndim == parameter.ndim > 0
-        and value.shape[1:] == parameter.shape[1:]
-        and len(value) < len(parameter)
-    )
+    module: Any = model
+    known = dict(module.named_parameters())
+    for name, shape in model.continual.grown.items():
+        parameter = known.get(name)
+        state = {} if parameter is None else optimizer.state.get(parameter, {})
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == shape:
+                state[key] = with_old_values(value, value.new_zeros(known[name].shape))

@@ -19,7 +19,7 @@ class ClassMask(nn.Module):
     """
 
     #: Own tensors with a row for each class or task, which get more rows when the stream is extended.
-    growing = ("train_allowed", "eval_allowed")
+    growing: tuple[str, ...] = ("train_allowed", "eval_allowed")
     train_allowed: Tensor
     eval_allowed: Tensor
 

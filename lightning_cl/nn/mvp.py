@@ -41,6 +41,7 @@ class MVPPool(PromptProvider):
         ValueError: If a layer is both general and expert, the pool is empty, or a length is negative.
     """
 
+    growing = ("mask",)
     usage: Tensor
 
     def __init__(

@@ -25,7 +25,7 @@ class PrototypeBank(nn.Module):
         normalize: Scale features to unit length before they are averaged and compared.
     """
 
-    growing = ("sums", "counts")
+    growing: tuple[str, ...] = ("sums", "counts")
     sums: Tensor
     counts: Tensor
 

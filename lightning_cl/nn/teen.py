@@ -51,6 +51,8 @@ class TEENBank(PrototypeBank):
 
     base: Tensor
 
+    growing = (*PrototypeBank.growing, "base")
+
     def __init__(self, num_classes: int, width: int, alpha: float, temperature: float, scale: float) -> None:
         super().__init__(num_classes, width, distance="cosine", normalize=False)
         self.alpha, self.temperature, self.scale = alpha, temperature, scale
