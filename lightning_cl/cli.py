@@ -1,4 +1,4 @@
-"""The ``lightning-cl`` command: ``fit``, ``validate``, ``test`` and ``predict`` on a stream, and ``list``.
+"""The ``lightning-cl`` command: ``fit``, ``validate``, ``test`` and ``predict`` on a stream, ``check``, and ``list``.
 
 Help and listings are answered before torch is imported.
 """
@@ -21,6 +21,8 @@ Continual learning for PyTorch Lightning: one `fit` runs a whole stream of tasks
 
 commands:
   fit | validate | test | predict     run a stream; `lightning-cl fit --help` shows every option
+  check NAME|CONFIG|RUN_DIR           can the numbers be trusted? A short trial of a config, or a look at a finished
+                                      run; exit code 1 if its evaluation protocol is violated
   list methods|sources|scenarios|recipes
 
 options of the runs:
@@ -38,10 +40,25 @@ options of the runs:
 example:
   lightning-cl fit --config digits_coda_prompt
 """
+CHECK_HELP = """\
+usage: lightning-cl check NAME|CONFIG|RUN_DIR [options as for `fit`]
+
+Can the numbers be trusted? Prints a protocol card: do predictions depend on the batch, is the task or a label told at
+test time, are unseen classes predicted, is anything chosen by the test split, is evaluation data trained on, ...
+
+  NAME, CONFIG         a recipe or a YAML file: builds everything, trains on a few batches of two tasks, and looks;
+                       nothing is written
+  RUN_DIR              the folder of a run: its recorded card, and a new look at its newest checkpoint
+
+exit code: 0 no violation, 1 violation, 2 cannot be checked
+`--trainer.callbacks+ ProtocolGuard` makes the same checks after every task of a run.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 2 for a command line or a configuration that cannot be run.
+
+    ``check`` returns 1 if the protocol is violated.
 
     Args:
         arguments: The words after ``lightning-cl``; those of this process when ``None``.
@@ -67,14 +84,25 @@ def _dispatch(words: list[str], debug: bool) -> int:
         return 0
     if words[0] == "list":
         return _list(words[1:])
+    if words[0] == "check":
+        return _check(words[1:], debug)
     if not words[0].startswith("-") and words[0] not in RUNS:
         raise UsageError(
-            f"unknown command `{words[0]}`; {suggestion(words[0], (*RUNS, 'list'), 'lightning-cl --help')}"
+            f"unknown command `{words[0]}`; {suggestion(words[0], (*RUNS, 'check', 'list'), 'lightning-cl --help')}"
         )
     resolved, paths = resolve_configs(words)
     from lightning_cl.cli_support.command import run  # imports torch
 
     return run(resolved, paths, debug)
+
+
+def _check(words: list[str], debug: bool) -> int:
+    if not words or any(word in ("-h", "--help") for word in words):
+        print(CHECK_HELP, end="")
+        return 0 if words else 2
+    from lightning_cl.cli_support.checking import check  # imports torch
+
+    return check(words, debug)
 
 
 def _list(words: list[str]) -> int:

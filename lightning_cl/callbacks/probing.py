@@ -27,6 +27,12 @@ _FEW = 7  # samples of a small batch: no divisor of the usual batch sizes
 # ---------------------------------------------------------------------- which samples, in which batches
 
 
+def evenly(part: Tensor, count: int) -> Tensor:
+    """At most ``count`` of ``(N,)`` values, evenly spaced."""
+    kept = min(count, len(part))
+    return part[torch.arange(kept) * len(part) // max(kept, 1)]
+
+
 def probe_index(parts: Sequence[Tensor], count: int) -> Tensor:
     """``(<= count,)`` positions, spread evenly over the tasks and within each, the tasks in turn.
 
@@ -38,7 +44,7 @@ def probe_index(parts: Sequence[Tensor], count: int) -> Tensor:
     if len(filled) > count:  # as many tasks, the last one among them
         filled = [filled[-1 - place * len(filled) // count] for place in range(count)]
     each = -(-count // len(filled))
-    spread = [part[torch.arange(min(each, len(part))) * len(part) // min(each, len(part))] for part in filled]
+    spread = [evenly(part, each) for part in filled]
     in_turn = [part[place] for place in range(each) for part in spread if place < len(part)]
     return torch.stack(in_turn[:count])
 

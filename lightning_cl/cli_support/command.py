@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from argparse import ArgumentError
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,14 @@ class ContinualCLI(LightningCLI):
         )
 
 
-def run(words: list[str], configs: list[str], debug: bool) -> int:
+def run(words: list[str], configs: list[str], debug: bool, cli: Callable[..., Any] = ContinualCLI) -> int:
     """Run a subcommand of LightningCLI and return its exit code.
 
     Args:
         words: The command line, with configs as paths.
         configs: Those paths, in order.
         debug: Let exceptions through.
+        cli: What builds and runs it.
 
     Raises:
         UsageError: If the command line or the configuration cannot be run.
@@ -83,7 +85,7 @@ def run(words: list[str], configs: list[str], debug: bool) -> int:
     notice = InterruptNotice()
     strict = {"exit_on_error": False}
     try:
-        ContinualCLI(
+        cli(
             datamodule_class=ContinualDataModule,
             subclass_mode_model=True,
             trainer_defaults={"callbacks": [notice]},

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_cl.callbacks import CODAPrompt, DualPrompt, FineTuning, PrototypeClassifier, ProtocolGuard
+from lightning_cl.callbacks import CODAPrompt, DualPrompt, FineTuning, ProtocolGuard, PrototypeClassifier
 from lightning_cl.metrics.protocol import CHECKS, ProtocolCard, ProtocolError
 
 from .methods import METHODS, make
