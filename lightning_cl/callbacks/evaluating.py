@@ -78,7 +78,8 @@ class EvaluationPass:
             batch: As a loader of the stream gives it.
             batch_idx: Handed to the module's step.
             count: Samples of the batch that count; those behind are padding.
-            stage: The batch is ``stream.eval_batch(batch_idx, stage)``, so caches of frozen features may be used.
+            stage: The batch is ``stream.eval_batch(batch_idx, stage)``, so caches of frozen features may be used, and
+                that is what a module gets that asks for ``stream.eval_batch(batch_idx, "val")``.
         """
         trainer, module = self.trainer, self.pl_module
         batch = trainer.precision_plugin.convert_input(batch)
@@ -88,8 +89,13 @@ class EvaluationPass:
         if announced is not None:
             module.expect_images(batch_idx, announced)  # type: ignore[operator]
         given = {"batch_idx": batch_idx} if is_param_in_hook_signature(module.validation_step, "batch_idx") else {}
-        with trainer.precision_plugin.val_step_context():
-            module.validation_step(batch, **given)
+        stream = trainer.datamodule  # type: ignore[attr-defined]
+        stream.standing_in = stage
+        try:
+            with trainer.precision_plugin.val_step_context():
+                module.validation_step(batch, **given)
+        finally:
+            stream.standing_in = None
         if announced is not None:
             module.forget_images()  # type: ignore[operator]
         return self.capture.take(count)

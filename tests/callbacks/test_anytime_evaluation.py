@@ -279,6 +279,19 @@ def test_training_ends_in_the_same_bits(workers):
     assert str(watched[3]) == str(plain[3])
 
 
+def test_a_module_that_asks_for_its_batch_gets_the_one_it_is_given():
+    asked: list[tuple[list[int], list[int]]] = []
+
+    class Asking(Module):  # as ImageClassifier does, to leave out padding
+        def validation_step(self, batch, batch_idx):
+            asked.append((self.trainer.datamodule.eval_batch(batch_idx, "val").labels.tolist(), batch[1].tolist()))
+            super().validation_step(batch, batch_idx)
+
+    fit(quiet(subset=20), module=Asking(), stream=make_stream(eval_batch_size=4))
+    assert len(asked) > 20
+    assert all(told == given for told, given in asked)
+
+
 def test_the_head_is_left_alone():
     module, _ = fit(quiet(prequential=True))
     assert not module.head._forward_hooks
