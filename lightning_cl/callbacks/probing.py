@@ -204,7 +204,11 @@ class Probe:
     def _sizes(self, expected: Tensor, tolerance: Tolerance) -> Check:
         name, few = "batch size", min(_FEW, len(self.rows))
         compared = f"{len(self.rows)} samples in batches of 1, {few} and {self.full}"
-        found = [compare(expected, self.logits(in_batches(self.rows, size)), tolerance) for size in (1, few)]
+        try:
+            found = [compare(expected, self.logits(in_batches(self.rows, size)), tolerance) for size in (1, few)]
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            broken = f"the module cannot evaluate every size of batch ({type(error).__name__}: {error}); "
+            return Check(name, "fail", compared, broken + "let it take batches of one sample too.")
         worst = max(found, key=lambda difference: (difference.moved, difference.largest))
         remedy = (
             "a sample's prediction uses its batch mates, and test batches of one task tell the task; make no use of "

@@ -19,7 +19,7 @@ from lightning_cl.callbacks import ContinualEvaluation, FineTuning, ProtocolGuar
 from lightning_cl.callbacks.auditing import content_digest, whole_classes
 from lightning_cl.callbacks.probing import by_task, claiming, probe_index, with_others_labels
 from lightning_cl.callbacks.traces import fingerprints, moved_names
-from lightning_cl.datamodules import ArraySource, ClassIncremental, ContinualDataModule, Joint
+from lightning_cl.datamodules import ArraySource, ClassIncremental, ContinualDataModule, Joint, SiBlurry
 from lightning_cl.metrics import read_report
 from lightning_cl.metrics.protocol import CHECKS, ProtocolCard, ProtocolError
 
@@ -140,6 +140,22 @@ def test_predictions_that_know_the_batch(module, expected):
     assert failed(card) == expected
     assert card["batch size"].violated == (0, 1, 2)
     assert "test batches of one task tell the task" in card["batch size"].message
+
+
+class SqueezesTheBatch(Honest):
+    """Takes a batch of one for a single image."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", F.cross_entropy(self(batch[0]).squeeze()[:, :], batch[1]))
+
+
+def test_a_module_that_cannot_take_one_sample_is_told_and_the_run_goes_on():
+    card = card_of(SqueezesTheBatch())
+    assert failed(card) == {"batch size"}
+    assert card["batch size"].violated == (0, 1, 2)
+    assert card["batch size"].message.startswith(
+        "the module cannot evaluate every size of batch (IndexError: too many "
+    )
 
 
 class Votes(Honest):
@@ -421,6 +437,17 @@ def test_the_cost_does_not_grow_with_the_tasks():
     fit(Counted(), before, guard, after)
     cost = [b - a for a, b in zip(before.counts, after.counts, strict=True)]
     assert cost == [7 * 6, 8 * 6, 8 * 6]  # reference, two sizes, order, claim, labels, again; mates from task 1 on
+
+
+def test_an_online_stream():
+    for module, callbacks, expected in (
+        (Honest(), [], set()),
+        (ReadsTheTask(), [], {"claimed task"}),
+        (Honest(), [WritesToTheHead()], {"unseen rows"}),
+    ):
+        stream = ContinualDataModule(ArraySource(*digits()), SiBlurry(num_tasks=3), batch_size=4, updates_per_batch=2)
+        assert 5 in stream.layout.new_classes[2]  # so class 5 is unseen in two tasks
+        assert failed(card_of(module, *callbacks, stream=stream)) == expected
 
 
 def test_violations_warn_once_or_stop_the_run():

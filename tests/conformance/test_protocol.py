@@ -28,12 +28,15 @@ def guard(**options):
 @methods
 @pytest.mark.parametrize("case", [PLAIN, *slow], ids=lambda c: c.name)
 def test_the_protocol_is_kept_and_the_run_is_the_same(method, case, finished, tmp_path):
-    watching = guard()
+    watching = guard(on_violation="warn")
     run = train(case, make(method), tmp_path, callbacks=[watching])
     assert_same_bits(run.result(), finished(method, case).result())
+    # torchgeo's task comes with a plateau schedule by `val_loss`, and here that is the loss on the test split.
+    expected = [] if case is not FOREIGN_DICT else ["selection"]
+    assert [check.name for check in watching.card.violations] == expected
     assert {check.name for check in watching.card.checks} == set(CHECKS)
     measured = [check for check in watching.card.checks if check.result == "pass"]
-    assert len(measured) >= len(CHECKS) - 3
+    assert len(measured) >= len(CHECKS) - 3 - len(expected)
     caches = {"CODAPrompt", "DualPrompt", "L2P", "PrototypeClassifier"}
     assert method.__name__ not in caches or watching.card["remembered features"].result == "pass"
 
