@@ -9,6 +9,8 @@ from tiny import TinyModule, images, stream_info, task_of, tiny_vit, train
 from torch.testing import assert_close
 
 from lightning_cl.callbacks import MVP
+from lightning_cl.mixins.mvp import MVPMixin, MVPSettings
+from lightning_cl.nn import MVPPool
 
 from .vit_base import num_trained
 
@@ -350,3 +352,30 @@ def test_a_copy_in_the_middle_of_training_is_apart():
     assert module.prompts.usage.sum() == 14
     expected = gradients_of(attached())
     assert all(torch.equal(g, expected[n]) for n, g in gradients_of(twin).items())
+
+
+class Inherits(MVPMixin, TinyModule):
+    """What a model author can do without the callback."""
+
+    def __init__(self):
+        super().__init__()
+        self.configure_continual(INFO, train_mask="seen")
+        torch.manual_seed(0)
+        self.add_prompts(MVPPool(10, 48, 3, 2, 3))
+        self.configure_mvp(MVPSettings(margin=0.2))
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return F.cross_entropy(self(x), y)
+
+
+def test_an_author_may_inherit_the_step():
+    results = []
+    for module in (Inherits(), TinyModule()):
+        if type(module) is TinyModule:
+            torch.manual_seed(0)
+            MVP(**SMALL, margin=0.2).attach_once(module, INFO)
+        module.on_task_start(task_of(INFO, 1))
+        results.append(gradients_of(module.train()))
+    assert results[0].keys() == results[1].keys()
+    assert all(torch.equal(gradient, results[1][name]) for name, gradient in results[0].items())

@@ -13,7 +13,7 @@ from tiny import TinyModule, images, stream_info, task_of, train
 from torch import nn
 from torch.testing import assert_close
 
-from lightning_cl.callbacks import L2P, CODAPrompt, ContinualEvaluation, DualPrompt, OnePrompt
+from lightning_cl.callbacks import L2P, MVP, CODAPrompt, ContinualEvaluation, DualPrompt, OnePrompt
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 INFO = stream_info(5)
@@ -24,6 +24,7 @@ MAKE = {
     "dual": lambda **o: DualPrompt(2, 3, (0, 1), (2, 3), init_range=(-1, 1), **o),
     "dual_by_layer": lambda **o: DualPrompt(2, 3, (0,), (1, 2), shared_keys=False, init_range=(-1, 1), **o),
     "coda": lambda **o: CODAPrompt(pool_size=10, prompt_length=4, layers=(0, 2), **o),
+    "mvp": lambda **o: MVP(4, 2, 3, (0, 1), (2, 3), train_mask="task", **o),
     "one": lambda **o: OnePrompt((0, 2), (2, 3), **{k: v for k, v in o.items() if k != "cache_queries"}),
 }
 every = pytest.mark.parametrize("kind", MAKE)
@@ -48,9 +49,9 @@ def trained(kind, up_to=2):
 
 
 def count_passes(vit):
-    """A list that grows by the batch size of every pass through the last block."""
+    """A list that grows by the batch size of every pass through the last block but one, where MVP's query ends."""
     passes = []
-    vit.blocks[-1].mlp.register_forward_hook(lambda _, args, __: passes.append(len(args[0])))
+    vit.blocks[-2].mlp.register_forward_hook(lambda _, args, __: passes.append(len(args[0])))
     return passes
 
 
