@@ -156,18 +156,18 @@ def _thousands(value: float) -> str:
 
 
 def _mark_tasks(ax: Axes, ends: Sequence[int]) -> None:
-    """A dotted line where one task gives way to the next, and the tasks' numbers above where they have room."""
+    """A dotted line where one task gives way to the next, and above it the numbers of the tasks that have room."""
     for end in ends[:-1]:
         ax.axvline(end, color="0.45", lw=0.6, ls=(0, (1, 2)), zorder=1)
     low, high = ax.get_xlim()
-    starts = [0, *ends[:-1]]
-    if not ends or min(e - s for s, e in zip(starts, ends, strict=True)) < 0.04 * (high - low):
-        return
+    spans = enumerate(zip([0, *ends[:-1]], ends, strict=False))
+    shown = [(task, (start + end) / 2) for task, (start, end) in spans if end - start >= 0.04 * (high - low)]
     style: dict[str, Any] = {"va": "bottom", "fontsize": draw.SMALL - 1, "color": draw.GREY, "annotation_clip": False}
     offset: dict[str, Any] = {"textcoords": "offset points", "xycoords": ax.get_xaxis_transform(), **style}
-    ax.annotate("task", xy=(low, 1.0), xytext=(-3, 3), ha="right", **offset)
-    for task, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        ax.annotate(str(task), xy=((start + end) / 2, 1.0), xytext=(0, 3), ha="center", **offset)
+    for task, middle in shown:
+        ax.annotate(str(task), xy=(middle, 1.0), xytext=(0, 3), ha="center", **offset)
+    if shown:
+        ax.annotate("task", xy=(low, 1.0), xytext=(-3, 3), ha="right", **offset)
 
 
 def _exposed_steps(ax: Axes, seen: Sequence[int], exposed: Sequence[int]) -> None:

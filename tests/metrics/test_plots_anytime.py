@@ -55,12 +55,19 @@ def test_a_curve_shows_its_values():
     assert list(line.get_xdata()) == [100, 200, 300]
     assert list(line.get_ydata()) == pytest.approx([50, NAN, 25], nan_ok=True)
     assert set(boundary.get_xdata()) == {150}
-    assert [t.get_text() for t in ax.texts] == ["task", "0", "1"]
+    assert [t.get_text() for t in ax.texts] == ["0", "1", "task"]
     right = next(a for a in figure.axes if a is not ax)
     assert list(right.lines[0].get_ydata()) == [0, 2, 3, 6]
     assert right.get_yticks().tolist() == [0, 2, 4, 6]
     assert ax.get_title() == "MVP"
     assert len(plot_anytime_curve([1], [0.5])[0].axes) == 1
+
+
+def test_a_task_too_short_for_its_number_has_none():
+    _, ax = plot_anytime_curve([100, 200], [0.5, 0.5], task_ends=[100, 101, 200])
+    assert [t.get_text() for t in ax.texts] == ["0", "2", "task"]
+    _, ax = plot_anytime_curve([100, 200], [0.5, 0.5], task_ends=range(1, 201))
+    assert not ax.texts
 
 
 def test_runs_are_compared_by_their_periodic_evaluations(tmp_path):
