@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the run stops after the step that it is in, leaves that step on the disk, and can go on from it."""
+"""SIGTERM and Ctrl-C: the run stops after the step that it is in, leaves it on the disk, and can go on from it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +115,8 @@ def test_in_the_middle_of_an_accumulation(tmp_path):
 
 def test_stopped_again_and_again(tmp_path, whole):
     for step in (2, 3, 9, 14):
-        ckpt_path = "last" if step > 2 else None
-        run = lambda s=step, c=ckpt_path: fit(tmp_path, [SignalAt(s, TERM)], checkpoint=rare(), ckpt_path=c)
-        assert in_children(run) == [143]
+        options = {"callbacks": [SignalAt(step, TERM)], "ckpt_path": "last" if step > 2 else None}
+        assert in_children(partial(fit, tmp_path, checkpoint=rare(), **options)) == [143]
         assert last(tmp_path)["global_step"] == step + 1
     assert_goes_on(tmp_path, whole)
 
@@ -223,7 +223,14 @@ def test_processes_stop_in_a_validation(tmp_path):
 # ---------------------------------------------------------------------- the command line
 
 
-SHORT = ("--data.epochs_per_task", "2", "--trainer.check_val_every_n_epoch", "1", "--trainer.enable_progress_bar", "0")
+SHORT = (
+    "--data.epochs_per_task",
+    "2",
+    "--trainer.check_val_every_n_epoch",
+    "1",
+    "--trainer.enable_progress_bar",
+    "false",
+)
 FIT = (sys.executable, "-m", "lightning_cl.cli", "fit", "--config", "digits_finetune", *SHORT)
 
 

@@ -13,6 +13,7 @@ from lightning_cl.callbacks.anytime_evaluation import AnytimeEvaluation
 from lightning_cl.callbacks.base import ContinualCallback, require_stream
 from lightning_cl.callbacks.head_capture import HeadCapture
 from lightning_cl.callbacks.measuring import check_validation, describe_run
+from lightning_cl.callbacks.run_folder import run_folder
 from lightning_cl.metrics import ContinualReport, class_table, rich_table, summarise
 
 if TYPE_CHECKING:
@@ -224,9 +225,9 @@ class ContinualEvaluation(ContinualCallback):
         )
 
     def _publish(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> None:
-        directory = trainer.log_dir or trainer.default_root_dir  # collective: on every process
         if not trainer.is_global_zero:
             return
+        directory = run_folder(trainer)
         report = self.build_report(trainer, pl_module, note)
         if self.print_table:
             from rich.console import Console

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning_cl.callbacks import ContinualCheckpoint
 from lightning_cl.callbacks.atomic_checkpoint_io import clear_leftovers, is_complete
 from lightning_cl.callbacks.continual_checkpoint import position
+from lightning_cl.callbacks.run_folder import run_folder
 from lightning_cl.cli_support.configs import UsageError
 
 
@@ -91,13 +91,6 @@ def newest_first(folders: list[Path]) -> list[Path]:
     """Checkpoints in the folders."""
     found = {path for folder in folders for path in folder.glob("*.ckpt")}
     return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
-
-
-def run_folder(trainer: Trainer) -> Path:
-    """The folder of the run; not ``trainer.log_dir``, for which every process would have to be here."""
-    logger = trainer.loggers[0] if trainer.loggers else None
-    folder = getattr(logger, "log_dir", None) or getattr(logger, "save_dir", None) or trainer.default_root_dir
-    return Path(os.fspath(folder))
 
 
 def _checkpoints(trainer: Trainer) -> list[ContinualCheckpoint]:

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_cl.datamodules.extending import refuse_smaller_state
-from lightning_cl.datamodules.losses import LossWatch
+from lightning_cl.datamodules.losses import STEPS_BETWEEN_CHECKS, LossWatch
 from lightning_cl.datamodules.resuming import in_the_end, random_states, set_random_states, settle_position
 from lightning_cl.datamodules.task import StreamInfo, Task
 
@@ -150,7 +150,8 @@ class StreamDriver(Callback):
     ) -> None:
         """Watch the loss, and end a task after its last batch."""
         self.stream.joined = None
-        if self._loss.update(outputs, trainer.global_step):
+        due = self._loss.update(outputs, trainer.global_step)
+        if due if trainer.world_size == 1 else trainer.global_step % STEPS_BETWEEN_CHECKS == 1:  # in all at once
             self._check_loss(trainer)
         task = self.stream.task
         if trainer.is_last_batch and trainer.current_epoch == task.last_epoch and task.index > self.ended:
@@ -209,6 +210,10 @@ class StreamDriver(Callback):
 
     def _check_loss(self, trainer: Trainer) -> None:
         step = self._loss.first_bad_step
+        if trainer.world_size > 1:  # all processes stop, or the others would wait for the one with the bad loss
+            found = torch.tensor(-1 if step is None else step, device=trainer.strategy.root_device)
+            largest = int(trainer.strategy.reduce(found, reduce_op="max"))
+            step = None if largest < 0 else largest
         if step is not None:
             task = self.stream.task
             raise FloatingPointError(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 #: Steps between two looks at the loss on an accelerator, each of which waits for the device.
-_STEPS_BETWEEN_CHECKS = 50
+STEPS_BETWEEN_CHECKS = 50
 
 
 class LossWatch:
@@ -34,7 +34,7 @@ class LossWatch:
             self._first = torch.full((), -1, device=loss.device)
         bad = ~torch.isfinite(loss.detach()).all() & (self._first < 0)
         self._first = torch.where(bad, step, self._first)
-        return loss.device.type == "cpu" or step % _STEPS_BETWEEN_CHECKS == 1
+        return loss.device.type == "cpu" or step % STEPS_BETWEEN_CHECKS == 1
 
     @property
     def first_bad_step(self) -> int | None:

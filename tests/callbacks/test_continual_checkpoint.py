@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 import torch
 from fsspec.implementations.memory import MemoryFileSystem
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from stopping import BOUNDARIES, NoisyModule, fit, in_children, last
 from torch.testing import assert_close
@@ -297,6 +298,33 @@ def test_a_bad_step_is_never_saved(tmp_path, whole, every, capsys):
     assert "stopped by FloatingPointError in epoch 2 of 5 (task 1), step 6. Continue from the checkpoint" in hint
     assert f"of step {good} with" in hint
     assert_same(fit(tmp_path, ckpt_path="last").result(), whole)
+
+
+class DivergingOnOne(NoisyModule):
+    """As where overflow hits the share of one process only."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        bad = self.trainer.global_step == 5 and self.trainer.global_rank == 1
+        return loss * float("nan") if bad else loss
+
+
+def test_processes_stop_together_at_a_loss_that_is_bad_in_one_of_them(tmp_path, capfd):
+    checkpoint = ContinualCheckpoint(every_n_steps=1)
+    run = partial(fit, tmp_path, make_module=DivergingOnOne, checkpoint=checkpoint, devices=2, strategy="ddp")
+    assert in_children(run, count=2) == [99, 99]
+    assert last(tmp_path)["global_step"] == 5
+    assert capfd.readouterr().err.count("FloatingPointError: the training loss is not finite in task 1") == 2
+
+
+def test_an_error_in_one_process_does_not_leave_the_other_waiting(tmp_path, capfd):
+    def fail(trainer: Any, *_: Any) -> None:
+        if trainer.global_rank == 1 and trainer.global_step == 5:
+            raise ConnectionAbortedError("only here")
+
+    callback = LambdaCallback(on_train_batch_start=fail)
+    assert in_children(partial(fit, tmp_path, [callback], devices=2, strategy="ddp"), count=2) == [99, 99]
+    assert last(tmp_path)["global_step"] == 4
 
 
 # ---------------------------------------------------------------------- other ways to write
