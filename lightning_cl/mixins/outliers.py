@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.mixins.base import ContinualMixin
+from lightning_cl.mixins.batch import unpack
 from lightning_cl.mixins.features import evaluating, task_features
 from lightning_cl.nn.outliers import OutlierMode, energy, outlier_regularizer, synthesize_outliers
 
@@ -193,6 +194,13 @@ class OutlierMixin(ContinualMixin):
             torch.Generator().manual_seed(mix_seed(stream.seed, epoch, 0x0DD)),
         )
         return OutlierEpoch(epoch, positions, features, labels, outliers)
+
+    def _features_of_last(self, batch: Any, count: int) -> tuple[Tensor, Tensor]:
+        """``(count, D)`` features and labels of the last rows of a batch, those that replay joined."""
+        inputs, targets = unpack(batch)
+        first = len(targets) - max(count, 1)  # all processes make a pass: prompts may be chosen by a vote of all
+        with evaluating(self):
+            return self.head_input(inputs[first:])[:count], targets[first:].flatten()[:count]
 
     def _features_of_task(self, positions: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         """Features and labels of the task's augmented images, in the order of ``positions``."""

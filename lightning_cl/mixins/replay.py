@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from lightning_cl.datamodules.online import Joined
 from lightning_cl.datamodules.sampling import share
 from lightning_cl.mixins.base import ContinualMixin
 from lightning_cl.mixins.batch import unpack
-from lightning_cl.nn.replay import ReplayBuffer, check_rows, gather_rows_of, join, take
+from lightning_cl.nn.replay import ReplayBuffer, check_rows, gather_rows_of, join, map_leaves, take
 
 
 @dataclass
@@ -63,6 +64,8 @@ class ReplayMixin(ContinualMixin):
         self.__dict__["_replay"] = replay
         self.__dict__["_stream_batch"] = None
         self.continual.replays = True
+        # What is said there is what is wanted.
+        warnings.filterwarnings("ignore", message="You have overridden `on_after_batch_transfer` in `LightningModule`")
 
     @property
     def replay(self) -> Replay:
@@ -114,7 +117,9 @@ class ReplayMixin(ContinualMixin):
         if own.real == 0:  # a repeated row, for want of any other
             batch = take(batch, torch.zeros(0, dtype=torch.long))
         items = replay.buffer.read(slots[start:stop])
-        return join(batch, self._made(items, start, stream.joined.labels[start:stop]) if replay.by_index else items)
+        if replay.by_index:
+            return join(batch, self._made(items, start, stream.joined.labels[start:stop]))
+        return join(batch, self._pinned(items))
 
     def _made(self, index: Tensor, start: int, labels: Tensor) -> Any:
         """The samples at these positions, freshly augmented, as the stream's are made and moved."""
@@ -123,8 +128,17 @@ class ReplayMixin(ContinualMixin):
         check_rows(batch, len(index))
         self._check_targets(batch, labels)
         batch = self.trainer.precision_plugin.convert_input(batch)
-        batch = self._on_before_batch_transfer(batch, 0)
+        batch = self._pinned(self._on_before_batch_transfer(batch, 0))
         return self._call_batch_hook("transfer_batch_to_device", batch, self.trainer.strategy.root_device, 0)
+
+    def _pinned(self, batch: Any) -> Any:
+        """In pinned memory if the stream's batches are, so that moving them to a GPU makes nobody wait."""
+        wanted = self.trainer.strategy.root_device.type == "cuda" and self._replay_stream.pin_memory is not False
+
+        def pin(path: str, leaf: Any) -> Any:
+            return leaf.pin_memory() if isinstance(leaf, Tensor) and leaf.device.type == "cpu" else leaf
+
+        return map_leaves(pin, batch) if wanted else batch
 
     def _check_targets(self, batch: Any, expected: Tensor) -> None:
         targets = unpack(batch)[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import warnings
 from collections import namedtuple
 from typing import Any
 
@@ -254,6 +255,13 @@ def test_the_modules_own_hook_sees_the_joined_batch_and_memory_is_kept_as_it_was
     images = {i: stream.source.eval_transform()(stream.source.item("train", i)[0]) for i in range(81)}
     for stored in method.replay.buffer.read(torch.arange(MEMORY))[0]:
         assert any(torch.equal(stored, image) for image in images.values())
+
+
+def test_lightning_does_not_warn_of_the_hook():
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        fit(replay(), max_steps=1)
+    assert [str(w.message) for w in said if "on_after_batch_transfer" in str(w.message)] == []
 
 
 class InPlace(Net):

@@ -1,7 +1,7 @@
 """Replay: a buffer that stores, policies that answer which item goes into which slot, and herding."""
 
 from lightning_cl.nn.replay.balanced import ClassBalanced
-from lightning_cl.nn.replay.batches import check_rows, gather_rows_of, join, take
+from lightning_cl.nn.replay.batches import check_rows, gather_rows_of, join, map_leaves, take
 from lightning_cl.nn.replay.buffer import ReplayBuffer
 from lightning_cl.nn.replay.herding import Herding, herding
 from lightning_cl.nn.replay.policies import Policy, Reservoir, Ring
@@ -17,5 +17,6 @@ __all__ = [
     "gather_rows_of",
     "herding",
     "join",
+    "map_leaves",
     "take",
 ]

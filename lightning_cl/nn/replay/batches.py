@@ -123,7 +123,7 @@ def join(first: Any, second: Any) -> Any:
     def put_behind(path: str, one: Any, other: Any) -> Any:
         if isinstance(one, Tensor) and isinstance(other, Tensor):
             check_alike(path, one, other)
-            return torch.cat([one, other.to(one.device)])
+            return torch.cat([one, other.to(one.device, non_blocking=True)])
         if is_list_leaf(one) and is_list_leaf(other):
             return type(one)([*one, *other])
         raise ValueError(_differs(path, one, other))
