@@ -19,6 +19,7 @@ from lightning_cl.callbacks.base import ContinualCallback, require_stream
 from lightning_cl.callbacks.evaluating import EvaluationPass
 from lightning_cl.callbacks.head_capture import HeadCapture
 from lightning_cl.callbacks.measuring import check_validation, describe_run
+from lightning_cl.callbacks.run_folder import run_folder
 from lightning_cl.datamodules.sampling import evaluation_order
 from lightning_cl.metrics import AnytimeCurve, ContinualReport
 
@@ -294,11 +295,10 @@ class AnytimeEvaluation(ContinualCallback):
     def _publish(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> None:
         from lightning_cl.callbacks.continual_evaluation import ContinualEvaluation
 
-        directory = trainer.log_dir or trainer.default_root_dir  # collective: on every process
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         others = any(isinstance(c, ContinualEvaluation) and c.report for c in callbacks)
         if self.report and not others and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            path = self.build_report(trainer, pl_module, note).write(directory)
+            path = self.build_report(trainer, pl_module, note).write(run_folder(trainer))
             print(f"Report, curve and pictures: {path.parent}")
 
     # ------------------------------------------------------------------ state
