@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_cl.mixins.batch import unpack
@@ -119,8 +120,8 @@ class MVPMixin(PromptMixin):
     def _weights(self, features: Tensor, logits: Tensor, scale: Tensor, labels: Tensor) -> Tensor:
         """``(B,)`` focal weights, from features as they are and the logits of the classes that compete."""
         settings: MVPSettings = self.__dict__["_mvp"]
-        residual = self.continual.mask(logits * scale).softmax(dim=1)
-        residual = residual.scatter_add(1, labels[:, None], torch.full_like(residual[:, :1], -1.0)) * scale
+        probability = self.continual.mask(logits * scale).softmax(dim=1)
+        residual = (probability - F.one_hot(labels, probability.shape[1])) * scale
         counted = self.prompts.counted
         conflict = gradient_conflict(features, residual, labels, counted)
         return focal_weight(conflict, settings.alpha, settings.gamma, settings.gsf_reduction, counted)

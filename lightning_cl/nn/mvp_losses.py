@@ -62,8 +62,9 @@ def broadcast_key_loss(
     """
     total = counts.sum()
     share = counts.to(distance.dtype) / total
-    push = torch.einsum("t,s,tsp->p", share, share, (key_distance / temperature[:, None, None]).exp()).mean()
-    own = ((distance.gather(1, ids[:, None]) / temperature).exp() @ share).sum()  # over this process's samples
+    push = (key_distance / temperature[:, None, None]).exp().mean(dim=2) * share  # (P, P) of temperature and key
+    push = (push.sum(dim=1) * share).sum()
+    own = ((distance.gather(1, ids[:, None]) / temperature).exp() * share).sum()  # over this process's samples
     everywhere = all_sum(own.detach() if counted else torch.zeros_like(own)) / total
     own = own / len(ids)
     pull = own + (everywhere - own).detach()  # the global value with this process's gradient

@@ -82,6 +82,29 @@ def test_with_long_used_keys_the_losses_are_flat():
     assert value.item() == pytest.approx(0.693145, abs=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_changes_nothing(dtype):
+    queries, keys, ids, usage = case()
+    between, among = (d.detach().float() for d in distances(queries, keys))
+    head, features, factors, allowed, labels = classified()
+    residual = residual_of(head, features, factors, allowed, labels).float()
+    results = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype, enabled=enabled):
+            counts = torch.bincount(ids, minlength=4)
+            results.append(
+                [
+                    contrastive_key_loss(between, among, usage.float() + 1, ids),
+                    broadcast_key_loss(between, among, usage.float() + 1, ids, counts),
+                    gradient_conflict(features.float(), residual, labels),
+                    fit_scale(features.float(), features.float().flip(0), 0.5),
+                ]
+            )
+    for exact, cast in zip(*results, strict=True):
+        assert cast.dtype == torch.float32
+        assert torch.equal(cast, exact)
+
+
 # ---------------------------------------------------------------------- scaled features
 
 
