@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from typing import Any, Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch.utils.data import default_collate
 from lightning_cl.datamodules.batches import StreamBatches
 from lightning_cl.datamodules.driver import StreamDriver
 from lightning_cl.datamodules.extending import ExtendedScenario, lay_out_stream
-from lightning_cl.datamodules.layout import Stage, StreamLayout
+from lightning_cl.datamodules.layout import EvalData, Stage, StreamLayout
 from lightning_cl.datamodules.loader import PlanSampler, StreamDataset, StreamLoader
 from lightning_cl.datamodules.online import Joined
 from lightning_cl.datamodules.sampling import EvalPlan, TrainPlan, evaluation_order, mix_seed
@@ -111,6 +112,7 @@ class ContinualDataModule(StreamBatches):
         #: Rows that replay added to the current training batch.
         self.joined: Joined | None = None
         self._exposed: tuple[int, ...] | None = None  # in an online stream, once it began
+        self._eval_orders: dict[Stage, tuple[EvalData, Tensor, list[int]]] = {}
         self._layout: StreamLayout | None = None
         self._schedule: Schedule | None = None
         self._driver: StreamDriver | None = None
@@ -243,7 +245,13 @@ class ContinualDataModule(StreamBatches):
 
     def _eval_loader(self, stage: Stage, num_tasks: int) -> StreamLoader:
         self.loaded[stage] = num_tasks
-        return self._serve(stage, evaluation_order(self.eval_data(stage).index[:num_tasks], self.seed))
+        data, known = self.eval_data(stage), self._eval_orders.get(stage)
+        if known is None or known[0] is not data:  # of all tasks, once: fewer tasks are a part from its start
+            order = evaluation_order(data.index, self.seed)
+            ends = [0, *accumulate(len(members) for members in data.index)]
+            self._eval_orders[stage] = known = (data, order, ends)
+        _, order, ends = known
+        return self._serve(stage, order[: ends[num_tasks]])
 
     def _serve(self, stage: Stage, order: Tensor) -> StreamLoader:
         plan = EvalPlan(order, self._global_batch(self.eval_batch_size), self._world()[0])

@@ -11,11 +11,12 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning_cl.datamodules.driver import StreamDriver
 from lightning_cl.datamodules.extending import plan_epochs
 from lightning_cl.datamodules.layout import StreamLayout
-from lightning_cl.datamodules.online import exposed
+from lightning_cl.datamodules.online import arrived, exposed
 from lightning_cl.datamodules.prefix import difference, is_prefix
 from lightning_cl.datamodules.scenarios.base import Scenario
 from lightning_cl.datamodules.table import StreamTable
 from lightning_cl.datamodules.task import Schedule, StreamInfo, Task
+from lightning_cl.versions import check_version
 
 
 class StreamPosition(LightningDataModule):
@@ -31,6 +32,8 @@ class StreamPosition(LightningDataModule):
     _layout: StreamLayout | None
     _schedule: Schedule | None
     _driver: StreamDriver | None
+    #: The task that was last asked for, and what it was made of.
+    _known_task: tuple[Task, StreamInfo, Schedule] | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Lay out the stream."""
@@ -90,16 +93,20 @@ class StreamPosition(LightningDataModule):
 
     def task_at(self, index: int) -> Task:
         """Task ``index`` with its place in the schedule."""
-        info, schedule = self.info, self.schedule
-        return Task(
-            index,
-            info.classes_per_task[index],
-            self.layout.new_classes[index],
-            info.seen_classes(index),
-            schedule.first_epoch(index),
-            schedule.epochs[index],
-            self.scenario.order,
-        )
+        info, schedule, known = self.info, self.schedule, self._known_task
+        # Kept, because every step asks for the current one and it takes a look at all tasks before to make it.
+        if known is None or known[0].index != index or known[1] is not info or known[2] is not schedule:
+            task = Task(
+                index,
+                info.classes_per_task[index],
+                self.layout.new_classes[index],
+                info.seen_classes(index),
+                schedule.first_epoch(index),
+                schedule.epochs[index],
+                self.scenario.order,
+            )
+            self._known_task = known = (task, info, schedule)
+        return known[0]
 
     @property
     def online(self) -> bool:
@@ -113,17 +120,18 @@ class StreamPosition(LightningDataModule):
         In an online stream those of which a sample has arrived, the current batch included; else those of the tasks
         seen so far. It follows from the plan, so all processes agree without a word.
         """
-        return self.info.seen_classes(self.task_index) if self._exposed is None else self._exposed
+        return self.task.seen_classes if self._exposed is None else self._exposed
 
     def expose(self, task: int, batch_idx: int | None) -> bool:
         """The next batch of an online stream is here (``None``: the task begins); whether it brings a class."""
-        before = len(self.exposed_classes) if self._exposed is not None else -1
-        earlier = self.info.seen_classes(task - 1) if task else ()
-        rows = (
-            0 if batch_idx is None else (batch_idx // self.updates_per_batch + 1) * self._global_batch(self.batch_size)
-        )
-        self._exposed = exposed(earlier, self.layout.arrivals[task], rows)
-        return len(self._exposed) != before
+        batches = 0 if batch_idx is None else batch_idx // self.updates_per_batch + 1
+        arrivals, rows = self.layout.arrivals[task], batches * self._global_batch(self.batch_size)
+        current, new = self.task_at(task), self.layout.new_classes[task]
+        now = len(current.seen_classes) - len(new) + arrived(arrivals, rows)
+        if self._exposed is not None and len(self._exposed) == now:  # classes only come, so equally many are the same
+            return False
+        self._exposed = exposed(set(current.seen_classes).difference(new), arrivals, rows)
+        return True
 
     @property
     def task_index(self) -> int:
@@ -172,6 +180,7 @@ class StreamPosition(LightningDataModule):
             ValueError: If the checkpoint is of another stream, and not of one that this one was extended from; the
                 message shows both.
         """
+        check_version(state_dict, 1, "the stream")
         saved = StreamInfo.from_state_dict(state_dict["info"])
         if not is_prefix(saved, self.info):
             raise ValueError(

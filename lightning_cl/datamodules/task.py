@@ -5,8 +5,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate
 from typing import Literal
+
+from lightning_cl.versions import check_version
 
 Order = Literal["shuffled", "stream"]
 
@@ -74,6 +77,7 @@ class StreamInfo:
     def state_dict(self) -> dict[str, object]:
         """Plain Python values, loadable with ``weights_only=True``."""
         return {
+            "version": 1,
             "num_tasks": self.num_tasks,
             "num_classes": self.num_classes,
             "class_names": list(self.class_names),
@@ -85,6 +89,7 @@ class StreamInfo:
     @classmethod
     def from_state_dict(cls, state: dict[str, object]) -> StreamInfo:
         """Inverse of :meth:`state_dict`."""
+        check_version(state, 1, "the stream's description")
         return cls(
             num_tasks=int(state["num_tasks"]),  # type: ignore[call-overload]
             num_classes=int(state["num_classes"]),  # type: ignore[call-overload]
@@ -121,22 +126,27 @@ class Schedule:
             )
         return cls(tuple(int(n) for n in epochs_per_task))
 
+    @cached_property
+    def _ends(self) -> tuple[int, ...]:
+        """For each task the first epoch after it; summed up once, for it is asked for at every step."""
+        return tuple(accumulate(self.epochs))
+
     @property
     def total(self) -> int:
         """Number of epochs of the whole stream."""
-        return sum(self.epochs)
+        return self._ends[-1]
 
     def first_epoch(self, task: int) -> int:
         """First epoch of ``task``."""
-        return sum(self.epochs[:task])
+        return self._ends[task] - self.epochs[task]
 
     def last_epoch(self, task: int) -> int:
         """Last epoch of ``task`` (inclusive)."""
-        return sum(self.epochs[: task + 1]) - 1
+        return self._ends[task] - 1
 
     def task_at(self, epoch: int) -> int:
         """Task that ``epoch`` belongs to; epochs past the end belong to the last task."""
-        return min(bisect_right(list(accumulate(self.epochs)), epoch), len(self.epochs) - 1)
+        return min(bisect_right(self._ends, epoch), len(self.epochs) - 1)
 
     def shortened(self, task: int, epochs: int) -> Schedule:
         """The schedule in which ``task`` ends after ``epochs`` epochs (at least 1, at most what it had)."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from conformance.runs import in_forked_processes
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
@@ -70,7 +71,7 @@ def fit(
 ) -> TinyModule:
     seed_everything(1)
     module = TinyModule(dropout=0.0 if processes > 1 else 0.2)
-    options = {"devices": processes, "strategy": "ddp_fork"} if processes > 1 else {}
+    options = {"devices": processes, "strategy": "ddp"} if processes > 1 else {}
     fitted = make_trainer(None, callbacks, **options, **trainer)
     fitted.fit(module, datamodule=stream or online(), ckpt_path=ckpt_path)
     return module
@@ -215,16 +216,20 @@ def test_processes_together_see_the_same_stream(tmp_path, processes):
         def on_train_end(self, trainer, pl_module):
             torch.save((self.exposures, self.masks), tmp_path / f"{trainer.world_size}-{trainer.global_rank}.pt")
 
-    together = fit(FineTuning(train_mask="batch"), Save(), processes=processes)
+    def rank() -> None:
+        module = fit(FineTuning(train_mask="batch"), Save(), processes=processes)
+        torch.save(list(module.parameters()), tmp_path / f"weights{module.trainer.global_rank}.pt")
+
+    assert in_forked_processes(rank, processes) == [0] * processes
     seed_everything(1)
     alone = TinyModule()
     trainer = make_trainer(None, [FineTuning(train_mask="batch"), Save()])
     trainer.fit(alone, datamodule=online())
     expected = torch.load(tmp_path / "1-0.pt")
-    for rank in range(processes):
-        assert torch.load(tmp_path / f"{processes}-{rank}.pt") == expected
-    for a, b in zip(together.parameters(), alone.parameters(), strict=True):
-        assert_close(a, b, rtol=1e-5, atol=1e-6)
+    for number in range(processes):
+        assert torch.load(tmp_path / f"{processes}-{number}.pt") == expected
+        for a, b in zip(torch.load(tmp_path / f"weights{number}.pt"), alone.parameters(), strict=True):
+            assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_samples_drawn_by_position_are_augmented_by_the_seed_alone():
