@@ -126,19 +126,20 @@ class ByHand(Callback):
         return torch.tensor(allowed)[logits[:, allowed].argmax(1)]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        new = trainer.datamodule.train_batch_size(batch_idx)  # behind these are replayed samples
+        pixels, labels = batch[0][:new], batch[1][:new]
         if self.online:
-            self.exposed |= set(batch[1].tolist())
+            self.exposed |= set(labels.tolist())
         else:
             self.exposed |= set(range(2 * (trainer.datamodule.task_index + 1)))
         if self.steps % self.updates == 0:
-            right = int((self.predict(pl_module, batch[0]) == batch[1]).sum())
-            self.predicted.append((right, len(batch[1])))
+            self.predicted.append((int((self.predict(pl_module, pixels) == labels).sum()), new))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.steps += 1
         if self.steps % self.updates:
             return
-        self.seen += len(batch[1])
+        self.seen += self.predicted[-1][1]
         if self.seen >= self.due:
             while self.due <= self.seen:
                 self.due += self.every

@@ -21,6 +21,7 @@ from lightning_cl.callbacks import (
     AnytimeEvaluation,
     ContinualEvaluation,
     DualPrompt,
+    ExperienceReplay,
     FineTuning,
     PrototypeClassifier,
 )
@@ -64,6 +65,7 @@ def test_every_evaluation_is_one_by_hand(online, method):
     updates = 2 if online else 1
     hand, evaluation = ByHand(7, updates, online), quiet()
     stream = make_stream(updates_per_batch=2) if online else offline()
+    torch.manual_seed(0)
     module = Module()
     with torch.no_grad():
         module.head.bias[4:] += 1.5  # classes to come would win if they were let
@@ -215,11 +217,24 @@ def test_a_subset_holds_every_class_in_proportion(counts, extra, seed):
 # ---------------------------------------------------------------------- before learning
 
 
+METHODS = {
+    "no method": list,
+    "all": lambda: [FineTuning(train_mask="all")],
+    "seen": lambda: [FineTuning(train_mask="seen")],
+    "batch": lambda: [FineTuning(train_mask="batch")],
+    "replay": lambda: [replay()],
+}
+
+
+def replay() -> ExperienceReplay:
+    return ExperienceReplay(memory_size=9, batch_size=4)
+
+
 @pytest.mark.parametrize("updates", [1, 3])
-@pytest.mark.parametrize("train_mask", [None, "all", "seen", "batch"])
-def test_prequential_accuracy_counts_new_samples_before_they_are_learned(updates, train_mask):
+@pytest.mark.parametrize("methods", METHODS)
+def test_prequential_accuracy_counts_new_samples_before_they_are_learned(updates, methods):
     hand, evaluation = ByHand(7, updates), quiet(prequential=True)
-    methods = [] if train_mask is None else [FineTuning(train_mask=train_mask)]
+    methods = METHODS[methods]()
     fit(*methods, hand, evaluation, stream=make_stream(updates_per_batch=updates))
     right, count = (sum(column) for column in zip(*hand.predicted, strict=True))
     assert (evaluation.curve.online_correct[-1], evaluation.curve.online_total[-1]) == (right, TOTAL)
@@ -265,10 +280,10 @@ def test_a_step_that_does_not_use_the_head():
 # ---------------------------------------------------------------------- training does not notice
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_training_ends_in_the_same_bits(workers):
+@pytest.mark.parametrize(("method", "workers"), [(FineTuning, 0), (FineTuning, 1), (replay, 0)])
+def test_training_ends_in_the_same_bits(method, workers):
     def end(*callbacks: Callback) -> Any:
-        module, trainer = fit(FineTuning(), *callbacks, stream=make_stream(num_workers=workers), dropout=0.3)
+        module, trainer = fit(method(), *callbacks, stream=make_stream(num_workers=workers), dropout=0.3)
         draws = torch.rand(3), random.random(), np.random.rand()
         metrics = {k: v for k, v in trainer.callback_metrics.items() if "anytime" not in k}
         return module.state_dict(), metrics, draws, trainer.optimizers[0].state_dict()["state"]
@@ -364,13 +379,17 @@ def test_resume_is_invisible(tmp_path, step):
     assert all(torch.equal(resumed[name], value) for name, value in weights.items())
 
 
-@pytest.mark.parametrize("batch_size", [5, 1], ids=["uneven shares", "one process only repeats"])
-def test_two_processes_make_the_curve_of_one(tmp_path, batch_size):
+@pytest.mark.parametrize(
+    ("method", "batch_size"),
+    [(FineTuning, 5), (FineTuning, 1), (replay, 1)],
+    ids=["uneven shares", "one process only repeats", "one process only replays"],
+)
+def test_two_processes_make_the_curve_of_one(tmp_path, method, batch_size):
     def run(**options: Any) -> dict[str, Any]:
         evaluation = quiet(prequential=True, every_n_samples=13, subset=23)
         saving = ModelCheckpoint(tmp_path / "saved", "{step}", every_n_train_steps=4, save_top_k=-1)
         stream = make_stream(batch_size=batch_size, eval_batch_size=9)
-        _, trainer = fit(FineTuning(), evaluation, saving, stream=stream, folder=tmp_path, **options)
+        _, trainer = fit(method(), evaluation, saving, stream=stream, folder=tmp_path, **options)
         saved = evaluation.state_dict()
         return {"rank": trainer.global_rank, "curve": state(evaluation), "online": saved["online"]}
 
