@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.mixins.base import method_names
+from lightning_cl.versions import check_callback_versions, check_version
 
 ModuleT = TypeVar("ModuleT", bound=LightningModule)
 
@@ -34,7 +35,7 @@ def restore(
         The same ``model``.
 
     Raises:
-        ValueError: If the checkpoint was not made on a stream, or with other methods.
+        ValueError: If the checkpoint was not made on a stream, with other methods, or by a newer lightning_cl.
     """
     state = torch.load(checkpoint, map_location=map_location, weights_only=True)
     saved = state.get("lightning_cl")
@@ -43,6 +44,7 @@ def restore(
             f"{checkpoint} was not made on a stream of lightning_cl (it holds {', '.join(sorted(state)[:6])}); give a "
             "checkpoint that a Trainer wrote while training on a `ContinualDataModule`."
         )
+    check_version(saved, 1, "the run")
     methods = [callback for callback in callbacks if isinstance(callback, ContinualMethod)]
     given = [method.state_key for method in methods]
     if given != saved["methods"]:
@@ -51,6 +53,7 @@ def restore(
             "give the methods that it was trained with, in the same order."
         )
     info = StreamInfo.from_state_dict(saved["info"])
+    check_callback_versions(state.get("callbacks", {}), {method.state_key: method for method in methods})
     for method in methods:
         method.attach_once(model, info)
         if method.state_key in state.get("callbacks", {}):

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -41,7 +42,7 @@ def save_method(path: str | PathLike[str], model: LightningModule) -> None:
     Raises:
         ValueError: If ``model`` has no method, or a state that is no tensor.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     if not isinstance(model, ContinualMixin):
         raise ValueError(
@@ -63,7 +64,7 @@ def save_method(path: str | PathLike[str], model: LightningModule) -> None:
         "frozen": sorted(frozen),
         "fingerprint": checksum(frozen),
     }
-    save_file(tensors, path, metadata={_KEY: json.dumps(description), "format": "pt"})
+    Path(path).write_bytes(save(tensors, metadata={_KEY: json.dumps(description), "format": "pt"}))
 
 
 def load_method(path: str | PathLike[str], model: ModuleT, callbacks: Sequence[Callback] | None = None) -> ModuleT:

@@ -16,6 +16,7 @@ from lightning_cl.datamodules.extending import refuse_smaller_state
 from lightning_cl.datamodules.losses import STEPS_BETWEEN_CHECKS, LossWatch
 from lightning_cl.datamodules.resuming import in_the_end, random_states, set_random_states, settle_position
 from lightning_cl.datamodules.task import StreamInfo, Task
+from lightning_cl.versions import check_callback_versions, check_version
 
 if TYPE_CHECKING:
     from lightning_cl.datamodules.datamodule import ContinualDataModule
@@ -258,6 +259,9 @@ class StreamDriver(Callback):
                 "the checkpoint was not made on a stream of lightning_cl, so the position in the stream is unknown; "
                 "load its weights with `model.load_state_dict(torch.load(path)['state_dict'])` and start anew."
             )
+        check_version(saved, 1, "the run")
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        check_callback_versions(checkpoint.get("callbacks", {}), {c.state_key: c for c in callbacks})
         self._saved = saved
         self.started, self.ended = int(saved["started"]), int(saved["ended"])
         settle_position(checkpoint["loops"]["fit_loop"], saved["validation_due"])

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from lightning_cl.datamodules.sampling import EvalPlan, TrainBatch, TrainPlan, mix_seed
 from lightning_cl.datamodules.sources.base import Source, Split
 from lightning_cl.datamodules.sources.extended import ByPart
+from lightning_cl.versions import check_version
 
 Key = tuple[int, int | None]  # position in the split, seed of the sample's augmentation (None: not augmented)
 IMAGE_KEYS = ("image", "images", "pixel_values", "img", "x", "input", "inputs")
@@ -191,6 +192,7 @@ class StreamLoader:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue at the saved batch when the saved epoch is iterated next."""
+        check_version(state, 1, "the training loader")
         self._resume = self._position = int(state["epoch"]), int(state["batch"])
 
 

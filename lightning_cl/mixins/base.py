@@ -18,6 +18,7 @@ from lightning_cl.mixins.finding import find_head
 from lightning_cl.mixins.growing import grow_optimizer_state, grow_state
 from lightning_cl.nn.guard import SliceGuard
 from lightning_cl.nn.masks import ClassMask
+from lightning_cl.versions import check_version
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule as _Base
@@ -282,6 +283,7 @@ class ContinualMixin(_Base):
         """Refuse a checkpoint of another method or stream before any weight is touched."""
         super().on_load_checkpoint(checkpoint)
         saved, info, methods = checkpoint.get("lightning_cl", {}), self.continual.info, self.continual.methods
+        check_version(saved, 1, "the run")
         if saved.get("methods", methods) != methods:
             raise ValueError(
                 f"the checkpoint was made with {method_names(saved['methods'])}, but this module has "
