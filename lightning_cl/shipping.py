@@ -34,6 +34,8 @@ def save_method(path: str | PathLike[str], model: LightningModule) -> None:
     it is 0.7 MB with ``L2P``, 4.1 MB with ``DualPrompt``, 15.7 MB with ``CODAPrompt`` and 0.9 MB with
     ``PrototypeClassifier``. ``FineTuning`` freezes nothing, so its file is as large as the model.
 
+    With several processes, call it on one of them.
+
     Args:
         path: File to write, for example ``"method.safetensors"``.
         model: A trained module with its methods attached. For a checkpoint, rebuild it first:

@@ -15,15 +15,19 @@ from conformance.runs import assert_same_bits, in_forked_processes
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from sklearn.datasets import load_digits
 from torch import nn
 
 import lightning_cl
 from lightning_cl.callbacks import (
     L2P,
+    TEEN,
     CODAPrompt,
+    ContinualCheckpoint,
     ContinualEvaluation,
     DualPrompt,
+    ExperienceReplay,
     FineTuning,
     OnePrompt,
     PrototypeClassifier,
@@ -358,7 +362,17 @@ class Fit:
     """One fit in fresh objects from seed 0."""
 
     def __init__(
-        self, folder, stream, methods, outputs, ckpt_path=None, optimizer="adamw", abort=None, dropout=0.2, **options
+        self,
+        folder,
+        stream,
+        methods,
+        outputs,
+        ckpt_path=None,
+        optimizer="adamw",
+        abort=None,
+        dropout=0.2,
+        saving=None,
+        **options,
     ):
         seed_everything(0, verbose=False)
         self.stream, self.model, self.loaded = stream, Model(outputs, optimizer, dropout), Loaded()
@@ -368,13 +382,19 @@ class Fit:
                 "accelerator": "cpu",
                 "devices": 1,
                 "logger": False,
-                "enable_checkpointing": False,
+                "enable_checkpointing": saving is not None,
                 "enable_progress_bar": False,
                 "enable_model_summary": False,
                 "default_root_dir": folder,
                 **options,
             },
-            callbacks=[*methods, self.evaluation, self.loaded, *([Abort(abort)] if abort else [])],
+            callbacks=[
+                *methods,
+                self.evaluation,
+                self.loaded,
+                *([Abort(abort)] if abort else []),
+                *([saving] if saving else []),
+            ],
         )
         self.trainer.fit(self.model, datamodule=stream, ckpt_path=ckpt_path)
 
@@ -403,12 +423,15 @@ METHODS = {
     ],
     "prototypes": lambda: [PrototypeClassifier()],
     "finetuning": lambda: [FineTuning("net.head", "seen")],
+    "replay": lambda: [FineTuning("net.head"), ExperienceReplay(8, batch_size=4)],
+    "teen": lambda: [TEEN()],
 }
 #: Names of what has a row per class or task, and how many rows were learned in the two tasks of the short stream.
 GROWN = {
     "coda": {"prompts.keys": 4, "prompts.attention": 4, "prompts.components": 4},
     "dual": {"prompts.experts": 2, "prompts.keys": 2},
     "prototypes": {"prototypes.sums": 4, "prototypes.counts": 4},
+    "teen": {"teen.sums": 4, "teen.counts": 4, "teen.base": 4},
 }
 HEAD = {"net.head.weight": 4, "net.head.bias": 4}
 
@@ -464,10 +487,10 @@ def test_a_finished_run_goes_on(name, short_runs, long_runs):
         elif not key.startswith("continual.mask"):
             assert torch.equal(loaded[key], value), key
     assert loaded["continual.mask.eval_allowed"].tolist() == [True] * 4 + [False] * 4
-    if name not in ("l2p", "finetuning"):  # protected in training as usual
+    if name not in ("l2p", "finetuning", "replay"):  # protected in training as usual
         for key, count in rows.items():
             assert all(torch.equal(end[key][:count], before[key][:count]) for end in ends), key
-    if name != "prototypes":
+    if name not in ("prototypes", "teen"):
         assert not torch.equal(ends[-1]["net.head.weight"][4:], loaded["net.head.weight"][4:])
     assert len(ends) == 2
     assert [task.index for task in long.stream.tasks] == [0, 1, 2, 3]
@@ -536,6 +559,21 @@ def test_optimiser_state_goes_on_where_nothing_resets_it(short_runs, long_runs):
                 widened += 1
                 assert new[key][4:].eq(0).all()
     assert widened == 4  # both moments of weight and bias of the head
+
+
+@pytest.mark.parametrize(
+    "saving",
+    [
+        lambda folder: ModelCheckpoint(folder, save_last=True, save_on_train_epoch_end=True),
+        lambda folder: ModelCheckpoint(folder, save_last=True, save_on_train_epoch_end=False),
+        lambda folder: ContinualCheckpoint(folder),
+    ],
+    ids=["epoch-end", "validation-end", "continual"],
+)
+def test_any_last_checkpoint_will_do(saving, tmp_path, long_runs):
+    Fit(tmp_path, short_stream(), METHODS["coda"](), 4, saving=saving(tmp_path))
+    rest = Fit(tmp_path, long_stream(), METHODS["coda"](), 8, tmp_path / "last.ckpt")
+    assert_same_bits(rest.result(), long_runs("coda")[0].result())
 
 
 def test_a_run_goes_on_in_the_middle_of_a_task(tmp_path):
