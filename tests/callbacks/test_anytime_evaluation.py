@@ -230,8 +230,7 @@ def replay() -> ExperienceReplay:
     return ExperienceReplay(memory_size=9, batch_size=4)
 
 
-@pytest.mark.parametrize("updates", [1, 3])
-@pytest.mark.parametrize("methods", METHODS)
+@pytest.mark.parametrize(("methods", "updates"), [*((name, 1) for name in METHODS), ("batch", 3), ("replay", 3)])
 def test_prequential_accuracy_counts_new_samples_before_they_are_learned(updates, methods):
     hand, evaluation = ByHand(7, updates), quiet(prequential=True)
     methods = METHODS[methods]()
@@ -280,7 +279,9 @@ def test_a_step_that_does_not_use_the_head():
 # ---------------------------------------------------------------------- training does not notice
 
 
-@pytest.mark.parametrize(("method", "workers"), [(FineTuning, 0), (FineTuning, 1), (replay, 0)])
+@pytest.mark.parametrize(
+    ("method", "workers"), [(FineTuning, 0), (replay, 0), pytest.param(FineTuning, 1, marks=pytest.mark.slow)]
+)
 def test_training_ends_in_the_same_bits(method, workers):
     def end(*callbacks: Callback) -> Any:
         module, trainer = fit(method(), *callbacks, stream=make_stream(num_workers=workers), dropout=0.3)
@@ -381,8 +382,8 @@ def test_resume_is_invisible(tmp_path, step):
 
 @pytest.mark.parametrize(
     ("method", "batch_size"),
-    [(FineTuning, 5), (FineTuning, 1), (replay, 1)],
-    ids=["uneven shares", "one process only repeats", "one process only replays"],
+    [(FineTuning, 5), (replay, 1), pytest.param(FineTuning, 1, marks=pytest.mark.slow)],
+    ids=["uneven shares", "one process only replays", "one process only repeats"],
 )
 def test_two_processes_make_the_curve_of_one(tmp_path, method, batch_size):
     def run(**options: Any) -> dict[str, Any]:
