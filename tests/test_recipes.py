@@ -9,7 +9,7 @@ import yaml
 
 from lightning_cl.cli import main
 from lightning_cl.cli_support.catalogue import RECIPES
-from lightning_cl.cli_support.configs import recipe_names
+from lightning_cl.cli_support.configs import part_names, recipe_names
 from lightning_cl.metrics.report import read
 
 OFFLINE = [name for name in recipe_names() if name.startswith("digits_")]
@@ -57,3 +57,41 @@ def test_digits_recipes_reach_what_they_promise(tmp_path: Path, monkeypatch: pyt
     assert reached["digits_coda_prompt"] >= reached["digits_finetune"] + 0.40, reached
     assert reached["digits_prototypes"] >= 0.93, reached
     assert reached["digits_joint"] >= 0.95, reached
+
+
+@pytest.mark.parametrize("name", part_names("streams"))
+def test_a_stream_is_complete_without_a_method(name: str) -> None:
+    text = (RECIPES / "streams" / f"{name}.yaml").read_text(encoding="utf-8")
+    config = yaml.safe_load(text)
+    assert f"\n# lightning-cl fit --config {name} --config " in text
+    assert config["trainer"]["logger"]["init_args"] == {"save_dir": "runs", "name": name}
+    assert {"ContinualEvaluation", "ContinualCheckpoint"} <= {c["class_path"] for c in config["trainer"]["callbacks"]}
+    assert {"model", "data", "trainer"} <= set(config)
+    epochs = config["data"]["epochs_per_task"]
+    assert epochs % config["trainer"].get("check_val_every_n_epoch", 1) == 0
+
+
+QUICK = {("digits", "coda_prompt"), ("digits", "prototypes"), ("digits_si_blurry", "mvp_r")}
+PAIRS = [
+    pytest.param(stream, method, marks=() if (stream, method) in QUICK else pytest.mark.slow)
+    for stream in ("digits", "digits_si_blurry")
+    for method in part_names("methods")
+]
+
+
+@pytest.mark.parametrize(("stream", "method"), PAIRS)
+def test_every_method_runs_on_the_offline_streams(stream, method, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    short = ["--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"]
+    short += ["--data.epochs_per_task", "2" if stream == "digits" else "1", "--trainer.enable_progress_bar", "false"]
+    if stream == "digits":
+        short += ["--trainer.check_val_every_n_epoch", "2"]
+    code = main(["fit", "--config", stream, "--config", method, *short])
+    if (stream, method) == ("digits_si_blurry", "ovor"):  # a task of one sample
+        assert code == 2
+        assert "virtual outliers are made with" in capsys.readouterr().err
+        return
+    assert code == 0
+    report = read(Path("runs", f"{stream}_{method}", "version_0"))
+    assert len(report.matrix) == 5
+    assert report.methods

@@ -28,7 +28,8 @@ class Entry:
 def entries(kind: str) -> list[Entry]:
     """Everything of one of the :data:`KINDS`, by name."""
     if kind == "recipes":
-        return [Entry(path.stem, header(path.read_text(encoding="utf-8"))) for path in sorted(RECIPES.glob("*.yaml"))]
+        paths = [path for folder in (".", "streams", "methods") for path in sorted((RECIPES / folder).glob("*.yaml"))]
+        return [Entry(path.stem, header(path.read_text(encoding="utf-8"))) for path in paths]
     folder, root, exporter = _FOLDERS[kind]
     classes = {node.name: node for node in _classes(PACKAGE / folder)}
     public = exported(PACKAGE / exporter / "__init__.py")

@@ -9,6 +9,7 @@ from pathlib import Path
 from lightning_cl.cli_support.catalogue import RECIPES
 
 _OPTIONS = ("--config", "-c")
+PARTS = ("streams", "methods")
 
 
 class UsageError(Exception):
@@ -24,8 +25,19 @@ def suggestion(given: str, known: Sequence[str], listing: str | None = None) -> 
 
 
 def recipe_names() -> list[str]:
-    """Names of the packaged recipes."""
+    """Names of the packaged recipes that are complete."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def part_names(kind: str) -> list[str]:
+    """Names of the packaged parts of recipes: ``"streams"``, or ``"methods"`` to put on a stream."""
+    return sorted(path.stem for path in (RECIPES / kind).glob("*.yaml"))
+
+
+def packaged(name: str) -> Path | None:
+    """Path of a packaged recipe, stream or method."""
+    paths = (RECIPES / f"{name}.yaml", *(RECIPES / kind / f"{name}.yaml" for kind in PARTS))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def find_config(given: str) -> str:
@@ -36,16 +48,20 @@ def find_config(given: str) -> str:
     """
     if "\n" in given or given.lstrip().startswith("{") or Path(given).is_file():
         return given
-    if given in recipe_names():
-        return str(RECIPES / f"{given}.yaml")
     path = Path(given)
+    if len(path.parts) == 1 and (found := packaged(given)) is not None:
+        return str(found)
     what = "file" if path.suffix in (".yaml", ".yml", ".json") or len(path.parts) > 1 else "recipe"
-    hint = suggestion(path.stem, recipe_names(), "lightning-cl list recipes")
+    known = [*recipe_names(), *(name for kind in PARTS for name in part_names(kind))]
+    hint = suggestion(path.stem, known, "lightning-cl list recipes")
     raise UsageError(f"there is no {what} `{given}`; {hint} A file is given by its path: `--config my_run.yaml`.")
 
 
 def resolve_configs(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The command line with every config replaced by its path, and those paths in order.
+
+    A packaged stream with packaged methods runs under all of their names: ``digits`` and ``coda_prompt`` in
+    ``runs/digits_coda_prompt``.
 
     Raises:
         UsageError: If a config is neither a file nor a recipe, or ``--config`` is the last word.
@@ -64,4 +80,16 @@ def resolve_configs(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             raise UsageError(f"`{name}` needs the name of a recipe or the path of a file.")
         paths.append(find_config(value))
         resolved += ["--config", paths[-1]]
+    name = composed_name(paths)
+    if name is not None:
+        last = len(resolved) - resolved[::-1].index("--config") + 1
+        resolved.insert(last, f"--trainer.logger.init_args.name={name}")
     return resolved, paths
+
+
+def composed_name(paths: Sequence[str]) -> str | None:
+    """Name of a run that composes a packaged stream with packaged methods; ``None``: it is no such run."""
+    kinds = [Path(path).parent for path in paths if "\n" not in path]
+    if len(paths) < 2 or len(kinds) < len(paths) or kinds[0] != RECIPES / "streams":
+        return None
+    return "_".join(Path(path).stem for path in paths) if set(kinds[1:]) == {RECIPES / "methods"} else None

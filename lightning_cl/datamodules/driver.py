@@ -65,7 +65,8 @@ class StreamDriver(Callback):
         else:
             stream.plan_schedule()
             driver = cls(stream, given)
-        others = [c for c in callbacks if not isinstance(c, cls)]
+        # Methods before those that watch them, however the list was written; checkpoints stay last.
+        others = sorted((c for c in callbacks if not isinstance(c, cls)), key=lambda c: not hasattr(c, "attach_once"))
         callbacks[:] = [driver, *others]
         driver.fit_schedule(trainer)
         if stream.early_stopping == "stream" and any(isinstance(c, EarlyStopping) for c in others):
