@@ -60,11 +60,11 @@ def offline(**options: Any) -> ContinualDataModule:
 
 
 class Module(LightningModule):
-    def __init__(self, dropout: float = 0.0) -> None:
+    def __init__(self, dropout: float = 0.0, outputs: int = NUM_CLASSES) -> None:
         super().__init__()
         self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Dropout(dropout))
-        self.head = nn.Linear(16, NUM_CLASSES)
-        self.accuracy = MulticlassAccuracy(NUM_CLASSES)
+        self.head = nn.Linear(16, outputs)
+        self.accuracy = MulticlassAccuracy(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.net(x))

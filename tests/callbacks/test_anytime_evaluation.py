@@ -27,7 +27,7 @@ from lightning_cl.callbacks import (
 )
 from lightning_cl.callbacks.anytime_counting import PrequentialCounter, next_evaluation, stratified_subset
 from lightning_cl.callbacks.head_capture import HeadCapture
-from lightning_cl.datamodules import ArraySource
+from lightning_cl.datamodules import ArraySource, ClassIncremental
 from lightning_cl.metrics import functional as F
 from lightning_cl.metrics import read_report
 from lightning_cl.nn.feature_cache import FeatureCache
@@ -43,6 +43,7 @@ from .anytime_runs import (
     ByHand,
     Module,
     fit,
+    images,
     make_stream,
     offline,
     state,
@@ -378,6 +379,29 @@ def test_resume_is_invisible(tmp_path, step):
     curve, resumed = run(tmp_path, ckpt_path=path)
     assert curve == whole
     assert all(torch.equal(resumed[name], value) for name, value in weights.items())
+
+
+def test_the_curve_goes_on_when_the_stream_is_extended(tmp_path):
+    def run(extended: bool, **options: Any) -> AnytimeEvaluation:
+        stream, module, evaluation = offline(), Module(outputs=NUM_CLASSES + 2), quiet(head="head")
+        if extended:
+            pixels, labels = images(TRAIN, 2)
+            more = [(part[labels < 2], labels[labels < 2]) for part in (pixels, pixels)]
+            source = ArraySource(*more, class_names=["x", "y"], augment="none", mean=(0.4,), std=(0.25,))
+            stream.extend(source, ClassIncremental(num_tasks=1), epochs_per_task=2)
+        saving = ModelCheckpoint(tmp_path, "last", save_top_k=1)
+        fit(FineTuning(head="head"), evaluation, saving, stream=stream, module=module, folder=tmp_path, **options)
+        return evaluation
+
+    before = run(extended=False).curve
+    after = run(extended=True, ckpt_path=tmp_path / "last.ckpt").curve
+    count = len(before)
+    assert len(after) > count
+    assert torch.equal(after.correct[:count, :NUM_TASKS], before.correct)
+    assert torch.equal(after.samples_seen[:count], before.samples_seen)
+    assert torch.equal(after.after_correct[:NUM_TASKS, :NUM_TASKS], before.after_correct)
+    assert after.class_total[-1].tolist() == [TEST] * NUM_CLASSES + [TRAIN] * 2
+    assert after.task_ends[-1] == after.samples_seen[-1] == before.samples_seen[-1] + 2 * 2 * TRAIN  # two epochs
 
 
 @pytest.mark.parametrize(
