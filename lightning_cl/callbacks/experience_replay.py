@@ -160,7 +160,9 @@ class ExperienceReplay(ContinualMethod):
             self.replay.load_state_dict(state_dict)
 
     def report_facts(self) -> dict[str, Any]:
-        """Samples and bytes in the memory; with ``store="index"`` the samples themselves stay in the training data."""
+        """Samples and bytes in the memory, and what they are: positions need the training data besides."""
         if self.replay is None:
             return {}
-        return {"stored_samples": len(self.replay.buffer), "stored_bytes": self.replay.buffer.nbytes}
+        buffer = self.replay.buffer
+        stored = "positions in the training data" if self.replay.by_index else "samples"
+        return {"stored_samples": len(buffer), "stored_bytes": buffer.nbytes, "stored_as": stored}

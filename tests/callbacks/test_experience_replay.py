@@ -500,7 +500,8 @@ def test_the_report_tells_what_was_stored(tmp_path):
     fit(replay(), evaluation, default_root_dir=tmp_path)
     report = json.loads((tmp_path / "continual_report.json").read_text())
     assert report["methods"]["ExperienceReplay"]["memory_size"] == MEMORY
-    assert report["facts"] == {"ExperienceReplay": {"stored_samples": MEMORY, "stored_bytes": 16 * MEMORY}}
+    facts = {"stored_samples": MEMORY, "stored_bytes": 16 * MEMORY, "stored_as": "positions in the training data"}
+    assert report["facts"] == {"ExperienceReplay": facts}
     method = replay(store="sample")
     fit(method)
     assert method.report_facts()["stored_bytes"] == MEMORY * (16 * 16 * 4 + 8 + 8)  # image, label, our label

@@ -37,18 +37,30 @@ class ClassBalanced(Policy):
         slots[: len(free)] = free
         held[free] = labels[: len(free)]
         uniform = torch.rand(len(labels) - len(free), 2, dtype=torch.float64, generator=generator)
-        start = len(free)
+        if len(uniform) == 0:
+            return slots
+        late = slice(len(free), len(labels))
+        slots[late] = self._when_full(labels[late], number[late], uniform, held)
+        return slots
+
+    def _when_full(self, labels: Tensor, number: Tensor, uniform: Tensor, held: Tensor) -> Tensor:
+        """``(n,)`` slots of items that find the buffer full; ``held`` is changed along."""
+        slots, counts = torch.full_like(labels, -1), torch.bincount(held, minlength=len(self.seen))
+        start = 0
         while start < len(labels):
-            counts = torch.bincount(held, minlength=len(self.seen))
-            self.full |= counts == counts.max()
+            largest = counts == counts.max()
+            self.full |= largest
             waiting = (~self.full[labels[start:]]).nonzero().flatten()
             stop = start + int(waiting[0]) if len(waiting) else len(labels)
-            rows = slice(start, stop)
-            slots[rows] = _replace_own(labels[rows], number[rows], uniform[start - len(free) : stop - len(free)], held)
+            if stop > start:
+                rows = slice(start, stop)
+                slots[rows] = _replace_own(labels[rows], number[rows], uniform[rows], held)
             if stop < len(labels):
-                largest = (counts == counts.max())[held].nonzero().flatten()
-                slots[stop] = largest[int(uniform[stop - len(free), 0] * len(largest))]
-                held[slots[stop]] = labels[stop]
+                among = largest[held].nonzero().flatten()
+                slot = among[int(uniform[stop, 0] * len(among))]
+                counts[held[slot]] -= 1
+                counts[labels[stop]] += 1
+                slots[stop], held[slot] = slot, labels[stop]
             start = stop + 1
         return slots
 

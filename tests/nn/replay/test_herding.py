@@ -17,9 +17,21 @@ def features(count, width=5, seed=0):
 
 
 @given(st.integers(1, 20), st.integers(0, 25), st.integers(0, 1000))
-def test_the_order_is_that_of_the_paper(count, chosen, seed):
+def test_every_choice_is_the_best_that_is_left(count, chosen, seed):
     given_features = features(count, seed=seed)
-    assert herding(given_features, chosen).tolist() == herding_loop(given_features, chosen)
+    order = herding(given_features, chosen).tolist()
+    assert len(set(order)) == len(order) == min(chosen, count)
+    unit = torch.nn.functional.normalize(given_features.double(), dim=1)
+    for k in range(len(order)):
+        means = {row: unit[[*order[:k], row]].mean(0) for row in range(count) if row not in order[:k]}
+        distances = {row: float((unit.mean(0) - mean).norm()) for row, mean in means.items()}
+        assert distances[order[k]] <= min(distances.values()) + 1e-12  # two items are equally far from their mean
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_is_that_of_the_paper(seed):
+    given_features = features(20, seed=seed)
+    assert herding(given_features, 15).tolist() == herding_loop(given_features, 15)
 
 
 def test_lengths_do_not_matter_and_a_prefix_is_a_choice():
