@@ -113,6 +113,7 @@ def test_in_the_middle_of_an_accumulation(tmp_path):
     assert_goes_on(tmp_path, whole, **options)
 
 
+@pytest.mark.slow
 def test_stopped_again_and_again(tmp_path, whole):
     for step in (2, 3, 9, 14):
         options = {"callbacks": [SignalAt(step, TERM)], "ckpt_path": "last" if step > 2 else None}
@@ -187,8 +188,13 @@ class GroupSignal(SignalAt):
 
 @pytest.mark.parametrize(
     ("number", "rank"),
-    [(TERM, None), (TERM, 0), (TERM, 1), (INT, None), (INT, 1)],
-    ids=["sigterm-to-both", "sigterm-to-the-first", "sigterm-to-the-second", "sigint-to-both", "sigint-to-the-second"],
+    [
+        pytest.param(TERM, None, id="sigterm-to-both"),
+        pytest.param(TERM, 0, id="sigterm-to-the-first", marks=pytest.mark.slow),
+        pytest.param(TERM, 1, id="sigterm-to-the-second"),
+        pytest.param(INT, None, id="sigint-to-both"),
+        pytest.param(INT, 1, id="sigint-to-the-second", marks=pytest.mark.slow),
+    ],
 )
 def test_processes_stop_after_the_same_step(tmp_path, capfd, number, rank):
     """Whichever of them is told; a process that waits for another is ended by the watchdog, which is a failure."""
@@ -198,7 +204,8 @@ def test_processes_stop_after_the_same_step(tmp_path, capfd, number, rank):
     assert capfd.readouterr().err.count("Continue from the checkpoint of step 6") == 1
 
 
-@pytest.mark.parametrize("step", [5, pytest.param(6, marks=pytest.mark.slow)], ids=["mid-epoch", "last-step-of-a-task"])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [5, 6], ids=["mid-epoch", "last-step-of-a-task"])
 def test_processes_go_on_with_the_same_bits(tmp_path, step):
     def run(folder: Path, **options: Any) -> Any:
         return lambda: torch.save(fit(folder, **DDP, **options).result(), folder / f"{os.environ['RANK']}.pt")
@@ -223,13 +230,10 @@ def test_processes_stop_in_a_validation(tmp_path):
 # ---------------------------------------------------------------------- the command line
 
 
+#: One epoch of 18 steps a task; the process that is killed has two tasks left to do.
 SHORT = (
-    "--data.epochs_per_task",
-    "2",
-    "--trainer.check_val_every_n_epoch",
-    "1",
-    "--trainer.enable_progress_bar",
-    "false",
+    *("--data.epochs_per_task", "1", "--trainer.check_val_every_n_epoch", "1"),
+    *("--trainer.limit_val_batches", "1", "--trainer.enable_progress_bar", "false"),
 )
 FIT = (sys.executable, "-m", "lightning_cl.cli", "fit", "--config", "digits_finetune", *SHORT)
 

@@ -120,9 +120,11 @@ def test_nothing_in_a_fast_dev_run(tmp_path):
 # ---------------------------------------------------------------------- resuming
 
 
-def test_last_is_found_and_resumes_with_the_same_bits(tmp_path, whole, written):
-    fit(tmp_path, max_steps=10)
-    assert written[-1] == ("last", 10)
+@pytest.mark.parametrize("steps", [9, 14], ids=["within-a-task", "within-the-last-epoch-of-a-task"])
+def test_last_is_found_and_resumes_with_the_same_bits(tmp_path, whole, written, steps):
+    fit(tmp_path, max_steps=steps)
+    assert written[-1] == ("last", steps)
+    assert "task=2.ckpt" not in names(tmp_path)
     assert_same(fit(tmp_path, ckpt_path="last").result(), whole)
     assert last(tmp_path)["global_step"] == 15
 
