@@ -55,7 +55,8 @@ class AnytimeEvaluation(ContinualCallback):
             were. The values after each task are over all samples all the same. ``None``: everything.
         prequential: Also count how often the training forward predicts a new batch rightly before it is learned, from
             its own logits and without another pass: with dropout, augmentation and whatever else a method does to
-            training features. Only the first update on a batch counts; replayed rows and padding do not.
+            training features. Only the first update on a batch counts, in the first epoch of a task; replayed rows
+            and padding do not.
         windows: Of windowed forgetting and plasticity, in evaluations.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
         report: Write the curve, its metrics and its picture (never with ``Trainer(fast_dev_run=...)``).
@@ -123,7 +124,7 @@ class AnytimeEvaluation(ContinualCallback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Read what the coming step predicts, if its samples are new."""
         stream = require_stream(trainer, type(self).__name__)
-        if self._counter is not None and stream.new_samples(batch_idx):
+        if self._counter is not None and _never_seen(trainer, stream, batch_idx):
             self._counter.watch()
 
     def on_train_batch_end(
@@ -131,9 +132,8 @@ class AnytimeEvaluation(ContinualCallback):
     ) -> None:
         """Count the batch's samples, and evaluate when it is time."""
         stream = require_stream(trainer, type(self).__name__)
-        new = stream.new_samples(batch_idx)
-        self.samples_seen += new
-        if self._counter is not None and new:
+        self.samples_seen += stream.new_samples(batch_idx)
+        if self._counter is not None and _never_seen(trainer, stream, batch_idx):
             own = stream.train_batch(batch_idx)
             self._counter.count(stream.source.train_labels[own.index[: own.real]], stream.exposed_classes)
         if self.samples_seen >= self._due and stream.is_last_update(batch_idx):
@@ -327,3 +327,8 @@ class AnytimeEvaluation(ContinualCallback):
         self.samples_seen, self._due = int(state_dict["samples_seen"]), int(state_dict["due"])
         self._ended = int(state_dict["ended"])
         self._online = (int(state_dict["online"][0]), int(state_dict["online"][1]))
+
+
+def _never_seen(trainer: Trainer, stream: ContinualDataModule, batch_idx: int) -> bool:
+    """Whether a training batch holds samples that were not trained on before: its first update, in a first epoch."""
+    return stream.new_samples(batch_idx) > 0 and trainer.current_epoch == stream.task.first_epoch

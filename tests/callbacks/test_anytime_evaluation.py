@@ -245,6 +245,18 @@ def test_prequential_accuracy_counts_new_samples_before_they_are_learned(updates
     assert torch.equal(evaluation.curve.online_total, seen)
 
 
+def test_what_was_trained_on_in_an_earlier_epoch_is_not_new():
+    hand, evaluation = ByHand(7, online=False), quiet(prequential=True)
+    fit(hand, evaluation, stream=offline())
+    per_task = 2 * TRAIN
+    epochs = [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1)]  # task, epoch of the task; batches of 5, 5, 5, 5 and 2
+    batches = [batch for batch in epochs for _ in range(5)]
+    first = [pair for pair, (_, epoch) in zip(hand.predicted, batches, strict=True) if epoch == 0]
+    assert evaluation.curve.samples_seen[-1] == 5 * per_task
+    assert evaluation.curve.online_total[-1] == TOTAL == sum(count for _, count in first)
+    assert evaluation.curve.online_correct[-1] == sum(right for right, _ in first)
+
+
 def test_rows_behind_the_batch_and_later_answers_do_not_count():
     module = Module()
     counter = PrequentialCounter(HeadCapture(module, NUM_CLASSES), torch.device("cpu"))
