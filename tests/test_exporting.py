@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conformance.methods import METHODS
+from conformance.methods import METHODS, make
+from conformance.modules import PLAIN
+from conformance.runs import train
 from trained import images, restored
 
 import lightning_cl.callbacks
@@ -42,6 +44,16 @@ def test_the_graph_answers_as_the_model(name, arguments):
     graph = exported(model).module()
     for count in (5, 2, 9):
         assert torch.equal(graph(images(count)), model(images(count)))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["PrototypeClassifier", "DualPrompt"])
+@torch.no_grad()
+def test_a_model_that_was_just_trained_is_exported(name, tmp_path):
+    # It remembers features of evaluation images, and knows which of its parts can be skipped for them.
+    model = train(PLAIN, make(getattr(lightning_cl.callbacks, name)), tmp_path).module.eval()
+    graph = exported(model).module()
+    assert torch.equal(graph(images(3)), model(images(3)))
 
 
 def test_the_table_of_exceptions_names_methods():

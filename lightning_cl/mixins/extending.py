@@ -36,19 +36,22 @@ def _extended_class(mixin: type, base: type) -> type:
         "__reduce_ex__": _reduce,
     }
     cls: Any = type(base.__name__, (mixin, base), namespace)
+    # Lightning passes `batch_idx` only to a step whose signature takes it; `torch.export` names a forward's inputs.
     if hasattr(base, "training_step"):
-        cls.training_step = _with_own_signature(cls, base.training_step)
+        cls.training_step = _with_own_signature(cls, "training_step", base)
+    if "forward" in vars(mixin):
+        cls.forward = _with_own_signature(cls, "forward", base)
     return cls  # type: ignore[no-any-return]
 
 
-def _with_own_signature(cls: Any, training_step: Any) -> Any:
-    """Lightning passes ``batch_idx`` only to a step whose signature takes it, so the user's signature must show."""
+def _with_own_signature(cls: Any, name: str, base: Any) -> Any:
+    """The mixin's method, with the signature of the user's."""
 
-    @functools.wraps(inspect.unwrap(training_step))
-    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return super(cls, self).training_step(*args, **kwargs)
+    @functools.wraps(inspect.unwrap(getattr(base, name)))
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(super(cls, self), name)(*args, **kwargs)
 
-    return step
+    return method
 
 
 def _origin(cls: type) -> tuple[type, tuple[type, ...]]:
