@@ -227,6 +227,16 @@ def test_epochs_of_the_added_tasks():
         plan_epochs([1, 2], [[1, 2, 3]], info)
 
 
+def test_a_schedule_that_was_shortened_is_kept():
+    short = short_stream(epochs_per_task=3)
+    short.shorten(0, 2)
+    long = long_stream(epochs_per_task=3)
+    long.load_state_dict(short.state_dict())
+    assert long.schedule.epochs == (2, 3, 3, 3)
+    short.extend(digits((4, 5)), ClassIncremental(1), epochs_per_task=5)  # after a fit
+    assert short.schedule.epochs == (2, 3, 5)
+
+
 def test_what_cannot_be_extended():
     source, scenario = digits((4, 5)), ClassIncremental(1)
     table = short_stream().table().as_scenario()
