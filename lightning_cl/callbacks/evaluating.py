@@ -14,7 +14,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_cl.callbacks.head_capture import HeadCapture
-from lightning_cl.datamodules.layout import Stage
+from lightning_cl.callbacks.traces import collected, put_back
+from lightning_cl.datamodules.layout import EvalBatch, Stage
 from lightning_cl.datamodules.resuming import random_states, set_random_states
 
 _SILENT = ("log", "log_dict")
@@ -25,7 +26,8 @@ class EvaluationPass:
 
     Within it the module is in eval mode, gradients are off and the Trainer is in its validating stage, so that the
     module and its strategy do what they do in a validation. Nothing is logged, and afterwards training modes, the
-    states of the module's torchmetrics and all random states are what they were.
+    states of the module's torchmetrics, what the module collects in attributes and all random states are what they
+    were.
 
     Args:
         trainer: The Trainer, in a fit.
@@ -39,6 +41,7 @@ class EvaluationPass:
         self._metrics: list[tuple[Metric, dict[str, Any]]] = []
         self._stage: RunningStage | None = None
         self._random: dict[str, Any] = {}
+        self._collected: dict[str, Any] = {}
         self._fx: str | None = None
         self._grad = torch.no_grad()
 
@@ -47,6 +50,7 @@ class EvaluationPass:
         self._modes = [(m, m.training) for m in module.modules()]
         self._metrics = [(m, _metric_state(m)) for m in module.modules() if isinstance(m, Metric)]
         self._random = random_states(self.trainer.strategy.root_device)
+        self._collected = collected(module)
         self._stage, self._fx = self.trainer.state.stage, module._current_fx_name
         for name in _SILENT:  # in front of the class's own
             module.__dict__[name] = _nothing
@@ -69,9 +73,12 @@ class EvaluationPass:
             part.training = mode
         for metric, state in self._metrics:
             metric.__dict__.update(state)
+        put_back(module, self._collected)
         set_random_states(self._random, self.trainer.strategy.root_device)
 
-    def logits(self, batch: Any, batch_idx: int, count: int, stage: Stage | None = None) -> Tensor:
+    def logits(
+        self, batch: Any, batch_idx: int, count: int, stage: Stage | None = None, samples: EvalBatch | None = None
+    ) -> Tensor:
         """``(count, C)`` logits of a batch, after all masks, on the module's device.
 
         Args:
@@ -80,6 +87,7 @@ class EvaluationPass:
             count: Samples of the batch that count; those behind are padding.
             stage: The batch is ``stream.eval_batch(batch_idx, stage)``, so caches of frozen features may be used, and
                 that is what a module gets that asks for ``stream.eval_batch(batch_idx, "val")``.
+            samples: What such a module gets instead, for a batch that is of no stage.
         """
         trainer, module = self.trainer, self.pl_module
         batch = trainer.precision_plugin.convert_input(batch)
@@ -90,7 +98,7 @@ class EvaluationPass:
             module.expect_images(batch_idx, announced)  # type: ignore[operator]
         given = {"batch_idx": batch_idx} if is_param_in_hook_signature(module.validation_step, "batch_idx") else {}
         stream = trainer.datamodule  # type: ignore[attr-defined]
-        stream.standing_in = stage
+        stream.standing_in = stage if samples is None else samples
         try:
             with trainer.precision_plugin.val_step_context():
                 module.validation_step(batch, **given)

@@ -21,6 +21,7 @@ from lightning_cl.mixins.base import ContinualMixin
 
 if TYPE_CHECKING:
     from lightning_cl.datamodules import ContinualDataModule
+    from lightning_cl.datamodules.layout import EvalBatch
 
 _FEW = 7  # samples of a small batch: no divisor of the usual batch sizes
 
@@ -138,14 +139,18 @@ class Probe:
             if later:
                 draw(self.trainer.strategy.root_device)
             for rows in batches:
-                batch = self._batch(rows)
+                batch, samples = self._batch(rows)
                 if mislabelled:
-                    batch = with_others_labels(batch, self._batch((rows + self._far()) % len(self.index)))
-                answers.append(evaluation.logits(batch, 0, len(rows)).cpu())
+                    other, told = self._batch((rows + self._far()) % len(self.index))
+                    batch, samples = with_others_labels(batch, other), replace(told, index=samples.index)
+                answers.append(evaluation.logits(batch, 0, len(rows), samples=samples).cpu())
         return torch.cat(answers)[torch.cat(list(batches)).argsort()]
 
-    def _batch(self, rows: Tensor) -> Any:
-        return self.loader.dataset.__getitems__([(i, None) for i in self.index[rows].tolist()])
+    def _batch(self, rows: Tensor) -> tuple[Any, EvalBatch]:
+        """A batch, and what the stream says of its samples."""
+        index = self.index[rows]
+        batch = self.loader.dataset.__getitems__([(i, None) for i in index.tolist()])
+        return batch, self.stream.eval_data("anytime").batch(index)
 
     def _far(self) -> int:
         """A distance in the probe between samples of different tasks, or at least of different classes."""

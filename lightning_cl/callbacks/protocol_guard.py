@@ -120,7 +120,7 @@ class ProtocolGuard(ContinualCallback):
         if not self._due(trainer):
             return
         stream = require_stream(trainer, type(self).__name__)
-        task = self._checked = stream.task_index
+        task, self._checked = stream.task_index, self._ended
         found = [*self._of_the_validation(trainer, pl_module), *self._of_the_head(stream, pl_module)]
         found.append(
             auditing.selection(

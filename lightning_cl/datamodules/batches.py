@@ -21,8 +21,9 @@ class StreamBatches(StreamPosition):
     source: Source
     #: Rows that replay added to the current training batch.
     joined: Joined | None
-    #: Inside an evaluation at any time, the stage that a module means when it asks for ``eval_batch(i, "val")``.
-    standing_in: Stage | None = None
+    #: Inside an evaluation at any time, the stage (or the samples) that a module means when it asks for
+    #: ``eval_batch(i, "val")``.
+    standing_in: Stage | EvalBatch | None = None
     _train_loader: StreamLoader | None
     _eval_loaders: dict[Stage, StreamLoader]
     _orders: dict[str, tuple[Any, Tensor]]
@@ -79,6 +80,8 @@ class StreamBatches(StreamPosition):
     def eval_batch(self, batch_idx: int, stage: Stage = "val") -> EvalBatch:
         """Samples of this rank in evaluation batch ``batch_idx``, in the order of the batch; padding left out."""
         if stage == "val" and self.standing_in is not None:
+            if isinstance(self.standing_in, EvalBatch):
+                return self.standing_in
             stage = self.standing_in
         sampler = self._eval_loaders[stage].sampler
         batch = sampler.batch(self._order(stage, sampler), batch_idx)

@@ -228,8 +228,52 @@ class ReadsLabels(Honest):
         self.fc(self.body(images) * (1 + labels)[:, None])
 
 
-def test_a_module_that_reads_the_labels():
+class ReadsTheStreamsTasks(Honest):
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        samples = self.trainer.datamodule.eval_batch(batch_idx)
+        self.fc(self.body(batch[0]) * (1 + samples.tasks)[:, None])
+
+
+def test_a_module_that_reads_labels_or_tasks():
     assert failed(card_of(ReadsLabels())) == {"labels"}
+    card = card_of(ReadsTheStreamsTasks())
+    assert failed(card) == {"labels"}
+    assert card["labels"].violated == (1, 2)
+
+
+class LogsByTask(Honest):
+    """Asks the stream for the tasks, and only to sort its losses; collects outputs by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs: list[Tensor] = []
+        self.by_task: dict[int, float] = {}
+        self.batches = 0
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        tasks = self.trainer.datamodule.eval_batch(batch_idx).tasks
+        losses = F.cross_entropy(self(batch[0]), batch[1], reduction="none")
+        for task in tasks.unique().tolist():
+            self.by_task[task] = self.by_task.get(task, 0.0) + float(losses[tasks == task].sum())
+        self.outputs.append(losses)
+        self.batches += 1
+        self.last = losses
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("all_losses", torch.cat(self.outputs).sum())
+        self.outputs.clear()
+
+
+def test_what_a_module_collects_is_its_own():
+    collected = []
+    for guards in ([], [ProtocolGuard(probe=16, print_card=False)]):
+        torch.manual_seed(0)
+        module = LogsByTask()
+        trainer = fit(module, FineTuning(), *guards)
+        collected.append((module.outputs, module.by_task, module.batches, trainer.callback_metrics["all_losses"]))
+    assert collected[0] == collected[1]
+    assert collected[0][1].keys() == {0, 1, 2}
+    assert failed(guards[0].card) == set()
 
 
 # ---------------------------------------------------------------------- planted: unseen classes

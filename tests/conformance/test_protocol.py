@@ -84,7 +84,9 @@ class Counts(Callback):
                 pl_module.net.head.bias[-1] += 0.01
 
 
-@pytest.mark.parametrize("planted", [(), (Counts,)], ids=["honest", "planted"])
+@pytest.mark.parametrize(
+    "planted", [pytest.param((), marks=pytest.mark.slow, id="honest"), pytest.param((Counts,), id="planted")]
+)
 def test_two_processes_have_the_card_of_one(planted, tmp_path):
     options = {"optimizer": "sgd", "precision": "64-true"}
 
@@ -115,8 +117,11 @@ class Abort(Callback):
 
 @pytest.mark.parametrize(
     "step",
-    [STEPS_PER_EPOCH, STEPS_PER_EPOCH + 2, 3 * STEPS_PER_EPOCH],
-    ids=["before the first boundary's validation", "in a task", "before the second boundary's validation"],
+    [
+        pytest.param(STEPS_PER_EPOCH, id="before the first boundary's validation"),
+        pytest.param(STEPS_PER_EPOCH + 2, id="in a task"),
+        pytest.param(3 * STEPS_PER_EPOCH, id="before the second boundary's validation", marks=pytest.mark.slow),
+    ],
 )
 def test_a_resumed_run_has_the_card_of_the_whole(step, tmp_path):
     class Planted(FineTuning):
