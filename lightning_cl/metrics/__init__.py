@@ -18,10 +18,11 @@ from lightning_cl.metrics.continual import (
 from lightning_cl.metrics.functional import class_il_predictions, class_table, mask_logits, task_il_predictions
 from lightning_cl.metrics.plots import plot_accuracy_curves, plot_accuracy_matrix, plot_metric_curve
 from lightning_cl.metrics.plots_anytime import plot_anytime_comparison, plot_anytime_curve
+from lightning_cl.metrics.protocol import ProtocolCard, ProtocolError
 from lightning_cl.metrics.report import ContinualReport
 from lightning_cl.metrics.report import read as read_report
 from lightning_cl.metrics.summary import summarise
-from lightning_cl.metrics.tables import rich_table
+from lightning_cl.metrics.tables import protocol_table, rich_table
 
 __all__ = [
     "AccuracyMatrix",
@@ -35,6 +36,8 @@ __all__ = [
     "ForwardTransfer",
     "LearningAccuracy",
     "MatrixMetric",
+    "ProtocolCard",
+    "ProtocolError",
     "class_il_predictions",
     "class_table",
     "mask_logits",
@@ -43,6 +46,7 @@ __all__ = [
     "plot_anytime_comparison",
     "plot_anytime_curve",
     "plot_metric_curve",
+    "protocol_table",
     "read_report",
     "rich_table",
     "summarise",
