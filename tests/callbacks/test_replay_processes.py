@@ -104,6 +104,20 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
     assert_close(left["weights"], expected["weights"], rtol=1e-6, atol=1e-8)
 
 
+def test_an_aborted_fit_leaves_nothing_joined():
+    class Failing(Callback):
+        def on_after_backward(self, trainer: Trainer, *_: Any) -> None:
+            if trainer.global_step == 3:
+                raise ConnectionAbortedError
+
+    stream, steps = make_stream(), Steps()
+    with pytest.raises(ConnectionAbortedError):
+        fit(replay(), Failing(), stream=stream)
+    assert stream.joined is not None
+    fit(replay(), steps, stream=stream)
+    assert steps.joined[0] is None
+
+
 def test_every_fit_starts_with_an_empty_memory_unless_it_continues_one():
     method = replay()
     first, second = Steps(), Steps()
