@@ -140,7 +140,7 @@ def in_children(
 
 def wait_for(condition: Callable[[], bool]) -> None:
     """Until it holds; a watchdog ends what never comes."""
-    for _ in range(9000):
+    for _ in range(30_000):  # five minutes: a fresh interpreter on a busy machine
         if condition():
             return
         time.sleep(0.01)

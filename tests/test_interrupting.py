@@ -274,7 +274,8 @@ def test_the_command_is_stopped_killed_and_continued(tmp_path):
     for version, (name, exit_code) in enumerate(expected.items()):
         process = start(tmp_path, *(["--ckpt_path", "last"] if version else []))
         checkpoints = runs / f"version_{version}" / "checkpoints"
-        wait_for(lambda folder=checkpoints, task=version: (folder / f"task={task}.ckpt").exists())
+        boundary = checkpoints / f"task={version}.ckpt"
+        wait_for(lambda path=boundary, child=process: path.exists() or child.poll() is not None)
         process.send_signal(getattr(signal, f"SIG{name}"))
         code, errors = finish(process)
         assert code == exit_code, errors
