@@ -100,7 +100,6 @@ class ReplayMixin(ContinualMixin):
 
     def _with_memory(self, batch: Any, batch_idx: int) -> Any:
         stream, replay = self._replay_stream, self.replay
-        stream.joined = None  # an aborted fit may have left one
         own = stream.train_batch(batch_idx)
         check_rows(batch, len(own.index))
         self._check_targets(batch, stream.source.train_labels[own.index])
