@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from fsspec.implementations.local import LocalFileOpener
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_cl.callbacks import ContinualMethod
+from lightning_cl.callbacks import AnytimeEvaluation, ContinualCheckpoint, ContinualMethod
 
 from .methods import make
 from .modules import Case
@@ -24,7 +25,7 @@ from .runs import in_forked_processes, train
 PLACES = ("before forward", "after backward", "after the step", "gathering state", "writing a file", "in validation")
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class KillPoint:
     """The first time that ``place`` is reached with at least ``step`` optimiser steps made."""
 
@@ -32,10 +33,18 @@ class KillPoint:
     place: str
 
 
-def draw_points(seed: str, count: int, steps: int) -> list[KillPoint]:
-    """Points in the order of the run, every place about equally often; a function of the seed alone."""
+def draw_points(seed: str, count: int, validations: Sequence[int]) -> list[KillPoint]:
+    """Points in the order in which a run reaches them, every place about equally often; a function of the seed alone.
+
+    Args:
+        validations: Optimiser steps after which there is a validation, the last of them at the end of the run.
+    """
     generator = random.Random(seed)
-    return sorted(KillPoint(generator.randrange(steps), PLACES[i % len(PLACES)]) for i in range(count))
+    latest = validations[-1] - 3  # so that a checkpoint is still to come, with one every three steps
+    points = [KillPoint(generator.randrange(latest), PLACES[i % len(PLACES)]) for i in range(count)]
+    return sorted(
+        points, key=lambda p: next(v for v in validations if v >= p.step) if p.place == PLACES[-1] else p.step
+    )
 
 
 class PowerCut(Callback):
@@ -67,7 +76,8 @@ class PowerCut(Callback):
     def on_save_checkpoint(self, trainer: Trainer, *_: Any) -> None:
         self._at(trainer, "gathering state")
         if self._reached(trainer, "writing a file"):
-            LocalFileOpener.write = _write_half_and_die
+            LocalFileOpener.write = _write_half_and_die  # Lightning's plugin
+            os.fsync = _cut_in_half_and_die  # that of ContinualCheckpoint
 
 
 def _write_half_and_die(opener: Any, data: bytes) -> None:
@@ -76,22 +86,43 @@ def _write_half_and_die(opener: Any, data: bytes) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _cut_in_half_and_die(file: int) -> None:
+    os.ftruncate(file, os.fstat(file).st_size // 2)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def lightnings_own(folder: Path, every: int) -> Callback:
+    return ModelCheckpoint(folder, "{step}", every_n_train_steps=every, save_top_k=1, save_last=True)
+
+
+def ours(folder: Path, every: int) -> Callback:
+    return ContinualCheckpoint(folder, every_n_steps=every, keep_tasks=False)
+
+
 def attempt(
-    case: Case, method: type[ContinualMethod], folder: Path, point: KillPoint | None, every: int = 1, **options: Any
+    case: Case,
+    method: type[ContinualMethod],
+    folder: Path,
+    point: KillPoint | None,
+    saving: Callable[[Path, int], Callback],
+    every: int = 1,
+    **options: Any,
 ) -> dict[str, Any] | None:
     """Go on from the last checkpoint in ``folder`` in a new process; what the run left behind, or None if killed.
 
     Args:
         point: Where to kill it; ``None``: never.
+        saving: Makes the callback that writes ``last.ckpt``; see :func:`lightnings_own` and :func:`ours`.
         every: Optimiser steps between two checkpoints.
         options: As :func:`~.runs.train` takes them.
     """
     path = folder / "record.pt"
 
     def run() -> None:
-        saving = ModelCheckpoint(folder, "{step}", every_n_train_steps=every, save_top_k=1, save_last=True)
         cut = [] if point is None else [PowerCut(point)]
-        done = train(case, make(method), folder, callbacks=[*cut, saving], ckpt_path="last", **options)
+        anytime = AnytimeEvaluation(every_n_samples=20, report=False)
+        callbacks = [anytime, *cut, saving(folder, every)]
+        done = train(case, make(method), folder, callbacks=callbacks, ckpt_path="last", **options)
         torch.save(record(done), path)
 
     (code,) = in_forked_processes(run)

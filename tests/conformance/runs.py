@@ -19,12 +19,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from lightning_cl.callbacks import ContinualEvaluation, ContinualMethod
 from lightning_cl.datamodules import ContinualDataModule
 
-from .modules import Case
+from .modules import Case, suited
 from .streams import make_stream
 from .watching import Watcher
 
@@ -66,6 +67,7 @@ def train(
 ) -> Run:
     """One fit over the whole stream, in fresh objects, from seed 0."""
     seed_everything(0, verbose=False)
+    case = suited(case, method)
     module = case.build(optimizer, dropout)
     stream = make_stream(batch_keys=case.batch_keys, **(stream_options or {}))
     evaluation = ContinualEvaluation(report=False, print_table=False)
@@ -75,7 +77,7 @@ def train(
             "accelerator": "cpu",
             "devices": 1,
             "logger": False,
-            "enable_checkpointing": any(c.__class__.__name__ == "ModelCheckpoint" for c in callbacks),
+            "enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in callbacks),
             "enable_progress_bar": False,
             "enable_model_summary": False,
             "default_root_dir": folder,
@@ -90,7 +92,7 @@ def train(
 def attached(case: Case, method: ContinualMethod, optimizer: str = "adamw") -> LightningModule:
     """A module with the method in it, untrained and without a Trainer, from seed 0."""
     seed_everything(0, verbose=False)
-    module = case.build(optimizer, 0.0)
+    module = suited(case, method).build(optimizer, 0.0)
     method.attach_once(module, make_stream().info)
     return module
 

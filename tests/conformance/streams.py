@@ -35,5 +35,5 @@ def digits() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarra
 def make_stream(**options: Any) -> ContinualDataModule:
     train, test = digits()
     source = ArraySource(train, test, mean=(0.3,), std=(0.38,), augment=options.pop("augment", "crop"))
-    scenario = ClassIncremental(num_tasks=NUM_TASKS, class_order=range(NUM_CLASSES))
+    scenario = options.pop("scenario", None) or ClassIncremental(num_tasks=NUM_TASKS, class_order=range(NUM_CLASSES))
     return ContinualDataModule(source, scenario, **{"batch_size": BATCH_SIZE, "epochs_per_task": EPOCHS, **options})

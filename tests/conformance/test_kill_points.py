@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from .killing import attempt, draw_points
+from lightning_cl.datamodules import SiBlurry
+
+from .killing import attempt, draw_points, lightnings_own, ours
 from .methods import METHODS
 from .modules import FOREIGN_DICT, FOREIGN_TUPLE, PLAIN, SPLIT
 from .records import differences
@@ -12,10 +14,13 @@ from .records import differences
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 methods = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
 #: Three tasks of 27 images in batches of 4: 7 steps an epoch, 35 in all, every epoch with a short last batch.
-STREAM = {"batch_size": 4, "epochs_per_task": (1, 2, 2)}
-STEPS = 35 - 3  # so that a checkpoint is still to come, with one every three steps
-#: A chain of power cuts in one run, and runs that lose power once.
-CHAIN, SINGLE = 18, 6
+OFFLINE = {"batch_size": 4, "epochs_per_task": (1, 2, 2)}
+#: The same 81 images once, blurred over the tasks; two steps on every batch, and classes that appear in mid-task.
+ONLINE = {"batch_size": 4, "epochs_per_task": 1, "updates_per_batch": 2, "scenario": SiBlurry(3, seed=4)}
+#: Steps after which there is a validation.
+OFFLINE_ENDS, ONLINE_ENDS = range(7, 36, 7), (14, 22, 42)
+#: Power cuts in an offline run, in an online one, and runs of which each loses power once.
+CHAIN, ONLINE_CHAIN, SINGLE = 14, 6, 6
 DROPOUT = 0.3  # so that the state of the random generators matters
 
 
@@ -24,40 +29,50 @@ def whole(tmp_path_factory):
     """What the uninterrupted run leaves behind, without data workers and without checkpoints on the way."""
     records = {}
 
-    def get(case, method):
-        if (case, method) not in records:
+    def get(case, method, stream):
+        key = (case, method, stream is ONLINE)
+        if key not in records:
             case.build("adamw", 0.0)  # imported here, and not anew in every child
             folder = tmp_path_factory.mktemp("whole")
-            records[case, method] = attempt(case, method, folder, None, 99, dropout=DROPOUT, stream_options=STREAM)
-        return records[case, method]
+            records[key] = attempt(
+                case, method, folder, None, lightnings_own, 99, dropout=DROPOUT, stream_options=stream
+            )
+        return records[key]
 
     return get
 
 
-def workers(turn: int) -> dict[str, object]:
-    """Every second process has data workers: the bits must not depend on them."""
-    return {**STREAM, "num_workers": 2 * (turn % 2)}
+def options(turn, stream):
+    """Every second process has data workers, and the distance between checkpoints varies: no bit depends on them."""
+    workers = {"num_workers": 2 * (turn % 2)}
+    return {"every": 1 + turn % 3, "dropout": DROPOUT, "stream_options": {**stream, **workers}}
 
 
 @methods
-def test_a_chain_of_power_cuts(method, whole, tmp_path):
-    points = draw_points(f"chain of {method.__name__}", CHAIN, STEPS)
+@pytest.mark.parametrize(
+    ("stream", "ends", "count", "saving"),
+    [(OFFLINE, OFFLINE_ENDS, CHAIN, lightnings_own), (ONLINE, ONLINE_ENDS, ONLINE_CHAIN, ours)],
+    ids=["offline", "online"],
+)
+def test_a_chain_of_power_cuts(method, stream, ends, count, saving, whole, tmp_path):
+    expected = whole(PLAIN, method, stream)
+    assert expected["steps"] == ends[-1]
+    points = draw_points(f"chain of {count} in {method.__name__}", count, ends)
     for turn, point in enumerate(points):
-        options = {"every": 1 + turn % 3, "dropout": DROPOUT, "stream_options": workers(turn)}
-        assert attempt(PLAIN, method, tmp_path, point, **options) is None, f"{point} was not reached"
-    resumed = attempt(PLAIN, method, tmp_path, None, 1, dropout=DROPOUT, stream_options=STREAM)
+        killed = attempt(PLAIN, method, tmp_path, point, saving, **options(turn, stream))
+        assert killed is None, f"{point} was not reached"
+    resumed = attempt(PLAIN, method, tmp_path, None, saving, **options(0, stream))
     assert resumed is not None
-    assert differences(resumed, whole(PLAIN, method)) == [], points
+    assert differences(resumed, expected) == [], points
 
 
 @methods
 @pytest.mark.parametrize("turn", range(SINGLE))
 def test_one_power_cut(method, turn, whole, tmp_path):
-    case = (PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT)[turn % 4]
-    point = draw_points(f"cuts of {method.__name__}", SINGLE, STEPS)[turn]
-    options = {"every": 1 + turn % 3, "dropout": DROPOUT, "stream_options": workers(turn)}
-    expected = whole(case, method)
-    assert attempt(case, method, tmp_path, point, **options) is None, f"{point} was not reached"
-    resumed = attempt(case, method, tmp_path, None, **options)
+    case, saving = (PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT)[turn % 4], (ours, lightnings_own)[turn % 2]
+    expected = whole(case, method, OFFLINE)
+    point = draw_points(f"cuts of {method.__name__}", SINGLE, OFFLINE_ENDS)[turn]
+    assert attempt(case, method, tmp_path, point, saving, **options(turn, OFFLINE)) is None, f"{point} was not reached"
+    resumed = attempt(case, method, tmp_path, None, saving, **options(turn, OFFLINE))
     assert resumed is not None
     assert differences(resumed, expected) == [], point
