@@ -28,7 +28,7 @@ _KEY = "lightning_cl"
 def save_method(path: str | PathLike[str], model: LightningModule) -> None:
     """Write what the methods added to ``model`` or trained in it, and what is needed to check and rebuild it.
 
-    The file holds prompts, keys, prototypes, class masks and every parameter that is trainable, the head among them,
+    The file holds prompts, keys, prototypes, class masks, the head and every other parameter that is trainable,
     and the module's own buffers (running statistics), as safetensors: nothing in it is unpickled. The frozen parameters
     are left out; a fingerprint tells whether a model has the same. For ten tasks and 100 classes on a ViT-B/16 (344 MB)
     it is 0.7 MB with ``L2P``, 4.1 MB with ``DualPrompt``, 15.7 MB with ``CODAPrompt`` and 0.9 MB with
@@ -52,7 +52,9 @@ def save_method(path: str | PathLike[str], model: LightningModule) -> None:
             "module that was trained, or `restore(checkpoint, model, callbacks)`."
         )
     state, own = model.continual, own_parameters(model)
-    frozen = {name: p for name, p in own.items() if not p.requires_grad and name not in state.trained_parameters}
+    # A head that a method replaced is frozen as it was drawn; a fresh model has another, and needs not have the same.
+    shipped = state.trained_parameters | {f"{state.head_path}.{part}".lstrip(".") for part in ("weight", "bias")}
+    frozen = {name: p for name, p in own.items() if not p.requires_grad and name not in shipped}
     tensors = shipped_tensors(model, frozen)
     description = {
         "version": VERSION,

@@ -22,7 +22,10 @@ OPTIONS = [
     ("CODAPrompt", {"layers": (1,)}),
     ("PrototypeClassifier", {"distance": "cosine", "normalize": False}),
 ]
-VARIANTS = [(method.__name__, {}) for method in METHODS]
+QUICK = {"DualPrompt", "FineTuning", "PrototypeClassifier"}  # tracing takes seconds
+VARIANTS = [
+    pytest.param(method.__name__, {}, marks=() if method.__name__ in QUICK else pytest.mark.slow) for method in METHODS
+]
 VARIANTS += [pytest.param(*option, marks=pytest.mark.slow) for option in OPTIONS]
 
 
@@ -47,7 +50,7 @@ def test_the_graph_answers_as_the_model(name, arguments):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["PrototypeClassifier", "DualPrompt"])
+@pytest.mark.parametrize("name", ["PrototypeClassifier", pytest.param("DualPrompt", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_a_model_that_was_just_trained_is_exported(name, tmp_path):
     # It remembers features of evaluation images, and knows which of its parts can be skipped for them.
