@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from lightning_cl.models.clip_classifier import CLIPClassifier
 from lightning_cl.models.image_classifier import ImageClassifier
 from lightning_cl.models.nano_vit import vit_nano_omniglot
 
-__all__ = ["ImageClassifier", "vit_nano_omniglot"]
+__all__ = ["CLIPClassifier", "ImageClassifier", "vit_nano_omniglot"]

@@ -1,5 +1,7 @@
 """Parameters and mathematics in pure torch: prompts, prefix attention, masks and guards."""
 
+from lightning_cl.nn.class_texts import TextHead
+from lightning_cl.nn.clip_prompts import CLIPPrompts
 from lightning_cl.nn.coda_prompt import CODAPromptPool
 from lightning_cl.nn.dual_prompt import DualPromptPool
 from lightning_cl.nn.guard import SliceGuard
@@ -12,9 +14,10 @@ from lightning_cl.nn.outliers import energy, outlier_regularizer, synthesize_out
 from lightning_cl.nn.prefix_attention import Prefix, prefix_attention
 from lightning_cl.nn.prompts import PromptProvider, Prompts
 from lightning_cl.nn.prototypes import PrototypeBank
-from lightning_cl.nn.schedules import coda_cosine
+from lightning_cl.nn.schedules import coda_cosine, cpe_clip_warmup
 
 __all__ = [
+    "CLIPPrompts",
     "CODAPromptPool",
     "ClassMask",
     "DualPromptPool",
@@ -26,7 +29,9 @@ __all__ = [
     "Prompts",
     "PrototypeBank",
     "SliceGuard",
+    "TextHead",
     "coda_cosine",
+    "cpe_clip_warmup",
     "energy",
     "orthogonality_penalty",
     "orthonormal_rows",

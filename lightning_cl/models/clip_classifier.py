@@ -1,0 +1,176 @@
+"""Zero-shot CLIP as a classifier: class names are the head. For the frozen reference, and for methods on CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+
+from lightning_cl.models.classifier import Classifier, OptimizerName, ScheduleName
+from lightning_cl.models.clip_loading import ModelSpec, build_clip, image_statistics, tokenizer_for
+from lightning_cl.nn.class_texts import TextHead, class_names, clip_tokens, ensemble, fill_templates
+from lightning_cl.nn.clip_towers import check_text_tower, encode_texts, text_tower
+from lightning_cl.nn.parameter_versions import parameter_versions
+
+
+class CLIPClassifier(Classifier):
+    """Any open_clip model as a zero-shot classifier; there is nothing continual in it.
+
+    The model is ``net``; the head is ``head``, a cosine head whose rows are the text features of the class names, the
+    templates of a class averaged and brought back to unit length (Radford et al., arXiv:2103.00020, section 3.1.4).
+    With frozen towers they are computed once. It logs what :class:`ImageClassifier` logs.
+
+    With ``train="none"`` nothing is trained and a fit only evaluates: the zero-shot reference of a stream. It is also
+    what methods that bring their own parameters start from, such as :class:`~lightning_cl.callbacks.CPECLIP`.
+
+    Args:
+        model: A name that open_clip knows (with the weights of OpenAI one that ends in ``-quickgelu``),
+            ``"local-dir:..."``, ``"hf-hub:..."``, the path of a JSON configuration, or the configuration itself.
+        pretrained: A tag of open_clip or the path of a file with weights; ``None``: random weights. A tag that cannot
+            be had is an error, never random weights.
+        num_classes: Outputs of the head. The command line takes it from the data; ``None``: one of each class name.
+        class_names: One name of each class, in the order of the labels; ``None``: those of the stream.
+        templates: What is read of a class: the name takes the place of ``{}``.
+        train: ``"none"``, or ``"all"``: both towers and the logit scale, with the texts read anew in each step.
+        normalize: Images are pixels in [0, 1] and are brought to the mean and deviation that the model was trained
+            with, so give the source ``normalize=False``. ``False`` takes images as they are.
+        optimizer, lr, weight_decay, lr_schedule, batch_keys: See :class:`ImageClassifier`. The published setting of
+            CPE-CLIP is ``"sgd"``, 0.001, 1e-5 and ``"cpe_clip"``.
+
+    Raises:
+        ValueError: For an unknown model or tag, weights that cannot be had, class names that are missing or not
+            different, templates without a place for the name, and what :class:`ImageClassifier` refuses.
+    """
+
+    image_mean: Tensor
+    image_std: Tensor
+
+    def __init__(
+        self,
+        model: ModelSpec = "ViT-B-16-quickgelu",
+        pretrained: str | None = "openai",
+        num_classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+        templates: Sequence[str] = ("a photo of a {}.",),
+        train: Literal["none", "all"] = "none",
+        normalize: bool = True,
+        optimizer: OptimizerName | OptimizerCallable = "sgd",
+        lr: float | None = None,
+        weight_decay: float | None = None,
+        lr_schedule: ScheduleName | LRSchedulerCallable = "constant",
+        batch_keys: tuple[str, str] = ("image", "label"),
+    ) -> None:
+        if num_classes is None and class_names is not None:
+            num_classes = len(class_names)
+        super().__init__(num_classes, optimizer, lr, weight_decay, lr_schedule, batch_keys)
+        assert num_classes is not None
+        if train not in ("none", "all"):
+            raise ValueError(f'`train` is {train!r}; give "none" or "all".')
+        fill_templates(["name"], templates)
+        self.templates, self.normalize, self.model = tuple(templates), normalize, model
+        self.net, self.model_config = build_clip(model, pretrained)
+        self.net.requires_grad_(train == "all")
+        self.head = TextHead(int(self.model_config["embed_dim"]), num_classes)
+        mean, std = image_statistics(self.net)
+        self.register_buffer("image_mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("image_std", torch.tensor(std)[:, None, None], persistent=False)
+        self._tokens: Tensor | None = None
+        self._rows_of: tuple[Any, ...] | None = None
+        if class_names is not None:
+            self.set_class_names(class_names)
+
+    # ------------------------------------------------------------------ class names
+
+    def set_class_names(self, names: Sequence[str]) -> None:
+        """Let these be the classes, in the order of the labels.
+
+        Raises:
+            ValueError: If they are not one name of each class, all different.
+        """
+        texts = fill_templates(class_names(names, self.head.out_features), self.templates)
+        self._rows_of = None
+        if self._is_causal():
+            self._tokens = clip_tokens(texts, text_tower(self.net).context_length)
+        else:
+            self._tokens = tokenizer_for(self.model, self.model_config)(texts)
+
+    def _is_causal(self) -> bool:
+        try:
+            check_text_tower(self.net)
+        except ValueError:
+            return False
+        return self.model_config["text_cfg"].get("hf_tokenizer_name") is None
+
+    def setup(self, stage: str) -> None:
+        """Take the names of the stream's classes, unless there are names already."""
+        info = getattr(self._stream, "info", None)
+        if self._tokens is None and info is not None and not self.head.replaced:
+            self.set_class_names(info.class_names)
+        if self._tokens is not None and not self.head.replaced:
+            self._update_rows()
+
+    def _text_features(self) -> Tensor:
+        """``(C, D)`` unit rows, from all classes and templates."""
+        assert self._tokens is not None
+        tokens = self._tokens.to(self.head.weight.device)
+        if self._is_causal():
+            features = encode_texts(self.net, tokens)
+        else:
+            features = F.normalize(self.net.encode_text(tokens).float(), dim=-1)
+        return ensemble(features, len(self.templates))
+
+    def _update_rows(self) -> None:
+        """Read the texts again if the text tower is not what it was."""
+        if self._tokens is None:
+            if not self.head.filled:
+                raise ValueError(
+                    "the class names are not known, and they are what CLIP classifies by; give `class_names=[...]`, or "
+                    "a stream (`trainer.fit(model, datamodule=stream)`)."
+                )
+            return
+        now = parameter_versions(text_tower(self.net), but="visual")
+        if now != self._rows_of:
+            with torch.inference_mode(False), torch.no_grad():
+                self.head.fill(self._text_features())
+            self._rows_of = now
+
+    # ------------------------------------------------------------------ steps
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(B, 3, H, W)`` images (grey ones are repeated) to ``(B, num_classes)`` logits."""
+        features = F.normalize(self.net.encode_image(self._prepared(images)), dim=-1)
+        scale, rows = self.net.logit_scale.exp(), None
+        if not self.head.replaced:
+            if torch.is_grad_enabled() and self._tokens is not None and scale.requires_grad:
+                rows = self._text_features()
+            else:
+                self._update_rows()
+        logits: Tensor = self.head(features, rows, scale)
+        return logits
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        expected = self.net.visual.image_size
+        expected = (expected, expected) if isinstance(expected, int) else tuple(expected)
+        if tuple(images.shape[-2:]) != expected:
+            raise ValueError(
+                f"the images have {images.shape[-2]} x {images.shape[-1]} pixels, but the model reads "
+                f"{expected[0]} x {expected[1]}; let the source resize them with `image_size={expected[0]}`."
+            )
+        images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+        return (images - self.image_mean) / self.image_std if self.normalize else images
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:  # type: ignore[override]
+        """Mean cross-entropy of the batch; nothing where nothing is trained."""
+        if not any(p.requires_grad for p in self.parameters()):
+            return None
+        return super().training_step(batch, batch_idx)
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser and its schedule; none where nothing is trained."""
+        if not any(p.requires_grad for p in self.parameters()):
+            return None
+        return super().configure_optimizers()

@@ -1,0 +1,97 @@
+"""CPE-CLIP (arXiv:2303.04751): deep language prompts, and vision prompts that are a projection of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cl.nn.clip_towers import PromptMode, encode_images
+
+
+def gradient_shares(classes_per_task: Sequence[Sequence[int]]) -> tuple[float, ...]:
+    """``|C_t| / sum_{i <= t} |C_i|`` of each task: what CPE-CLIP multiplies its gradients with; 1 for the first.
+
+    With 60 base classes and sessions of 5 it is 1, 5/65, 5/70, ...
+    """
+    total, shares = 0, []
+    for held in classes_per_task:
+        total += len(held)
+        shares.append(len(held) / total)
+    return tuple(shares)
+
+
+class CLIPPrompts(nn.Module):
+    """All that CPE-CLIP trains: one set of prompts for all classes and sessions, and one projection for all layers.
+
+    Args:
+        num_prompts: Prompt tokens in each layer, ``K``.
+        depth: Layers with prompts, ``L``, from the first on.
+        text_width: Width of the text tower, ``D_text``.
+        vision_width: Width of the image tower, ``D_vision``; ``None``: no vision prompts.
+        text_mode: How prompts of successive layers meet in the text tower, see :func:`renew_prompts`.
+        vision_mode: The same for the image tower.
+        shares: Factor of the loss in each task.
+    """
+
+    task_counter: Tensor
+
+    def __init__(
+        self,
+        num_prompts: int,
+        depth: int,
+        text_width: int,
+        vision_width: int | None,
+        text_mode: PromptMode = "replace",
+        vision_mode: PromptMode = "accumulate",
+        shares: Sequence[float] = (1.0,),
+    ) -> None:
+        super().__init__()
+        self.text_mode, self.vision_mode, self.shares = text_mode, vision_mode, tuple(shares)
+        # On the 3-D tensor, as in the official code: fan_in = K * D_text, fan_out = L * D_text.
+        self.language = nn.Parameter(nn.init.xavier_uniform_(torch.empty(depth, num_prompts, text_width)))
+        self.projection = None if vision_width is None else nn.Linear(text_width, vision_width)
+        self.register_buffer("task_counter", torch.tensor(-1))
+        self.task = -1  # mirrors the counter, without a host sync
+
+    def start_task(self, task: int) -> None:
+        """``task`` begins."""
+        self.task = task
+        self.task_counter.fill_(task)
+
+    @property
+    def share(self) -> float:
+        """Factor of the loss in the current task."""
+        return self.shares[min(max(self.task, 0), len(self.shares) - 1)]
+
+    def vision(self) -> Tensor | None:
+        """``(L, K, D_vision)`` vision prompts, the same for all images."""
+        return None if self.projection is None else self.projection(self.language)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.task = int(self.task_counter)
+
+    def extra_repr(self) -> str:
+        """Sizes and options."""
+        depth, count, width = self.language.shape
+        return f"{depth} x {count} x {width}, text_mode={self.text_mode!r}, vision_mode={self.vision_mode!r}"
+
+
+class FrozenCLIP(nn.Module):
+    """Mixin for a live open_clip model: it stays in eval mode, whatever its module does (patch dropout is off)."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Nothing in it trains."""
+        return super().train(False)
+
+
+class PromptedVision(nn.Module):
+    """Mixin for a live ``VisionTransformer`` of open_clip, whose ``_prompts`` are a :class:`CLIPPrompts` elsewhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, 3, H, W)`` images to ``(B, D)`` features, with the current vision prompts."""
+        prompts: CLIPPrompts = self.__dict__["_prompts"]
+        return encode_images(self, x, prompts.vision(), prompts.vision_mode)

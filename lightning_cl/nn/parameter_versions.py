@@ -1,0 +1,25 @@
+"""Tells whether weights are what they were, without looking at their values."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def parameter_versions(*modules: nn.Module, but: str | None = None) -> tuple[object, ...]:
+    """Something that changes when a parameter of ``modules`` is written to, moved or converted.
+
+    Every write in place (an optimiser's step, ``load_state_dict``) counts a tensor's version up; no value is read, so
+    nothing waits for the device. Writes through ``.data`` are not seen.
+
+    Args:
+        modules: Whose parameters.
+        but: Name of a child that is left out.
+    """
+    found = [
+        p
+        for module in modules
+        for name, p in module.named_parameters()
+        if but is None or not name.startswith(f"{but}.")
+    ]
+    written = sum(0 if p.is_inference() else p._version for p in found)
+    return written, frozenset((p.dtype, p.device) for p in found)
