@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from conformance.methods import METHODS, make
+from conformance.methods import METHODS, make, takes
 from conformance.modules import PlainModule
 from lightning.pytorch import seed_everything
 from safetensors import safe_open
@@ -52,7 +52,7 @@ def shipped(tmp_path):
 def test_a_fresh_model_predicts_the_same_bits(method, given, tmp_path):
     trained, path = restored(method), tmp_path / "method.safetensors"
     lightning_cl.save_method(path, trained)
-    loaded = lightning_cl.load_method(path, base_model(), [make(method)] if given else None)
+    loaded = lightning_cl.load_method(path, base_model(method=method), [make(method)] if given else None)
     assert not loaded.training
     assert torch.equal(loaded(images(7)), trained(images(7)))
     expected, state = trained.state_dict(), loaded.state_dict()
@@ -68,12 +68,15 @@ def test_the_file_holds_no_frozen_weight_and_no_pickle(method, tmp_path):
     frozen = {
         name
         for name, p in trained.named_parameters()
-        if not p.requires_grad and name in dict(base_model().named_parameters())
+        if not p.requires_grad
+        and name in dict(base_model(method=method).named_parameters())
+        and not name.startswith(trained.continual.head_path)
     }
     with safe_open(path, "pt") as file:  # would not open a pickle
         assert set(file.keys()) == trained.state_dict().keys() - frozen
         description = json.loads(file.metadata()["lightning_cl"])
-    assert {"net.head.weight", "net.head.bias"}.isdisjoint(frozen)
+    if takes(method, "backbone"):  # such a method freezes it
+        assert frozen
     assert description["tensors"].keys() == trained.state_dict().keys() - frozen
     assert description["info"]["class_names"] == [str(c) for c in range(6)]
     assert [m["state_key"] for m in description["methods"]] == [method.state_key]
@@ -99,6 +102,19 @@ def test_methods_that_stack_go_together(tmp_path):
     assert loaded.prompts.layers == (0, 2)
     assert loaded.outlier_settings.weight == 0.3
     assert torch.equal(loaded(images()), model.eval()(images()))
+
+
+def test_a_head_that_is_not_used_may_be_another(tmp_path):
+    path = tmp_path / "method"
+    trained = base_model()
+    PrototypeClassifier().attach_once(trained, restored(OnePrompt).continual.info)
+    trained.continual_head.requires_grad_(False)
+    trained.continual.trained_parameters = frozenset()
+    trained.prototypes.update(torch.randn(12, 32), torch.arange(12) % 6)
+    lightning_cl.save_method(path, trained)
+    base = base_model()
+    base.net.head.reset_parameters()
+    assert torch.equal(lightning_cl.load_method(path, base)(images()), trained(images()))
 
 
 def test_a_model_that_was_frozen_for_inference_still_ships_its_head(tmp_path):

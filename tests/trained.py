@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from conformance.methods import make
-from conformance.modules import PLAIN, PlainModule
+from conformance.modules import PLAIN, PlainModule, suited
 from conformance.runs import train
 from lightning.pytorch import seed_everything
 from torch import Tensor
@@ -28,15 +28,17 @@ def checkpoint_of(method: type, **arguments: Any) -> Path:
     return path
 
 
-def base_model(seed: int = 0) -> PlainModule:
-    """The model as it was before the training of :func:`checkpoint_of` (with seed 0)."""
+def base_model(seed: int = 0, method: type = PlainModule) -> Any:
+    """The model as it was before the training of :func:`checkpoint_of` (with seed 0), of a kind that suits a method."""
     seed_everything(seed, verbose=False)
-    return PlainModule()
+    return suited(PLAIN, method).build("adamw", 0.0)
 
 
 def restored(method: type, **arguments: Any) -> Any:
     """The trained model."""
-    return lightning_cl.restore(checkpoint_of(method, **arguments), base_model(), [make(method, **arguments)])
+    return lightning_cl.restore(
+        checkpoint_of(method, **arguments), base_model(method=method), [make(method, **arguments)]
+    )
 
 
 def images(count: int = 5) -> Tensor:

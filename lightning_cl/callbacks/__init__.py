@@ -5,6 +5,7 @@ from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
 from lightning_cl.callbacks.coda_prompt import CODAPrompt
 from lightning_cl.callbacks.continual_checkpoint import ContinualCheckpoint
 from lightning_cl.callbacks.continual_evaluation import ContinualEvaluation
+from lightning_cl.callbacks.cpe_clip import CPECLIP
 from lightning_cl.callbacks.dual_prompt import DualPrompt
 from lightning_cl.callbacks.experience_replay import ExperienceReplay
 from lightning_cl.callbacks.finetuning import FineTuning
@@ -17,6 +18,7 @@ from lightning_cl.callbacks.teen import TEEN
 from lightning_cl.callbacks.virtual_outliers import VirtualOutlierRegularizer
 
 __all__ = [
+    "CPECLIP",
     "L2P",
     "MVP",
     "TEEN",

@@ -80,6 +80,37 @@ def find_vit(module: nn.Module, path: str | None = None) -> tuple[str, VisionTra
     )
 
 
+def find_clip(module: nn.Module, path: str | None = None) -> tuple[str, nn.Module]:
+    """The one open_clip model (``CLIP`` or ``CustomTextCLIP``), with its dotted path.
+
+    Raises:
+        ValueError: If there is none or there are several; candidates are listed.
+    """
+    from open_clip import CLIP, CoCa, CustomTextCLIP
+
+    kinds = (CLIP, CustomTextCLIP, CoCa)
+    if path is not None:
+        found = _at(module, path, "backbone")
+        if not isinstance(found, kinds):
+            raise ValueError(
+                f"`backbone={path!r}` is a {type(found).__name__}; CLIP methods need a model of open_clip (for example "
+                "`open_clip.create_model('ViT-B-16-quickgelu', pretrained='openai')`)."
+            )
+        return path, found
+    found_all = {name: m for name, m in module.named_modules() if isinstance(m, kinds)}
+    if len(found_all) == 1:
+        return next(iter(found_all.items()))
+    if found_all:
+        raise ValueError(
+            f'there are several open_clip models: {", ".join(found_all)}; choose one with `backbone="..."`.'
+        )
+    children = ", ".join(f"{name} ({type(m).__name__})" for name, m in module.named_children()) or "none"
+    raise ValueError(
+        f"no open_clip model was found in the module, and CLIP methods need one. Its parts are: {children}. Use "
+        "`CLIPClassifier`, or a module that holds what `open_clip.create_model` gives."
+    )
+
+
 def _at(module: nn.Module, path: str, argument: str) -> nn.Module:
     try:
         return module.get_submodule(path)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import open_clip
 import pytest
 import torch
 from lightning.pytorch import LightningModule
 from timm.models import register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+
+from lightning_cl.models import CLIPClassifier
 
 from .streams import IMAGE_SIZE, NUM_CLASSES
 
@@ -27,6 +31,19 @@ def vit_conformance(pretrained: bool = False, **options: Any) -> VisionTransform
     """Reaches modules that make their timm model by name."""
     known = {name: options[name] for name in ("num_classes", "in_chans") if name in options}
     return tiny_vit(**known)
+
+
+#: 4 tokens and a class token, 3 blocks of width 32 in each tower; the vocabulary is that of CLIP's tokenizer.
+TINY_CLIP = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": IMAGE_SIZE, "patch_size": 8, "width": 32, "layers": 3, "head_width": 16},
+    "text_cfg": {"context_length": 16, "width": 32, "heads": 2, "layers": 3},
+}
+
+
+def tiny_clip(**parts: Any) -> open_clip.CLIP:
+    """A CLIP of random weights; ``parts`` replace those of the configuration."""
+    return open_clip.CLIP(**{**TINY_CLIP, **parts})
 
 
 def optimizer_for(module: nn.Module, name: str) -> Any:
@@ -80,6 +97,46 @@ class SplitModule(_Own):
         return self.fc(self.drop(self.backbone(images)))
 
 
+class CLIPProbe(nn.Module):
+    """The image tower of a CLIP, and a linear layer on its features."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.clip = tiny_clip()
+        self.drop = nn.Dropout(dropout)
+        self.fc = nn.Linear(24, NUM_CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.drop(self.clip.encode_image(images.expand(-1, 3, -1, -1))))
+
+
+class CLIPSplitModule(_Own):
+    """As a user writes it who knows open_clip."""
+
+    def __init__(self, optimizer: str = "adamw", dropout: float = 0.0) -> None:
+        super().__init__(optimizer)
+        self.net = CLIPProbe(dropout)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images)
+
+
+def _clip_classifier(optimizer: str, dropout: float) -> LightningModule:
+    sgd, adamw = partial(torch.optim.SGD, lr=0.05, momentum=0.9), partial(torch.optim.AdamW, lr=3e-3, weight_decay=0.1)
+    make = sgd if optimizer == "sgd" else adamw
+    return CLIPClassifier(TINY_CLIP, None, NUM_CLASSES, optimizer=make, lr_schedule="cosine")
+
+
+def _foreign_clip(optimizer: str, dropout: float) -> LightningModule:
+    routines = pytest.importorskip("torch_uncertainty.routines")
+    return routines.ClassificationRoutine(
+        CLIPProbe(dropout),
+        num_classes=NUM_CLASSES,
+        loss=nn.CrossEntropyLoss(),
+        optim_recipe=lambda model: optimizer_for(model, optimizer),
+    )
+
+
 def _foreign_tuple(optimizer: str, dropout: float) -> LightningModule:
     routines = pytest.importorskip("torch_uncertainty.routines")
     # Its optimiser is made here, at construction, before any method can add a parameter.
@@ -118,3 +175,18 @@ SPLIT = Case("split", SplitModule, "fc", "backbone")
 FOREIGN_TUPLE = Case("torch_uncertainty", _foreign_tuple, "model.head", "model")
 FOREIGN_DICT = Case("torchgeo", _foreign_dict, "model.head", "model", ("image", "label"))
 CASES = [PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT]
+#: For methods on CLIP, in the place of the case of the same name.
+CLIP_CASES = {
+    "plain": Case("plain", _clip_classifier, "head", "net"),
+    "split": Case("split", CLIPSplitModule, "net.fc", "net.clip"),
+    "torch_uncertainty": Case("torch_uncertainty", _foreign_clip, "model.fc", "model.clip"),
+    "torchgeo": Case("torchgeo", _clip_classifier, "head", "net", ("image", "label")),
+}
+#: Methods that need other modules than those with a timm ViT, and theirs.
+FAMILIES = {"CPECLIP": CLIP_CASES}
+
+
+def suited(case: Case, method: Any) -> Case:
+    """The case itself, or the one of the same name with a module that ``method`` (a callback or its class) works on."""
+    name = (method if isinstance(method, type) else type(method)).__name__
+    return FAMILIES[name][case.name] if name in FAMILIES else case

@@ -11,7 +11,7 @@ import torch
 from torch.testing import assert_close
 
 from .methods import METHODS, make
-from .modules import CASES, FOREIGN_DICT, FOREIGN_TUPLE, PLAIN
+from .modules import CASES, FOREIGN_DICT, FOREIGN_TUPLE, PLAIN, suited
 from .runs import assert_same_bits, attached, train
 from .streams import EPOCHS, NUM_TASKS, STEPS_PER_EPOCH, digits
 
@@ -45,7 +45,8 @@ def test_one_fit_runs_the_whole_stream(method, case, finished):
 @methods
 @cases
 def test_named_parts_are_the_found_ones(method, case, finished, tmp_path):
-    named = train(case, make(method, head=case.head, backbone=case.backbone), tmp_path)
+    module = suited(case, method)
+    named = train(case, make(method, head=module.head, backbone=module.backbone), tmp_path)
     assert_same_bits(named.result(), finished(method, case).result())
 
 
@@ -58,7 +59,7 @@ def test_everything_with_a_gradient_is_trained(method, case, finished):
 @methods
 @cases
 def test_names_of_the_module_stay(method, case):
-    plain = case.build("adamw", 0.0)
+    plain = suited(case, method).build("adamw", 0.0)
     module = attached(case, make(method))
     before, after = dict(plain.named_parameters()), dict(module.named_parameters())
     assert before.keys() <= after.keys()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from .methods import METHODS, make, takes
-from .modules import PLAIN
+from .modules import PLAIN, suited
 from .runs import attached, train
 from .streams import make_stream
 
@@ -37,4 +37,4 @@ def test_a_method_that_the_module_has_with_other_arguments(method):
     assert module.continual.methods == [method.state_key]
     assert takes(method, "head")
     with pytest.raises(ValueError, match=rf"already has the method {method.__name__}, with .*'head'.*would be ignored"):
-        make(method, head=PLAIN.head).attach_once(module, info)
+        make(method, head=suited(PLAIN, method).head).attach_once(module, info)

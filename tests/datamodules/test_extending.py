@@ -10,7 +10,7 @@ import pytest
 import torch
 from conformance.methods import METHODS as ALL_METHODS
 from conformance.methods import make
-from conformance.modules import PlainModule, tiny_vit
+from conformance.modules import FAMILIES, CLIPProbe, PlainModule, tiny_vit
 from conformance.runs import assert_same_bits, in_forked_processes
 from hypothesis import given
 from hypothesis import strategies as st
@@ -304,7 +304,7 @@ def test_optimiser_state_of_new_rows_is_zero(kind):
 
 @pytest.mark.parametrize("method", ALL_METHODS, ids=lambda m: m.__name__)
 def test_every_method_says_what_grows(method):
-    short, long = Model(4), Model(8)
+    short, long = model_for(method, 4), model_for(method, 8)
     for model, stream in ((short, short_stream()), (long, long_stream())):
         make(method).attach_once(model, stream.info)
     saved = short.state_dict()
@@ -339,6 +339,14 @@ class Model(PlainModule):
         seed_everything(0, verbose=False)  # a backbone that does not depend on the number of outputs
         self.net = tiny_vit(num_classes=0, drop_rate=dropout)
         self.net.head = nn.Linear(32, outputs)
+
+
+def model_for(method: type, outputs: int) -> Model:
+    model = Model(outputs)
+    if method.__name__ in FAMILIES:
+        model.net = CLIPProbe()
+        model.net.fc = nn.Linear(24, outputs)
+    return model
 
 
 class Loaded(Callback):

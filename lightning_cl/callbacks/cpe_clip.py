@@ -1,0 +1,127 @@
+"""CPE-CLIP as a drop-in callback: few-shot class-incremental learning with prompts in both towers of CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from lightning.pytorch import LightningModule
+
+from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.mixins.base import TrainMask
+from lightning_cl.mixins.cpe_clip import CPECLIPMixin
+from lightning_cl.mixins.finding import find_clip
+from lightning_cl.nn.class_texts import class_names as checked_names
+from lightning_cl.nn.class_texts import fill_templates
+from lightning_cl.nn.clip_prompts import CLIPPrompts, gradient_shares
+from lightning_cl.nn.clip_towers import PROMPT_MODES, PromptMode, check_text_tower, check_vision_tower, text_tower
+
+if TYPE_CHECKING:
+    from lightning_cl.datamodules import StreamInfo
+
+
+class CPECLIP(ContinualMethod):
+    """CPE-CLIP (D'Alessandro et al., ICCV workshops 2023, arXiv:2303.04751), on any open_clip model in the module.
+
+    CLIP is frozen. Trained are language prompts in the first layers of the text tower, and one projection that makes
+    vision prompts of them; the classifier is the text features of the class names. All classes and sessions share the
+    prompts; what protects old classes is that each later session's loss is multiplied by its share of all classes.
+
+    The module is a :class:`~lightning_cl.models.CLIPClassifier`, or any that puts the image features of an open_clip
+    model into a ``Linear`` with one output per class; that head is frozen, and answered in its place. The published
+    setting is SGD with momentum, ``lr_schedule="cpe_clip"`` at a rate of 0.001, five epochs a session, no augmentation.
+
+    Args:
+        num_prompts: Prompt tokens in each layer, ``K``.
+        prompt_depth: Layers with prompts, from the first on; ``None``: as many as the shallower tower has.
+        text_mode: How prompts of successive layers meet in the text tower: ``"replace"``, ``"accumulate"`` or
+            ``"accumulate_same"``, see :func:`~lightning_cl.nn.clip_towers.renew_prompts`.
+        vision_mode: The same in the image tower.
+        vision_prompts: ``False`` leaves the image tower as it is (ablation).
+        template: What is read of a class; the name takes the place of ``{}``.
+        class_names: One name of each class, in the order of the labels; ``None``: those of the stream.
+        logit_scale: Factor of the cosines, above 0; the checkpoint's own is not used.
+        regularization: ``"balance"`` multiplies the loss of task ``t`` by ``|C_t| / sum_{i <= t} |C_i|``; ``"none"``.
+        backbone: Dotted path of the open_clip model; found when ``None``.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss; texts of others are not read in a step.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+
+    Raises:
+        ValueError: If a number is out of its range or a choice unknown; when attached, for class names that are missing
+            or not different, texts and prompts longer than the context, towers that cannot take prompts, or more
+            layers than there are.
+    """
+
+    state_key = "lightning_cl.CPECLIP"
+    adds_loss = True  # it scales the loss that `training_step` returns
+    trains_head = False
+    replaces_head = True
+
+    def __init__(
+        self,
+        num_prompts: int = 2,
+        prompt_depth: int | None = None,
+        text_mode: PromptMode = "replace",
+        vision_mode: PromptMode = "accumulate",
+        vision_prompts: bool = True,
+        template: str = "{}.",
+        class_names: Sequence[str] | None = None,
+        logit_scale: float = 100.0,
+        regularization: Literal["balance", "none"] = "balance",
+        backbone: str | None = None,
+        head: str | None = None,
+        train_mask: TrainMask = "task",
+        reset_optimizer: bool = True,
+    ) -> None:
+        super().__init__(head, train_mask, reset_optimizer)
+        for name, value in (("num_prompts", num_prompts), ("prompt_depth", prompt_depth)):
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` is {value}; give at least 1.")
+        for name, mode in (("text_mode", text_mode), ("vision_mode", vision_mode)):
+            if mode not in PROMPT_MODES:
+                raise ValueError(f'`{name}` is {mode!r}; give "replace", "accumulate" or "accumulate_same".')
+        if regularization not in ("balance", "none"):
+            raise ValueError(f'`regularization` is {regularization!r}; give "balance" or "none".')
+        if logit_scale <= 0:
+            raise ValueError(f"`logit_scale` is {logit_scale}; give a number above 0.")
+        fill_templates(["name"], [template])
+        self.num_prompts, self.prompt_depth = num_prompts, prompt_depth
+        self.text_mode, self.vision_mode, self.vision_prompts = text_mode, vision_mode, vision_prompts
+        self.template, self.class_names = template, None if class_names is None else list(class_names)
+        self.logit_scale, self.regularization, self.backbone = logit_scale, regularization, backbone
+
+    def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
+        """Freeze CLIP, add the prompts and answer with text features."""
+        _, clip = find_clip(pl_module, self.backbone)
+        names = checked_names(self.class_names or info.class_names, info.num_classes)
+        prompts = self._prompts(clip, info)
+        self.extend(pl_module, CPECLIPMixin, info)
+        assert isinstance(pl_module, CPECLIPMixin)
+        texts = fill_templates(names, [self.template])
+        pl_module.add_clip_prompts(prompts, texts, self.backbone, self.logit_scale)
+
+    def _prompts(self, clip: Any, info: StreamInfo) -> CLIPPrompts:
+        """Prompts that fit both towers."""
+        check_text_tower(clip)
+        blocks, vision_width = text_tower(clip).transformer.resblocks, None
+        depth = len(blocks)
+        if self.vision_prompts:
+            check_vision_tower(clip.visual)
+            vision_width = clip.visual.class_embedding.shape[0]
+            depth = min(depth, len(clip.visual.transformer.resblocks))
+        if self.prompt_depth is not None and self.prompt_depth > depth:
+            raise ValueError(
+                f"`prompt_depth` is {self.prompt_depth}, but the shallower tower has {depth} layers; give no more."
+            )
+        width = text_tower(clip).token_embedding.weight.shape[1]
+        shares = gradient_shares(info.classes_per_task) if self.regularization == "balance" else (1.0,)
+        return CLIPPrompts(
+            self.num_prompts,
+            self.prompt_depth or depth,
+            width,
+            vision_width,
+            self.text_mode,
+            self.vision_mode,
+            shares,
+        )
