@@ -201,7 +201,7 @@ class ContinualEvaluation(ContinualCallback):
     def _log(self, pl_module: LightningModule, stream: ContinualDataModule, prefix: str) -> None:
         stage = stream.task_index
         class_il, task_il = (self.matrix(space)[: stage + 1, : stage + 1] for space in SPACES)
-        values = summarise(class_il, task_il)
+        values = summarise(class_il, task_il, _sizes(stream)[: stage + 1])
         wanted = {f"{space}/{name}" for space in SPACES for name in _LOGGED}
         logged = {prefix + name: value for name, value in values.items() if name in wanted and value is not None}
         if stream.info.num_tasks <= MOST_TASKS_LOGGED:
@@ -217,7 +217,7 @@ class ContinualEvaluation(ContinualCallback):
             class_il=self.matrix("class_il"),
             task_il=self.matrix("task_il"),
             baseline=self.baseline,
-            sizes=torch.tensor([len(index) for index in stream.eval_data("val").index]),
+            sizes=_sizes(stream),
             evaluated=self.total,
             samples_seen=list(self.samples_seen),
             anytime=next((c.section(stream) for c in anytime), None),
@@ -262,6 +262,11 @@ def grown(counts: Tensor, tasks: int, value: float = 0) -> Tensor:
     """``(T,)`` or ``(T, T)`` counts of a shorter stream in ``tasks`` rows (and columns); new cells have the value."""
     missing = max(tasks - len(counts), 0)
     return nn.functional.pad(counts, (0, missing) * counts.ndim, value=value)
+
+
+def _sizes(stream: ContinualDataModule) -> Tensor:
+    """``(T,)`` validation samples of each task."""
+    return torch.tensor([len(index) for index in stream.eval_data("val").index])
 
 
 def _check_baseline(trainer: Trainer, stream: ContinualDataModule) -> None:

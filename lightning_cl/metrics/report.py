@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lightning_cl.metrics._files import to_json, write_files
+from lightning_cl.metrics.functional.accuracy import accuracy_per_stage
 from lightning_cl.metrics.summary import DEFINITIONS, FEW_SHOT_DEFINITIONS, summarise
 
 FILE_NAME = "continual_report.json"
@@ -122,6 +123,11 @@ class ContinualReport:
         return headline
 
     @property
+    def has_data(self) -> Tensor | None:
+        """``(T,)`` bool: tasks with test samples, which means over tasks count; None when the sizes are not known."""
+        return None if self.sizes is None else self.sizes > 0
+
+    @property
     def partial_stages(self) -> list[int]:
         """Stages at which some but not all test samples of the tasks seen by then were counted."""
         if self.evaluated is None or self.sizes is None:
@@ -161,11 +167,11 @@ class ContinualReport:
         """
         from lightning_cl.metrics.plots import plot_accuracy_curves, plot_accuracy_matrix
 
-        matrix = self.matrix
+        matrix, means = self.matrix, accuracy_per_stage(self.matrix, sizes=self.has_data)
         writers: dict[str, Callable[[Path], None]] = {
             "accuracy_matrix.csv": partial(_write_csv, matrix=matrix),
             "accuracy_matrix.png": lambda path: plot_accuracy_matrix(matrix)[0].savefig(path),
-            "accuracy_curves.png": lambda path: plot_accuracy_curves(matrix)[0].savefig(path),
+            "accuracy_curves.png": lambda path: plot_accuracy_curves(matrix, seen_average=means)[0].savefig(path),
         }
         for name, other in (("class_il", self.class_il), ("task_il", self.task_il)):
             if other is not None and name != self.matrix_name:

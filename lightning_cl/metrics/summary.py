@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from lightning_cl.metrics import functional as F
 from lightning_cl.metrics.functional._matrix import MatrixLike, RowLike
 
 DEFINITIONS = {
-    "average_accuracy": "mean accuracy over the tasks seen so far, after the last task (ACC, A_T)",
+    "average_accuracy": "mean accuracy over the tasks seen so far (that have test samples), after the last task (ACC, A_T)",
     "average_accuracy_micro": "accuracy over the test samples of all tasks seen so far, after the last task",
     "average_incremental_accuracy": "mean of average_accuracy over all stages, the first included (AIA)",
     "average_incremental_accuracy_micro": "mean of average_accuracy_micro over all stages, the first included",
@@ -24,7 +25,10 @@ DEFINITIONS = {
     "knowledge_rate_micro": "average_accuracy_micro after the last task divided by that after the first",
     "forward_transfer": "mean over later tasks of accuracy just before learning minus that of an untrained model (FWT)",
 }
-"""What each metric of :func:`summarise` is, without the label space before the slash."""
+"""What each metric of :func:`summarise` is, without the label space before the slash.
+
+A task without test samples (none of its classes is new) has no accuracy and counts in no mean over tasks.
+"""
 FEW_SHOT_DEFINITIONS = {
     "average_session_accuracy": "mean over the sessions, base included, of accuracy over all test samples seen so far",
     "performance_drop": "accuracy after the base session minus accuracy after the last one (PD)",
@@ -48,7 +52,8 @@ def summarise(
     Args:
         class_il: ``(T, T)`` accuracies in [0, 1] with all classes seen so far to choose from.
         task_il: ``(T, T)`` accuracies in [0, 1] with the classes of each sample's task to choose from.
-        sizes: ``(T,)`` test samples of each task; without it the micro averages are None.
+        sizes: ``(T,)`` test samples of each task; without it the micro averages are None. A task with 0 is left out of
+            all means over tasks.
         baseline: ``(T,)`` accuracies before any training, in the label space of ``task_il`` or, if that is not given,
             of ``class_il``: forward transfer is given for that one only.
         few_shot: Also give those of :data:`FEW_SHOT_DEFINITIONS`; task 0 is the base session.
@@ -80,23 +85,24 @@ def _values(acc: MatrixLike, sizes: RowLike | None, baseline: RowLike | None) ->
     k = F.finished_stages(acc)
     if k == 0:
         return dict.fromkeys(names)
+    has_data = None if sizes is None else torch.as_tensor(sizes) > 0
     values: dict[str, Tensor] = {
-        "average_accuracy": F.average_accuracy(acc, k),
-        "average_incremental_accuracy": F.average_incremental_accuracy(acc, k),
-        "learning_accuracy": F.learning_accuracy(acc, k),
-        "backward_transfer": F.backward_transfer(acc, k),
-        "forgetting": F.forgetting(acc, k),
-        "forgetting_max_incl_last": F.forgetting(acc, k, variant="max_incl_last"),
-        "forgetting_one_step": F.forgetting(acc, k, variant="one_step"),
-        "relative_forgetting": F.relative_forgetting(acc, k),
-        "knowledge_rate": F.knowledge_rate(acc, k),
+        "average_accuracy": F.average_accuracy(acc, k, sizes=has_data),
+        "average_incremental_accuracy": F.average_incremental_accuracy(acc, k, sizes=has_data),
+        "learning_accuracy": F.learning_accuracy(acc, k, has_data=has_data),
+        "backward_transfer": F.backward_transfer(acc, k, has_data=has_data),
+        "forgetting": F.forgetting(acc, k, has_data=has_data),
+        "forgetting_max_incl_last": F.forgetting(acc, k, variant="max_incl_last", has_data=has_data),
+        "forgetting_one_step": F.forgetting(acc, k, variant="one_step", has_data=has_data),
+        "relative_forgetting": F.relative_forgetting(acc, k, has_data=has_data),
+        "knowledge_rate": F.knowledge_rate(acc, k, sizes=has_data),
     }
     if sizes is not None:
         values["average_accuracy_micro"] = F.average_accuracy(acc, k, sizes=sizes)
         values["average_incremental_accuracy_micro"] = F.average_incremental_accuracy(acc, k, sizes=sizes)
         values["knowledge_rate_micro"] = F.knowledge_rate(acc, k, sizes=sizes)
     if baseline is not None:
-        values["forward_transfer"] = F.forward_transfer(acc, baseline, k)
+        values["forward_transfer"] = F.forward_transfer(acc, baseline, k, has_data=has_data)
     return {name: _number(values.get(name)) for name in names}
 
 

@@ -34,16 +34,16 @@ def rich_table(report: ContinualReport, max_tasks: int = 12) -> Table:
     space = _TITLES["domain_il" if report.label_space == "domain_il" else report.matrix_name]
     table = Table.grid()  # a caption would be wrapped at the width of the matrix
     table.add_row(Text(f"Accuracy (%), {space}", style="bold"))
-    table.add_row(_matrix_table(report.matrix, max_tasks))
+    table.add_row(_matrix_table(report.matrix, accuracy_per_stage(report.matrix, sizes=report.has_data), max_tasks))
     table.add_row(Text("\n".join(summary_lines(report))))
     return table
 
 
-def _matrix_table(matrix: Tensor, max_tasks: int) -> Table:
+def _matrix_table(matrix: Tensor, means: Tensor, max_tasks: int) -> Table:
     from rich import box
     from rich.table import Table
 
-    average = accuracy_per_stage(matrix).tolist()
+    average = means.tolist()
     shown = _shown(len(matrix), max_tasks)
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("after", justify="right", no_wrap=True)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lightning_cl.metrics import functional as F
 from lightning_cl.metrics import summarise
 from lightning_cl.metrics.summary import DEFINITIONS
 
@@ -63,3 +64,36 @@ def test_forward_transfer_is_of_the_label_space_of_its_baseline():
     both = summarise(torch.ones(3, 3), ACC, SIZES, baseline)
     assert both["task_il/forward_transfer"] == pytest.approx(0.08)
     assert "class_il/forward_transfer" not in both
+
+
+def test_a_task_without_test_samples_is_left_out_and_a_missing_measurement_is_not():
+    wide = torch.full((4, 4), NAN, dtype=torch.float64)
+    kept = torch.tensor([0, 1, 3])  # task 2 brings no new class
+    wide[kept[:, None], kept] = ACC
+    wide[2, :2] = torch.tensor([0.7, 0.9], dtype=torch.float64)  # its stage is measured all the same
+    sizes = torch.tensor([60, 20, 0, 20])
+    metrics = summarise(wide, sizes=sizes)
+    assert metrics["class_il/average_accuracy"] == pytest.approx((0.60 + 0.84 + 0.85) / 3)
+    assert metrics["class_il/average_incremental_accuracy"] == pytest.approx((0.80 + 0.85 + 0.80 + 2.29 / 3) / 4)
+    assert metrics["class_il/learning_accuracy"] == pytest.approx((0.80 + 0.80 + 0.85) / 3)
+    assert metrics["class_il/backward_transfer"] == pytest.approx((-0.20 + 0.04) / 2)
+    assert metrics["class_il/forgetting"] == pytest.approx((0.90 - 0.60 + 0.90 - 0.84) / 2)
+    assert metrics["class_il/forgetting_max_incl_last"] == pytest.approx((0.90 - 0.60 + 0.90 - 0.84) / 2)
+    assert metrics["class_il/forgetting_one_step"] == pytest.approx((-0.10 + (0.20 - 0.10) / 2 + (0.10 + 0.06) / 2) / 3)
+    assert metrics["class_il/relative_forgetting"] == pytest.approx((0.30 / 0.90 + 0.06 / 0.90) / 2)
+    assert metrics["class_il/knowledge_rate"] == pytest.approx(2.29 / 3 / 0.80)
+    baseline = summarise(wide, sizes=sizes, baseline=[0.10, 0.08, NAN, 0.06])
+    assert baseline["class_il/forward_transfer"] is None  # just before task 3, it was not measured
+    wide[2, 3] = 0.20
+    assert summarise(wide, sizes=sizes, baseline=[0.10, 0.08, NAN, 0.06])["class_il/forward_transfer"] == pytest.approx(
+        ((0.10 - 0.08) + (0.20 - 0.06)) / 2
+    )
+    wide[3, 1] = NAN  # a task that has samples
+    missing = summarise(wide, sizes=sizes)
+    for name in ("average_accuracy", "backward_transfer", "forgetting", "relative_forgetting", "forgetting_one_step"):
+        assert missing[f"class_il/{name}"] is None, name
+
+
+def test_has_data_names_every_task():
+    with pytest.raises(ValueError, match=r"`has_data` has shape \(2,\) but must be \(3,\)"):
+        F.forgetting(ACC, has_data=[True, False])

@@ -49,6 +49,20 @@ def finished_row(name: str, row: RowLike, num_tasks: int, block: Tensor) -> Tens
     return values[: len(block)]
 
 
+def counted_tasks(has_data: Tensor | Sequence[bool] | None, num_tasks: int, block: Tensor) -> Tensor:
+    """``(k,)`` bool beside ``block`` ``(k, k)``: finished tasks that a mean over tasks counts; all for ``None``.
+
+    A task of which no test sample can be given (its classes are all of earlier tasks) has no accuracy, not an unknown
+    one: it is left out, while NaN in a task that has samples stays NaN.
+
+    Raises:
+        ValueError: If ``has_data`` does not hold one value for each of the ``T`` tasks.
+    """
+    if has_data is None:
+        return torch.ones_like(block[0], dtype=torch.bool)
+    return finished_row("has_data", torch.as_tensor(has_data), num_tasks, block).bool()
+
+
 def finished_stages(acc: MatrixLike) -> int:
     """Number of stages up to the last one with any measured value: the ``k`` of a stream that is not over yet.
 

@@ -7,10 +7,19 @@ Everywhere ``acc`` is ``(T, T)`` in [0, 1], ``acc[i, j]`` is accuracy on the tes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from lightning_cl.metrics.functional._matrix import MatrixLike, RowLike, finished_block, finished_row, undefined
+from lightning_cl.metrics.functional._matrix import (
+    MatrixLike,
+    RowLike,
+    counted_tasks,
+    finished_block,
+    finished_row,
+    undefined,
+)
 
 
 def accuracy_per_stage(acc: MatrixLike, k: int | None = None, *, sizes: RowLike | None = None) -> Tensor:
@@ -73,15 +82,23 @@ def average_incremental_accuracy(
     return accuracy_per_stage(acc, k, sizes=sizes)[1 if skip_first else 0 :].mean()
 
 
-def learning_accuracy(acc: MatrixLike, k: int | None = None) -> Tensor:
+def learning_accuracy(
+    acc: MatrixLike, k: int | None = None, *, has_data: Tensor | Sequence[bool] | None = None
+) -> Tensor:
     """Mean accuracy on each task just after it was learned, in [0, 1] (LA): ``(1/k) sum_{j<k} acc[j, j]``.
 
     Together with backward transfer it is the average accuracy: ``A_k = LA_k + BWT_k (k - 1) / k`` (arXiv:1810.11910).
 
+    Args:
+        acc: ``(T, T)`` in [0, 1].
+        k: Number of finished tasks; all by default.
+        has_data: ``(T,)``, False for a task without test samples, which is left out; all count by default.
+
     Raises:
-        ValueError: If ``acc`` is not square or ``k`` is not in ``1..T``.
+        ValueError: If ``acc`` is not square, ``k`` is not in ``1..T``, or ``has_data`` is not ``(T,)``.
     """
-    return finished_block(acc, k).diagonal().mean()
+    block = finished_block(acc, k)
+    return block.diagonal()[counted_tasks(has_data, len(finished_block(acc, None)), block)].mean()
 
 
 def knowledge_rate(acc: MatrixLike, k: int | None = None, *, sizes: RowLike | None = None) -> Tensor:

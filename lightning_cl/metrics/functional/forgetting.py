@@ -6,12 +6,13 @@ measured. A NaN in a cell that a formula uses makes the result NaN. With one fin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from lightning_cl.metrics.functional._matrix import MatrixLike, finished_block, undefined
+from lightning_cl.metrics.functional._matrix import MatrixLike, counted_tasks, finished_block, undefined
 
 TaskVariant = Literal["chaudhry", "max_incl_last", "first_minus_last"]
 ForgettingVariant = Literal["chaudhry", "max_incl_last", "first_minus_last", "one_step"]
@@ -24,6 +25,7 @@ def forgetting(
     variant: ForgettingVariant = "chaudhry",
     from_first_seen: bool = True,
     higher_is_better: bool = True,
+    has_data: Tensor | Sequence[bool] | None = None,
 ) -> Tensor:
     """Mean loss of accuracy on the old tasks; 0.2 is 20 points lost. Say the variant with the number.
 
@@ -44,17 +46,20 @@ def forgetting(
             that the zero-shot accuracy of a task not yet trained counts as knowledge (and an unmeasured one gives
             NaN).
         higher_is_better: False for a matrix of losses or perplexities: a rise is then what was lost.
+        has_data: ``(T,)``, False for a task without test samples, which is left out; all count by default.
 
     Raises:
         ValueError: If ``acc`` is not square, ``k`` is not in ``1..T``, or ``variant`` is unknown.
     """
     _check(variant, get_args(ForgettingVariant))
+    scores = _scores(acc, k, higher_is_better)
+    counted = counted_tasks(has_data, len(finished_block(acc, None)), scores)
     if variant == "one_step":
-        return _one_step(_scores(acc, k, higher_is_better))
+        return _one_step(scores, counted)
     per_task = task_forgetting(
         acc, k, variant=variant, from_first_seen=from_first_seen, higher_is_better=higher_is_better
     )
-    return per_task.mean()  # of no old task: NaN
+    return per_task[counted[:-1]].mean()  # of no old task: NaN
 
 
 def task_forgetting(
@@ -81,18 +86,25 @@ def task_forgetting(
     return best - block[-1, :-1]
 
 
-def relative_forgetting(acc: MatrixLike, k: int | None = None, *, from_first_seen: bool = True) -> Tensor:
+def relative_forgetting(
+    acc: MatrixLike,
+    k: int | None = None,
+    *,
+    from_first_seen: bool = True,
+    has_data: Tensor | Sequence[bool] | None = None,
+) -> Tensor:
     """Mean share of the best earlier accuracy that was lost, ``mean_j f_j / max_{i<k-1} acc[i, j]``; at most 1.
 
     A task whose best earlier accuracy is 0 was never learned and is left out; :func:`never_learned` counts those. NaN
-    when none is left.
+    when none is left. ``has_data`` as in :func:`forgetting`.
 
     Raises:
         ValueError: If ``acc`` is not square or ``k`` is not in ``1..T``.
     """
     block = finished_block(acc, k)
     best = _best(block[:-1], from_first_seen)
-    learned = best != 0  # NaN != 0, so an unmeasured task is not hidden
+    counted = counted_tasks(has_data, len(finished_block(acc, None)), block)[:-1]
+    learned = (best != 0) & counted  # NaN != 0, so an unmeasured task is not hidden
     share = torch.where(learned, (best - block[-1, :-1]) / best, 0)
     return share.sum() / learned.sum()
 
@@ -126,9 +138,10 @@ def _best(stages: Tensor, from_first_seen: bool) -> Tensor:
     return old.amax(dim=0)
 
 
-def _one_step(block: Tensor) -> Tensor:
+def _one_step(block: Tensor, counted: Tensor) -> Tensor:
     if len(block) == 1:
         return undefined(block)
     drops = block[:-1] - block[1:]  # (k-1, k); row i-1 is the step to stage i
-    used = torch.ones_like(drops).tril().bool()  # its tasks 0..i-1
-    return (torch.where(used, drops, 0).sum(1) / used.sum(1)).mean()
+    used = torch.ones_like(drops).tril().bool() & counted  # its tasks 0..i-1
+    steps = used.any(1)  # a step before which nothing could be measured says nothing
+    return (torch.where(used, drops, 0).sum(1) / used.sum(1))[steps].mean()

@@ -7,14 +7,21 @@ is needed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor
 
-from lightning_cl.metrics.functional._matrix import MatrixLike, RowLike, finished_block, finished_row
+from lightning_cl.metrics.functional._matrix import MatrixLike, RowLike, counted_tasks, finished_block, finished_row
 
 
-def backward_transfer(acc: MatrixLike, k: int | None = None, *, higher_is_better: bool = True) -> Tensor:
+def backward_transfer(
+    acc: MatrixLike,
+    k: int | None = None,
+    *,
+    higher_is_better: bool = True,
+    has_data: Tensor | Sequence[bool] | None = None,
+) -> Tensor:
     """Mean change of the old tasks since each was learned (BWT, GEM, arXiv:1706.08840, eq. 3), in [-1, 1].
 
     ``(1/(k-1)) sum_{j<k-1} (acc[k-1, j] - acc[j, j])``; negative is forgetting, -0.2 is 20 points lost. NaN for ``k =
@@ -24,17 +31,24 @@ def backward_transfer(acc: MatrixLike, k: int | None = None, *, higher_is_better
         acc: ``(T, T)``; any unit, the result has the same.
         k: Number of finished tasks; all by default.
         higher_is_better: False for a matrix of losses: the sign is turned, so that negative is still forgetting.
+        has_data: ``(T,)``, False for a task without test samples, which is left out; all count by default.
 
     Raises:
-        ValueError: If ``acc`` is not square or ``k`` is not in ``1..T``.
+        ValueError: If ``acc`` is not square, ``k`` is not in ``1..T``, or ``has_data`` is not ``(T,)``.
     """
     block = finished_block(acc, k)
-    change = (block[-1] - block.diagonal())[:-1].mean()
+    counted = counted_tasks(has_data, len(finished_block(acc, None)), block)[:-1]
+    change = (block[-1] - block.diagonal())[:-1][counted].mean()
     return change if higher_is_better else -change
 
 
 def forward_transfer(
-    acc: MatrixLike, baseline: RowLike | None = None, k: int | None = None, *, higher_is_better: bool = True
+    acc: MatrixLike,
+    baseline: RowLike | None = None,
+    k: int | None = None,
+    *,
+    higher_is_better: bool = True,
+    has_data: Tensor | Sequence[bool] | None = None,
 ) -> Tensor:
     """Mean head start on a task from the tasks before it (FWT, GEM, arXiv:1706.08840, eq. 4), in [-1, 1].
 
@@ -47,6 +61,7 @@ def forward_transfer(
         baseline: ``(T,)``, the score on each task of the model before any training.
         k: Number of finished tasks; all by default.
         higher_is_better: False for a matrix of losses: the sign is turned, so that positive is still a head start.
+        has_data: ``(T,)``, False for a task without test samples, which is left out; all count by default.
 
     Raises:
         ValueError: If ``baseline`` is missing or not ``(T,)``, ``acc`` is not square, or ``k`` is not in ``1..T``.
@@ -58,7 +73,8 @@ def forward_transfer(
             "evaluate the untrained model and pass its (T,) accuracies (they are not 0: guessing is right sometimes)."
         )
     start = finished_row("baseline", baseline, len(finished_block(acc, None)), block)
-    gain = (block.diagonal(1) - start[1:]).mean()
+    counted = counted_tasks(has_data, len(finished_block(acc, None)), block)[1:]
+    gain = (block.diagonal(1) - start[1:])[counted].mean()
     return gain if higher_is_better else -gain
 
 
