@@ -10,10 +10,12 @@ from lightning_cl.callbacks.dual_prompt import DualPrompt
 from lightning_cl.callbacks.experience_replay import ExperienceReplay
 from lightning_cl.callbacks.finetuning import FineTuning
 from lightning_cl.callbacks.l2p import L2P
+from lightning_cl.callbacks.language_guided_head import LanguageGuidedHead
 from lightning_cl.callbacks.mvp import MVP
 from lightning_cl.callbacks.one_prompt import OnePrompt
 from lightning_cl.callbacks.protocol_guard import ProtocolGuard
 from lightning_cl.callbacks.prototype_classifier import PrototypeClassifier
+from lightning_cl.callbacks.run_cost import RunCost
 from lightning_cl.callbacks.teen import TEEN
 from lightning_cl.callbacks.virtual_outliers import VirtualOutlierRegularizer
 
@@ -31,8 +33,10 @@ __all__ = [
     "DualPrompt",
     "ExperienceReplay",
     "FineTuning",
+    "LanguageGuidedHead",
     "OnePrompt",
     "ProtocolGuard",
     "PrototypeClassifier",
+    "RunCost",
     "VirtualOutlierRegularizer",
 ]

@@ -58,6 +58,10 @@ class ContinualMethod(ContinualCallback):
     adds_loss: bool = False
     #: The method trains the head by gradient descent, so that others can work on the head too.
     trains_head: bool = True
+    #: The method leaves something to train by gradient descent.
+    trains: bool = True
+    #: The method makes the logits itself, or works on the weights of the head: only one can.
+    replaces_head: bool = False
 
     def __init__(self, head: str | None = None, train_mask: TrainMask = "all", reset_optimizer: bool = False) -> None:
         if train_mask not in STRICTNESS:
@@ -162,6 +166,11 @@ def _refuse_twice(trainer: Trainer, method: ContinualMethod) -> None:
         raise ValueError(
             f"the Trainer's callbacks have {' and '.join(same)}, but a module takes a method once (`state_key` "
             f"{method.state_key!r}); leave all but one out, or give a class of your own another `state_key`."
+        )
+    heads = [type(c).__name__ for c in callbacks if isinstance(c, ContinualMethod) and c.replaces_head]
+    if len(heads) > 1:
+        raise ValueError(
+            f"{' and '.join(heads)} each make the logits in their own way, which cannot be combined; use one of them."
         )
 
 

@@ -105,7 +105,7 @@ class ExperienceReplay(ContinualMethod):
 
     def _check_company(self, trainer: Trainer, stream: ContinualDataModule) -> None:
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        idle = [type(c).__name__ for c in callbacks if isinstance(c, ContinualMethod) and not c.trains_head]
+        idle = [type(c).__name__ for c in callbacks if isinstance(c, ContinualMethod) and not c.trains]
         if idle:
             raise ValueError(
                 f"{type(self).__name__} repeats samples for training by gradient descent, but {' and '.join(idle)} "

@@ -64,6 +64,7 @@ class MVP(PromptMethod):
     """
 
     state_key = "lightning_cl.MVP"
+    replaces_head = True
 
     def __init__(
         self,

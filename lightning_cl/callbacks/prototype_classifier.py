@@ -33,7 +33,8 @@ class PrototypeClassifier(ContinualMethod):
     """
 
     state_key = "lightning_cl.PrototypeClassifier"
-    trains_head = False
+    trains_head = trains = False
+    replaces_head = True
 
     def __init__(
         self,

@@ -36,6 +36,7 @@ class TEEN(ContinualMethod):
     """
 
     state_key = "lightning_cl.TEEN"
+    replaces_head = True
 
     def __init__(
         self,

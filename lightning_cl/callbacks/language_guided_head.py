@@ -1,0 +1,117 @@
+"""Language-guided heads (LingoCL) as a drop-in callback."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from lightning.pytorch import LightningModule
+
+from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.mixins.base import TrainMask
+from lightning_cl.mixins.language import LanguageMixin
+from lightning_cl.nn.language_head import LanguageHead, Match, Similarity
+from lightning_cl.targets import FileTargets, OrthogonalTargets, RandomTargets, SentenceTargets, TargetProvider
+
+if TYPE_CHECKING:
+    from lightning_cl.datamodules import StreamInfo
+
+
+class LanguageGuidedHead(ContinualMethod):
+    """A classifier of class names instead of a trained one (LingoCL, Ni et al., CVPR 2024, arXiv:2403.16124).
+
+    Each class's row is a frozen vector of its name, made once when the class arrives; only the network in front learns,
+    towards targets that live in one space for all tasks. There is no head that could forget. It plugs into everything
+    that trains that network: ``callbacks=[CODAPrompt(), LanguageGuidedHead(), ExperienceReplay()]``. Inference needs no
+    text model; the rows are in the checkpoint.
+
+    Args:
+        targets: Where the vectors come from: ``"minilm"`` (all-MiniLM-L6-v2, needs ``lightning-cl[language]``), a file
+            (``.npz``, ``.safetensors``, ``.pt``; see :class:`~lightning_cl.targets.FileTargets`), the controls
+            ``"random"`` and ``"orthogonal"``, or any provider: ``OpenCLIPTargets("ViT-B-32-quickgelu", "openai")``,
+            ``TensorTargets({"cat": vector, ...})``.
+        match: How features and vectors of different length meet: ``"lift"`` turns the vectors into the feature space
+            and keeps their angles; ``"project"`` trains a linear layer; ``"compress"`` cuts; ``"auto"``: lift where the
+            features are long enough, else project.
+        similarity: ``"cosine"``, or ``"dot"``, which keeps the features' length.
+        scale: Of the logits: a number, ``"auto"`` (from the number of classes and how close the first names are), or
+            ``"learnable"``.
+        train_mask: Which classes compete in the training loss.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        seed: Of lift and compression.
+
+    Raises:
+        ValueError: For unknown options; in ``setup``, if ``match`` does not fit the sizes; in training, if a class has
+            no vector or two have the same.
+        ImportError: In training, if a text model's package is missing.
+    """
+
+    state_key = "lightning_cl.LanguageGuidedHead"
+    trains_head = False
+    replaces_head = True
+
+    def __init__(
+        self,
+        targets: TargetProvider | str = "minilm",
+        match: Match = "auto",
+        similarity: Similarity = "cosine",
+        scale: float | Literal["auto", "learnable"] = "auto",
+        train_mask: TrainMask = "seen",
+        head: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(head, train_mask, False)
+        for name, value, known in (
+            ("match", match, ("auto", "lift", "project", "compress")),
+            ("similarity", similarity, ("cosine", "dot")),
+        ):
+            if value not in known:
+                raise ValueError(f"`{name}` is {value!r}; give one of {', '.join(map(repr, known))}.")
+        if isinstance(scale, str) and scale not in ("auto", "learnable"):
+            raise ValueError(f'`scale` is {scale!r}; give a number above 0, "auto" or "learnable".')
+        if not isinstance(scale, str) and scale <= 0:
+            raise ValueError(f'`scale` is {scale}; give a number above 0, "auto" or "learnable".')
+        self.targets, self.match, self.similarity = targets, match, similarity
+        self.scale, self.seed = scale, seed
+
+    def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
+        """Freeze the head and let the targets answer."""
+        provider = provider_of(self.targets)
+        self.extend(pl_module, LanguageMixin, info)
+        assert isinstance(pl_module, LanguageMixin)
+        head = LanguageHead(
+            info.num_classes,
+            pl_module.continual_head.in_features,
+            provider.dim,
+            self.match,
+            self.similarity,
+            self.scale,
+            self.seed,
+        )
+        pl_module.add_language_head(head, provider)
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments as plain values; a provider as its class and arguments."""
+        config = super().config()
+        if isinstance(self.targets, TargetProvider):
+            config["targets"] = {"class": type(self.targets).__name__, **self.targets.config()}
+        return config
+
+
+def provider_of(targets: TargetProvider | str) -> TargetProvider:
+    """The provider that a short name or a path stands for.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if isinstance(targets, TargetProvider):
+        return targets
+    if targets == "minilm":
+        return SentenceTargets()
+    if targets in ("random", "orthogonal"):
+        return RandomTargets() if targets == "random" else OrthogonalTargets()
+    if targets.endswith((".npz", ".safetensors", ".pt", ".pth")):
+        return FileTargets(targets)
+    raise ValueError(
+        f'`targets` is {targets!r}; give "minilm", "random", "orthogonal", the path of an .npz, .safetensors or .pt '
+        "file, or a provider such as `OpenCLIPTargets(...)`."
+    )
