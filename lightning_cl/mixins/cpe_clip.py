@@ -14,7 +14,7 @@ from lightning_cl.mixins.extending import extend
 from lightning_cl.mixins.finding import find_clip
 from lightning_cl.nn.class_texts import TextHead, clip_tokens, text_logits, trimmed
 from lightning_cl.nn.clip_prompts import CLIPPrompts, FrozenCLIP, PromptedVision
-from lightning_cl.nn.clip_towers import check_text_tower, check_vision_tower, encode_texts, text_tower
+from lightning_cl.nn.clip_towers import NOT_TEXT, check_text_tower, check_vision_tower, encode_texts, text_tower
 from lightning_cl.nn.parameter_versions import parameter_versions
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class CPECLIPMixin(ContinualMixin):
             return self.class_features()
         device = self.prompts.language.device.type
         casts = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
-        now = (casts, parameter_versions(self.prompts), parameter_versions(text_tower(texts.clip), but="visual"))
+        now = (casts, parameter_versions(self.prompts), parameter_versions(text_tower(texts.clip), but=NOT_TEXT))
         if texts.known is None or texts.known[0] != now:
             with torch.inference_mode(False), torch.no_grad():
                 texts.known = now, self.class_features()

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_cl.models.classifier import Classifier, OptimizerName, ScheduleName
 from lightning_cl.models.clip_loading import ModelSpec, build_clip, image_statistics, tokenizer_for
 from lightning_cl.nn.class_texts import TextHead, class_names, clip_tokens, ensemble, fill_templates
-from lightning_cl.nn.clip_towers import check_text_tower, encode_texts, text_tower
+from lightning_cl.nn.clip_towers import NOT_TEXT, check_text_tower, encode_texts, text_tower
 from lightning_cl.nn.parameter_versions import parameter_versions
 
 
@@ -24,8 +24,8 @@ class CLIPClassifier(Classifier):
     templates of a class averaged and brought back to unit length (Radford et al., arXiv:2103.00020, section 3.1.4).
     With frozen towers they are computed once. It logs what :class:`ImageClassifier` logs.
 
-    With ``train="none"`` nothing is trained and a fit only evaluates: the zero-shot reference of a stream. It is also
-    what methods that bring their own parameters start from, such as :class:`~lightning_cl.callbacks.CPECLIP`.
+    With ``train="none"`` a fit only evaluates, the zero-shot reference of a stream, unless a method brings parameters
+    of its own, such as :class:`~lightning_cl.callbacks.CPECLIP`.
 
     Args:
         model: A name that open_clip knows (with the weights of OpenAI one that ends in ``-quickgelu``),
@@ -79,7 +79,7 @@ class CLIPClassifier(Classifier):
         self.register_buffer("image_mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("image_std", torch.tensor(std)[:, None, None], persistent=False)
         self._tokens: Tensor | None = None
-        self._rows_of: tuple[Any, ...] | None = None
+        self._only_evaluates = False
         if class_names is not None:
             self.set_class_names(class_names)
 
@@ -92,7 +92,7 @@ class CLIPClassifier(Classifier):
             ValueError: If they are not one name of each class, all different.
         """
         texts = fill_templates(class_names(names, self.head.out_features), self.templates)
-        self._rows_of = None
+        self.head.made_from = None
         if self._is_causal():
             self._tokens = clip_tokens(texts, text_tower(self.net).context_length)
         else:
@@ -106,12 +106,21 @@ class CLIPClassifier(Classifier):
         return self.model_config["text_cfg"].get("hf_tokenizer_name") is None
 
     def setup(self, stage: str) -> None:
-        """Take the names of the stream's classes, unless there are names already."""
-        info = getattr(self._stream, "info", None)
-        if self._tokens is None and info is not None and not self.head.replaced:
-            self.set_class_names(info.class_names)
-        if self._tokens is not None and not self.head.replaced:
+        """Read the names of the stream's classes, and see whether there is anything to train."""
+        if not self.head.replaced and self._names_known():
             self._update_rows()
+        self._only_evaluates = not any(p.requires_grad for p in self.parameters())
+        # Several processes need something to agree on; its learning rate is 0.
+        self.net.logit_scale.requires_grad_(self._only_evaluates or self.net.logit_scale.requires_grad)
+
+    def _names_known(self) -> bool:
+        """Whether there are class names: given, or of the stream of this run, or of the run that was restored."""
+        if self._tokens is None:
+            known = getattr(self, "continual", None) or (self._stream if self._trainer is not None else None)
+            info = getattr(known, "info", None)
+            if info is not None:
+                self.set_class_names(info.class_names)
+        return self._tokens is not None
 
     def _text_features(self) -> Tensor:
         """``(C, D)`` unit rows, from all classes and templates."""
@@ -125,18 +134,15 @@ class CLIPClassifier(Classifier):
 
     def _update_rows(self) -> None:
         """Read the texts again if the text tower is not what it was."""
-        if self._tokens is None:
-            if not self.head.filled:
-                raise ValueError(
-                    "the class names are not known, and they are what CLIP classifies by; give `class_names=[...]`, or "
-                    "a stream (`trainer.fit(model, datamodule=stream)`)."
-                )
-            return
-        now = parameter_versions(text_tower(self.net), but="visual")
-        if now != self._rows_of:
+        if not self._names_known():
+            raise ValueError(
+                "the class names are not known, and they are what CLIP classifies by; give `class_names=[...]`, or a "
+                "stream (`trainer.fit(model, datamodule=stream)`)."
+            )
+        now = parameter_versions(text_tower(self.net), but=NOT_TEXT)
+        if now != self.head.made_from:
             with torch.inference_mode(False), torch.no_grad():
-                self.head.fill(self._text_features())
-            self._rows_of = now
+                self.head.fill(self._text_features(), now)
 
     # ------------------------------------------------------------------ steps
 
@@ -145,7 +151,7 @@ class CLIPClassifier(Classifier):
         features = F.normalize(self.net.encode_image(self._prepared(images)), dim=-1)
         scale, rows = self.net.logit_scale.exp(), None
         if not self.head.replaced:
-            if torch.is_grad_enabled() and self._tokens is not None and scale.requires_grad:
+            if torch.is_grad_enabled() and self._trains_text() and self._names_known():
                 rows = self._text_features()
             else:
                 self._update_rows()
@@ -163,14 +169,18 @@ class CLIPClassifier(Classifier):
         images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
         return (images - self.image_mean) / self.image_std if self.normalize else images
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:  # type: ignore[override]
-        """Mean cross-entropy of the batch; nothing where nothing is trained."""
-        if not any(p.requires_grad for p in self.parameters()):
-            return None
+    def _trains_text(self) -> bool:
+        return any(p.requires_grad for p in text_tower(self.net).transformer.parameters())
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Mean cross-entropy of the batch; a zero that moves nothing where nothing is trained."""
+        if self._only_evaluates:
+            zero: Tensor = self.net.logit_scale.sum() * 0.0
+            return zero
         return super().training_step(batch, batch_idx)
 
     def configure_optimizers(self) -> Any:
-        """The optimiser and its schedule; none where nothing is trained."""
-        if not any(p.requires_grad for p in self.parameters()):
-            return None
+        """The optimiser and its schedule."""
+        if self._only_evaluates:
+            return torch.optim.SGD([self.net.logit_scale], lr=0.0)
         return super().configure_optimizers()

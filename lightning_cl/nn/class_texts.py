@@ -119,8 +119,7 @@ def text_logits(features: Tensor, rows: Tensor, scale: Tensor | float) -> Tensor
 class TextHead(nn.Linear):
     """A cosine head whose rows are text features; a ``Linear``, so that a head's class masks and readers find it.
 
-    The rows are no parameters: they follow from the text tower. They are saved, so that a model can answer where its
-    class names are not known.
+    The rows are neither parameters nor saved: they follow from the text tower and the class names.
 
     Args:
         width: Feature size, ``D``.
@@ -130,22 +129,18 @@ class TextHead(nn.Linear):
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__(width, num_classes, bias=False)
         del self.weight
-        self.register_buffer("weight", torch.zeros(num_classes, width))
-        #: Whether the rows were ever set, without asking the device.
-        self.filled = False
+        self.register_buffer("weight", torch.zeros(num_classes, width), persistent=False)
+        #: What the rows were made from; ``None``: not yet.
+        self.made_from: object = None
         #: A method answers in this head's place, so its own rows are not needed.
         self.replaced = False
 
     @torch.no_grad()
-    def fill(self, rows: Tensor) -> None:
+    def fill(self, rows: Tensor, made_from: object) -> None:
         """Set the ``(C, D)`` rows."""
         self.weight.copy_(rows)
-        self.filled = True
+        self.made_from = made_from
 
     def forward(self, features: Tensor, rows: Tensor | None = None, scale: Tensor | float = 100.0) -> Tensor:
         """``(B, D)`` features to ``(B, C)`` logits; ``rows`` instead of its own while the text tower is trained."""
         return text_logits(features, self.weight if rows is None else rows, scale)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self.filled = bool(self.weight.any())

@@ -95,6 +95,10 @@ def text_tower(clip: Any) -> Any:
     return getattr(clip, "text", clip)
 
 
+#: Parts of an open_clip model that have no part in reading text.
+NOT_TEXT = ("visual", "logit_scale", "logit_bias")
+
+
 def encode_texts(clip: Any, tokens: Tensor, prompts: Tensor | None = None, mode: PromptMode = "replace") -> Tensor:
     """``(C, D)`` text features of unit length, with prompts behind the start token.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 
-def parameter_versions(*modules: nn.Module, but: str | None = None) -> tuple[object, ...]:
+def parameter_versions(*modules: nn.Module, but: tuple[str, ...] = ()) -> tuple[object, ...]:
     """Something that changes when a parameter of ``modules`` is written to, moved or converted.
 
     Every write in place (an optimiser's step, ``load_state_dict``) counts a tensor's version up; no value is read, so
@@ -13,13 +13,9 @@ def parameter_versions(*modules: nn.Module, but: str | None = None) -> tuple[obj
 
     Args:
         modules: Whose parameters.
-        but: Name of a child that is left out.
+        but: Names of children and parameters that are left out.
     """
-    found = [
-        p
-        for module in modules
-        for name, p in module.named_parameters()
-        if but is None or not name.startswith(f"{but}.")
-    ]
+    named = ((name.partition(".")[0], p) for module in modules for name, p in module.named_parameters())
+    found = [p for first, p in named if first not in but]
     written = sum(0 if p.is_inference() else p._version for p in found)
     return written, frozenset((p.dtype, p.device) for p in found)

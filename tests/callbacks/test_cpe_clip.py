@@ -1,0 +1,375 @@
+"""CPE-CLIP in a module and in a run: what is read, what is trained, and by how much."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from conformance.modules import TINY_CLIP, CLIPSplitModule, PlainModule, tiny_clip
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from tiny import shaken, stream_info, task_of
+from torch import nn
+from torch.testing import assert_close
+
+from lightning_cl.callbacks import CPECLIP, ContinualCallback, ContinualEvaluation, PrototypeClassifier
+from lightning_cl.datamodules import ArraySource, ContinualDataModule, FewShot
+from lightning_cl.datamodules.task import StreamInfo
+from lightning_cl.mixins import cpe_clip
+from lightning_cl.models import CLIPClassifier
+from lightning_cl.nn.clip_towers import encode_images, encode_texts
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+NAMES = ("apple", "man", "road", "sea", "aquarium_fish", "oak_tree", "bee", "bottle", "clock", "can")
+CLASSES, BASE, WAYS, SHOTS = 10, 6, 2, 3
+
+
+def info(held=((0, 1, 2, 3, 4, 5), (6, 7), (8, 9))) -> StreamInfo:
+    return StreamInfo(len(held), CLASSES, NAMES, held, "f" * 64)
+
+
+class Own(LightningModule):
+    """A stranger's module; float64, so that differences are differences."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.clip = shaken(tiny_clip().double())
+        self.fc = nn.Linear(24, CLASSES).double()
+
+    def forward(self, x: Any) -> Any:
+        return self.fc(self.clip.encode_image(x))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+
+def attached(task=0, **options) -> Any:
+    module = Own()
+    CPECLIP(**options).attach_once(module, info())
+    module.log_dict = lambda *_: None
+    start(module, task)
+    return module
+
+
+def start(module, index) -> None:
+    module.on_task_start(task_of(info(), index))
+
+
+def batch(classes, seed=0):
+    labels = torch.tensor(classes)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(len(labels), 3, 16, 16, dtype=torch.float64, generator=generator), labels
+
+
+def reference(module, images, classes, texts="{}.", text_mode="replace", vision_mode="accumulate"):
+    """Logits of some classes, from whole padded texts, one class after the other."""
+    prompts, tokenizer = module.prompts, open_clip.SimpleTokenizer(context_length=16)
+    read = [texts.format(NAMES[c].replace("_", " ")) for c in classes]
+    own = [encode_texts(module.clip, tokenizer(text)[:, :14], prompts.language, text_mode) for text in read]
+    vision = None if prompts.projection is None else prompts.projection(prompts.language)
+    features = encode_images(module.clip.visual, images, vision, vision_mode)
+    return 100 * F.normalize(features, dim=1) @ torch.cat(own).T
+
+
+def gradients(module):
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+# ---------------------------------------------------------------------- logits, loss and gradient
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"vision_prompts": False},
+        {"text_mode": "accumulate", "vision_mode": "replace"},
+        {"text_mode": "accumulate_same", "vision_mode": "accumulate_same", "template": "a {} on a photo."},
+    ],
+    ids=["published", "text", "swapped", "same"],
+)
+def test_logits_loss_and_gradient_of_a_session(options):
+    module = attached(task=1, num_prompts=2, regularization="none", **options).train()
+    images, labels = batch([6, 7, 6, 6])
+    logits = module(images)
+    assert logits.isfinite().any(0).nonzero().flatten().tolist() == [6, 7]
+    modes = {name: options[name] for name in ("text_mode", "vision_mode") if name in options}
+    expected = reference(module, images, (6, 7), options.get("template", "{}."), **modes)
+    assert_close(logits[:, 6:8], expected, rtol=1e-8, atol=1e-8)
+    module.training_step((images, labels), 0).backward()
+    found = gradients(module)
+    assert set(found) == {"prompts.language"} | (
+        {"prompts.projection.weight", "prompts.projection.bias"} if module.prompts.projection is not None else set()
+    )
+    module.zero_grad()
+    # As published: the texts of all seen classes, with the logits of the earlier ones overwritten.
+    everything = reference(module, images, range(8), options.get("template", "{}."), **modes)
+    masked = everything.index_fill(1, torch.arange(6), -9999.0)
+    F.cross_entropy(masked, labels).backward()
+    for name, gradient in gradients(module).items():
+        assert_close(found[name], gradient, rtol=1e-7, atol=1e-9, msg=name)
+    assert bool((found["prompts.language"].abs().amax((1, 2)) > 1e-9).all())  # of every layer
+
+
+def test_only_texts_of_the_session_are_read_and_once_a_step(monkeypatch):
+    read, encode = [], cpe_clip.encode_texts
+
+    def watched(clip, tokens, *args):
+        read.append(tuple(tokens.shape))
+        return encode(clip, tokens, *args)
+
+    monkeypatch.setattr(cpe_clip, "encode_texts", watched)
+
+    class Twice(Own):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx) + super().training_step(batch, batch_idx)
+
+    module = Twice()
+    CPECLIP().attach_once(module, info())
+    module.log_dict = lambda *_: None
+    module.train()
+    for task, classes in ((0, (0, 5)), (1, (6, 7)), (2, (8, 9))):
+        start(module, task)
+        for step in range(2):
+            module.training_step(batch(classes), step).backward()
+    assert read == [(6, 5)] * 2 + [(2, 4)] * 4  # "aquarium fish." and "oak tree." are one word longer
+    read.clear()
+    module.eval()
+    with torch.no_grad():
+        for _ in range(3):
+            module(batch((0, 1))[0])
+    assert read == [(CLASSES, 5)]
+    with torch.no_grad():
+        module.prompts.language.mul_(1.1)
+        module(batch((0, 1))[0])
+    assert len(read) == 2
+
+
+def test_remembered_features_are_those_of_now_bit_for_bit():
+    module = attached(task=2).eval()
+    images, _ = batch((0, 1, 2))
+    with torch.no_grad():
+        first = module(images)
+        assert torch.equal(module(images), first)
+        module.__dict__["_texts"].known = None
+        assert torch.equal(module(images), first)
+        assert_close(first, reference(module, images, range(CLASSES)), rtol=1e-8, atol=1e-8)
+        weight = module.clip.token_embedding.weight
+        weight.add_(torch.randn_like(weight), alpha=0.1)  # as a user's checkpoint does
+        assert not torch.equal(module(images), first)
+        assert_close(module(images), reference(module, images, range(CLASSES)), rtol=1e-8, atol=1e-8)
+    with torch.inference_mode():
+        inside = module(images)
+    assert_close(module(images).detach(), inside, rtol=1e-9, atol=1e-9)
+    module(images)[:, 0].sum().backward()  # with gradient also in eval mode
+    assert bool(module.prompts.language.grad.any())
+
+
+def test_classes_that_never_came_are_not_predicted():
+    module = attached(task=1).eval()
+    with torch.no_grad():
+        logits = module(batch(range(10))[0])
+    assert logits.isfinite().all(0).tolist() == [True] * 8 + [False] * 2
+    assert bool((logits[:, :8].abs() <= 100 + 1e-9).all())
+
+
+def test_a_head_that_is_larger_than_the_stream_and_names_in_another_order():
+    module = Own()
+    module.fc = nn.Linear(24, 12).double()
+    CPECLIP(head="fc", train_mask="all").attach_once(module, info())
+    module.train()
+    images = batch(range(4))[0]
+    logits = module(images)
+    assert logits.isfinite().all(0).tolist() == [True] * 10 + [False] * 2
+    other = Own()
+    CPECLIP(class_names=NAMES[::-1]).attach_once(other, info())
+    other.prompts.load_state_dict(module.prompts.state_dict())
+    assert_close(other.train()(images)[:, :10].flip(1), logits[:, :10], rtol=1e-8, atol=1e-8)
+
+
+def test_the_loss_is_scaled_and_what_the_user_logs_is_not():
+    module, free = attached(task=1), attached(task=1, regularization="none")
+    free.prompts.load_state_dict(module.prompts.state_dict())
+    share = 2 / 8
+    for m in (module, free):
+        m.train()
+    data = batch((6, 7, 7))
+    found, plain = module.training_step(data, 0), free.training_step(data, 0)
+    assert_close(found, share * plain)
+    assert_close(F.cross_entropy(module(data[0]), data[1]), plain)
+    found.backward()
+    plain.backward()
+    for name, gradient in gradients(module).items():
+        assert_close(gradient, share * gradients(free)[name], rtol=1e-9, atol=1e-12)
+
+    class AsDictionary(Own):
+        def training_step(self, batch, batch_idx):
+            return {"loss": super().training_step(batch, batch_idx), "other": 3}
+
+    third = AsDictionary()
+    CPECLIP().attach_once(third, info())
+    third.log_dict = lambda *_: None
+    third.prompts.load_state_dict(module.prompts.state_dict())
+    start(third, 1)
+    output = third.train().training_step(data, 0)
+    assert_close(output["loss"], found)
+    assert output["other"] == 3
+
+
+def test_sixteen_bits_give_the_same_answers_and_logits_of_thirty_two():
+    module = attached(task=2).float().eval()
+    images = batch(range(10), seed=4)[0].float()
+    with torch.no_grad():
+        expected = module(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = module(images)
+    assert logits.dtype == torch.float32
+    assert_close(logits, expected, rtol=0, atol=3.0)  # of 100
+    assert (logits.argmax(1) == expected.argmax(1)).float().mean() >= 0.9
+
+
+def test_it_learns():
+    module = attached(task=0).train()
+    data = batch([0, 1, 2, 3] * 5)
+    optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.05)
+    losses = []
+    for step in range(100):
+        optimizer.zero_grad()
+        loss = module.training_step(data, step)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(module.prompts.parameters(), 1.0)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
+
+
+# ---------------------------------------------------------------------- a run
+
+
+def make_stream() -> ContinualDataModule:
+    """Each class is a bright spot at its own place, with noise."""
+    rng, splits = np.random.default_rng(0), []
+    for each in (12, 4):
+        labels = np.repeat(np.arange(CLASSES), each)
+        images = rng.integers(0, 60, (len(labels), 16, 16))
+        for i, c in enumerate(labels):
+            images[i, 8 * (c // 5) :, 3 * (c % 5) : 3 * (c % 5) + 3] += 180
+        splits.append((images.astype(np.uint8), labels))
+    source = ArraySource(*splits, class_names=NAMES, mean=(0.0,), std=(1.0,), augment="none")
+    return ContinualDataModule(source, FewShot(BASE, WAYS, SHOTS), batch_size=16, epochs_per_task=[6, 5, 5])
+
+
+class Watch(ContinualCallback):
+    """Rates and momenta at the first step of every epoch, and prompts at every task's end."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+        self.momenta: list[int] = []
+        self.prompts: list[dict[str, Any]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+        if trainer.fit_loop.batch_idx == 0:
+            self.momenta.append(len(optimizer.state))
+
+    def on_task_end(self, trainer: Trainer, pl_module: Any, task: Any) -> None:
+        self.prompts.append(copy.deepcopy(pl_module.prompts.state_dict()))
+
+
+def test_a_few_shot_run_in_the_published_setting():
+    seed_everything(0, verbose=False)
+    module = CLIPClassifier(
+        TINY_CLIP, None, CLASSES, optimizer="sgd", lr=0.001, weight_decay=1e-5, lr_schedule="cpe_clip"
+    )
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    watch, evaluation = Watch(), ContinualEvaluation(report=False, print_table=False)
+    trainer = Trainer(
+        max_epochs=-1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, callbacks=[CPECLIP(), watch, evaluation],
+    )  # fmt: skip
+    trainer.fit(module, datamodule=make_stream())
+    trained = {name for name, p in module.named_parameters() if p.requires_grad}
+    assert trained == {f"prompts.{name}" for name in ("language", "projection.weight", "projection.bias")}
+    assert all(torch.equal(p, before[name]) for name, p in module.named_parameters() if name in before)
+    warmup = [0.001 + 0.00198 * epoch for epoch in range(6)]
+    assert watch.rates == pytest.approx(warmup + warmup[:5] + warmup[:5])
+    assert watch.momenta == [0, 3, 3, 3, 3, 3] + [0, 3, 3, 3, 3] * 2
+    moved = [[not torch.equal(a[n], b[n]) for n in a] for a, b in zip(watch.prompts, watch.prompts[1:], strict=False)]
+    assert all(map(all, moved))
+    assert int(module.prompts.task_counter) == 2
+    assert evaluation.total[-1].tolist() == [BASE * 4, WAYS * 4, WAYS * 4]
+
+
+# ---------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_prompts": 0}, "`num_prompts` is 0; give at least 1"),
+        ({"prompt_depth": 0}, "`prompt_depth` is 0"),
+        ({"text_mode": "acumulate"}, '`text_mode` is \'acumulate\'; give "replace", "accumulate"'),
+        ({"vision_mode": "none"}, "`vision_mode` is 'none'"),
+        ({"regularization": "ema"}, '`regularization` is \'ema\'; give "balance" or "none"'),
+        ({"logit_scale": 0.0}, "`logit_scale` is 0.0; give a number above 0"),
+        ({"template": "a photo"}, r"write \{\} once in each"),
+        ({"train_mask": "old"}, "`train_mask` is 'old'"),
+    ],
+)
+def test_arguments_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        CPECLIP(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt_depth": 4}, "`prompt_depth` is 4, but the shallower tower has 3 layers"),
+        ({"num_prompts": 12}, r"'aquarium fish.' has 5 tokens and 12 prompts .* reads at most 16"),
+        ({"class_names": ["a", "b"]}, "there are 2 class names for 10 classes"),
+        ({"class_names": ["crane"] * 10}, "have the same name"),
+        ({"backbone": "fc"}, "`backbone='fc'` is a Linear; CLIP methods need a model of open_clip"),
+        ({"backbone": "clp"}, "did you mean clip"),
+    ],
+)
+def test_what_does_not_fit_the_module(options, message):
+    module = Own()
+    with pytest.raises(ValueError, match=message):
+        CPECLIP(**options).attach_once(module, info())
+    assert all(p.requires_grad for p in module.parameters())
+
+
+def test_modules_that_it_cannot_work_on():
+    with pytest.raises(ValueError, match=r"no open_clip model was found.*net \(VisionTransformer\).*`CLIPClassifier`"):
+        CPECLIP().attach_once(PlainModule(), stream_info(3, 6))
+    two = CLIPSplitModule()
+    two.other = tiny_clip()
+    with pytest.raises(ValueError, match=r"several open_clip models: net.clip, other; choose one"):
+        CPECLIP().attach_once(two, stream_info(3, 6))
+    wrong = Own()
+    wrong.fc = nn.Linear(23, CLASSES)
+    with pytest.raises(ValueError, match=r"the head `fc` reads 23 features, but `clip` gives 24; name the layer"):
+        CPECLIP().attach_once(wrong, info())
+    siglip = Own()
+    siglip.clip.attn_mask = None
+    with pytest.raises(ValueError, match="without a causal mask"):
+        CPECLIP().attach_once(siglip, info())
+    pooled = Own()
+    pooled.clip = open_clip.CLIP(**{**TINY_CLIP, "vision_cfg": {**TINY_CLIP["vision_cfg"], "pool_type": "avg"}})
+    with pytest.raises(ValueError, match="not read at its class token"):
+        CPECLIP().attach_once(pooled, info())
+    CPECLIP(vision_prompts=False).attach_once(pooled, info())
+
+
+def test_another_method_that_makes_the_logits_is_refused():
+    trainer = Trainer(max_epochs=-1, logger=False, accelerator="cpu", callbacks=[CPECLIP(), PrototypeClassifier()])
+    with pytest.raises(ValueError, match="CPECLIP and PrototypeClassifier each make the logits"):
+        trainer.fit(CLIPClassifier(TINY_CLIP, None, CLASSES), datamodule=make_stream())
