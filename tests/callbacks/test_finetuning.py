@@ -47,7 +47,7 @@ def test_settings_reach_the_module():
 
 
 def test_an_unknown_mask_is_refused():
-    with pytest.raises(ValueError, match=r"`train_mask` is 'none'; give .task., .seen. or .all."):
+    with pytest.raises(ValueError, match=r"`train_mask` is 'none'; give .batch., .task., .seen. or .all."):
         FineTuning(train_mask="none")
 
 
