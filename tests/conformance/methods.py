@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import os
 from typing import Any
 
 import lightning_cl.callbacks
@@ -16,6 +18,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "ExperienceReplay": {"memory_size": 12, "batch_size": 5},
     "L2P": {"pool_size": 6, "prompt_length": 2, "top_k": 2},
     "MVP": {"pool_size": 4, "general_length": 2, "expert_length": 3, "general_layers": (0,), "expert_layers": (1, 2)},
+    "LGCL": {"targets": "random"},
     "LanguageGuidedHead": {"targets": "random"},  # longer than the features, so there is a layer to train
     "OnePrompt": {"layers": (0, 1), "lengths": 4},
     "VirtualOutlierRegularizer": {"neighbours": 10, "boundary_points": 10, "draws": 40, "per_class": 10},
@@ -30,7 +33,13 @@ def find_methods() -> list[type[ContinualMethod]]:
     return [c for c in classes if isinstance(c.state_key, str) and not inspect.isabstract(c)]
 
 
-METHODS = find_methods()
+def given_methods(names: str) -> list[type[ContinualMethod]]:
+    """Classes that the package does not export, from ``"module:Class, module:Class"``."""
+    pairs = [name.strip().partition(":")[::2] for name in names.split(",") if name.strip()]
+    return [getattr(importlib.import_module(module), name) for module, name in pairs]
+
+
+METHODS = find_methods() + given_methods(os.environ.get("LIGHTNING_CL_METHODS", ""))
 
 
 def takes(method: type[ContinualMethod], argument: str) -> bool:

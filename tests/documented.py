@@ -1,0 +1,32 @@
+"""What stands in fenced blocks of the documentation, by the names that comments in front of them give."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+
+
+def blocks(page: Path, kind: str, language: str) -> dict[str, str]:
+    """``{name: code}`` of the fenced blocks that follow ``<!-- kind: name -->``."""
+    pattern = rf"<!-- {kind}: ([\w-]+) -->\n```{language}\n(.*?)^```$"
+    return dict(re.findall(pattern, page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE))
+
+
+def documented_module(page: str, name: str, folder: Path) -> ModuleType:
+    """The module that a page shows, written to ``folder`` and imported under its name."""
+    path = folder / f"{name}.py"
+    path.write_text(blocks(DOCS / page, "method", "python")[name], encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
