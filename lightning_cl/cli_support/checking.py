@@ -232,7 +232,9 @@ def _silence(callback: Callback) -> None:
 
 def _shorten(stream: ContinualDataModule, callbacks: list[Callback]) -> None:
     """Few epochs of small batches of few samples; of an online stream the order stays as it is."""
-    stream.batch_size, stream.eval_batch_size = min(stream.batch_size, BATCH), min(stream.eval_batch_size, PROBE)
+    sizes = stream.batch_size
+    stream.batch_size = min(sizes, BATCH) if isinstance(sizes, int) else [min(size, BATCH) for size in sizes]
+    stream.eval_batch_size = min(stream.eval_batch_size, PROBE)
     stream.num_workers, stream.persistent_workers, stream.evaluate_on = 0, False, "seen"
     if stream.online:
         return

@@ -36,11 +36,11 @@ class ContinualDataModule(StreamBatches):
         source: Which images.
         scenario: How they arrive.
         batch_size: Samples per optimiser step **over all processes** (a result does not depend on how many there
-            are). With ``per_device=True``, samples per process.
+            are). With ``per_device=True``, samples per process. One number, or one per task.
         epochs_per_task: One number, or one per task.
         updates_per_batch: In an online stream, how many optimiser steps are made on every batch, each with fresh
             augmentation (``online_iter`` in the code of Si-Blurry).
-        eval_batch_size: As ``batch_size``, for evaluation; defaults to ``batch_size``.
+        eval_batch_size: As ``batch_size``, for evaluation; defaults to ``batch_size``, the largest of several.
         per_device: Read both batch sizes as samples per process.
         seed: Decides class order (unless the scenario has its own seed), sample order and augmentation.
         val_split: Fraction of the training data of every class to validate on instead of the test split.
@@ -65,7 +65,7 @@ class ContinualDataModule(StreamBatches):
         self,
         source: Source,
         scenario: Scenario,
-        batch_size: int = 64,
+        batch_size: int | Sequence[int] = 64,
         epochs_per_task: int | Sequence[int] = 1,
         updates_per_batch: int = 1,
         eval_batch_size: int | None = None,
@@ -84,7 +84,9 @@ class ContinualDataModule(StreamBatches):
         collate_fn: Callable[[list[Any]], Any] | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+        sizes = (batch_size,) if isinstance(batch_size, int) else tuple(batch_size)
+        named = (*(("batch_size", size) for size in sizes), ("eval_batch_size", eval_batch_size))
+        for name, value in named:
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` is {value}; give a number of samples of at least 1.")
         if updates_per_batch < 1:
@@ -98,7 +100,7 @@ class ContinualDataModule(StreamBatches):
         if batch_keys is not None and (isinstance(batch_keys, str) or len(batch_keys) != 2):
             raise ValueError(f'`batch_keys` is {batch_keys!r}; name image and label, as in ("pixel_values", "labels").')
         self.source, self.scenario = source, scenario
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or max(sizes, default=1)
         self.epochs_per_task, self.per_device, self.seed, self.val_split = epochs_per_task, per_device, seed, val_split
         self.updates_per_batch = updates_per_batch
         self.train_transform, self.eval_transform, self.batch_keys = train_transform, eval_transform, batch_keys
@@ -177,7 +179,7 @@ class ContinualDataModule(StreamBatches):
     def train_dataloader(self) -> StreamLoader:
         """Batches of the current task; the same loader object for all tasks."""
         task, epoch = self.task_index, 0 if self.trainer is None else self.trainer.current_epoch
-        plan = self._train_plan(task, self.batch_size, updates=self.updates_per_batch)
+        plan = self._train_plan(task, self.batch_size_of(task), updates=self.updates_per_batch)
         if len(plan) == 0:
             raise ValueError(
                 f"task {task} has {len(plan.index)} training samples, fewer than the global batch size "

@@ -23,7 +23,7 @@ class StreamPosition(LightningDataModule):
     """Base of :class:`ContinualDataModule`: everything about tasks and time, nothing about images."""
 
     scenario: Scenario
-    batch_size: int
+    batch_size: int | Sequence[int]
     epochs_per_task: int | Sequence[int]
     updates_per_batch: int
     #: The task that was last trained in a fit, or that a checkpoint stood in.
@@ -42,9 +42,25 @@ class StreamPosition(LightningDataModule):
     def _global_batch(self, batch_size: int) -> int:
         raise NotImplementedError
 
+    def batch_size_of(self, task: int) -> int:
+        """What ``batch_size`` says for a task.
+
+        Raises:
+            ValueError: If it is not one number, or one per task.
+        """
+        if isinstance(self.batch_size, int):
+            return self.batch_size
+        if len(self.batch_size) != self.info.num_tasks:
+            raise ValueError(
+                f"`batch_size` has {len(self.batch_size)} entries but the stream has {self.info.num_tasks} tasks; give "
+                "one number, or one per task."
+            )
+        return int(self.batch_size[task])
+
     def plan_schedule(self, known: Schedule | None = None) -> None:
         """Start with ``epochs_per_task``, as if no task had been trained; or after the ``known`` tasks."""
         planned = self._planned()
+        self.batch_size_of(0)  # so that a wrong number of sizes is known before the first task
         self._schedule = planned
         if known is not None:  # the stream was extended after a fit
             self._schedule = Schedule((*known.epochs, *planned.epochs[len(known.epochs) :]))
@@ -125,7 +141,7 @@ class StreamPosition(LightningDataModule):
     def expose(self, task: int, batch_idx: int | None) -> bool:
         """The next batch of an online stream is here (``None``: the task begins); whether it brings a class."""
         batches = 0 if batch_idx is None else batch_idx // self.updates_per_batch + 1
-        arrivals, rows = self.layout.arrivals[task], batches * self._global_batch(self.batch_size)
+        arrivals, rows = self.layout.arrivals[task], batches * self._global_batch(self.batch_size_of(task))
         current, new = self.task_at(task), self.layout.new_classes[task]
         now = len(current.seen_classes) - len(new) + arrived(arrivals, rows)
         if self._exposed is not None and len(self._exposed) == now:  # classes only come, so equally many are the same

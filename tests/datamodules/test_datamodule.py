@@ -47,6 +47,24 @@ def test_the_plan_is_known_without_a_trainer():
     assert stream.info.fingerprint == make_stream(num_workers=1, batch_size=2).info.fingerprint
 
 
+def test_every_task_has_its_own_batch_size(tmp_path):
+    seen = []
+
+    class Sizes(Spy):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            seen.append((trainer.datamodule.task_index, len(batch[1])))
+            assert trainer.datamodule.train_batch_size(batch_idx) == len(batch[1])
+
+    stream = make_stream(batch_size=[7, 4, 2])
+    assert stream.eval_batch_size == 7
+    fit(stream, folder=tmp_path, callbacks=[Sizes()])
+    assert seen == [(0, 7)] * 2 + [(1, 4), (1, 4), (1, 3)] + ([(2, 2)] * 7 + [(2, 1)]) * 2
+    with pytest.raises(ValueError, match="`batch_size` has 2 entries but the stream has 3 tasks; give one number, or"):
+        make_stream(batch_size=[7, 4]).setup()
+    with pytest.raises(ValueError, match="`batch_size` is 0; give a number of samples of at least 1"):
+        make_stream(batch_size=[7, 0, 2])
+
+
 def test_the_stream_is_laid_out_on_first_use():
     stream = make_stream()
     assert stream.info.num_classes == NUM_CLASSES
