@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from lightning_cl.callbacks import stream_logging
 from lightning_cl.callbacks.anytime_counting import (
     GroupCounts,
     PrequentialCounter,
@@ -251,6 +252,7 @@ class AnytimeEvaluation(ContinualCallback):
             "anytime/a_auc": float(self.curve.a_auc()),
             "anytime/samples_seen": float(self.samples_seen),
             "anytime/exposed_classes": float(self.curve.exposed[-1]),
+            stream_logging.SAMPLES: float(self.samples_seen),  # the axis
         }
         if self._counter is not None:
             values["anytime/prequential_accuracy"] = float(self.curve.prequential[-1])

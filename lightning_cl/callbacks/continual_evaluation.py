@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+from lightning_cl.callbacks import stream_logging
 from lightning_cl.callbacks.anytime_evaluation import AnytimeEvaluation
 from lightning_cl.callbacks.base import ContinualCallback, require_stream
 from lightning_cl.callbacks.head_capture import HeadCapture
 from lightning_cl.callbacks.measuring import check_validation, describe_run
 from lightning_cl.callbacks.run_folder import run_folder
 from lightning_cl.metrics import ContinualReport, class_table, rich_table, summarise
+from lightning_cl.metrics.functional import accuracy_per_stage
+from lightning_cl.metrics.report import FAMILY
 
 if TYPE_CHECKING:
-    from lightning_cl.datamodules import ContinualDataModule
+    from lightning_cl.datamodules import ContinualDataModule, Task
     from lightning_cl.datamodules.layout import Stage
 
 SPACES = ("class_il", "task_il")
 #: In longer streams the accuracies of single tasks are in the report only: logging them would cost more than training.
 MOST_TASKS_LOGGED = 100
 _LOGGED = ("average_accuracy", "average_incremental_accuracy", "forgetting", "backward_transfer", "learning_accuracy")
+_NAMES = tuple(f"{space}/{name}" for space in SPACES for name in _LOGGED)
 
 
 class ContinualEvaluation(ContinualCallback):
@@ -34,8 +39,13 @@ class ContinualEvaluation(ContinualCallback):
     sample's own task compete) come from the same logits. Counts are summed over processes; padding never counts.
 
     It logs ``class_il/average_accuracy`` and the like to any logger, and ``class_il/task_0`` and so on in streams of
-    up to 100 tasks. It prints a table at the end, and writes ``continual_report.json``, the matrix as CSV and pictures
-    into the run's folder (``trainer.log_dir``, or ``trainer.default_root_dir`` without a logger).
+    up to 100 tasks; after tasks ``after_task/class_il/average_accuracy`` and the like, with ``stream/task`` as axis;
+    all else has the axis ``stream/samples_seen``. W&B and TensorBoard also get the matrix, the final numbers and the
+    protocol card, and W&B the report's files as an artifact; with ``WandbLogger(id="...")`` a resumed run goes on in
+    the same W&B run.
+
+    It prints a table at the end, and writes ``continual_report.json``, the matrix as CSV and pictures into the run's
+    folder (the logger's folder of this run, or ``trainer.default_root_dir`` without a logger).
 
     Args:
         head: Dotted path of the layer that makes the class logits; found when ``None``.
@@ -62,6 +72,7 @@ class ContinualEvaluation(ContinualCallback):
         self._capture: HeadCapture | None = None
         self._counts: Tensor | None = None
         self._tables: tuple[Tensor, Tensor] | None = None
+        self._ended = -1  # last task that ended
 
     # ------------------------------------------------------------------ life cycle
 
@@ -78,7 +89,22 @@ class ContinualEvaluation(ContinualCallback):
             self.total = torch.zeros(tasks, tasks, dtype=torch.long)
             self.baseline, self.samples_seen = None, [0] * tasks
         self._capture = HeadCapture(pl_module, stream.info.num_classes, self.head)
-        self._tables = None
+        self._tables, self._ended = None, -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell the loggers what stream this is."""
+        if trainer.is_global_zero:
+            stream = require_stream(trainer, type(self).__name__)
+            stream_logging.begin(trainer, stream, _NAMES)
+
+    def on_task_start(self, trainer: Trainer, pl_module: LightningModule, task: Task) -> None:
+        """Mark the boundary in the logs."""
+        if trainer.is_global_zero:
+            stream_logging.task_started(trainer, task, sum(self.samples_seen))
+
+    def on_task_end(self, trainer: Trainer, pl_module: LightningModule, task: Task) -> None:
+        """The next validation is the one after the task."""
+        self._ended = task.index
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -86,6 +112,8 @@ class ContinualEvaluation(ContinualCallback):
         """Count the global batch's samples."""
         stream = require_stream(trainer, type(self).__name__)
         self.samples_seen[stream.task_index] += stream.new_samples(batch_idx)
+        if stream_logging.is_sampled(trainer):  # the axis of what the module logs
+            self._log_axis(pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the report and print the table."""
@@ -128,7 +156,11 @@ class ContinualEvaluation(ContinualCallback):
         for space, (correct, _) in zip(SPACES, counts, strict=True):
             self.correct[space][stage] = correct
         self.total[stage] = counts[0, 1]
-        self._log(pl_module, stream, "")
+        values = self._log(pl_module, stream)
+        if self._ended == stage and trainer.state.fn == "fit" and trainer.is_global_zero:
+            matrix = self.matrix()
+            means = accuracy_per_stage(matrix, sizes=_sizes(stream) > 0)
+            stream_logging.task_ended(trainer, stage, sum(self.samples_seen), values, matrix, means)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start counting."""
@@ -198,16 +230,22 @@ class ContinualEvaluation(ContinualCallback):
         """``(T, T)`` float64 accuracies in [0, 1] of ``"class_il"`` or ``"task_il"``; NaN: not measured."""
         return self.correct[space].double() / self.total.double()
 
-    def _log(self, pl_module: LightningModule, stream: ContinualDataModule, prefix: str) -> None:
+    def _log_axis(self, pl_module: LightningModule) -> None:
+        pl_module.log(stream_logging.SAMPLES, float(sum(self.samples_seen)), batch_size=1)
+
+    def _log(self, pl_module: LightningModule, stream: ContinualDataModule) -> dict[str, float]:
+        """Log what this validation says; the summary."""
         stage = stream.task_index
         class_il, task_il = (self.matrix(space)[: stage + 1, : stage + 1] for space in SPACES)
         values = summarise(class_il, task_il, _sizes(stream)[: stage + 1])
-        wanted = {f"{space}/{name}" for space in SPACES for name in _LOGGED}
-        logged = {prefix + name: value for name, value in values.items() if name in wanted and value is not None}
+        summary = {name: value for name in _NAMES if (value := values[name]) is not None}
+        logged = dict(summary)
         if stream.info.num_tasks <= MOST_TASKS_LOGGED:
             row: list[float] = self.matrix()[stage].tolist()
-            logged |= {f"{prefix}class_il/task_{t}": value for t, value in enumerate(row) if not math.isnan(value)}
-        pl_module.log_dict(logged, batch_size=1)
+            logged |= {f"class_il/task_{t}": value for t, value in enumerate(row) if not math.isnan(value)}
+        pl_module.log_dict(logged, batch_size=1)  # type: ignore[arg-type]
+        self._log_axis(pl_module)
+        return summary
 
     def build_report(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> ContinualReport:
         """What was measured so far and what is needed to judge it."""
@@ -227,7 +265,7 @@ class ContinualEvaluation(ContinualCallback):
     def _publish(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> None:
         if not trainer.is_global_zero:
             return
-        directory = run_folder(trainer)
+        directory, files = run_folder(trainer), list[Path]()
         report = self.build_report(trainer, pl_module, note)
         if self.print_table:
             from rich.console import Console
@@ -236,6 +274,9 @@ class ContinualEvaluation(ContinualCallback):
         if self.report and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             path = report.write(directory)
             print(f"Report, matrix and pictures: {path.parent}")
+            files = [file for name in FAMILY if (file := directory / name).is_file()]
+        if trainer.state.fn == "fit":
+            stream_logging.finished(trainer, report, files)
 
     # ------------------------------------------------------------------ state
 

@@ -54,6 +54,15 @@ def plot_accuracy_matrix(
     return figure, ax
 
 
+def matrix_image(acc: MatrixLike) -> Any:
+    """The picture of :func:`plot_accuracy_matrix` as a ``(height, width, 3)`` uint8 array, for loggers."""
+    import numpy as np
+
+    figure: Any = plot_accuracy_matrix(acc)[0]
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
 def plot_accuracy_curves(
     acc: MatrixLike,
     task_names: Sequence[str] | None = None,

@@ -23,7 +23,8 @@ from lightning_cl.metrics.summary import DEFINITIONS, FEW_SHOT_DEFINITIONS, summ
 
 FILE_NAME = "continual_report.json"
 FORMAT_VERSION = 1
-_FAMILY = (
+#: Every file that a report can have.
+FAMILY = (
     "accuracy_matrix.csv",
     "accuracy_matrix_class_il.csv",
     "accuracy_matrix_task_il.csv",
@@ -181,7 +182,7 @@ class ContinualReport:
             writers["anytime_curve.png"] = partial(_draw_curve, section=self.anytime)
         text = to_json(self.to_dict())
         writers[FILE_NAME] = partial(_write_text, text=text)
-        write_files(Path(directory), writers, _FAMILY, keep_previous)
+        write_files(Path(directory), writers, FAMILY, keep_previous)
         return Path(directory) / FILE_NAME
 
 

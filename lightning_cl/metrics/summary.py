@@ -11,7 +11,7 @@ from lightning_cl.metrics import functional as F
 from lightning_cl.metrics.functional._matrix import MatrixLike, RowLike
 
 DEFINITIONS = {
-    "average_accuracy": "mean accuracy over the tasks seen so far (that have test samples), after the last task (ACC, A_T)",
+    "average_accuracy": "mean accuracy over the seen tasks that have test samples, after the last task (ACC, A_T)",
     "average_accuracy_micro": "accuracy over the test samples of all tasks seen so far, after the last task",
     "average_incremental_accuracy": "mean of average_accuracy over all stages, the first included (AIA)",
     "average_incremental_accuracy_micro": "mean of average_accuracy_micro over all stages, the first included",
