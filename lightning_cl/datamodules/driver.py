@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_cl.datamodules.extending import refuse_smaller_state
 from lightning_cl.datamodules.losses import STEPS_BETWEEN_CHECKS, LossWatch
+from lightning_cl.datamodules.progress import show_tasks
 from lightning_cl.datamodules.resuming import in_the_end, random_states, set_random_states, settle_position
 from lightning_cl.datamodules.task import StreamInfo, Task
 from lightning_cl.versions import check_callback_versions, check_version
@@ -91,7 +92,9 @@ class StreamDriver(Callback):
     # ------------------------------------------------------------------ task hooks
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Seed anew, and name the cause when a checkpoint with a method is loaded into a module without one."""
+        """Show tasks in the bar, seed anew, and name the cause if a method's checkpoint meets a module without one."""
+        if stage == "fit":
+            show_tasks(trainer)
         reset_seed()  # to what `seed_everything` said; Lightning does so too, but only with several processes
         if not _methods(trainer):
             module: nn.Module = pl_module
