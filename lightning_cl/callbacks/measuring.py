@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
-from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
 from lightning_cl.callbacks.protocol_guard import ProtocolGuard
 from lightning_cl.metrics.protocol import ProtocolCard
 
@@ -40,6 +40,7 @@ def describe_run(
 ) -> dict[str, Any]:
     """Stream, methods, sizes, protocol card and notes, as fields of :class:`~lightning_cl.metrics.ContinualReport`."""
     info, methods = stream.info, [c for c in _callbacks(trainer) if isinstance(c, ContinualMethod)]
+    told = [c for c in _callbacks(trainer) if isinstance(c, ContinualCallback)]
     same_classes = info.num_tasks > 1 and len(set(info.classes_per_task)) == 1
     card = next((c.card for c in _callbacks(trainer) if isinstance(c, ProtocolGuard)), ProtocolCard())
     return {
@@ -51,7 +52,7 @@ def describe_run(
         "total_parameters": sum(p.numel() for p in pl_module.parameters()),
         "stream_hash": info.fingerprint,
         "methods": {type(c).__name__: c.config() for c in methods},
-        "facts": {type(c).__name__: facts for c in methods if (facts := c.report_facts())},
+        "facts": {type(c).__name__: facts for c in told if (facts := c.report_facts())},
         "notes": _notes(stream, pl_module) + card.notes() + ([note] if note else []),
         "protocol": card.to_dict() if card.checks else None,
     }
