@@ -23,6 +23,7 @@ commands:
   fit | validate | test | predict     run a stream; `lightning-cl fit --help` shows every option
   check NAME|CONFIG|RUN_DIR           can the numbers be trusted? A short trial of a config, or a look at a finished
                                       run; exit code 1 if its evaluation protocol is violated
+  reproduce NAME [--seeds 0,1,2]      run a claim of the ledger over its seeds and compare; `--list` shows all claims
   list methods|sources|scenarios|recipes
 
 options of the runs:
@@ -86,9 +87,12 @@ def _dispatch(words: list[str], debug: bool) -> int:
         return _list(words[1:])
     if words[0] == "check":
         return _check(words[1:], debug)
+    if words[0] == "reproduce":
+        return _reproduce(words[1:], debug)
     if not words[0].startswith("-") and words[0] not in RUNS:
         raise UsageError(
-            f"unknown command `{words[0]}`; {suggestion(words[0], (*RUNS, 'check', 'list'), 'lightning-cl --help')}"
+            f"unknown command `{words[0]}`; "
+            + suggestion(words[0], (*RUNS, "check", "reproduce", "list"), "lightning-cl --help")
         )
     resolved, paths = resolve_configs(words)
     from lightning_cl.cli_support.command import run  # imports torch
@@ -103,6 +107,15 @@ def _check(words: list[str], debug: bool) -> int:
     from lightning_cl.cli_support.checking import check  # imports torch
 
     return check(words, debug)
+
+
+def _reproduce(words: list[str], debug: bool) -> int:
+    from lightning_cl.cli_support.reproducing import REPRODUCE_HELP, reproduce
+
+    if not words or any(word in ("-h", "--help") for word in words):
+        print(REPRODUCE_HELP, end="")
+        return 0 if words else 2
+    return reproduce(words, debug)
 
 
 def _list(words: list[str]) -> int:
