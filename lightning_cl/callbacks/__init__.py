@@ -11,6 +11,7 @@ from lightning_cl.callbacks.experience_replay import ExperienceReplay
 from lightning_cl.callbacks.finetuning import FineTuning
 from lightning_cl.callbacks.l2p import L2P
 from lightning_cl.callbacks.language_guided_head import LanguageGuidedHead
+from lightning_cl.callbacks.lgcl import LGCL
 from lightning_cl.callbacks.mvp import MVP
 from lightning_cl.callbacks.one_prompt import OnePrompt
 from lightning_cl.callbacks.protocol_guard import ProtocolGuard
@@ -22,6 +23,7 @@ from lightning_cl.callbacks.virtual_outliers import VirtualOutlierRegularizer
 __all__ = [
     "CPECLIP",
     "L2P",
+    "LGCL",
     "MVP",
     "TEEN",
     "AnytimeEvaluation",

@@ -1,9 +1,9 @@
-"""Class names in training: a head of frozen semantic targets, and losses that pull prompt pools towards texts."""
+"""A head of frozen semantic targets, which learns a class's vector when the class arrives."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,38 +17,28 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.task import Task
 
 
-class NamesMixin(ContinualMixin):
-    """Asks a provider for the vectors of classes as they arrive; what is done with them is up to the heirs."""
+def learn_new(
+    module: ContinualMixin,
+    classes: Iterable[int],
+    known: Tensor,
+    provider: TargetProvider,
+    learn: Callable[[Tensor, Tensor], None],
+) -> None:
+    """Ask the provider for the vectors of those ``classes`` that have none yet.
 
-    def _known(self) -> Tensor:
-        """``(C,)`` bool: classes that have a vector."""
-        raise NotImplementedError
-
-    def _learn_names(self, classes: Tensor, targets: Tensor) -> None:
-        """Take the ``(n, T)`` vectors of the classes ``(n,)``."""
-        raise NotImplementedError
-
-    def _provider(self) -> TargetProvider:
-        raise NotImplementedError
-
-    def on_task_start(self, task: Task) -> None:
-        """Ask for the task's new classes; in an online stream they are asked for as they arrive."""
-        if task.order != "stream":
-            self._name(task.new_classes)
-        super().on_task_start(task)
-
-    def on_exposure(self, classes: tuple[int, ...]) -> None:
-        """Ask for the classes that have just arrived."""
-        self._name(classes)
-        super().on_exposure(classes)
-
-    def _name(self, classes: Iterable[int]) -> None:
-        known = self._known().cpu()
-        new = [c for c in classes if not known[c]]
-        if new:
-            names = self.continual.info.class_names
-            before = [names[c] for c in known.nonzero().flatten().tolist()]
-            self._learn_names(torch.tensor(new), targets_of(self._provider(), [names[c] for c in new], before))
+    Args:
+        module: Knows the class names.
+        classes: Class ids.
+        known: ``(C,)`` bool: classes that have a vector.
+        provider: Gives the vectors.
+        learn: Takes ``(n,)`` class ids and their ``(n, T)`` vectors.
+    """
+    has = known.cpu()
+    new = [c for c in classes if not has[c]]
+    if new:
+        names = module.continual.info.class_names
+        before = [names[c] for c in has.nonzero().flatten().tolist()]
+        learn(torch.tensor(new), targets_of(provider, [names[c] for c in new], before))
 
 
 def targets_of(provider: TargetProvider, names: list[str], before: list[str]) -> Tensor:
@@ -59,26 +49,36 @@ def targets_of(provider: TargetProvider, names: list[str], before: list[str]) ->
         names: Classes that have just arrived.
         before: Classes that arrived earlier, in any order.
     """
+
+    def make() -> Tensor:
+        skip = getattr(provider, "skip", None)
+        if skip is not None:
+            skip(before)
+        return provider.targets(names)
+
+    targets = from_first_process(make)
+    check_targets(targets, names)
+    return targets
+
+
+def from_first_process(make: Callable[[], Tensor]) -> Tensor:
+    """What ``make`` gives on the first process, on all of them; its error, too."""
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     answer: list[Any] = [None]
     if not distributed or torch.distributed.get_rank() == 0:
         try:
-            skip = getattr(provider, "skip", None)
-            if skip is not None:
-                skip(before)
-            answer = [provider.targets(names)]
+            answer = [make()]
         except Exception as error:
             answer = [error]
     if distributed:
         torch.distributed.broadcast_object_list(answer, 0)
     if isinstance(answer[0], Exception):
         raise answer[0]
-    targets: Tensor = answer[0]
-    check_targets(targets, names)
-    return targets
+    made: Tensor = answer[0]
+    return made
 
 
-class LanguageMixin(NamesMixin):
+class LanguageMixin(ContinualMixin):
     """Replaces what the head answers by cosines with the vectors of the class names.
 
     ``configure_continual`` comes first, then :meth:`add_language_head`. The module's own head stays where it is, frozen
@@ -102,12 +102,20 @@ class LanguageMixin(NamesMixin):
         # Before the class mask, which was put on the head first, so that it masks the new logits.
         self.continual_head.register_forward_hook(self._compare_names, prepend=True)
 
-    def _known(self) -> Tensor:
-        return self.language_head.known
+    def on_task_start(self, task: Task) -> None:
+        """Ask for the task's new classes; in an online stream they are asked for as they arrive."""
+        if task.order != "stream":
+            self._name(task.new_classes)
+        super().on_task_start(task)
 
-    def _provider(self) -> TargetProvider:
+    def on_exposure(self, classes: tuple[int, ...]) -> None:
+        """Ask for the classes that have just arrived."""
+        self._name(classes)
+        super().on_exposure(classes)
+
+    def _name(self, classes: Iterable[int]) -> None:
         provider: TargetProvider = self.__dict__["_target_provider"]
-        return provider
+        learn_new(self, classes, self.language_head.known, provider, self._learn_names)
 
     def _learn_names(self, classes: Tensor, targets: Tensor) -> None:
         self.language_head.add(classes, targets)

@@ -100,6 +100,10 @@ class DualPromptPool(PromptProvider):
             with torch.no_grad():
                 self.experts[task] = self.experts[task - 1].clone()
 
+    def used_keys(self) -> Tensor | None:
+        """``(key sets, D)`` keys of the current task, which all samples use in training."""
+        return self.keys[self.task] if self.task >= 0 and self.expert_layers else None
+
     def protected_rows(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Experts and keys of all other tasks."""
         if self.task < 0:

@@ -75,6 +75,7 @@ class L2PPool(PromptProvider):
         self.growing = ("prompts", "keys") if task_mask else ()  # else all tasks share the pool
         self.batch_dependent, self.pool_tokens = batch_vote == "always", form == "tokens"
         sets = max(len(self.layers), 1)
+        self._used: list[Tensor] = []
         # Prompt first, so that a task's slots are rows of dimension 0 for the guard.
         self.prompts = nn.Parameter(torch.empty(pool_size, sets, prompt_length, width).uniform_(*init_range))
         keys = torch.empty(pool_size, sets, width).uniform_(*init_range)
@@ -97,6 +98,11 @@ class L2PPool(PromptProvider):
             with torch.no_grad():
                 self.prompts[self.slots] = self.prompts[self.slots.start - self.top_k : self.slots.start].clone()
 
+    def used_keys(self) -> Tensor | None:
+        """``(N, D)`` keys of the prompts that each sample of the last training pass chose."""
+        chosen = [self.keys[ids, place].flatten(0, -2) for place, ids in enumerate(self._used)]
+        return torch.cat(chosen) if chosen else None
+
     def protected_rows(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Under the task mask all prompts and keys of other tasks; else the whole pool learns on."""
         if self.task_mask and self.task >= 0:
@@ -118,6 +124,7 @@ class L2PPool(PromptProvider):
         assert query is not None
         similarity = cosine_similarity(query, self.keys.transpose(0, 1))  # (sets, B, M)
         ids = [self.select(s.detach()) for s in similarity]
+        self._used = ids if self.training else []
         loss = self._pull(similarity, ids) if self.training and self.pull_weight else None
         if self.form == "tokens":
             return Prompts(tokens=self._rows(ids[0], 0), loss=loss, pool_tokens=self.pool_tokens)

@@ -76,6 +76,10 @@ class PromptProvider(nn.Module):
         """
         raise NotImplementedError
 
+    def used_keys(self) -> Tensor | None:
+        """``(N, D)`` keys that the last training pass chose, with their gradient; ``None``: there are none."""
+        return None
+
     def protected_rows(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Parameters with the rows (along dimension 0) that must not move in the current task."""
         yield from ()

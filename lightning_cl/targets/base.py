@@ -34,6 +34,13 @@ class TargetProvider(ABC):
             ValueError: If a name has no vector.
         """
 
+    def joint(self, names: Sequence[str]) -> Tensor:
+        """``(dim,)`` unit vector of several classes together: of a text that names them all, where there is one.
+
+        By default the mean of the classes' unit vectors.
+        """
+        return unit_mean(self.targets(names))
+
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, where they are plain values, for reports."""
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}

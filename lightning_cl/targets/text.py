@@ -81,6 +81,21 @@ class OpenCLIPTargets(TargetProvider):
                 rows.append(unit_mean(model.encode_text(tokens).float()))
         return torch.stack(rows)
 
+    def joint(self, names: Sequence[str]) -> Tensor:
+        """``(dim,)`` unit vector of "A photo of a or b"; of the classes' mean where that is too long for the tower."""
+        import open_clip
+
+        tokens = open_clip.get_tokenizer(self.model)([joint_text(names)])
+        if bool((tokens != 0).all(1).any()):
+            return super().joint(names)
+        with torch.no_grad():
+            return unit_mean(self._load().encode_text(tokens).float())
+
+
+def joint_text(names: Sequence[str]) -> str:
+    """``"A photo of cat or dog"`` (LGCL, arXiv:2308.15827)."""
+    return f"A photo of {' or '.join(name.replace('_', ' ') for name in names)}"
+
 
 class SentenceTargets(TargetProvider):
     """A model of sentence-transformers; needs the extra ``lightning-cl[language]``.
@@ -129,3 +144,10 @@ class SentenceTargets(TargetProvider):
             encoded = model.encode(fill(self.templates, name), convert_to_tensor=True, show_progress_bar=False)
             rows.append(unit_mean(encoded.float().cpu()))
         return torch.stack(rows)
+
+    def joint(self, names: Sequence[str]) -> Tensor:
+        """``(dim,)`` unit vector of "A photo of a or b"; of the classes' mean where that is too long for the model."""
+        model, text = self._load(), joint_text(names)
+        if len(model.tokenizer(text)["input_ids"]) > model.max_seq_length:
+            return super().joint(names)
+        return unit_mean(model.encode([text], convert_to_tensor=True, show_progress_bar=False).float().cpu())
