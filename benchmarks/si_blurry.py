@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=-1,
-        callbacks=[*METHODS[args.method](), AnytimeEvaluation(every_n_samples=args.every), ContinualEvaluation()],
+        callbacks=[*METHODS[args.method](), AnytimeEvaluation(args.every, args.subset), ContinualEvaluation()],
         num_sanity_val_steps=0,
         logger=False,
         enable_checkpointing=False,
@@ -103,7 +103,8 @@ if __name__ == "__main__":
     one.add_argument("--batch-size", type=int, default=16)
     one.add_argument("--updates", type=int, default=1)
     one.add_argument("--every", type=int, default=1000)
-    one.add_argument("--image-size", type=int, default=112)
+    one.add_argument("--subset", type=int, default=500)
+    one.add_argument("--image-size", type=int, default=80)
     one.add_argument("--lr", type=float, default=5e-3)
     one.add_argument("--seed", type=int, default=1)
     one.add_argument("--threads", type=int, default=1)
