@@ -38,8 +38,6 @@ class ContinualDataModule(StreamBatches):
         batch_size: Samples per optimiser step **over all processes** (a result does not depend on how many there
             are). With ``per_device=True``, samples per process. One number, or one per task.
         epochs_per_task: One number, or one per task.
-        updates_per_batch: In an online stream, how many optimiser steps are made on every batch, each with fresh
-            augmentation (``online_iter`` in the code of Si-Blurry).
         eval_batch_size: As ``batch_size``, for evaluation; defaults to ``batch_size``, the largest of several.
         per_device: Read both batch sizes as samples per process.
         seed: Decides class order (unless the scenario has its own seed), sample order and augmentation.
@@ -55,6 +53,8 @@ class ContinualDataModule(StreamBatches):
         persistent_workers: Keep the workers over the whole stream.
         pin_memory: Copy batches to pinned memory; by default when a GPU is used.
         collate_fn: Replaces the source's way to make a batch of items (``torch.utils.data.default_collate``).
+        updates_per_batch: In an online stream, how many optimiser steps are made on every batch, each with fresh
+            augmentation (``online_iter`` in the code of Si-Blurry).
 
     Raises:
         ValueError: For a batch size below 1; in ``setup`` for a scenario that does not fit the source, a schedule
@@ -67,7 +67,6 @@ class ContinualDataModule(StreamBatches):
         scenario: Scenario,
         batch_size: int | Sequence[int] = 64,
         epochs_per_task: int | Sequence[int] = 1,
-        updates_per_batch: int = 1,
         eval_batch_size: int | None = None,
         per_device: bool = False,
         seed: int = 0,
@@ -82,6 +81,7 @@ class ContinualDataModule(StreamBatches):
         persistent_workers: bool = False,
         pin_memory: bool | None = None,
         collate_fn: Callable[[list[Any]], Any] | None = None,
+        updates_per_batch: int = 1,
     ) -> None:
         super().__init__()
         sizes = (batch_size,) if isinstance(batch_size, int) else tuple(batch_size)
