@@ -19,6 +19,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from stopping import wait_for
+
 from lightning_cl.callbacks import (
     AnytimeEvaluation,
     ContinualCheckpoint,
@@ -73,6 +75,8 @@ class WandbRun:
         self.summary: dict[str, Any] = {}
         self.axes: dict[str, str] = {}
         self.artifacts: list[Any] = []
+        # W&B's own process may still be writing when `finish` is over
+        wait_for(lambda: any(record.WhichOneof("record_type") == "exit" for record in records(folder)))
         for record in records(folder):
             kind = record.WhichOneof("record_type")
             if kind == "history":
