@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from argparse import ArgumentError
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from lightning_cl.cli_support.catalogue import PACKAGE
 from lightning_cl.cli_support.configs import UsageError
 from lightning_cl.cli_support.continuing import InterruptNotice, last_checkpoint
 from lightning_cl.cli_support.naming import explain
+from lightning_cl.cli_support.saving import RunConfig
 from lightning_cl.datamodules import ContinualDataModule
 
 for _name in datamodules.__all__:
@@ -37,6 +39,9 @@ class ContinualCLI(LightningCLI):
 
     A model's ``num_classes`` follows the data unless it is given.
     """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"save_config_callback": RunConfig, **options})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """One setting of PyTorch that no Trainer argument has."""
@@ -131,8 +136,19 @@ def _own_message(error: BaseException | None) -> str | None:
         within = trace is not None and PACKAGE in Path(trace.tb_frame.f_code.co_filename).parents
         if isinstance(error, MisconfigurationException) or (within and isinstance(error, _WRITTEN_FOR_USERS)):
             return str(error)
+        if _is_missing_key(error):
+            return (
+                f"W&B has no API key and cannot ask for one here ({error}). Log in with `wandb login`, or log offline: "
+                "`WANDB_MODE=offline` in the environment, or `WandbLogger(offline=True)` (`--trainer.logger.offline "
+                "true`); `wandb sync` uploads an offline run later."
+            )
         error = error.__cause__ or error.__context__
     return None
+
+
+def _is_missing_key(error: BaseException) -> bool:
+    """Whether W&B is asked to log online by somebody who is not logged in; its other errors speak for themselves."""
+    return type(error).__module__.partition(".")[0] == "wandb" and re.search("api.key", str(error), re.I) is not None
 
 
 def _rank() -> int:
