@@ -42,6 +42,10 @@ class ClassTexts:
     step: tuple[Tensor, Tensor] | None = None
     in_step: bool = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy remembers nothing: its weights count their writes anew."""
+        return {**self.__dict__, "chosen": None, "known": None, "step": None, "in_step": False}
+
 
 class CPECLIPMixin(ContinualMixin):
     """Answers with the cosine of image and text features, both under prompts.

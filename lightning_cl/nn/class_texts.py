@@ -135,6 +135,10 @@ class TextHead(nn.Linear):
         #: A method answers in this head's place, so its own rows are not needed.
         self.replaced = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy fills itself: its tower's weights count their writes anew."""
+        return {**self.__dict__, "made_from": None}
+
     @torch.no_grad()
     def fill(self, rows: Tensor, made_from: object) -> None:
         """Set the ``(C, D)`` rows."""

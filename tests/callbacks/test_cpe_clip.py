@@ -170,6 +170,20 @@ def test_remembered_features_are_those_of_now_bit_for_bit():
     assert bool(module.prompts.language.grad.any())
 
 
+@torch.no_grad()
+def test_a_copy_remembers_nothing():
+    module, images = attached(task=2).eval(), batch((0, 1, 2))[0]
+    module(images)
+    twin = copy.deepcopy(module)  # whose weights count their writes from 0 again
+    texts = twin.__dict__["_texts"]
+    assert (texts.known, texts.chosen, texts.clip is twin.clip) == (None, None, True)
+    twin.prompts.language.mul_(1.5)
+    assert_close(twin(images), reference(twin, images, range(CLASSES)), rtol=1e-8, atol=1e-8)
+    classifier = CLIPClassifier(TINY_CLIP, None, class_names=NAMES)
+    classifier(images.float())
+    assert copy.deepcopy(classifier).head.made_from is None
+
+
 def test_classes_that_never_came_are_not_predicted():
     module = attached(task=1).eval()
     with torch.no_grad():
