@@ -11,9 +11,13 @@ from collections.abc import Sequence
 
 from lightning_cl import __version__
 from lightning_cl.cli_support.catalogue import KINDS, entries
+from lightning_cl.cli_support.comparing_options import HELP as COMPARE_HELP
+from lightning_cl.cli_support.comparing_options import read_options
+from lightning_cl.cli_support.completion import script
 from lightning_cl.cli_support.configs import UsageError, resolve_configs, suggestion
 
 RUNS = ("fit", "validate", "test", "predict")
+COMMANDS = (*RUNS, "check", "sweep", "compare", "report", "reproduce", "completion", "list")
 HELP = """\
 usage: lightning-cl COMMAND [options]
 
@@ -24,6 +28,12 @@ commands:
   check NAME|CONFIG|RUN_DIR           can the numbers be trusted? A short trial of a config, or a look at a finished
                                       run; exit code 1 if its evaluation protocol is violated
   reproduce NAME [--seeds 0,1,2]      run a claim of the ledger over its seeds and compare; `--list` shows all claims
+  compare --methods A,B --config STREAM
+                                      several methods on one stream, over several seeds: one table of results and costs
+  completion bash|zsh|fish            a script that completes commands, recipes and options in your shell
+  sweep RECIPE --param PATH=VALUES    try values of hyperparameters, on another stream than they are evaluated on: a W&B
+                                      sweep file, or trials on this machine; `lightning-cl sweep --help`
+  report DIR...                       one HTML page of a run, or of several side by side
   list methods|sources|scenarios|recipes
 
 options of the runs:
@@ -33,6 +43,8 @@ options of the runs:
                        any value of the config by its dotted name
   --trainer.callbacks+ EWC
                        one more callback; methods, sources, scenarios and models are known by their short names
+  --callbacks.CODAPrompt.prompt_length 4
+                       an argument of one of the callbacks
   --print_config       show the whole configuration and stop
   --ckpt_path PATH     continue, or evaluate, a checkpoint
   --debug              tracebacks instead of messages (or LIGHTNING_CL_DEBUG=1)
@@ -83,16 +95,25 @@ def _dispatch(words: list[str], debug: bool) -> int:
     if words[0] in ("--version", "version"):
         print(f"lightning-cl {__version__}")
         return 0
+    if words[0] == "report":
+        return _report(words[1:])
     if words[0] == "list":
         return _list(words[1:])
     if words[0] == "check":
         return _check(words[1:], debug)
+    if words[0] == "sweep":
+        return _sweep(words[1:], debug)
+    if words[0] == "compare":
+        return _compare(words[1:], debug)
+    if words[0] == "completion":
+        print(script(words[1:], COMMANDS, RUNS), end="")
+        return 0
     if words[0] == "reproduce":
         return _reproduce(words[1:], debug)
     if not words[0].startswith("-") and words[0] not in RUNS:
         raise UsageError(
             f"unknown command `{words[0]}`; "
-            + suggestion(words[0], (*RUNS, "check", "reproduce", "list"), "lightning-cl --help")
+            + suggestion(words[0], COMMANDS, "lightning-cl --help")
         )
     resolved, paths = resolve_configs(words)
     from lightning_cl.cli_support.command import run  # imports torch
@@ -116,6 +137,36 @@ def _reproduce(words: list[str], debug: bool) -> int:
         print(REPRODUCE_HELP, end="")
         return 0 if words else 2
     return reproduce(words, debug)
+
+
+def _compare(words: list[str], debug: bool) -> int:
+    if not words or any(word in ("-h", "--help") for word in words):
+        print(COMPARE_HELP, end="")
+        return 0 if words else 2
+    read_options(words)  # what is wrong with them is said at once
+    from lightning_cl.cli_support.comparing import compare  # imports torch
+
+    return compare(words, debug)
+
+
+def _sweep(words: list[str], debug: bool) -> int:
+    if not words or any(word in ("-h", "--help") for word in words):
+        from lightning_cl.cli_support.sweeping_options import HELP
+
+        print(HELP, end="")
+        return 0 if words else 2
+    from lightning_cl.cli_support.sweeping import sweep  # imports torch
+
+    return sweep(words, debug)
+
+
+def _report(words: list[str]) -> int:
+    from lightning_cl.cli_support.reporting import REPORT_HELP, report
+
+    if not words or any(word in ("-h", "--help") for word in words):
+        print(REPORT_HELP, end="")
+        return 0 if words else 2
+    return report(words)
 
 
 def _list(words: list[str]) -> int:

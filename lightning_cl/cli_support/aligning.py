@@ -1,0 +1,121 @@
+"""Equal stored bytes: how large each memory of replay may be when every method stores as much as the largest."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from lightning_cl.callbacks import ContinualMethod
+from lightning_cl.callbacks.run_cost import stored_bytes
+from lightning_cl.cli_support.command import ContinualCLI, run
+from lightning_cl.cli_support.configs import UsageError
+from lightning_cl.cli_support.planned_runs import Config, short_name
+from lightning_cl.datamodules import ContinualDataModule
+from lightning_cl.mixins.batch import unpack
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a method stores at the end of a stream.
+
+    Attributes:
+        model_bytes: Parameters and buffers, methods included.
+        memory_size: Samples that its memory can hold; 0: it has none.
+        sample_bytes: Of one of them.
+        train_samples: Training samples of the stream, more than which no memory can hold.
+    """
+
+    model_bytes: int
+    memory_size: int
+    sample_bytes: int
+    train_samples: int
+
+    @property
+    def total(self) -> int:
+        """Bytes of the model and the full memory."""
+        return self.model_bytes + min(self.memory_size, self.train_samples) * self.sample_bytes
+
+
+def aligned_sizes(footprints: Mapping[str, Footprint]) -> dict[str, int]:
+    """Memory sizes of the methods that have a memory, so that all store as much as the largest (arXiv:2302.03648).
+
+    ``floor((largest total - model) / bytes of a sample)``, at most all training samples.
+    """
+    most = max((footprint.total for footprint in footprints.values()), default=0)
+    return {
+        name: min((most - f.model_bytes) // f.sample_bytes, f.train_samples)
+        for name, f in footprints.items()
+        if f.memory_size
+    }
+
+
+def remarks(footprints: Mapping[str, Footprint], sizes: Mapping[str, int]) -> tuple[str, ...]:
+    """What was aligned, and what could not be."""
+    most = max(footprint.total for footprint in footprints.values())
+    lines = [f"memories aligned to {most / 2**20:.2f} MiB of parameters, buffers and kept data"]
+    for name, footprint in footprints.items():
+        if name in sizes:
+            full = " (all training samples)" if sizes[name] == footprint.train_samples else ""
+            lines.append(f"{name}: memory of {sizes[name]} samples{full} in place of {footprint.memory_size}")
+        elif footprint.total < most:
+            lines.append(f"{name}: stores {footprint.total / 2**20:.2f} MiB and has no memory that could grow")
+    return tuple(lines)
+
+
+def with_memory(config: Config, size: int) -> Config:
+    """The configuration with that ``memory_size`` in the callback that has one.
+
+    Raises:
+        UsageError: If no callback, or several, say so.
+    """
+    config = copy.deepcopy(config)
+    keepers = [c for c in config["trainer"]["callbacks"] if "memory_size" in (c.get("init_args") or {})]
+    if len(keepers) != 1:
+        names = ", ".join(map(short_name, keepers)) or "none"
+        raise UsageError(f"`--align memory` sets the `memory_size` of one callback, but here {names} has one.")
+    init_args = keepers[0]["init_args"]
+    init_args["memory_size"] = size
+    init_args["batch_size"] = min(init_args.get("batch_size", size), size)
+    return config
+
+
+class MeasuringCLI(ContinualCLI):
+    """Builds everything as a run does, attaches the methods, and measures what is stored.
+
+    Args:
+        done: Gets the footprint.
+    """
+
+    def __init__(self, *args: Any, done: Callable[[Footprint], None], **kwargs: Any) -> None:
+        self._done = done
+        super().__init__(*args, **kwargs)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        trainer: Any = self.trainer
+        stream: ContinualDataModule = self.datamodule
+        stream.prepare_data()
+        stream.setup()
+        methods = [c for c in trainer.callbacks if isinstance(c, ContinualMethod)]
+        for method in methods:
+            method.attach_once(self.model, stream.info)
+        image = unpack(stream.batch(stream.layout.train_index[0][:1], view="train"))[0][0]
+        kept = sum(int(getattr(c, "memory_size", 0)) for c in methods)
+        as_given = any(getattr(c, "store", "index") == "sample" for c in methods)
+        size = image.numel() * image.element_size() + 8 if as_given else image.numel()  # a label of 8 bytes
+        model = stored_bytes((*self.model.parameters(), *self.model.buffers()))
+        self._done(Footprint(model, kept, int(size), sum(len(part) for part in stream.layout.train_index)))
+
+
+def measure(words: list[str], debug: bool) -> Footprint:
+    """The footprint of a configuration, in a process of its own.
+
+    Args:
+        words: As for a run.
+        debug: Let exceptions through.
+    """
+    found: list[Footprint] = []
+    run(words, [words[2]], debug, partial(MeasuringCLI, done=found.append, save_config_callback=None))
+    return found[0]
