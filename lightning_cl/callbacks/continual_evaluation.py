@@ -243,7 +243,7 @@ class ContinualEvaluation(ContinualCallback):
         if stream.info.num_tasks <= MOST_TASKS_LOGGED:
             row: list[float] = self.matrix()[stage].tolist()
             logged |= {f"class_il/task_{t}": value for t, value in enumerate(row) if not math.isnan(value)}
-        pl_module.log_dict(logged, batch_size=1)  # type: ignore[arg-type]
+        pl_module.log_dict(logged, batch_size=1)
         self._log_axis(pl_module)
         return summary
 

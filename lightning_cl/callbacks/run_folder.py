@@ -23,4 +23,5 @@ def run_folder(trainer: Trainer) -> Path:
     if folder:
         return Path(os.fspath(folder))
     version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+    assert save_dir is not None
     return Path(os.fspath(save_dir), str(logger.name), version)

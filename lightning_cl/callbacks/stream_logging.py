@@ -176,7 +176,7 @@ def _wandb_media(matrix: Tensor, means: Tensor, image: Any) -> dict[str, Any]:
 
     media: dict[str, Any] = {f"{MATRIX}_image": wandb.Image(image)}
     if len(matrix) <= MOST_COLUMNS:
-        columns = ["after_task", *(f"task_{task}" for task in range(len(matrix))), "mean"]
+        columns: list[Any] = ["after_task", *(f"task_{task}" for task in range(len(matrix))), "mean"]
         rows = [
             [stage, *(None if v != v else v for v in (*row, mean))]
             for stage, (row, mean) in enumerate(zip(matrix.tolist(), means.tolist(), strict=True))

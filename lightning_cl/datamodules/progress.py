@@ -48,7 +48,8 @@ def show_tasks(trainer: Trainer) -> None:
     """
     bar = trainer.progress_bar_callback
     if isinstance(bar, ProgressBar) and not isinstance(bar, TaskBar):
-        bar.__class__ = _task_bar(type(bar))
+        kind: Any = type(bar)
+        bar.__class__ = _task_bar(kind)
 
 
 class TaskBar(ProgressBar):

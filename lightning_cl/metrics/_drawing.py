@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GREY = "0.35"
+#: Okabe and Ito's colours without the yellow, told apart by every kind of colour vision; the line style helps in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+STYLES = ("-", "--", "-.", ":")
+MOST_STYLES = len(COLOURS) * len(STYLES)  # lines that can be told apart
 SMALL = 7.0  # points: ticks and direct labels; axis names are one larger
 
 
@@ -54,6 +58,11 @@ def frame(ax: Axes, title: str | None, xlabel: str, ylabel: str) -> None:
         spine.set_color(GREY)
 
 
+def run_style(number: int) -> tuple[str, str]:
+    """Colour and line style of a run."""
+    return COLOURS[number % len(COLOURS)], STYLES[number // len(COLOURS) % len(STYLES)]
+
+
 def spaced(count: int, most: int = 11) -> list[int]:
     """Positions of at most ``most`` ticks among ``0..count-1``, at a step of 1, 2, 5, 10, ... from 0."""
     steps = [digit * 10**power for power in range(6) for digit in (1, 2, 5)]
@@ -65,12 +74,17 @@ def task_ticks(ax: Axes, names: Sequence[str], named: bool) -> None:
     """A tick for each task on both axes of a heat map; names when ``named``, slanted when long, else spaced numbers."""
     count = len(names)
     ticks = list(range(count)) if named or count <= 20 else spaced(count)
-    size = SMALL if count <= 12 else 5.5
+    size = SMALL if count <= 12 else 5.5 if count <= 15 or count > 20 else 4.8
     long = max(len(name) for name in names) > 3
     slant: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if long and named else {}
     ax.set_xticks(ticks, [names[t] for t in ticks], fontsize=size, **slant)
     ax.set_yticks(ticks, [names[t] for t in ticks], fontsize=size)
     ax.tick_params(length=0 if count <= 20 else 2)
+    if count <= 20:  # a hairline between cells, so that equal neighbours stay two
+        ax.set_xticks([t - 0.5 for t in range(1, count)], minor=True)
+        ax.set_yticks([t - 0.5 for t in range(1, count)], minor=True)
+        ax.grid(which="minor", color="white", lw=0.5)
+        ax.tick_params(which="minor", length=0)
     for spine in ax.spines.values():
         spine.set_visible(False)
 
@@ -81,7 +95,7 @@ def print_cells(ax: Axes, percent: Tensor, colormap: str) -> None:
 
     count = len(percent)
     digits = 1 if count <= 10 else 0
-    size = min(SMALL, (70 if digits else 92) / count)
+    size = min(SMALL, (60 if digits else 92) / count)
     for i, row in enumerate(percent.tolist()):
         for j, value in enumerate(row):
             if value == value:  # not NaN

@@ -6,7 +6,7 @@ matplotlib is imported when something is drawn. Each function takes accuracies i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -114,6 +114,38 @@ def plot_accuracy_curves(
         labels = names if task_names is not None else [f"Task {name}" for name in names]
         ends = [(percent[-1, j].item(), labels[j], colours[j], False) for j in range(count)]
         draw.label_ends(ax, count - 1, [*ends, (average[-1].item(), "Average", "black", True)])
+    return figure, ax
+
+
+def plot_stage_comparison(
+    runs: Mapping[str, Sequence[float]], *, title: str | None = None, ax: Axes | None = None
+) -> tuple[Figure, Axes]:
+    """The average accuracy after every task of several runs, each named at its right end.
+
+    Args:
+        runs: Name to ``(T,)`` accuracies in [0, 1], for instance :func:`accuracy_per_stage`; NaN leaves a gap. The runs
+            may differ in length.
+        title: Text above the figure.
+        ax: Axes to draw into; a figure of column width by default.
+
+    Raises:
+        ValueError: If there is no run, or more than can be told apart.
+    """
+    if not 1 <= len(runs) <= draw.MOST_STYLES:
+        raise ValueError(f"{len(runs)} runs were given; 1 to {draw.MOST_STYLES} can be told apart in one figure.")
+    count = max(len(values) for values in runs.values())
+    figure, ax = draw.new_axes(ax, (COLUMN_WIDTH, COLUMN_WIDTH * 0.68))
+    ends = []
+    for number, (name, values) in enumerate(runs.items()):
+        percent = [100 * float(value) for value in values]
+        colour, style = draw.run_style(number)
+        marker = "o" if count <= MAX_PRINTED else None
+        ax.plot(range(len(percent)), percent, style, color=colour, lw=1.3, marker=marker, ms=2.6, mew=0, clip_on=False)
+        measured = [value for value in percent if value == value]
+        ends.append((measured[-1] if measured else float("nan"), name, colour, False))
+    draw.frame(ax, title, "After task", "Average accuracy (%)")
+    draw.stage_axes(ax, count, percent=True)
+    draw.label_ends(ax, count - 1, ends)
     return figure, ax
 
 

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from lightning_cl.metrics.report import ContinualReport
 
-#: Okabe and Ito's colours without the yellow, told apart by every kind of colour vision; the line style helps in grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_STYLES = ("-", "--", "-.", ":")
 _EXPOSED = "0.72"
 _MARKED = 40  # evaluations; beyond, marks would touch
 
@@ -61,10 +58,23 @@ def plot_anytime_curve(
         _exposed_steps(ax, seen, [int(n) for n in exposed_classes])
     ends = [int(end) for end in task_ends]
     marked = len(seen) <= _MARKED
-    ax.plot(seen, percent, color=COLOURS[0], lw=1.3, marker="o" if marked else None, ms=2.6, mew=0, clip_on=False)
+    ax.plot(seen, percent, color=draw.COLOURS[0], lw=1.3, marker="o" if marked else None, ms=2.6, mew=0, clip_on=False)
     _frame(ax, title, max([*seen, *ends, 1]))
     _mark_tasks(ax, ends)
     return figure, ax
+
+
+def plot_section(section: Mapping[str, Any]) -> tuple[Figure, Axes]:
+    """:func:`plot_anytime_curve` of a report's section ``anytime``.
+
+    Args:
+        section: As :meth:`AnytimeCurve.section` gives it; None in a value is "not measured".
+    """
+    curve = section["curve"]
+    accuracy = [float("nan") if value is None else value for value in curve["accuracy"]]
+    return plot_anytime_curve(
+        curve["samples_seen"], accuracy, exposed_classes=curve["exposed_classes"], task_ends=section["task_ends"]
+    )
 
 
 def plot_anytime_comparison(
@@ -88,9 +98,8 @@ def plot_anytime_comparison(
     """
     from lightning_cl.metrics.report import ContinualReport, read
 
-    most = len(COLOURS) * len(_STYLES)
-    if not 1 <= len(reports) <= most:
-        raise ValueError(f"{len(reports)} runs were given; 1 to {most} can be told apart in one figure.")
+    if not 1 <= len(reports) <= draw.MOST_STYLES:
+        raise ValueError(f"{len(reports)} runs were given; 1 to {draw.MOST_STYLES} can be told apart in one figure.")
     runs = {name: r if isinstance(r, ContinualReport) else read(r) for name, r in reports.items()}
     missing = [name for name, report in runs.items() if report.anytime is None]
     if missing:
@@ -102,7 +111,7 @@ def plot_anytime_comparison(
     ends, last = [], 1
     for number, (name, report) in enumerate(runs.items()):
         seen, percent = _periodic(report)
-        colour, style = COLOURS[number % len(COLOURS)], _STYLES[number // len(COLOURS) % len(_STYLES)]
+        colour, style = draw.run_style(number)
         ax.plot(seen, percent, style, color=colour, lw=1.3)
         last = max([last, *seen])
         if seen:
@@ -158,7 +167,8 @@ def _thousands(value: float) -> str:
 def _mark_tasks(ax: Axes, ends: Sequence[int]) -> None:
     """A dotted line where one task gives way to the next, and above it the numbers of the tasks that have room."""
     for end in ends[:-1]:
-        ax.axvline(end, color="0.45", lw=0.6, ls=(0, (1, 2)), zorder=1)
+        # many lines together must not be darker than the curve
+        ax.axvline(end, color="0.45" if len(ends) <= 20 else "0.75", lw=0.6, ls=(0, (1, 2)), zorder=1)
     low, high = ax.get_xlim()
     spans = enumerate(zip([0, *ends[:-1]], ends, strict=False))
     shown = [(task, (start + end) / 2) for task, (start, end) in spans if end - start >= 0.04 * (high - low)]

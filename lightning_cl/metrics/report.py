@@ -252,11 +252,6 @@ def _write_curve(path: Path, section: Mapping[str, Any]) -> None:
 
 
 def _draw_curve(path: Path, section: Mapping[str, Any]) -> None:
-    from lightning_cl.metrics.plots_anytime import plot_anytime_curve
+    from lightning_cl.metrics.plots_anytime import plot_section
 
-    curve = section["curve"]
-    accuracy = [_numbers(value) for value in curve["accuracy"]]
-    figure, _ = plot_anytime_curve(
-        curve["samples_seen"], accuracy, exposed_classes=curve["exposed_classes"], task_ends=section["task_ends"]
-    )
-    figure.savefig(path)
+    plot_section(section)[0].savefig(path)
