@@ -17,6 +17,7 @@ from lightning_cl.callbacks.one_prompt import OnePrompt
 from lightning_cl.callbacks.protocol_guard import ProtocolGuard
 from lightning_cl.callbacks.prototype_classifier import PrototypeClassifier
 from lightning_cl.callbacks.run_cost import RunCost
+from lightning_cl.callbacks.sharded_backbone import ShardedBackbone
 from lightning_cl.callbacks.teen import TEEN
 from lightning_cl.callbacks.virtual_outliers import VirtualOutlierRegularizer
 
@@ -40,5 +41,6 @@ __all__ = [
     "ProtocolGuard",
     "PrototypeClassifier",
     "RunCost",
+    "ShardedBackbone",
     "VirtualOutlierRegularizer",
 ]

@@ -56,6 +56,7 @@ class StreamDriver(Callback):
         """
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         _refuse_copied_processes(trainer)
+        _refuse_split_modules(trainer)
         known = next((c for c in callbacks if isinstance(c, cls)), None)
         given = trainer.fit_loop.max_epochs
         if known is not None and given == known.fitted:
@@ -290,6 +291,20 @@ def _refuse_copied_processes(trainer: Trainer) -> None:
             "the strategy runs the fit in copies of this process (`ddp_spawn`, `ddp_fork`, `ddp_notebook`), with which "
             f"all that {' and '.join(ours)} added, learned and measured would be lost when they end; use "
             '`Trainer(strategy="ddp")` in a script, or `devices=1` in a notebook.'
+        )
+
+
+def _refuse_split_modules(trainer: Trainer) -> None:
+    """What methods add, guard and save must be whole on every process; only a frozen backbone can be split."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    methods = [type(c).__name__ for c in callbacks if hasattr(c, "attach_once")]
+    strategy = type(trainer.strategy).__name__
+    if methods and strategy in ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy"):
+        raise ValueError(
+            f"the strategy is {strategy}, which splits every parameter over the processes, but what "
+            f"{' and '.join(methods)} trains must be whole on each; "
+            'use `strategy="ddp"` and, for a large frozen backbone, add '
+            "`ShardedBackbone()` to the callbacks: it splits the backbone and nothing else."
         )
 
 

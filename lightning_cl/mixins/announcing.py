@@ -20,7 +20,7 @@ def announce(stream: Any, cache: FeatureCache, batch_idx: int, stage: str) -> bo
         Whether anything was announced.
     """
     layout = getattr(stream, "layout", None)
-    if layout is None:
+    if layout is None or not cache.enabled:
         return False
     data, index = layout.evaluation[stage], stream.eval_batch(batch_idx, stage).index
     if len(index) == 0:  # this process only repeats another's sample

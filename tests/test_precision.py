@@ -1,0 +1,51 @@
+"""``torch.compile`` and 16-bit precision: the same answers, finite losses."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from conformance.methods import METHODS, make
+from conformance.modules import PLAIN
+from conformance.runs import attached, train
+from conformance.streams import digits
+from torch.testing import assert_close
+
+PROMPTED = [m for m in METHODS if m.__name__ in ("CODAPrompt", "DualPrompt", "L2P", "OnePrompt")]
+QUICK = ("CODAPrompt", "ExperienceReplay", "MVP", "PrototypeClassifier")
+
+
+def images(count: int) -> torch.Tensor:
+    return torch.from_numpy(digits()[1][0][:count]).float()[:, None] / 255.0
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["net", "module"])
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(m, id=m.__name__, marks=() if m.__name__ == "CODAPrompt" else pytest.mark.slow) for m in PROMPTED],
+)
+def test_a_compiled_module_answers_the_same(method, whole: bool) -> None:
+    """With the graph capture of ``torch.compile`` and exact kernels, also for a batch of another size."""
+    torch._dynamo.reset()
+    module = attached(PLAIN, make(method)).eval()
+    expected = [module(images(count)) for count in (6, 3)]
+    target = module if whole else module.net
+    compiled = torch.compile(target, backend="aot_eager")
+    with torch.no_grad():
+        for count, logits in zip((6, 3), expected, strict=True):
+            assert_close(compiled(images(count)), logits.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(m, id=m.__name__, marks=() if m.__name__ in QUICK else pytest.mark.slow) for m in METHODS]
+)
+def test_every_method_runs_in_bf16(method, tmp_path) -> None:
+    run = train(PLAIN, make(method), tmp_path, precision="bf16-mixed", limit_train_batches=2)
+    assert run.watcher.losses
+    assert all(math.isfinite(loss) for loss in run.watcher.losses)
+    assert run.evaluation.total.sum() > 0
+    state = run.result()
+    assert [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()] == []
+    kept = {n: v.dtype for n, v in run.module.state_dict().items() if n.startswith("net.")}
+    assert set(kept.values()) <= {torch.float32}  # mixed: weights stay in full precision
