@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.scenarios.table import TableScenario
     from lightning_cl.datamodules.sources.arrays import ArraySource
     from lightning_cl.datamodules.sources.base import Source
+    from lightning_cl.datamodules.sources.class_subset import ClassSubset
     from lightning_cl.datamodules.sources.cub200 import CUB200
     from lightning_cl.datamodules.sources.digits import Digits
     from lightning_cl.datamodules.sources.domain_net import DomainNet
@@ -51,6 +52,7 @@ _LAZY = {
     "CIFAR100": "sources.torchvision_sources",
     "CUB200": "sources.cub200",
     "ClassIncremental": "scenarios.class_incremental",
+    "ClassSubset": "sources.class_subset",
     "ContinualDataModule": "datamodule",
     "DataModuleSource": "sources.wrapped",
     "DatasetSource": "sources.wrapped",
@@ -89,6 +91,7 @@ __all__ = [
     "BlurryFileLists",
     "BlurryReport",
     "ClassIncremental",
+    "ClassSubset",
     "ContinualDataModule",
     "DataModuleSource",
     "DatasetSource",

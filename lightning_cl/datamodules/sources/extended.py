@@ -134,7 +134,7 @@ class ExtendedSource(Source):
         """The part's item, with the label that its class has here."""
         part, position = self.locate(split, index)
         item = self.parts[part].item(split, position)
-        return item if part == 0 else _relabelled(item, self.class_ids[part])
+        return item if part == 0 else relabelled(item, self.class_ids[part])
 
     def train_transform(self) -> Callable[[Any], Any] | None:
         """The parts' own."""
@@ -148,14 +148,14 @@ class ExtendedSource(Source):
         return None if all(transform is None for transform in transforms) else ByPart(self, transforms)
 
 
-def _relabelled(item: Any, ids: Tensor) -> Any:
+def relabelled(item: Any, ids: Tensor) -> Any:
     """The item with ``ids[label]`` for its label, of the same type."""
     if isinstance(item, (tuple, list)) and len(item) > 1:
         return type(item)((item[0], _renumbered(item[1], ids), *item[2:]))
     key = next((key for key in _TARGET_KEYS if isinstance(item, dict) and key in item), None)
     if key is None:
         raise ValueError(
-            f"the label of an item of the added source was not found in a {type(item).__name__}; give items "
+            f"the label of an item of the source was not found in a {type(item).__name__}; give items "
             f"(image, label) or dictionaries with one of the keys {', '.join(_TARGET_KEYS)}."
         )
     return {**item, key: _renumbered(item[key], ids)}
