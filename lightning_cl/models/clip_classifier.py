@@ -38,8 +38,11 @@ class CLIPClassifier(Classifier):
         train: ``"none"``, or ``"all"``: both towers and the logit scale, with the texts read anew in each step.
         normalize: Images are pixels in [0, 1] and are brought to the mean and deviation that the model was trained
             with, so give the source ``normalize=False``. ``False`` takes images as they are.
-        optimizer, lr, weight_decay, lr_schedule, batch_keys: See :class:`ImageClassifier`. The published setting of
-            CPE-CLIP is ``"sgd"``, 0.001, 1e-5 and ``"cpe_clip"``.
+        optimizer: See :class:`ImageClassifier`; CPE-CLIP was published with ``"sgd"``.
+        lr: Its learning rate; published: 0.001.
+        weight_decay: Of an optimiser given by name; published: 1e-5.
+        lr_schedule: See :class:`ImageClassifier`; published: ``"cpe_clip"``.
+        batch_keys: Names of image and label where batches are dictionaries.
 
     Raises:
         ValueError: For an unknown model or tag, weights that cannot be had, class names that are missing or not
@@ -79,7 +82,7 @@ class CLIPClassifier(Classifier):
         self.register_buffer("image_mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("image_std", torch.tensor(std)[:, None, None], persistent=False)
         self._tokens: Tensor | None = None
-        self._only_evaluates = False
+        self._trains_all, self._only_evaluates, self._causal = train == "all", False, False
         if class_names is not None:
             self.set_class_names(class_names)
 
@@ -93,7 +96,8 @@ class CLIPClassifier(Classifier):
         """
         texts = fill_templates(class_names(names, self.head.out_features), self.templates)
         self.head.made_from = None
-        if self._is_causal():
+        self._causal = self._is_causal()  # asked once, since it looks at the mask
+        if self._causal:
             self._tokens = clip_tokens(texts, text_tower(self.net).context_length)
         else:
             self._tokens = tokenizer_for(self.model, self.model_config)(texts)
@@ -109,9 +113,10 @@ class CLIPClassifier(Classifier):
         """Read the names of the stream's classes, and see whether there is anything to train."""
         if not self.head.replaced and self._names_known():
             self._update_rows()
-        self._only_evaluates = not any(p.requires_grad for p in self.parameters())
-        # Several processes need something to agree on; its learning rate is 0.
-        self.net.logit_scale.requires_grad_(self._only_evaluates or self.net.logit_scale.requires_grad)
+        scale = self.net.logit_scale
+        if not self._trains_all:
+            self._only_evaluates = not any(p.requires_grad for p in self.parameters() if p is not scale)
+            scale.requires_grad_(self._only_evaluates)  # several processes need something to agree on; its rate is 0
 
     def _names_known(self) -> bool:
         """Whether there are class names: given, or of the stream of this run, or of the run that was restored."""
@@ -126,7 +131,7 @@ class CLIPClassifier(Classifier):
         """``(C, D)`` unit rows, from all classes and templates."""
         assert self._tokens is not None
         tokens = self._tokens.to(self.head.weight.device)
-        if self._is_causal():
+        if self._causal:
             features = encode_texts(self.net, tokens)
         else:
             features = F.normalize(self.net.encode_text(tokens).float(), dim=-1)
@@ -159,8 +164,8 @@ class CLIPClassifier(Classifier):
         return logits
 
     def _prepared(self, images: Tensor) -> Tensor:
-        expected = self.net.visual.image_size
-        expected = (expected, expected) if isinstance(expected, int) else tuple(expected)
+        size = self.net.visual.image_size
+        expected = (size, size) if isinstance(size, int) else tuple(size)
         if tuple(images.shape[-2:]) != expected:
             raise ValueError(
                 f"the images have {images.shape[-2]} x {images.shape[-1]} pixels, but the model reads "

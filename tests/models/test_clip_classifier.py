@@ -129,6 +129,7 @@ def test_the_frozen_reference_of_a_stream(monkeypatch):
     calls, module, evaluation = counted(monkeypatch), model(), ContinualEvaluation(report=False, print_table=False)
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
     fit(module, evaluation, ProtocolGuard(on_violation="error", probe=12, print_card=False))
+    fit(module)  # a second time
     assert calls == [NUM_CLASSES]  # read once, from the stream's names
     assert all(torch.equal(p, before[name]) for name, p in module.named_parameters())
     assert [name for name, p in module.named_parameters() if p.requires_grad] == ["net.logit_scale"]  # at a rate of 0
