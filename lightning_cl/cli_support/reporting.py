@@ -10,8 +10,9 @@ from lightning_cl.cli_support.configs import UsageError
 REPORT_HELP = """\
 usage: lightning-cl report DIR... [--output FILE]
 
-One HTML page of a finished (or interrupted) run: accuracy matrix, curves, metrics with their definitions, protocol
-card, stream, methods and versions. Several folders are compared side by side. The page needs no network and no other file.
+One HTML page of a finished (or interrupted) run: accuracy matrix, curves, metrics with their definitions,
+protocol card, stream, methods and versions. Several folders are compared side by side. The page needs no network and
+no other file.
 
   DIR                  the folder of a run, or its continual_report.json; of a folder with version_* the newest
   --output FILE        where to write (default: report.html in DIR; of several, comparison.html here)

@@ -51,7 +51,8 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 code { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .9em; }
 @media (max-width: 560px) { main { padding: 12px 8px 24px; } .card { padding: 12px; } h1 { font-size: 1.2rem; }
   dl { grid-template-columns: 1fr; } dd { margin-bottom: 4px; } .matrix td { min-width: 2.8em; padding: 0 2px; }
-  .summary tbody th { white-space: normal; } .summary .num { white-space: normal; overflow-wrap: anywhere; } .summary td.small { min-width: 12em; } }
+  .summary tbody th { white-space: normal; } .summary .num { white-space: normal;
+  overflow-wrap: anywhere; } .summary td.small { min-width: 12em; } }
 @media print { :root { --ground: #fff; --card: #fff; --ink: #000; --soft: #444; --line: #bbb; --good: #1a7f37;
   --bad: #b42318; --warn: #fff; } body { font-size: 10pt; } main { max-width: none; padding: 0; }
   .card { border: 0; padding: 4px 0; } tr, figure { break-inside: avoid; } h3 { break-after: avoid; }
