@@ -1,4 +1,4 @@
-"""What stands in fenced blocks of the documentation, by the names that comments in front of them give."""
+"""What stands in fenced blocks of the documentation, by the names that comments in front of them give, made short."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+
+import pytest
+import sklearn.datasets
+from sklearn.utils import Bunch
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -17,6 +21,13 @@ def blocks(page: Path, kind: str, language: str) -> dict[str, str]:
     """``{name: code}`` of the fenced blocks that follow ``<!-- kind: name -->``."""
     pattern = rf"<!-- {kind}: ([\w-]+) -->\n```{language}\n(.*?)^```$"
     return dict(re.findall(pattern, page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE))
+
+
+def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first 200 of scikit-learn's digits, of all classes, in the place of all of them: a whole run is short."""
+    data = sklearn.datasets.load_digits()
+    few = Bunch(data=data.data[:200], images=data.images[:200], target=data.target[:200])
+    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: few)
 
 
 def documented_module(page: str, name: str, folder: Path) -> ModuleType:
