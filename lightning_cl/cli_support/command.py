@@ -14,17 +14,20 @@ import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
 import lightning_cl.callbacks
 import lightning_cl.models  # noqa: F401  (classes are known by their short names once they are imported)
 from lightning_cl import datamodules
+from lightning_cl.callbacks import ContinualCallback
 from lightning_cl.callbacks.atomic_checkpoint_io import CheckpointWriteError
 from lightning_cl.cli_support.catalogue import PACKAGE
 from lightning_cl.cli_support.configs import UsageError
 from lightning_cl.cli_support.continuing import InterruptNotice, last_checkpoint
 from lightning_cl.cli_support.naming import explain
+from lightning_cl.cli_support.problems import import_class
 from lightning_cl.cli_support.saving import RunConfig
 from lightning_cl.cli_support.short_paths import expanded
 from lightning_cl.datamodules import ContinualDataModule
@@ -68,6 +71,7 @@ class ContinualCLI(LightningCLI):
         model = section.model.get("init_args")
         if model is None or "num_classes" not in model or model.num_classes is not None:
             return
+        _try_callbacks(section.trainer.get("callbacks"))
         stream = _make_stream(section.data)
         model.num_classes = stream.info.num_classes
         self.parser.add_instantiator(
@@ -112,6 +116,16 @@ def run(words: list[str], configs: list[str], debug: bool, cli: Callable[..., An
             raise
         raise UsageError(f"{message} (`--debug` shows the traceback)") from error
     return 0
+
+
+def _try_callbacks(configs: Any) -> None:
+    """Build this package's callbacks for nothing: what their constructors refuse is said before data is opened."""
+    parser = LightningArgumentParser()
+    parser.add_subclass_arguments(Callback, "callback")
+    for config in configs if isinstance(configs, list) else [configs]:
+        made = import_class(config.class_path) if isinstance(config, Namespace) else None
+        if isinstance(made, type) and issubclass(made, ContinualCallback):
+            parser.instantiate_classes(Namespace(callback=config))  # type: ignore[no-untyped-call]
 
 
 def _make_stream(config: Any) -> ContinualDataModule:

@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.loggers import Logger
 
 from lightning_cl.cli_support.configs import suggestion
+from lightning_cl.cli_support.problems import sentence
 from lightning_cl.datamodules import Scenario, Source
 
 #: Where a configuration names a class: dotted key, base class, what it is called, where all are listed.
@@ -44,6 +45,9 @@ def explain(error: Exception, words: Sequence[str], configs: Sequence[str]) -> s
                 near = suggestion(name.rsplit(".", 1)[-1], known_names(base), listing)
                 own = "a class of your own is given by its full path, `my_package.my_module.MyClass`."
                 return f"{problem} {what} `{name}`; " + (f"{near} Or {own}" if near else own)
+    said = sentence(str(error), configs)
+    if said is not None:
+        return said
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return "the configuration cannot be used: " + "\n    ".join(lines)
 
@@ -73,7 +77,7 @@ def _problem(name: str, base: type) -> str | None:
 
 def _from_words(words: Sequence[str], key: str) -> Iterator[str]:
     """Class names given as ``--key NAME``, ``--key=NAME``, ``--key+ NAME`` or ``--key.class_path NAME``."""
-    options = {f"--{k}{end}" for k in (key, key.replace(".init_args", "")) for end in ("", "+", ".class_path")}
+    options = {f"--{k}{end}" for k in (key, key.replace(".init_args", "")) for end in ("", "+", ".class_path", ".help")}
     for position, word in enumerate(words):
         option, equals, value = word.partition("=")
         if option in options:
@@ -83,9 +87,11 @@ def _from_words(words: Sequence[str], key: str) -> Iterator[str]:
 
 def _from_file(path: str, key: str) -> Iterator[str]:
     value = _load(Path(path).read_text(encoding="utf-8")) if Path(path).is_file() else _load(path)
-    for part in key.split("."):
+    *parts, last = key.split(".")
+    for part in parts:
         value = value.get(part) if isinstance(value, dict) else None
-    yield from _names(value)
+    for name in (last, f"{last}+"):
+        yield from _names(value.get(name) if isinstance(value, dict) else None)
 
 
 def _load(text: str) -> Any:

@@ -12,12 +12,13 @@ import traceback
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from inspect import signature
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml  # type: ignore[import-untyped, unused-ignore]
+from packaging.version import Version
 
 from lightning_cl import __version__
 from lightning_cl.callbacks.atomic_checkpoint_io import is_complete
@@ -53,7 +54,7 @@ class ParsingCLI(ContinualCLI):
         """Hand it over."""
         subcommand = str(self.subcommand)
         parser = self._subcommand_parsers[subcommand]
-        keep_none = "skip_unset" if "skip_unset" in signature(parser.dump).parameters else "skip_none"  # by version
+        keep_none = "skip_none" if Version(version("jsonargparse")) < Version("4.49") else "skip_unset"  # was renamed
         text = parser.dump(self.config[subcommand], **{keep_none: False})
         self._done(yaml.safe_load(text))
 
