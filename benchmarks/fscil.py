@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> Path:
         accelerator="cpu",
         max_epochs=-1,
         callbacks=[*METHODS[args.method](), ContinualEvaluation()],
-        check_val_every_n_epoch=1 if base == 1 or later == 1 else later,
+        check_val_every_n_epoch=math.gcd(base, later),
         num_sanity_val_steps=0,
         logger=False,
         enable_checkpointing=False,
