@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.sources.domain_net import DomainNet
     from lightning_cl.datamodules.sources.image_folder import ImageFolder
     from lightning_cl.datamodules.sources.imagenet_r import ImageNetR
+    from lightning_cl.datamodules.sources.litdata_source import LitDataSource
     from lightning_cl.datamodules.sources.mini_imagenet import MiniImageNet
     from lightning_cl.datamodules.sources.tiny_imagenet import TinyImageNet
     from lightning_cl.datamodules.sources.torchvision_sources import (
@@ -66,6 +67,7 @@ _LAZY = {
     "ImageFolder": "sources.image_folder",
     "ImageNetR": "sources.imagenet_r",
     "Joint": "scenarios.joint",
+    "LitDataSource": "sources.litdata_source",
     "MNIST": "sources.torchvision_sources",
     "MiniImageNet": "sources.mini_imagenet",
     "Omniglot": "sources.torchvision_sources",
@@ -105,6 +107,7 @@ __all__ = [
     "ImageFolder",
     "ImageNetR",
     "Joint",
+    "LitDataSource",
     "MiniImageNet",
     "Omniglot",
     "PowerLaw",
