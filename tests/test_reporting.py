@@ -36,7 +36,7 @@ def make_report(**changes: Any) -> ContinualReport:
         "class_names": ["cat", "<b>dog</b>", "cow & calf", "d", "e", "f"],
         "samples_seen": [100, 100, 100],
         "stream_hash": "ab" * 32,
-        "methods": {"EWC": {"strength": 400.0, "note": "<script>alert(1)</script>"}},
+        "methods": {"EWC<u>": {"strength": 400.0, "note": "<script>alert(1)</script>"}},
         "notes": ['a note with "quotes" & <tags>'],
         "protocol": ProtocolCard(checks).to_dict(),
     }
@@ -131,6 +131,8 @@ def test_what_comes_from_a_run_is_text_and_never_markup():
     assert "&lt;script&gt;alert(1)" in text
     assert "<b>dog" not in text
     assert "<i>name" not in text
+    assert "EWC&lt;u&gt;" in text
+    assert "<u>" not in text
     assert "a note with &quot;quotes&quot; &amp; &lt;tags&gt;" in text
 
 

@@ -252,13 +252,13 @@ class AnytimeEvaluation(ContinualCallback):
             "anytime/a_auc": float(self.curve.a_auc()),
             "anytime/samples_seen": float(self.samples_seen),
             "anytime/exposed_classes": float(self.curve.exposed[-1]),
-            stream_logging.SAMPLES: float(self.samples_seen),  # the axis
         }
         if self._counter is not None:
             values["anytime/prequential_accuracy"] = float(self.curve.prequential[-1])
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
+        step = stream_logging.step_of(trainer)
         for logger in trainer.loggers:
-            logger.log_metrics(values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+            logger.log_metrics({**values, stream_logging.SAMPLES: values["anytime/samples_seen"]}, step=step)  # the axis
 
     def section(self, stream: ContinualDataModule) -> dict[str, Any]:
         """The curve, its metrics and how it was measured, for a report."""

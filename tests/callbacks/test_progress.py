@@ -117,10 +117,10 @@ def test_a_run_that_goes_on_inside_a_task_says_so(kind, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", out)
 
     def checkpoint() -> ContinualCheckpoint:
-        return ContinualCheckpoint(dirpath=tmp_path, every_n_steps=3)
+        return ContinualCheckpoint(dirpath=tmp_path, every_n_steps=2)
 
     with pytest.raises(_Killed):
-        fit(evaluation(), checkpoint(), KillAt(), stream=make_stream())  # task 0 has five steps
+        fit(evaluation(), checkpoint(), KillAt(), stream=make_stream())  # in task 1; saved at step 7, too
     screen = Screen() if kind is RichProgressBar else Callback()
     fit(
         evaluation(), checkpoint(), kind(), screen, stream=make_stream(), enable_progress_bar=True,
