@@ -42,10 +42,10 @@ class Bowl(nn.Module):
         return (self.h * (self.w - self.goal) ** 2).sum() / 2
 
 
-def learn(callback, bowl, index, steps, lr):
+def learn(callback, bowl, index, steps, lr, **options):
     """One task by plain gradient descent, with the hooks where the Trainer calls them."""
     callback.on_task_start(None, bowl, SimpleNamespace(index=index))
-    optimizer = torch.optim.SGD(bowl.parameters(), lr=lr)
+    optimizer = torch.optim.SGD(bowl.parameters(), lr=lr, **options)
     for step in range(steps):
         optimizer.zero_grad()
         bowl.loss().backward()
@@ -75,6 +75,13 @@ def test_importance_of_one_step(method):
     gradient = bowl.h * bowl.w.detach()
     learn(callback, bowl, 0, steps=1, lr=0.1)
     assert_close(callback.importance["w"], 0.1 * gradient**2 / ((0.1 * gradient) ** 2 + 0.5))  # equations 3 and 5
+
+
+def test_what_raised_the_loss_is_not_important(method):
+    bowl, callback = Bowl(), method(strength=0.0)
+    learn(callback, bowl, 0, steps=3, lr=0.1, maximize=True)
+    assert callback.path["w"][0] < 0
+    assert callback.importance["w"].eq(0).all()
 
 
 def test_what_was_important_is_pulled_back(method):
