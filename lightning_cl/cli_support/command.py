@@ -29,7 +29,7 @@ from lightning_cl.cli_support.continuing import InterruptNotice, last_checkpoint
 from lightning_cl.cli_support.naming import explain
 from lightning_cl.cli_support.problems import import_class
 from lightning_cl.cli_support.saving import RunConfig
-from lightning_cl.cli_support.short_paths import expanded
+from lightning_cl.cli_support.short_paths import parse
 from lightning_cl.datamodules import ContinualDataModule
 
 for _name in datamodules.__all__:
@@ -59,7 +59,7 @@ class ContinualCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse a list of words, short paths of callbacks included; Lightning's own warns about ``sys.argv``."""
         assert isinstance(args, list)
-        self.config = parser.parse_args(expanded(parser, args))
+        self.config = parse(parser, args)
 
     def before_instantiate_classes(self) -> None:
         """Set the threads, find the last checkpoint, and make the stream first if the model needs its classes."""

@@ -14,8 +14,6 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning_cl.cli_support.arguments import PREFIX, argument_names, class_name, import_class, wrong_value
 from lightning_cl.cli_support.configs import UsageError, suggestion
 
-_ONLY_SHOW = ("--print_config", "--help", "-h")
-
 
 @dataclass(frozen=True)
 class Assignment:
@@ -96,30 +94,39 @@ def plain_config(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
     return section
 
 
-def expanded(parser: ArgumentParser, words: Sequence[str]) -> list[str]:
-    """The command line in words that the parser knows, which checks their types.
+def parse(parser: ArgumentParser, words: Sequence[str], known: Sequence[dict[str, Any]] | None = None) -> Namespace:
+    """Parse a command line that may have short paths.
 
     The parser sets arguments of the callback that was appended last, so the list is built anew, one by one.
 
+    Args:
+        parser: Of the whole command.
+        words: The command line.
+        known: The callbacks of the command line without the short paths, as plain values; found when ``None``.
+
     Raises:
         UsageError: If a callback, or an argument of it, is unknown, or a value has the wrong type.
+        ArgumentError: For anything else that the parser refuses.
     """
     rest, assignments = split(words)
     if not assignments or any(word in ("--help", "-h") for word in rest):
-        return rest
-    silent = [word for word in rest if not word.startswith(_ONLY_SHOW)]
-    callbacks: list[dict[str, Any]] = plain_config(parser, parser.parse_args(silent))["trainer"]["callbacks"] or []
-    names = [class_name(entry) for entry in callbacks]
-    given: dict[int, list[Assignment]] = {}
-    for assignment in assignments:
-        given.setdefault(find(names, assignment.owner), []).append(assignment)
-    added = ["--trainer.callbacks=[]"]
-    for place, entry in enumerate(callbacks):
+        return parser.parse_args(rest)
+    silent = [word for word in rest if not word.startswith("--print_config")]
+    if known is None:
+        known = plain_config(parser, parser.parse_args(silent))["trainer"]["callbacks"] or []
+    places = [find([class_name(entry) for entry in known], assignment.owner) for assignment in assignments]
+    added, checked = ["--trainer.callbacks=[]"], []
+    for place, entry in enumerate(known):
         added.append(f"--trainer.callbacks+={json.dumps(entry)}")
-        for assignment in given.get(place, []):
+        for assignment in (a for a, at in zip(assignments, places, strict=True) if at == place):
             added.append(f"--trainer.callbacks.{assignment.argument}={assignment.value}")
-            _check(parser, [*silent, *added], assignment, entry)
-    return [*rest, *added]
+            checked.append(([*silent, *added], assignment, entry))
+    try:
+        return parser.parse_args([*rest, *added])
+    except ArgumentError:
+        for so_far, assignment, entry in checked:
+            _check(parser, so_far, assignment, entry)
+        raise
 
 
 def _check(parser: ArgumentParser, words: list[str], assignment: Assignment, entry: dict[str, Any]) -> None:

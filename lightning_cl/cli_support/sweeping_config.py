@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning_cl.cli_support.arguments import PREFIX, Argument, known_arguments, value_at, wrong_value
 from lightning_cl.cli_support.command import ContinualCLI, _make_stream, run
 from lightning_cl.cli_support.configs import UsageError, resolve_configs
-from lightning_cl.cli_support.short_paths import expanded, plain_config
+from lightning_cl.cli_support.short_paths import parse, plain_config
 from lightning_cl.datamodules import ContinualDataModule
 
 
@@ -54,10 +54,10 @@ class Composition:
         resolved, paths = resolve_configs(["fit", *words])
         made: list[ContinualCLI] = []
 
-        def parse(**options: Any) -> None:
+        def collect(**options: Any) -> None:
             made.append(_ParsingCLI(**options))
 
-        code = run(resolved, paths, debug, parse)
+        code = run(resolved, paths, debug, collect)
         if not made:
             raise SystemExit(code)  # --help and --print_config
         self.words = resolved[1:]
@@ -72,9 +72,9 @@ class Composition:
             UsageError: If it is of the wrong type.
         """
         path = argument.path if argument.path.startswith(PREFIX) else _native(argument)
-        words = expanded(self.parser, ["fit", *self.words, f"--{path}={text}"])
+        words = ["fit", *self.words, f"--{path}={text}"]
         try:
-            config = self.parser.parse_args(words)
+            config = parse(self.parser, words, self.config["trainer"]["callbacks"])
         except ArgumentError as error:
             raise UsageError(wrong_value(argument.path, text, argument.cls, argument.name, error)) from error
         return value_at(plain_config(self.parser, config), argument.key)

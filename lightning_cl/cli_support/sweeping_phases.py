@@ -164,13 +164,20 @@ class StreamFacts:
         fingerprint: The stream's hash.
         split: The split that it validates on.
         class_names: Of all classes.
+        classes_per_task: How many each task holds.
         task_of: ``(N_train,)`` task of every sample of the source's training split; -1: not trained on.
     """
 
     fingerprint: str
     split: str
     class_names: tuple[str, ...]
+    classes_per_task: tuple[int, ...]
     task_of: Tensor
+
+    def __str__(self) -> str:
+        sizes = sorted({*self.classes_per_task})
+        per_task = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+        return f"{len(self.classes_per_task)} task(s) of {per_task} class(es)"
 
 
 def facts_of(stream: ContinualDataModule) -> StreamFacts:
@@ -179,7 +186,9 @@ def facts_of(stream: ContinualDataModule) -> StreamFacts:
     task_of = torch.full((len(stream.source.train_labels),), -1)
     for task, index in enumerate(layout.train_index):
         task_of[index] = task
-    return StreamFacts(layout.info.fingerprint, layout.evaluation["val"].split, layout.info.class_names, task_of)
+    sizes = tuple(map(len, layout.info.classes_per_task))
+    split = layout.evaluation["val"].split
+    return StreamFacts(layout.info.fingerprint, split, layout.info.class_names, sizes, task_of)
 
 
 def check_apart(tuning: StreamFacts, evaluation: StreamFacts, on: TuneOn) -> None:

@@ -125,7 +125,8 @@ class TwoPhaseSweep:
         """Both phases; gives the exit code."""
         self._runner = runner
         local = LocalSweep(self.folder, self.parameters, self.goal, self._try, self.seed, self.method)
-        print(f"Tuning on {self.phases.describe()}. Folder: {self.folder}")
+        tuned, evaluated = (next(iter(s.values())) for s in (self.tuning_streams, self.evaluation_streams))
+        print(f"Tuning on {self.phases.describe()}: {tuned}; evaluation: {evaluated}. Folder: {self.folder}")
         try:
             local.run(count, jobs, self._say, runner.stop)
         except KeyboardInterrupt:
