@@ -143,6 +143,17 @@ def test_tasks_without_test_samples_and_partial_evaluations_are_said():
     assert ["2", "60.0", "84.0", "85.0", "72.5"] in Page(text).rows  # the mean leaves out the task without samples
 
 
+def test_a_very_long_stream_shows_its_ends():
+    acc = torch.full((300, 300), 0.5, dtype=torch.float64).tril()
+    text = page({"long": ContinualReport(class_il=acc)})
+    rows = Page(text).rows
+    head = next(row for row in rows if row[:2] == ["after", "0"])
+    assert len(head) == 1 + 100 + 1
+    assert head[-2] == "299"
+    assert head.count("…") == 1
+    assert len(text) < 2_000_000
+
+
 def test_several_runs_side_by_side(run, tmp_path, monkeypatch):
     other = make_report(class_il=ACC * 0.5, task_il=None, stream_hash="cd" * 32, protocol=None, anytime=anytime())
     second = other.write(tmp_path / "runs" / "two").parent

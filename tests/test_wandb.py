@@ -16,10 +16,9 @@ import torch
 import yaml
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from stopping import wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-
-from stopping import wait_for
 
 from lightning_cl.callbacks import (
     AnytimeEvaluation,
@@ -282,6 +281,16 @@ def test_without_a_logger_nothing_is_told_and_the_weights_are_the_same(tmp_path)
     told, _ = fit(ContinualEvaluation(report=False, print_table=False), logger=logger, log_every_n_steps=1)
     for name, value in plain_module.state_dict().items():
         assert torch.equal(value, told.state_dict()[name])
+
+
+def test_evaluations_inside_the_run_alone_also_say_which_stream_it_is(tmp_path):
+    logger = CSVLogger(tmp_path, "alone")
+    fit(AnytimeEvaluation(20), logger=logger, log_every_n_steps=1)
+    saved = yaml.safe_load((Path(logger.log_dir) / "hparams.yaml").read_text())
+    assert saved["stream"]["hash"] == make_stream().info.fingerprint
+    with (Path(logger.log_dir) / "metrics.csv").open() as stream:
+        rows = [row for row in csv.DictReader(stream) if row["anytime/accuracy"]]
+    assert [float(row["stream/samples_seen"]) for row in rows] == [20, 44, 64]
 
 
 @pytest.mark.parametrize(("tasks", "pictures"), [(1, 1), (2, 2), (20, 20), (21, 11), (50, 17), (1000, 20)])

@@ -23,6 +23,7 @@ from lightning_cl.callbacks.measuring import check_validation, describe_run
 from lightning_cl.callbacks.run_folder import run_folder
 from lightning_cl.datamodules.sampling import evaluation_order
 from lightning_cl.metrics import AnytimeCurve, ContinualReport
+from lightning_cl.metrics.report import report_files
 
 if TYPE_CHECKING:
     from lightning_cl.datamodules import ContinualDataModule
@@ -117,7 +118,9 @@ class AnytimeEvaluation(ContinualCallback):
         self._counter = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start to count predictions of new batches, on the device."""
+        """Tell the loggers what stream this is, and start to count predictions of new batches, on the device."""
+        if trainer.is_global_zero and not _accompanied(trainer):
+            stream_logging.begin(trainer, require_stream(trainer, type(self).__name__))
         if self.prequential:
             assert self._capture is not None
             self._counter = PrequentialCounter(self._capture, pl_module.device)
@@ -256,9 +259,9 @@ class AnytimeEvaluation(ContinualCallback):
         if self._counter is not None:
             values["anytime/prequential_accuracy"] = float(self.curve.prequential[-1])
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
-        step = stream_logging.step_of(trainer)
+        with_axis = {**values, stream_logging.SAMPLES: values["anytime/samples_seen"]}
         for logger in trainer.loggers:
-            logger.log_metrics({**values, stream_logging.SAMPLES: values["anytime/samples_seen"]}, step=step)  # the axis
+            logger.log_metrics(with_axis, step=stream_logging.step_of(trainer))
 
     def section(self, stream: ContinualDataModule) -> dict[str, Any]:
         """The curve, its metrics and how it was measured, for a report."""
@@ -295,13 +298,13 @@ class AnytimeEvaluation(ContinualCallback):
         )
 
     def _publish(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> None:
-        from lightning_cl.callbacks.continual_evaluation import ContinualEvaluation
-
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        others = any(isinstance(c, ContinualEvaluation) and c.report for c in callbacks)
+        others = _accompanied(trainer, reporting=True)
         if self.report and not others and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            path = self.build_report(trainer, pl_module, note).write(run_folder(trainer))
+            report = self.build_report(trainer, pl_module, note)
+            path = report.write(run_folder(trainer))
             print(f"Report, curve and pictures: {path.parent}")
+            if not _accompanied(trainer):
+                stream_logging.finished(trainer, report, report_files(path.parent))
 
     # ------------------------------------------------------------------ state
 
@@ -329,6 +332,14 @@ class AnytimeEvaluation(ContinualCallback):
         self.samples_seen, self._due = int(state_dict["samples_seen"]), int(state_dict["due"])
         self._ended = int(state_dict["ended"])
         self._online = (int(state_dict["online"][0]), int(state_dict["online"][1]))
+
+
+def _accompanied(trainer: Trainer, reporting: bool = False) -> bool:
+    """Whether :class:`ContinualEvaluation` is there (and writes the report), which tells the loggers everything."""
+    from lightning_cl.callbacks.continual_evaluation import ContinualEvaluation
+
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return any(isinstance(c, ContinualEvaluation) and (c.report or not reporting) for c in callbacks)
 
 
 def _never_seen(trainer: Trainer, stream: ContinualDataModule, batch_idx: int) -> bool:

@@ -18,7 +18,7 @@ from lightning_cl.callbacks.measuring import check_validation, describe_run
 from lightning_cl.callbacks.run_folder import run_folder
 from lightning_cl.metrics import ContinualReport, class_table, rich_table, summarise
 from lightning_cl.metrics.functional import accuracy_per_stage
-from lightning_cl.metrics.report import FAMILY
+from lightning_cl.metrics.report import report_files
 
 if TYPE_CHECKING:
     from lightning_cl.datamodules import ContinualDataModule, Task
@@ -274,7 +274,7 @@ class ContinualEvaluation(ContinualCallback):
         if self.report and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             path = report.write(directory)
             print(f"Report, matrix and pictures: {path.parent}")
-            files = [file for name in FAMILY if (file := directory / name).is_file()]
+            files = report_files(directory)
         if trainer.state.fn == "fit":
             stream_logging.finished(trainer, report, files)
 

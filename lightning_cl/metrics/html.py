@@ -23,7 +23,9 @@ from lightning_cl.metrics.protocol import CHECKS, ProtocolCard
 from lightning_cl.metrics.report import ContinualReport
 from lightning_cl.metrics.summary import DEFINITIONS, FEW_SHOT_DEFINITIONS
 from lightning_cl.metrics.tables import percent
+from lightning_cl.metrics.tables import shown as shown_tasks
 
+MOST_SHOWN = 100  # tasks in a table; of a longer stream the first and the last
 MOST_COMPARED = 28  # runs that can be told apart in one picture
 #: Metrics that are always shown; the others are folded away.
 MAIN = (
@@ -164,11 +166,15 @@ def _matrix(report: ContinualReport) -> str:
     matrix, means = report.matrix.tolist(), accuracy_per_stage(report.matrix, sizes=report.has_data).tolist()
     count = len(matrix)
     size = " dense" if count > 10 else ""
-    head = "".join(f"<th scope='col'{_classes_of(report, t)}>{t}</th>" for t in range(count))
+    shown = shown_tasks(count, MOST_SHOWN)
+    head = "".join("<th>…</th>" if t is None else f"<th scope='col'{_classes_of(report, t)}>{t}</th>" for t in shown)
     rows = []
-    for stage, (row, mean) in enumerate(zip(matrix, means, strict=True)):
-        cells = "".join(_cell(value, count > 20) for value in row)
-        rows.append(f"<tr><th scope='row'>{stage}</th>{cells}<td class='mean'>{percent(mean)}</td></tr>")
+    for stage in shown:
+        if stage is None:
+            rows.append(f"<tr><th>…</th>{'<td></td>' * (len(shown) + 1)}</tr>")
+            continue
+        cells = "".join("<td>…</td>" if t is None else _cell(matrix[stage][t], count > 20) for t in shown)
+        rows.append(f"<tr><th scope='row'>{stage}</th>{cells}<td class='mean'>{percent(means[stage])}</td></tr>")
     return (
         "<section class='card'><h3>Accuracy matrix (%)</h3>"
         "<p class='small'>Row: after training on a task. Column: accuracy on the test data of a task. Last column: "

@@ -186,6 +186,11 @@ class ContinualReport:
         return Path(directory) / FILE_NAME
 
 
+def report_files(directory: Path) -> list[Path]:
+    """The files of the report in a folder."""
+    return [file for name in FAMILY if (file := directory / name).is_file()]
+
+
 def read(path: str | os.PathLike[str]) -> ContinualReport:
     """The report that :meth:`ContinualReport.write` wrote.
 

@@ -44,17 +44,17 @@ def _matrix_table(matrix: Tensor, means: Tensor, max_tasks: int) -> Table:
     from rich.table import Table
 
     average = means.tolist()
-    shown = _shown(len(matrix), max_tasks)
+    rows = shown(len(matrix), max_tasks)
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("after", justify="right", no_wrap=True)
-    for task in shown:
+    for task in rows:
         table.add_column("…" if task is None else str(task), justify="right", no_wrap=True)
     table.add_column("mean", justify="right", style="bold", no_wrap=True)
-    for stage in shown:
+    for stage in rows:
         if stage is None:
-            table.add_row("…", *("" for _ in shown), "")
+            table.add_row("…", *("" for _ in rows), "")
         else:
-            cells = ["…" if task is None else percent(matrix[stage, task].item()) for task in shown]
+            cells = ["…" if task is None else percent(matrix[stage, task].item()) for task in rows]
             table.add_row(str(stage), *cells, percent(average[stage]))
     return table
 
@@ -144,7 +144,7 @@ def _ranges(numbers: list[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
-def _shown(count: int, most: int) -> list[int | None]:
+def shown(count: int, most: int) -> list[int | None]:
     """Tasks to show; None is a gap. The end gets the larger part: that is where a stream stands."""
     if count <= most:
         return list(range(count))
