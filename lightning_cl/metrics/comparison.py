@@ -37,7 +37,7 @@ class Column:
 
 COLUMNS = (
     Column("average_accuracy", "accuracy %", says="average accuracy over tasks after the last one"),
-    Column("average_incremental_accuracy", "incremental %", says="mean of the average accuracies after every task"),
+    Column("average_incremental_accuracy", "AIA %", says="mean of the average accuracies after every task"),
     Column("forgetting", "forgetting %", says="best earlier minus final accuracy, mean over old tasks"),
     Column("a_auc", "A_AUC %", says="mean accuracy of the evaluations inside the stream, exposed classes only"),
     Column("a_last", "A_Last %", says="accuracy over all samples of exposed classes after the last task"),

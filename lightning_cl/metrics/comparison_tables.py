@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+_WIDEST = 6  # columns of results with deviations, beside a name, in a terminal of 80 characters
+
+
 def runs_csv(comparison: Comparison) -> str:
     """A line for each run with every value unscaled; an empty cell was not measured."""
     columns = comparison.columns()
@@ -66,16 +69,15 @@ def rich_comparison(comparison: Comparison) -> Table:
 
     grid = Table.grid()
     grid.add_row(Text(f"Methods on {comparison.name}", style="bold"))
-    for cost in (False, True):
-        columns = comparison.columns(cost)
-        if not columns:
-            continue
+    results, costs = comparison.columns(False), comparison.columns(True)
+    blocks = [results[start : start + _WIDEST] for start in range(0, len(results), _WIDEST)]
+    for columns in [*blocks, costs] if costs else blocks:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         table.add_column("method", no_wrap=True, style="bold")
         for column in columns:
             table.add_column(column.title.replace(" ", "\n"), justify="right", no_wrap=True)
         for method in comparison.methods:
-            table.add_row(method, *(comparison.cell(method, c) for c in columns))
+            table.add_row(method, *(comparison.cell(method, c).replace(" ± ", "±") for c in columns))
         grid.add_row(table)
     grid.add_row(Text("\n".join(f"Note: {note}" for note in comparison.notes())))
     return grid

@@ -41,7 +41,8 @@ def plot_comparison(comparison: Comparison) -> tuple[Figure, list[Axes]]:
 
 
 def _draw(ax: Axes, comparison: Comparison, column: Column, colour: str, marker: str) -> None:
-    draw.frame(ax, None, f"{column.title.removesuffix(' %').capitalize()} (%)", "")
+    name = column.title.removesuffix(" %")
+    draw.frame(ax, None, f"{name[0].upper()}{name[1:]} (%)", "")
     ax.grid(axis="x", color="0.9", lw=0.5)
     ax.set_axisbelow(True)
     lowest = 0.0

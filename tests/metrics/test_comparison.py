@@ -112,13 +112,15 @@ def test_tables_fit_a_terminal() -> None:
     from rich.console import Console
 
     facts = {"RunCost": {**COST, "seconds": 12345.0, "forward_samples": 9_999_000, "stored_bytes": 5e8}}
-    methods = [r for m in ("coda_prompt", "prototypes") for r in runs(0.5, 0.6, method=m, facts=facts)]
+    wide = {"facts": facts, "few_shot": True, "sizes": torch.tensor([60, 20])}
+    wide["anytime"] = {"metrics": {"a_auc": 0.25, "a_last": 0.5, "f_last": 0.125}}
+    methods = [r for m in ("coda_prompt", "prototypes") for r in runs(0.5, 0.6, method=m, **wide)]
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(rich_comparison(Comparison("digits", tuple(methods))))
     text = console.export_text()
     assert "…" not in text
     assert "9999.0" in text
-    assert "62.5 ± 3.5" in text
+    assert "62.5±3.5" in text
 
 
 def test_the_figure_shows_every_mean_and_deviation() -> None:
@@ -135,6 +137,7 @@ def test_the_figure_shows_every_mean_and_deviation() -> None:
     assert [c.lines[0].get_xdata()[0] for c in forgetting.containers] == pytest.approx([35.0, 5.0])
     markers = {axes.containers[0].lines[0].get_marker() for axes in (accuracy, forgetting)}
     assert len(markers) == 2  # told apart without colour
+    assert (accuracy.get_xlabel(), forgetting.get_xlabel()) == ("Accuracy (%)", "Forgetting (%)")
 
 
 def test_markdown_has_a_cell_for_every_column() -> None:
