@@ -24,7 +24,8 @@ class LGCL(ContinualMethod):
     the features towards the name of their class, and away from another's. ``callbacks=[DualPrompt(), LGCL()]``. Without
     a pool, or with one without keys (``CODAPrompt``, ``OnePrompt``), only the features are guided. The head is trained
     as before, and inference needs no text. Which texts the paper's negatives are is not published in full: here an
-    earlier task and another class of the same task, drawn anew in every step.
+    earlier task and another class of the same task, drawn anew in every step. In an online stream, where nobody tells a
+    task's classes, those that arrived since it began describe it.
 
     Args:
         targets: Where texts get their vectors, see :class:`LanguageGuidedHead`; the paper used CLIP ViT-L/14:
@@ -36,7 +37,7 @@ class LGCL(ContinualMethod):
         train_mask: Which classes compete in the training loss; the pool's setting wins if it is stricter.
 
     Raises:
-        ValueError: For a negative weight; on an online stream.
+        ValueError: For a negative weight.
     """
 
     state_key = "lightning_cl.LGCL"

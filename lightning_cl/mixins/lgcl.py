@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,23 +38,43 @@ class LGCLMixin(ContinualMixin):
         self.__dict__["_guided"] = None
 
     def on_task_start(self, task: Task) -> None:
-        """Ask for the texts of the task and of its new classes."""
+        """Ask for the texts of the task and of its new classes; of an online stream's classes as they arrive."""
         if task.order == "stream":
-            raise ValueError(
-                "LGCL describes each task by the names of its classes, which nobody knows when a task of an online "
-                "stream begins; use `LanguageGuidedHead`, which names classes as they arrive."
-            )
-        provider, known = self.__dict__["_guide"][0], self.continual.info.class_names
-        names = [known[c] for c in task.classes]
-        learn_new(self, task.new_classes, self.text_guide.known, provider, self.text_guide.add_classes)
-        self.text_guide.add_task(task.index, from_first_process(lambda: provider.joint(names)))
-        self.__dict__["_guided"] = (task.index, torch.tensor(task.classes))
+            self._describe(task.index, [c for c in task.seen_classes if c not in task.new_classes])
+        else:
+            provider, known = self.__dict__["_guide"][0], self.continual.info.class_names
+            names = [known[c] for c in task.classes]
+            learn_new(self, task.new_classes, self.text_guide.known, provider, self.text_guide.add_classes)
+            self.text_guide.add_task(task.index, from_first_process(lambda: provider.joint(names)))
+            self.__dict__["_guided"] = (task.index, torch.tensor(task.classes))
         super().on_task_start(task)
+
+    def on_exposure(self, classes: tuple[int, ...]) -> None:
+        """Ask for the classes that have just arrived; those that are new since the task began describe it."""
+        provider = self.__dict__["_guide"][0]
+        learn_new(self, classes, self.text_guide.known, provider, self.text_guide.add_classes)
+        self._describe(self._stream.task_index, classes)
+        super().on_exposure(classes)
+
+    def _describe(self, task: int, exposed: Sequence[int]) -> None:
+        """Nobody tells which classes a task of an online stream has: it is what came since it began, or all so far."""
+        before = set(self.continual.info.seen_classes(task - 1)) if task else set()
+        classes = torch.tensor([c for c in exposed if c not in before] or list(exposed), dtype=torch.long)
+        self.__dict__["_guided"] = (task, classes)
+        if len(classes):
+            self.text_guide.describe_task(task, classes)
+
+    @property
+    def _stream(self) -> Any:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def on_train_start(self) -> None:
         """Take the task up again in a resumed run."""
-        task: Any = self.trainer.datamodule.task  # type: ignore[attr-defined]
-        self.__dict__["_guided"] = (task.index, torch.tensor(task.classes))
+        stream = self._stream
+        if stream.online:
+            self._describe(stream.task_index, stream.exposed_classes)
+        else:
+            self.__dict__["_guided"] = (stream.task_index, torch.tensor(stream.task.classes))
         super().on_train_start()
 
     def training_step(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
@@ -72,8 +93,8 @@ class LGCLMixin(ContinualMixin):
         super().collect_losses()
         (_, task_weight, class_weight), (task, classes) = self.__dict__["_guide"], self.__dict__["_guided"]
         features, labels = self.__dict__["_step"]
-        guide, stream = self.text_guide, self.trainer.datamodule  # type: ignore[attr-defined]
-        seed = mix_seed(stream.seed, self.trainer.global_step, 0x16C1)
+        guide = self.text_guide
+        seed = mix_seed(self._stream.seed, self.trainer.global_step, 0x16C1)
         keys = self.prompts.used_keys() if hasattr(self, "prompts") else None
         if keys is not None and task_weight:
             away = guide.tasks[seed % task] if task else None

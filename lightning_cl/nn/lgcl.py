@@ -76,6 +76,11 @@ class TextGuide(nn.Module):
         self.classes[classes.to(self.classes.device)] = self._turned(vectors)
         self.known[classes.to(self.known.device)] = True
 
+    def describe_task(self, task: int, classes: Tensor) -> None:
+        """Let the mean of the classes ``(n,)``, which are known, stand for a task."""
+        rows = self.classes[classes.to(self.classes.device)].double()
+        self.tasks[task] = F.normalize(rows.mean(0), dim=0).to(self.tasks)
+
     def add_task(self, task: int, vector: Tensor) -> None:
         """Vector ``(text_dim,)`` of a task."""
         self.tasks[task] = self._turned(vector)

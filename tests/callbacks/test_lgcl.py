@@ -77,9 +77,21 @@ def test_beside_a_language_guided_head():
     assert module.text_guide.known.all()
 
 
-def test_an_online_stream_has_no_task_to_describe():
-    with pytest.raises(ValueError, match="which nobody knows when a task of an online stream begins"):
-        run(LGCL(RandomTargets(48)), stream=make_stream(SiBlurry(2), epochs_per_task=1))
+def test_a_task_of_an_online_stream_is_described_by_what_has_arrived():
+    class Arrivals(ContinualCallback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            stream, guide = trainer.datamodule, pl_module.text_guide
+            assert guide.known.nonzero().flatten().tolist() == list(stream.exposed_classes)
+            before = stream.info.seen_classes(stream.task_index - 1) if stream.task_index else ()
+            own = [c for c in stream.exposed_classes if c not in before] or list(stream.exposed_classes)
+            mean = torch.nn.functional.normalize(guide.classes[own].mean(0), dim=0)
+            torch.testing.assert_close(guide.tasks[stream.task_index], mean)
+            counts.append(len(own))
+
+    counts: list[int] = []
+    stream = make_stream(SiBlurry(2), epochs_per_task=1, batch_size=4)
+    run(POOLS["L2P"](), LGCL(RandomTargets(48)), Arrivals(), stream=stream)
+    assert len(set(counts)) > 1
 
 
 def test_a_negative_weight():
