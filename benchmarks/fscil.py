@@ -5,8 +5,8 @@
 
 The base session has 60 classes, then come 8 sessions of 5 classes with 5 samples each (the usual protocol, on a
 sub-sampled data set). `--clip` is a folder with `open_clip_config.json` and `open_clip_model.safetensors`. The frozen
-model's zero-shot answers, its class means, fine-tuning and TEEN start from the same image tower as CPE-CLIP. Nothing was
-tuned: CPE-CLIP has its published rates, the others learn with AdamW at 1e-4 (all weights of the image tower).
+model's zero-shot answers, its class means, fine-tuning and TEEN start from CPE-CLIP's image tower. Nothing was tuned:
+CPE-CLIP has its published rates, the others learn with AdamW at 1e-4 (all weights of the image tower).
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def run(args: argparse.Namespace) -> Path:
     if args.method == "teen":
         later = 1
     batch: Any = [32, *[4] * 8] if args.method == "cpe_clip" else 32
-    stream = ContinualDataModule(source, FewShot(60, 5, 5), batch, [base, *[later] * 8], eval_batch_size=128, seed=args.seed)
+    schedule = [base, *[later] * 8]
+    stream = ContinualDataModule(source, FewShot(60, 5, 5), batch, schedule, eval_batch_size=128, seed=args.seed)
     stream.setup()
     clip = CLIPClassifier(
         str(args.clip / "open_clip_config.json"),

@@ -14,12 +14,9 @@ writes the table and the anytime curves of all runs that it finds.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import statistics
 import time
 import warnings
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 

@@ -80,10 +80,10 @@ def resolve_configs(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             raise UsageError(f"`{name}` needs the name of a recipe or the path of a file.")
         paths.append(find_config(value))
         resolved += ["--config", paths[-1]]
-    name = composed_name(paths)
-    if name is not None:
+    run = composed_name(paths)
+    if run is not None:
         last = len(resolved) - resolved[::-1].index("--config") + 1
-        resolved.insert(last, f"--trainer.logger.init_args.name={name}")
+        resolved.insert(last, f"--trainer.logger.init_args.name={run}")
     return resolved, paths
 
 

@@ -95,7 +95,8 @@ class LGCLMixin(ContinualMixin):
         features, labels = self.__dict__["_step"]
         guide = self.text_guide
         seed = mix_seed(self._stream.seed, self.trainer.global_step, 0x16C1)
-        keys = self.prompts.used_keys() if hasattr(self, "prompts") else None
+        pool: Any = getattr(self, "prompts", None)
+        keys = None if pool is None else pool.used_keys()
         if keys is not None and task_weight:
             away = guide.tasks[seed % task] if task else None
             self.add_loss("lgcl_task", task_weight * guidance(keys, guide.tasks[task], away))
