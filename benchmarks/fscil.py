@@ -33,7 +33,7 @@ METHODS: dict[str, Callable[[], list[Callback]]] = {
     "zero_shot": lambda: [],
     "cpe_clip": lambda: [CPECLIP()],
     "prototypes": lambda: [PrototypeClassifier(distance="cosine", normalize=False)],
-    "teen": lambda: [TEEN(alpha=0.1)],
+    "teen": lambda: [TEEN(alpha=0.1, train_base=False)],
     "finetune": lambda: [FineTuning(train_mask="seen")],
 }
 
@@ -65,9 +65,7 @@ class ImageTower(LightningModule):
 def run(args: argparse.Namespace) -> Path:
     seed_everything(args.seed, verbose=False)
     source = ArraySource(str(args.data), image_size=args.image_size, augment="none")
-    base, later = (1, 1) if args.method in ("zero_shot", "prototypes") else (args.base_epochs, args.epochs)
-    if args.method == "teen":
-        later = 1
+    base, later = (1, 1) if args.method in ("zero_shot", "prototypes", "teen") else (args.base_epochs, args.epochs)
     batch: Any = [32, *[4] * 8] if args.method == "cpe_clip" else 32
     schedule = [base, *[later] * 8]
     stream = ContinualDataModule(source, FewShot(60, 5, 5), batch, schedule, eval_batch_size=128, seed=args.seed)
@@ -102,8 +100,8 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--clip", type=Path, required=True)
     parser.add_argument("--method", choices=METHODS, required=True)
-    parser.add_argument("--base-epochs", type=int, default=4)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--base-epochs", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--image-size", type=int, default=112)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

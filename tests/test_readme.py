@@ -20,11 +20,12 @@ def blocks(kind: str, language: str) -> dict[str, str]:
 
 
 COMMANDS, SNIPPETS = blocks("command", "bash"), blocks("snippet", "python")
+SLOW_COMMANDS = blocks("command-slow", "bash")
 
 
 def test_every_fenced_block_is_named_and_so_executed() -> None:
     fenced = len(re.findall(r"^```\w+$", README, re.MULTILINE))
-    assert fenced == len(COMMANDS) + len(SNIPPETS)
+    assert fenced == len(COMMANDS) + len(SLOW_COMMANDS) + len(SNIPPETS)
 
 
 def test_the_two_set_up_commands_install_and_go() -> None:
@@ -51,6 +52,13 @@ def words(command: str) -> list[str]:
 def test_command_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(words(COMMANDS[name])) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(SLOW_COMMANDS))
+def test_longer_command_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words(SLOW_COMMANDS[name])) == 0
 
 
 def test_main_job_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
