@@ -9,10 +9,12 @@ import torch
 from conformance.methods import METHODS, make
 from conformance.modules import PLAIN
 from conformance.runs import in_forked_processes, train
+from conformance.streams import NUM_CLASSES
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.testing import assert_close
 
 from lightning_cl.callbacks import CODAPrompt, ContinualCheckpoint, FineTuning, ShardedBackbone
+from lightning_cl.datamodules import ClassIncremental
 from lightning_cl.nn.sharding import local_numel
 
 QUICK = ("CODAPrompt",)
@@ -36,18 +38,27 @@ SHARDED = [
 
 @pytest.mark.parametrize("method", SHARDED)
 def test_two_processes_that_share_the_backbone_equal_one(method, tmp_path):
-    # Evaluation batches of which one process knows all queries already, and the other one not.
-    options = {**OPTIONS, "stream_options": {"eval_batch_size": 5}}
+    # 7 test images a task, 4 of them for one process: it knows all queries of a batch, the other does not.
+    scenario = ClassIncremental(num_tasks=NUM_CLASSES, class_order=range(NUM_CLASSES))
+    options = {**OPTIONS, "stream_options": {"scenario": scenario, "epochs_per_task": 1, "eval_batch_size": 8}}
 
     def rank() -> None:
-        run = train(PLAIN, make(method), tmp_path, **options, callbacks=[ShardedBackbone()], strategy="ddp", devices=2)
+        run = train(
+            PLAIN,
+            make(method, pool_size=12),
+            tmp_path,
+            **options,
+            callbacks=[ShardedBackbone()],
+            strategy="ddp",
+            devices=2,
+        )
         blocks = run.module.net.blocks
         whole = sum(p.numel() for p in PLAIN.build("sgd", 0.0).net.blocks.parameters())
         assert local_numel(blocks) < 0.53 * whole  # the norms stay whole
         torch.save(run.result(), tmp_path / f"rank{run.trainer.global_rank}.pt")
 
     assert in_forked_processes(rank, count=2) == [0, 0]
-    expected = train(PLAIN, make(method), tmp_path, **options, callbacks=[ShardedBackbone()]).result()
+    expected = train(PLAIN, make(method, pool_size=12), tmp_path, **options, callbacks=[ShardedBackbone()]).result()
     ranks = [torch.load(tmp_path / f"rank{i}.pt", weights_only=True) for i in (0, 1)]
     assert list(ranks[0]) == list(expected)
     for name, value in expected.items():
