@@ -16,7 +16,6 @@ from .runs import assert_same_bits, in_forked_processes, train
 from .streams import STEPS_PER_EPOCH
 
 methods = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
-slow = [pytest.param(case, marks=pytest.mark.slow) for case in (SPLIT, FOREIGN_TUPLE, FOREIGN_DICT)]
 MID_EPOCH = STEPS_PER_EPOCH + 2  # of task 1
 LAST_OF_TASK = STEPS_PER_EPOCH  # saved before the task's end was evaluated
 MID_LAST_EPOCH = 3 * STEPS_PER_EPOCH + 2  # of task 2, the third
@@ -64,13 +63,21 @@ def uninterrupted(tmp_path_factory):
     return get
 
 
+PLACES = {
+    "last-batch-of-a-task": (LAST_OF_TASK, False),
+    "sigkill-mid-epoch": (MID_EPOCH, True),
+    "mid-epoch-of-the-last-task": (MID_LAST_EPOCH, False),
+}
+#: Everywhere in the plain module; in the others once, since test_kill_points.py kills them at random points, too.
+KILLED = [pytest.param(PLAIN, *place, id=f"{name}-{PLAIN.name}") for name, place in PLACES.items()]
+KILLED += [
+    pytest.param(case, *PLACES["sigkill-mid-epoch"], id=f"sigkill-mid-epoch-{case.name}", marks=pytest.mark.slow)
+    for case in (SPLIT, FOREIGN_TUPLE, FOREIGN_DICT)
+]
+
+
 @methods
-@pytest.mark.parametrize("case", [PLAIN, *slow], ids=lambda c: c.name)
-@pytest.mark.parametrize(
-    ("step", "sigkill"),
-    [(LAST_OF_TASK, False), (MID_EPOCH, True), (MID_LAST_EPOCH, False)],
-    ids=["last-batch-of-a-task", "sigkill-mid-epoch", "mid-epoch-of-the-last-task"],
-)
+@pytest.mark.parametrize(("case", "step", "sigkill"), KILLED)
 def test_resume_is_invisible(method, case, step, sigkill, uninterrupted, tmp_path):
     path = interrupted(method, case, tmp_path, step, sigkill)
     torch.load(path, weights_only=True)
