@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -122,8 +123,9 @@ def lay_out(source: Source, scenario: Scenario, seed: int, val_split: float = 0.
 
 def first_arrivals(labels: Tensor, classes: Sequence[int]) -> tuple[tuple[int, int], ...]:
     """Pairs ``(position, class)`` of the first sample of each of the ``classes`` in ``(N,)`` labels, by position."""
-    found = ((int((labels == c).nonzero()[0]), c) for c in classes)
-    return tuple(sorted(found))
+    present, first = np.unique(labels.numpy(), return_index=True)  # the first of equal values
+    wanted = set(classes)
+    return tuple(sorted((int(at), int(c)) for c, at in zip(present, first, strict=True) if int(c) in wanted))
 
 
 def newly_seen(classes_per_task: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:

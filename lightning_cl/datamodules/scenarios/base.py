@@ -24,13 +24,14 @@ def by_new_class(labels: Tensor, classes_per_task: Sequence[Sequence[int]]) -> l
         labels: ``(N,)`` int64.
         classes_per_task: Class ids that each task holds.
     """
-    seen: set[int] = set()
-    tasks: list[Tensor] = []
-    for held in classes_per_task:
-        new = sorted(set(held) - seen)
-        seen.update(new)
-        tasks.append(torch.isin(labels, torch.tensor(new, dtype=torch.int64)).nonzero().flatten())
-    return tasks
+    highest = max([int(labels.max()) if len(labels) else -1, *(c for held in classes_per_task for c in held)])
+    first = torch.full((highest + 1,), -1)  # the first task that holds each class
+    for task in reversed(range(len(classes_per_task))):
+        first[list(classes_per_task[task])] = task
+    task_of = first[labels]
+    counts = torch.bincount(task_of + 1, minlength=len(classes_per_task) + 1)
+    # One stable sort, however many tasks: positions stay ascending within each.
+    return list(task_of.argsort(stable=True).split(counts.tolist()))[1:]
 
 
 def check_every_class(labels: Tensor, num_classes: int) -> None:
