@@ -675,7 +675,12 @@ def test_processes_of_their_own_and_ctrl_c(tmp_path: Path) -> None:
     command[-1] = f"{LENGTH}=4,8"
     command += ["--local", "2", "--jobs", "2", "--folder", "s", "--final-seeds", "0", *CUT]
     process = subprocess.Popen(
-        [*command, "--data.epochs_per_task", "500"], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [*command, "--data.epochs_per_task", "500"],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell starts what it puts into the background, tests too, without Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     while not list(Path("s").glob("trials/*/*/metrics.csv")) and process.poll() is None:
         time.sleep(0.2)
