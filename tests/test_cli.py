@@ -91,7 +91,8 @@ def test_printed_config_reads_back(recipe: str, tmp_path: Path, capsys: pytest.C
     path = tmp_path / "printed.yaml"
     path.write_text(yaml.safe_dump(config))
     assert printed_config(capsys, "--config", str(path)) == config
-    assert config["model"]["class_path"] == "lightning_cl.models.ImageClassifier"
+    model = "CLIPClassifier" if "clip" in recipe or "fscil" in recipe else "ImageClassifier"
+    assert config["model"]["class_path"] == f"lightning_cl.models.{model}"
 
 
 def test_configs_compose_in_order_and_words_win(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
