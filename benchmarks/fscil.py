@@ -1,6 +1,6 @@
 """Few-shot sessions on real images with a small CLIP that was pre-trained on other classes.
 
-    python examples/pretrain_small_clip.py ...        # writes the model, see there
+    python pretraining/pretrain_small_clip.py ...        # writes the model, see there
     python benchmarks/fscil.py --data cifar100_sub.npz --clip clip/ --method cpe_clip --out benchmarks/results
 
 The base session has 60 classes, then come 8 sessions of 5 classes with 5 samples each (the usual protocol, on a

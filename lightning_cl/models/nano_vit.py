@@ -8,7 +8,7 @@ six blocks of width 128. Importing `lightning_cl.models` registers it, and its w
 Pixels: bright ink on a dark ground in [0, 1], then ``(x - 0.18) / 0.29``. Images that are dark on bright must be
 inverted first. The scikit-learn digits (8x8, values 0 to 16) fit after ``x / 16`` and a bilinear resize to 16x16.
 
-Weights: trained from scratch by ``examples/pretrain_nano_vit.py`` on all 32,460 drawings of Omniglot's 1,623
+Weights: trained from scratch by ``pretraining/pretrain_nano_vit.py`` on all 32,460 drawings of Omniglot's 1,623
 characters (Lake, Salakhutdinov and Tenenbaum, "Human-level concept learning through probabilistic program
 induction", Science 2015; https://github.com/brendenlake/omniglot, MIT licence); the classifier was dropped and the
 rest stored as float16. They have seen no digit data set, and every Omniglot class: a stream of Omniglot
@@ -123,7 +123,7 @@ def fit_weights(state: dict[str, Tensor], model: VisionTransformer) -> dict[str,
     if missing:
         raise ValueError(
             f"The weights file has {len(state)} tensors but not `{missing[0]}` ({len(missing)} are missing); "
-            "give a file made by examples/pretrain_nano_vit.py."
+            "give a file made by pretraining/pretrain_nano_vit.py."
         )
     first = "patch_embed.net.0.weight"  # (32, 1, 3, 3)
     if first in state and state[first].shape[1] == 1:
@@ -148,7 +148,7 @@ def vit_nano_omniglot(pretrained: bool = False, **kwargs: Any) -> VisionTransfor
     if pretrained and not path.is_file():
         raise FileNotFoundError(
             f"The weights of `vit_nano_omniglot` were expected at {path} but there is no such file; reinstall "
-            "lightning-cl (the file is part of its wheel), make it with examples/pretrain_nano_vit.py, or "
+            "lightning-cl (the file is part of its wheel), make it with pretraining/pretrain_nano_vit.py, or "
             "pass pretrained=False for random weights."
         )
     shape = {"img_size": 16, "patch_size": 4, "in_chans": 1, "embed_dim": 128, "depth": 6, "num_heads": 4}

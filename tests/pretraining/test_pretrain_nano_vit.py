@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "pretrain_nano_vit.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "pretraining" / "pretrain_nano_vit.py"
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Pre-train the nano ViT that ships with lightning_cl: all 1,623 Omniglot characters, 16x16, one CPU core.
 
-    python examples/pretrain_nano_vit.py --root data                    # downloads Omniglot (MIT) with torchvision
-    python examples/pretrain_nano_vit.py --data omniglot28.npz          # the same drawings, packed as 28x28 arrays
+    python pretraining/pretrain_nano_vit.py --root data                    # downloads Omniglot (MIT) with torchvision
+    python pretraining/pretrain_nano_vit.py --data omniglot28.npz          # the same drawings, packed as 28x28 arrays
 
 The number of epochs is fixed and the last weights are the ones saved. The accuracy on scikit-learn's digits that is
 printed on the way is only watched: no choice depends on it.

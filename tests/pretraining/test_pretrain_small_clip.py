@@ -17,7 +17,7 @@ from torch.testing import assert_close
 
 from lightning_cl.models import CLIPClassifier
 
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "pretrain_small_clip.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "pretraining" / "pretrain_small_clip.py"
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Pre-train a small open_clip model on images with class names, on one CPU thread, for trying CLIP methods offline.
 
-    python examples/pretrain_small_clip.py --data tiny_imagenet.npz cifar100.npz:60 --out small_clip
+    python pretraining/pretrain_small_clip.py --data tiny_imagenet.npz cifar100.npz:60 --out small_clip
 
 A file holds ``train_x`` (N, H, W, 3) uint8, or ``train_jpeg`` with ``train_off``; ``train_y``; and ``class_names``.
 ``:60`` takes its first 60 classes only, so that the others stay new for few-shot sessions. Captions are class names in
