@@ -111,10 +111,7 @@ def _dispatch(words: list[str], debug: bool) -> int:
     if words[0] == "reproduce":
         return _reproduce(words[1:], debug)
     if not words[0].startswith("-") and words[0] not in RUNS:
-        raise UsageError(
-            f"unknown command `{words[0]}`; "
-            + suggestion(words[0], COMMANDS, "lightning-cl --help")
-        )
+        raise UsageError(f"unknown command `{words[0]}`; " + suggestion(words[0], COMMANDS, "lightning-cl --help"))
     resolved, paths = resolve_configs(words)
     from lightning_cl.cli_support.command import run  # imports torch
 
