@@ -91,10 +91,7 @@ class LanguageGuidedHead(ContinualMethod):
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments as plain values; a provider as its class and arguments."""
-        config = super().config()
-        if isinstance(self.targets, TargetProvider):
-            config["targets"] = {"class": type(self.targets).__name__, **self.targets.config()}
-        return config
+        return with_plain_targets(super().config())
 
 
 def provider_of(targets: TargetProvider | str) -> TargetProvider:
@@ -115,3 +112,11 @@ def provider_of(targets: TargetProvider | str) -> TargetProvider:
         f'`targets` is {targets!r}; give "minilm", "random", "orthogonal", the path of an .npz, .safetensors or .pt '
         "file, or a provider such as `OpenCLIPTargets(...)`."
     )
+
+
+def with_plain_targets(config: dict[str, Any]) -> dict[str, Any]:
+    """A method's arguments with the provider in ``targets`` as its class and arguments."""
+    targets = config["targets"]
+    if not isinstance(targets, TargetProvider):
+        return config
+    return {**config, "targets": {"class": type(targets).__name__, **targets.config()}}

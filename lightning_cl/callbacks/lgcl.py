@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import LightningModule
 
 from lightning_cl.callbacks.base import ContinualMethod
-from lightning_cl.callbacks.language_guided_head import provider_of
+from lightning_cl.callbacks.language_guided_head import provider_of, with_plain_targets
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.mixins.lgcl import LGCLMixin
 from lightning_cl.nn.lgcl import TextGuide
@@ -68,7 +68,4 @@ class LGCL(ContinualMethod):
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments as plain values; a provider as its class and arguments."""
-        config = super().config()
-        if isinstance(self.targets, TargetProvider):
-            config["targets"] = {"class": type(self.targets).__name__, **self.targets.config()}
-        return config
+        return with_plain_targets(super().config())
