@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from tiny import tiny_vit
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_cl import callbacks as C
 from lightning_cl import datamodules as D
-from tests.tiny import tiny_vit
 
 CLASSES = 6
 Action = Callable[[Path], Any]

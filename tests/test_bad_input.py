@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from tests.bad_input import CASES
+from bad_input import CASES
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

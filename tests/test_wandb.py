@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from callbacks.anytime_runs import NUM_TASKS, SIZES, fit, make_stream
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from stopping import wait_for
@@ -32,7 +33,6 @@ from lightning_cl.cli import main
 from lightning_cl.cli_support.command import _own_message
 from lightning_cl.metrics import read_report
 from lightning_cl.metrics.plots import matrix_image
-from tests.callbacks.anytime_runs import NUM_TASKS, SIZES, fit, make_stream
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ENDS = np.cumsum(SIZES).tolist()

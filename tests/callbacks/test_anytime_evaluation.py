@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conformance.runs import in_forked_processes
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
+from tiny import tiny_vit
 from torch import Tensor, nn
 
 from lightning_cl.callbacks import (
@@ -31,8 +33,6 @@ from lightning_cl.datamodules import ArraySource, ClassIncremental
 from lightning_cl.metrics import functional as F
 from lightning_cl.metrics import read_report
 from lightning_cl.nn.feature_cache import FeatureCache
-from tests.conformance.runs import in_forked_processes
-from tests.tiny import tiny_vit
 
 from .anytime_runs import (
     NUM_CLASSES,

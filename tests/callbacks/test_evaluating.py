@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from tiny import tiny_vit
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
@@ -17,7 +18,6 @@ from lightning_cl.callbacks import DualPrompt, FineTuning, PrototypeClassifier
 from lightning_cl.callbacks.evaluating import EvaluationPass
 from lightning_cl.callbacks.head_capture import HeadCapture
 from lightning_cl.datamodules import ArraySource, ClassIncremental, ContinualDataModule
-from tests.tiny import tiny_vit
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CLASSES = 10

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conformance.runs import in_forked_processes
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from tiny import tiny_vit
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
@@ -31,8 +33,6 @@ from lightning_cl.callbacks import (
 )
 from lightning_cl.datamodules import ArraySource, ClassIncremental, ContinualDataModule, SiBlurry
 from lightning_cl.targets import OrthogonalTargets, RandomTargets, TensorTargets
-from tests.conformance.runs import in_forked_processes
-from tests.tiny import tiny_vit
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CLASSES = 6

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from conformance.runs import in_forked_processes
+from datamodules.tiny_stream import EPOCHS, SIZES, TinyModule, make_stream
 from lightning.pytorch import Trainer
+from tiny import tiny_vit
 from torch import Tensor, nn
 
 from lightning_cl.callbacks import CODAPrompt, ContinualEvaluation, ExperienceReplay, RunCost
 from lightning_cl.callbacks.run_cost import counted_layer, memory_facts, stored_bytes
 from lightning_cl.metrics.report import read
-from tests.conformance.runs import in_forked_processes
-from tests.datamodules.tiny_stream import EPOCHS, SIZES, TinyModule, make_stream
-from tests.tiny import tiny_vit
 
 #: Training samples of the three tasks, and test samples of the tasks seen after each epoch.
 TASK_SIZES = [SIZES[0] + SIZES[1], SIZES[2] + SIZES[3], SIZES[4] + SIZES[5]]
@@ -121,7 +121,7 @@ def test_passes_of_a_vit_are_counted_where_they_end() -> None:
 
 
 def test_a_query_method_makes_two_passes(tmp_path: Path) -> None:
-    from tests.tiny import TinyModule as ViT
+    from tiny import TinyModule as ViT
 
     class Validated(ViT):
         def validation_step(self, batch: Any, batch_idx: int) -> None:

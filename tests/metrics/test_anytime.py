@@ -6,12 +6,12 @@ import os
 import pytest
 import torch
 import torch.distributed as dist
+from conformance.runs import in_forked_processes
 from torch import Tensor
 
 from lightning_cl.metrics import AnytimeAccuracy, AnytimeCurve, ContinualReport, read_report
 from lightning_cl.metrics import functional as F
 from lightning_cl.metrics.tables import summary_lines
-from tests.conformance.runs import in_forked_processes
 
 NAN = float("nan")
 
