@@ -49,6 +49,18 @@ class Module(LightningModule):
         return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=0.01)
 
 
+class Headlong(Module):
+    """Calls its parts in the steps; Lightning's own ``forward`` is left."""
+
+    forward = LightningModule.forward
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return F.cross_entropy(self.fc(self.net(batch[0])), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.fc(self.net(batch[0]))
+
+
 class Silent(Module):
     """Has no validation."""
 
@@ -251,6 +263,11 @@ CASES: dict[str, tuple[Action, type[Exception], str]] = {
         lambda _: fit(module=Module(loss=float("nan"))),
         FloatingPointError,
         "not finite in task 0, epoch 0.*step",
+    ),
+    "class means of a module without forward": (
+        lambda _: fit(C.PrototypeClassifier(), module=Headlong()),
+        ValueError,
+        r"`Headlong` has no `forward`.*define `forward\(self, images\)`",
     ),
     "an evaluation without a validation": (
         lambda _: fit(C.ContinualEvaluation(), module=Silent()),

@@ -130,12 +130,17 @@ class ContinualMixin(_Base):
         """``(B, D)`` features that reach the head when the module's ``forward`` is called with ``inputs``.
 
         Raises:
-            ValueError: If ``forward`` does not call the head.
+            ValueError: If there is no ``forward``, or it does not call the head.
         """
         captured: list[Tensor] = []
         hook = self.continual_head.register_forward_pre_hook(lambda _, given: captured.append(given[0]))
         try:
             self(inputs)
+        except NotImplementedError as error:
+            raise ValueError(
+                f"`{type(self).__name__}` has no `forward`, through which features are read; define "
+                "`forward(self, images)` to return the class logits."
+            ) from error
         finally:
             hook.remove()
         if not captured:
