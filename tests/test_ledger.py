@@ -18,16 +18,9 @@ from lightning_cl.cli import main
 from lightning_cl.cli_support import ledger
 from lightning_cl.cli_support.catalogue import RECIPES
 from lightning_cl.cli_support.configs import UsageError, recipe_names
-from lightning_cl.cli_support.ledger import (
-    LEDGER,
-    NOT_RUN,
-    Claim,
-    claim_names,
-    markdown,
-    read_claim,
-    recipe_hash,
-    status,
-)
+from lightning_cl.cli_support.ledger import LEDGER, NOT_RUN, Claim, recipe_hash, status
+from lightning_cl.cli_support.ledger_page import markdown
+from lightning_cl.cli_support.ledger_reading import claim_names, read_claim
 from lightning_cl.metrics.summary import DEFINITIONS, FEW_SHOT_DEFINITIONS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "ledger.md"
@@ -259,6 +252,7 @@ def test_what_cannot_be_reproduced_is_said(case: str, folder: Path, capsys: pyte
 BROKEN = {
     "unit": ({"unit": "points"}, "expected one of percent, ratio"),
     "nothing to run": ({"recipe": []}, "either a `recipe` or a `command`"),
+    "a word for a list": ({"recipe": "digits"}, r"write a list, `recipe: \[digits\]`"),
     "no source": ({"source": None}, "without a `source`"),
     "unknown key": ({"extra": 1}, "unknown: extra"),
     "no tolerance": (

@@ -10,20 +10,19 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped, unused-ignore]
 
 from lightning_cl.cli_support.catalogue import PACKAGE
-from lightning_cl.cli_support.configs import UsageError, packaged, suggestion
+from lightning_cl.cli_support.configs import UsageError, packaged
 
 LEDGER = PACKAGE / "ledger"
 NOT_RUN = "not yet run"
 UNITS = ("percent", "ratio")
-_KEYS = ("claim", "recipe", "overrides", "command", "source", "seeds", "unit", "numbers", "measured", "note")
-_NUMBER_KEYS = ("published", "spread", "tolerance")
-_MEASURED_KEYS = ("seeds", "numbers", "version", "hardware", "minutes", "recipe_hash")
+KEYS = ("claim", "recipe", "overrides", "command", "source", "seeds", "unit", "numbers", "measured", "note")
+NUMBER_KEYS = ("published", "spread", "tolerance")
+MEASURED_KEYS = ("seeds", "numbers", "version", "hardware", "minutes", "recipe_hash")
 #: Callbacks that only look or save: a run with them ends in the same bits as one without.
 _OBSERVERS = {"ContinualCheckpoint", "ModelCheckpoint", "ProtocolGuard", "RichProgressBar", "TQDMProgressBar"}
 
@@ -114,10 +113,10 @@ class Claim:
         """Plain values, in the order of the file."""
         measured: Any = NOT_RUN
         if self.measured is not None:
-            values = {key: getattr(self.measured, key) for key in _MEASURED_KEYS}
+            values = {key: getattr(self.measured, key) for key in MEASURED_KEYS}
             measured = {**values, "seeds": list(values["seeds"]), "numbers": _plain(values["numbers"])}
-        numbers = {metric: {key: getattr(n, key) for key in _NUMBER_KEYS} for metric, n in self.numbers.items()}
-        given = {key: getattr(self, key) for key in _KEYS}
+        numbers = {metric: {key: getattr(n, key) for key in NUMBER_KEYS} for metric, n in self.numbers.items()}
+        given = {key: getattr(self, key) for key in KEYS}
         lists = {key: list(given[key]) for key in ("recipe", "overrides", "seeds")}
         return {**given, **lists, "numbers": numbers, "measured": measured}
 
@@ -131,95 +130,6 @@ class Claim:
 
 def _plain(numbers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     return {metric: dict(values) for metric, values in numbers.items()}
-
-
-# ---------------------------------------------------------------------- reading
-
-
-def parse(name: str, data: Any) -> Claim:
-    """A claim of the content of its file.
-
-    Raises:
-        UsageError: If something is missing, unknown or of another kind than expected.
-    """
-    given = _fields(name, "", data, _KEYS)
-    claim, numbers = given["claim"], given["numbers"]
-    if not isinstance(claim, str) or not isinstance(numbers, dict) or not numbers:
-        raise UsageError(f"ledger entry `{name}` must have a `claim` in words and `numbers` by metric.")
-    if given["unit"] not in UNITS:
-        raise UsageError(f"ledger entry `{name}` has the unit {given['unit']!r}; expected one of {', '.join(UNITS)}.")
-    if bool(given["recipe"]) == bool(given["command"]):
-        raise UsageError(f"ledger entry `{name}` must name either a `recipe` or a `command`.")
-    parsed = {metric: _number(name, metric, value) for metric, value in numbers.items()}
-    if given["source"] is None and any(number.published is not None for number in parsed.values()):
-        raise UsageError(f"ledger entry `{name}` has a published number without a `source`; say where it is from.")
-    return Claim(
-        name,
-        claim,
-        tuple(map(str, given["recipe"])),
-        tuple(map(str, given["overrides"])),
-        given["command"],
-        given["source"],
-        tuple(map(int, given["seeds"])),
-        given["unit"],
-        parsed,
-        _measurement(name, given["measured"], parsed),
-        given["note"],
-    )
-
-
-def _fields(name: str, where: str, data: Any, keys: Sequence[str]) -> dict[str, Any]:
-    found = list(data) if isinstance(data, dict) else []
-    if found != list(keys):
-        missing, unknown = sorted(set(keys) - set(found)), sorted(map(str, set(found) - set(keys)))
-        raise UsageError(
-            f"ledger entry `{name}`{where} must have the keys {', '.join(keys)}, in this order; missing: "
-            f"{', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}."
-        )
-    return dict(data)
-
-
-def _number(name: str, metric: str, data: Any) -> Number:
-    given = _fields(name, f", `{metric}`", data, _NUMBER_KEYS)
-    plain = {key: None if value is None else float(value) for key, value in given.items()}
-    if plain["tolerance"] is None or plain["tolerance"] <= 0:
-        raise UsageError(f"ledger entry `{name}` has no tolerance above 0 for `{metric}`; say how near is the same.")
-    return Number(plain["published"], plain["spread"], plain["tolerance"])
-
-
-def _measurement(name: str, data: Any, numbers: Mapping[str, Number]) -> Measurement | None:
-    if data == NOT_RUN:
-        return None
-    given = _fields(name, ", `measured`", data, _MEASURED_KEYS)
-    if set(given["numbers"]) - set(numbers):
-        raise UsageError(f"ledger entry `{name}` measured something that it does not claim; claimed: {list(numbers)}.")
-    for metric, values in given["numbers"].items():
-        _fields(name, f", `measured`, `{metric}`", values, ("mean", "std", "values"))
-        if values["values"] and len(values["values"]) != len(given["seeds"]):
-            raise UsageError(f"ledger entry `{name}` must have one value of `{metric}` for each seed, or none.")
-    minutes = None if given["minutes"] is None else float(given["minutes"])
-    return Measurement(**{**given, "seeds": tuple(map(int, given["seeds"])), "minutes": minutes})
-
-
-def claim_names(folder: Path = LEDGER) -> list[str]:
-    """Names of all claims."""
-    return sorted(path.stem for path in folder.glob("*.yaml"))
-
-
-def read_claim(name: str, folder: Path = LEDGER) -> Claim:
-    """The claim of that name.
-
-    Raises:
-        UsageError: If there is none, or its file is not an entry.
-    """
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        hint = suggestion(name, claim_names(folder), "lightning-cl reproduce --list")
-        raise UsageError(f"the ledger has no claim `{name}`; {hint}")
-    try:
-        return parse(name, yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, TypeError, ValueError) as error:
-        raise UsageError(f"{path} is not an entry of the ledger: {error}") from error
 
 
 def recipe_hash(recipe: Sequence[str], overrides: Sequence[str] = ()) -> str:
@@ -247,9 +157,6 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
         if key in trainer:
             trainer[key] = [entry for entry in trainer[key] if entry.get("class_path") not in _OBSERVERS]
     return {**config, "trainer": trainer}
-
-
-# ---------------------------------------------------------------------- comparing
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
@@ -283,51 +190,3 @@ def status(claim: Claim) -> str:
         near = [abs(means[m] - (claim.numbers[m].published or 0.0)) <= claim.numbers[m].tolerance for m in published]
         words = "reproduced" if all(near) else "not reproduced"
     return f"{words}, stale" if claim.stale else words
-
-
-def markdown(claims: Sequence[Claim]) -> str:
-    """The page ``docs/ledger.md``."""
-    published = [claim for claim in claims if claim.source is not None]
-    own = [claim for claim in claims if claim.source is None and claim.recipe]
-    others = [claim for claim in claims if claim.source is None and not claim.recipe]
-    run = sum(claim.measured is not None for claim in claims)
-    lines = [
-        "# Reproduction ledger",
-        "",
-        "<!-- Made by `lightning-cl reproduce --markdown > docs/ledger.md` from lightning_cl/ledger/*.yaml. -->",
-        "",
-        f"{len(claims)} claims, {run} of them measured, {len(claims) - run} not yet run.",
-        "`lightning-cl reproduce NAME` runs a claim over its seeds and compares; `--update` records what came out.",
-        "*Stale*: the recipe has changed since it was measured.",
-        "Mean ± standard deviation (N - 1) over the seeds. The entries, with source, hardware and minutes, are in",
-        "`lightning_cl/ledger/`.",
-    ]
-    for title, part in (
-        ("Published numbers", published),
-        ("Numbers of the packaged recipes", own),
-        ("Numbers of the benchmarks", others),
-    ):
-        lines += ["", f"## {title}", "", *_table(part)]
-    return "\n".join(lines) + "\n"
-
-
-def _table(claims: Sequence[Claim]) -> list[str]:
-    rows = ["| Claim | Number | Published | Ours | Seeds | Status |", "| --- | --- | --- | --- | --- | --- |"]
-    for claim in claims:
-        for position, (metric, number) in enumerate(claim.numbers.items()):
-            measured = claim.measured.numbers.get(metric) if claim.measured is not None else None
-            ours = "" if measured is None else _spread(measured["mean"], measured["std"])
-            seeds = "" if claim.measured is None else ", ".join(map(str, claim.measured.seeds))
-            what = f"`{claim.name}`: {claim.claim}" if position == 0 else ""
-            told = _spread(number.published, number.spread)
-            if position == 0 and claim.source is not None and told:
-                told += f" ({claim.source})"
-            ending = (seeds, status(claim)) if position == 0 else ("", "")
-            rows.append("| " + " | ".join((what, f"`{metric}`", told, ours, *ending)) + " |")
-    return rows
-
-
-def _spread(mean: float | None, std: float | None) -> str:
-    if mean is None:
-        return ""
-    return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"

@@ -15,18 +15,9 @@ from typing import Any, NoReturn
 
 from lightning_cl import __version__
 from lightning_cl.cli_support.configs import UsageError, resolve_configs
-from lightning_cl.cli_support.ledger import (
-    LEDGER,
-    Claim,
-    Measurement,
-    claim_names,
-    markdown,
-    read_claim,
-    recipe_hash,
-    status,
-    summary,
-    verdict,
-)
+from lightning_cl.cli_support.ledger import LEDGER, Claim, Measurement, recipe_hash, status, summary, verdict
+from lightning_cl.cli_support.ledger_page import markdown
+from lightning_cl.cli_support.ledger_reading import claim_names, read_claim
 
 REPRODUCE_HELP = """\
 usage: lightning-cl reproduce NAME [--seeds 0,1,2] [--update] [options as for `fit`]
