@@ -5,25 +5,35 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_cl.datamodules.extending import refuse_smaller_state
+from lightning_cl.datamodules.binding import (
+    callbacks_of,
+    epoch_limit,
+    is_method,
+    method_keys,
+    refuse_copied_processes,
+    refuse_foreign_state,
+    refuse_split_modules,
+)
+from lightning_cl.datamodules.boundaries import (
+    build_fresh_optimizers,
+    call_task_hook,
+    reset_early_stopping,
+    step_plateau_schedulers,
+)
 from lightning_cl.datamodules.losses import STEPS_BETWEEN_CHECKS, LossWatch
 from lightning_cl.datamodules.progress import show_tasks
-from lightning_cl.datamodules.resuming import in_the_end, random_states, set_random_states, settle_position
-from lightning_cl.datamodules.task import StreamInfo, Task
+from lightning_cl.datamodules.resuming import in_the_end, random_states_of_all, set_random_states, settle_position
+from lightning_cl.datamodules.task import Task
 from lightning_cl.versions import check_callback_versions, check_version
 
 if TYPE_CHECKING:
     from lightning_cl.datamodules.datamodule import ContinualDataModule
-
-#: What Lightning sets when the user gave no ``max_epochs``.
-_LIGHTNING_DEFAULT_EPOCHS = 1000
 
 
 class StreamDriver(Callback):
@@ -36,7 +46,7 @@ class StreamDriver(Callback):
     def __init__(self, stream: ContinualDataModule, max_epochs: int | None) -> None:
         self.stream = stream
         self.max_epochs = max_epochs  # as the user gave it
-        self.limit = _epoch_limit(stream, max_epochs)  # the user's, if below the schedule's total
+        self.limit = epoch_limit(stream, max_epochs)  # the user's, if below the schedule's total
         self.started = -1  # last task whose on_task_start has fired
         self.ended = -1  # last task whose on_task_end has fired
         self.fitted = self.fitted_epochs()  # what the Trainer's `max_epochs` was last set to
@@ -54,21 +64,21 @@ class StreamDriver(Callback):
         Raises:
             ValueError: If the strategy runs the fit in copies of this process.
         """
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        _refuse_copied_processes(trainer)
-        _refuse_split_modules(trainer)
+        callbacks = callbacks_of(trainer)
+        refuse_copied_processes(trainer)
+        refuse_split_modules(trainer)
         known = next((c for c in callbacks if isinstance(c, cls)), None)
         given = trainer.fit_loop.max_epochs
         if known is not None and given == known.fitted:
             given = known.max_epochs  # not the user's number, but what the last fit made of it
         if known is not None and known.stream is stream and trainer.current_epoch > 0:
             driver = known  # the same Trainer goes on where it stopped
-            driver.max_epochs, driver.limit = given, _epoch_limit(stream, given)
+            driver.max_epochs, driver.limit = given, epoch_limit(stream, given)
         else:
             stream.plan_schedule()
             driver = cls(stream, given)
         # Methods before those that watch them, however the list was written; checkpoints stay last.
-        others = sorted((c for c in callbacks if not isinstance(c, cls)), key=lambda c: not hasattr(c, "attach_once"))
+        others = sorted((c for c in callbacks if not isinstance(c, cls)), key=lambda c: not is_method(c))
         callbacks[:] = [driver, *others]
         driver.fit_schedule(trainer)
         if stream.early_stopping == "stream" and any(isinstance(c, EarlyStopping) for c in others):
@@ -96,11 +106,12 @@ class StreamDriver(Callback):
         """Show tasks in the bar, seed anew, and name the cause if a method's checkpoint meets a module without one."""
         if stage == "fit":
             show_tasks(trainer)
+        self._saved, self._loss = None, LossWatch()  # the Trainer may have stopped at a bad loss before
         reset_seed()  # to what `seed_everything` said; Lightning does so too, but only with several processes
-        if not _methods(trainer):
+        if not method_keys(trainer):
             module: nn.Module = pl_module
             info = self.stream.info
-            self._hook = module.register_load_state_dict_pre_hook(partial(_refuse_foreign_state, info))
+            self._hook = module.register_load_state_dict_pre_hook(partial(refuse_foreign_state, info))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the module as it was."""
@@ -113,7 +124,7 @@ class StreamDriver(Callback):
             trainer.callback_metrics.update(self._saved["metrics"])
             trainer.should_stop |= self._saved["stop_task"] and self.stream.early_stopping == "task"
             if self._saved["plateau_due"]:
-                _step_plateau_schedulers(trainer, pl_module)
+                step_plateau_schedulers(trainer, pl_module)
         self._reload(trainer, False)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -138,16 +149,17 @@ class StreamDriver(Callback):
         self.started = self.stream.last_task = task.index
         if self.stream.online:
             self.stream.expose(task.index, None)
-        self._reset_early_stopping(trainer)
-        _call_task_hook(trainer, pl_module, "on_task_start", task)
+        if self.stream.early_stopping == "task":
+            reset_early_stopping(trainer)
+        call_task_hook(trainer, pl_module, "on_task_start", task)
         if task.index > 0 and getattr(getattr(pl_module, "continual", None), "reset_optimizer", False):
-            _build_fresh_optimizers(trainer)
+            build_fresh_optimizers(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Remember the batch, for its weight, and tell which classes may be answered from here on."""
         self._batch_idx = batch_idx
         if self.stream.online and self.stream.expose(self.stream.task_index, batch_idx):
-            _call_task_hook(trainer, pl_module, "on_exposure", self.stream.exposed_classes)
+            call_task_hook(trainer, pl_module, "on_exposure", self.stream.exposed_classes)
         if getattr(getattr(pl_module, "continual", None), "train_mask", None) == "batch":
             pl_module.continual.mask.allow_train(self.stream.train_classes(batch_idx))  # type: ignore[union-attr,operator]
 
@@ -155,15 +167,16 @@ class StreamDriver(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Watch the loss, and end a task after its last batch."""
-        self.stream.joined = None
+        self.stream.joined, task = None, self.stream.task
         due = self._loss.update(outputs, trainer.global_step)
-        if due if trainer.world_size == 1 else trainer.global_step % STEPS_BETWEEN_CHECKS == 1:  # in all at once
-            self._check_loss(trainer)
-        task = self.stream.task
-        if trainer.is_last_batch and trainer.current_epoch == task.last_epoch and task.index > self.ended:
-            self._check_loss(trainer)
+        if trainer.world_size > 1:
+            due = trainer.global_step % STEPS_BETWEEN_CHECKS == 1  # in all at once
+        ends = trainer.is_last_batch and trainer.current_epoch == task.last_epoch and task.index > self.ended
+        if due or ends:
+            self._loss.check(trainer, task)
+        if ends:
             self.ended = task.index
-            _call_task_hook(trainer, pl_module, "on_task_end", task)
+            call_task_hook(trainer, pl_module, "on_task_end", task)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Continue with the checkpoint's random states, if it owed a validation."""
@@ -177,7 +190,7 @@ class StreamDriver(Callback):
         self.restore_random_states(trainer)
         # Lightning spares plateau schedulers after a restart, for want of metrics; here they were saved.
         trainer.fit_loop._restarting = False
-        self._check_loss(trainer)
+        self._loss.check(trainer, self.stream.task)
         following = self.stream.schedule.task_at(trainer.current_epoch + 1)
         self._reload(trainer, self.stream.loaded.get("train") != following)
 
@@ -204,54 +217,24 @@ class StreamDriver(Callback):
             self.stream.shorten(task.index, epoch - task.first_epoch + 1)
             self.fit_schedule(trainer)
 
-    def _reset_early_stopping(self, trainer: Trainer) -> None:
-        if self.stream.early_stopping != "task":
-            return
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EarlyStopping):
-                callback.wait_count = 0
-                callback.best_score = torch.tensor(torch.inf if callback.mode == "min" else -torch.inf)
-
-    # ------------------------------------------------------------------ non-finite losses
-
-    def _check_loss(self, trainer: Trainer) -> None:
-        step = self._loss.first_bad_step
-        if trainer.world_size > 1:  # all processes stop, or the others would wait for the one with the bad loss
-            found = torch.tensor(-1 if step is None else step, device=trainer.strategy.root_device)
-            largest = int(trainer.strategy.reduce(found, reduce_op="max"))
-            step = None if largest < 0 else largest
-        if step is not None:
-            task = self.stream.task
-            raise FloatingPointError(
-                f"the training loss is not finite in task {task.index}, epoch {trainer.current_epoch} "
-                f"(epoch {trainer.current_epoch - task.first_epoch} of the task), optimiser step {step}. "
-                "No checkpoint was written after that step; the last one is good. Common causes: a learning rate that "
-                "is too high, label smoothing or soft targets together with a class mask (masked classes have the "
-                'logit -inf; train with `train_mask="all"` or without smoothing), and overflow in 16-bit precision.'
-            )
-
     # ------------------------------------------------------------------ state
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Save the random states of all ranks and where the run stands; refuse to save after a bad loss."""
-        self._check_loss(trainer)
-        states: list[Any] = [random_states(trainer.strategy.root_device)]
-        if trainer.world_size > 1:
-            states = [None] * trainer.world_size
-            torch.distributed.all_gather_object(states, random_states(trainer.strategy.root_device))
+        self._loss.check(trainer, self.stream.task)
         fit, loop, fetcher = trainer.fit_loop, trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
         in_batch = in_the_end(vars(loop.batch_progress.current))
         checkpoint["lightning_cl"] = {
             "version": 1,
             "started": self.started,
             "ended": self.ended,
-            "random_states": states,
+            "random_states": random_states_of_all(trainer),
             "metrics": {k: v.detach().cpu() for k, v in trainer.callback_metrics.items() if isinstance(v, Tensor)},
             "stop_task": bool(trainer.should_stop),
             "validation_due": bool(in_batch and fetcher is not None and loop._should_check_val_fx(fetcher)),
             "plateau_due": in_the_end(vars(fit.epoch_progress.current)),
             "info": self.stream.info.state_dict(),
-            "methods": _methods(trainer),
+            "methods": method_keys(trainer),
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -265,8 +248,7 @@ class StreamDriver(Callback):
                 "load its weights with `model.load_state_dict(torch.load(path)['state_dict'])` and start anew."
             )
         check_version(saved, 1, "the run")
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        check_callback_versions(checkpoint.get("callbacks", {}), {c.state_key: c for c in callbacks})
+        check_callback_versions(checkpoint.get("callbacks", {}), {c.state_key: c for c in callbacks_of(trainer)})
         self._saved = saved
         self.started, self.ended = int(saved["started"]), int(saved["ended"])
         settle_position(checkpoint["loops"]["fit_loop"], saved["validation_due"])
@@ -278,92 +260,3 @@ class StreamDriver(Callback):
             rank = trainer.global_rank if trainer.global_rank < len(states) else 0
             set_random_states(states[rank], trainer.strategy.root_device)
             self._saved = None
-
-
-def _refuse_copied_processes(trainer: Trainer) -> None:
-    """Lightning brings back the weights that the module had before any method, and nothing of the callbacks."""
-    from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    ours = [type(c).__name__ for c in callbacks if str(c.state_key).startswith("lightning_cl.")]
-    if ours and isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
-        raise ValueError(
-            "the strategy runs the fit in copies of this process (`ddp_spawn`, `ddp_fork`, `ddp_notebook`), with which "
-            f"all that {' and '.join(ours)} added, learned and measured would be lost when they end; use "
-            '`Trainer(strategy="ddp")` in a script, or `devices=1` in a notebook.'
-        )
-
-
-def _refuse_split_modules(trainer: Trainer) -> None:
-    """What methods add, guard and save must be whole on every process; only a frozen backbone can be split."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    methods = [type(c).__name__ for c in callbacks if hasattr(c, "attach_once")]
-    strategy = type(trainer.strategy).__name__
-    if methods and strategy in ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy"):
-        raise ValueError(
-            f"the strategy is {strategy}, which splits every parameter over the processes, but what "
-            f"{' and '.join(methods)} trains must be whole on each; "
-            'use `strategy="ddp"` and, for a large frozen backbone, add '
-            "`ShardedBackbone()` to the callbacks: it splits the backbone and nothing else."
-        )
-
-
-def _call_task_hook(trainer: Trainer, pl_module: LightningModule, name: str, what: Task | tuple[int, ...]) -> None:
-    """The module first (its mixins set masks and prompts up), then the callbacks in their order."""
-    module_hook = getattr(pl_module, name, None)
-    if callable(module_hook):
-        module_hook(what)
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        hook = getattr(callback, name, None)
-        if callable(hook):
-            hook(trainer, pl_module, what)
-
-
-def _build_fresh_optimizers(trainer: Trainer) -> None:
-    """Build optimisers and schedulers anew; one that the module hands out again forgets what it knew."""
-    before = {id(optimizer) for optimizer in trainer.optimizers}
-    trainer.strategy.setup_optimizers(trainer)
-    for optimizer in trainer.strategy.optimizers:
-        if id(optimizer) in before:
-            optimizer.state.clear()
-
-
-def _methods(trainer: Trainer) -> list[str]:
-    return [c.state_key for c in trainer.callbacks if hasattr(c, "attach_once")]  # type: ignore[attr-defined]
-
-
-def _refuse_foreign_state(info: StreamInfo, module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    if not hasattr(module, "continual") and any(key.startswith(f"{prefix}continual.") for key in state_dict):
-        raise ValueError(
-            "the checkpoint was made with a continual-learning method, but this Trainer has none; add the callbacks "
-            "that the checkpoint was made with."
-        )
-    if not prefix:
-        refuse_smaller_state(info, module.state_dict(), state_dict)
-
-
-def _epoch_limit(stream: ContinualDataModule, given: int | None) -> int | None:
-    """The user's ``max_epochs``, if it is below the schedule's total."""
-    total = stream.schedule.total
-    if given in (None, -1, _LIGHTNING_DEFAULT_EPOCHS, total):
-        return None
-    assert given is not None
-    if given > total:
-        raise ValueError(
-            f"`max_epochs` is {given} but the schedule has {total} epochs "
-            f"({len(stream.schedule.epochs)} tasks, epochs per task {sorted(set(stream.schedule.epochs))}); "
-            "leave `max_epochs` unset, or raise `epochs_per_task`."
-        )
-    rank_zero_warn(
-        f"`max_epochs={given}` ends the run in task {stream.schedule.task_at(given - 1)} of "
-        f"{len(stream.schedule.epochs)}; the whole stream has {total} epochs."
-    )
-    return given
-
-
-def _step_plateau_schedulers(trainer: Trainer, pl_module: LightningModule) -> None:
-    """Lightning saves in ``on_train_epoch_end``, just before it steps the schedulers that look at a metric."""
-    for config in trainer.lr_scheduler_configs:
-        due = config.reduce_on_plateau and config.interval == "epoch" and trainer.current_epoch % config.frequency == 0
-        if due and config.monitor in trainer.callback_metrics:
-            pl_module.lr_scheduler_step(config.scheduler, trainer.callback_metrics[config.monitor])

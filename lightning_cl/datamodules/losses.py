@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
+
+from lightning_cl.datamodules.task import Task
 
 #: Steps between two looks at the loss on an accelerator, each of which waits for the device.
 STEPS_BETWEEN_CHECKS = 50
 
 
 class LossWatch:
-    """Remembers, on the loss's own device, the first optimiser step at which the loss was NaN or infinite."""
+    """Remembers the first optimiser step at which the loss was NaN or infinite, on the loss's own device."""
 
     def __init__(self) -> None:
-        self._first: Tensor | None = None  # -1: none
+        self._first: int | Tensor = -1  # none; a tensor where asking means waiting
 
     def update(self, outputs: Any, step: int) -> bool:
         """Look at what ``training_step`` returned.
@@ -30,14 +34,38 @@ class LossWatch:
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if not isinstance(loss, Tensor):
             return False
-        if self._first is None:
-            self._first = torch.full((), -1, device=loss.device)
+        if loss.device.type == "cpu":
+            if self._first == -1 and not math.isfinite(loss.detach().double().sum()):
+                self._first = step
+            return True
+        if not isinstance(self._first, Tensor):
+            self._first = torch.full((), self._first, device=loss.device)
         bad = ~torch.isfinite(loss.detach()).all() & (self._first < 0)
         self._first = torch.where(bad, step, self._first)
-        return loss.device.type == "cpu" or step % STEPS_BETWEEN_CHECKS == 1
+        return step % STEPS_BETWEEN_CHECKS == 1
 
     @property
     def first_bad_step(self) -> int | None:
         """The first step with such a loss; waits for the device."""
-        step = -1 if self._first is None else int(self._first)
+        step = int(self._first)
         return None if step < 0 else step
+
+    def check(self, trainer: Trainer, task: Task) -> None:
+        """Stop all processes if there was such a step in one, or the others would wait for that one.
+
+        Raises:
+            FloatingPointError: With task, epoch and step.
+        """
+        step = self.first_bad_step
+        if trainer.world_size > 1:
+            found = torch.tensor(-1 if step is None else step, device=trainer.strategy.root_device)
+            largest = int(trainer.strategy.reduce(found, reduce_op="max"))
+            step = None if largest < 0 else largest
+        if step is not None:
+            raise FloatingPointError(
+                f"the training loss is not finite in task {task.index}, epoch {trainer.current_epoch} "
+                f"(epoch {trainer.current_epoch - task.first_epoch} of the task), optimiser step {step}. "
+                "No checkpoint was written after that step; the last one is good. Common causes: a learning rate that "
+                "is too high, label smoothing or soft targets together with a class mask (masked classes have the "
+                'logit -inf; train with `train_mask="all"` or without smoothing), and overflow in 16-bit precision.'
+            )

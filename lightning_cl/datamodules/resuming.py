@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch import Trainer
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
@@ -20,6 +21,16 @@ def random_states(device: torch.device) -> dict[str, Any]:
         "numpy": [str(name), [int(k) for k in keys], int(position), int(has_gauss), float(gauss)],
         "python": [version, list(internal), gauss_next],
     }
+
+
+def random_states_of_all(trainer: Trainer) -> list[dict[str, Any]]:
+    """:func:`random_states` of every process, by rank; all of them call it."""
+    own = random_states(trainer.strategy.root_device)
+    if trainer.world_size == 1:
+        return [own]
+    states: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(states, own)
+    return states
 
 
 def set_random_states(states: dict[str, Any], device: torch.device) -> None:

@@ -233,6 +233,16 @@ def test_a_bad_loss_that_was_not_looked_at_yet_stops_the_checkpoint(tmp_path, mo
     assert not list(tmp_path.iterdir())
 
 
+def test_the_same_trainer_goes_on_after_a_bad_loss(tmp_path):
+    """With a fresh module, a lower learning rate for instance: the bad step is of the run before."""
+    trainer = make_trainer(tmp_path, [ModelCheckpoint(tmp_path, every_n_train_steps=1, save_last=True)])
+    stream = make_stream()
+    with pytest.raises(FloatingPointError, match="optimiser step 9"):
+        trainer.fit(Exploding(9, math.nan), datamodule=stream)
+    trainer.fit(TinyModule(), datamodule=stream, ckpt_path=tmp_path / "last.ckpt")
+    assert (trainer.current_epoch, trainer.global_step) == (5, 15)
+
+
 def test_the_first_bad_step_is_remembered():
     watch = LossWatch()
     assert watch.first_bad_step is None
@@ -240,6 +250,15 @@ def test_the_first_bad_step_is_remembered():
     for step, loss in enumerate([1.0, math.inf, 1.0, math.nan], start=2):
         assert watch.update(torch.tensor(loss), step)
     assert watch.first_bad_step == 3
+
+
+@pytest.mark.parametrize("losses", [[1.0, math.nan], [math.inf, -math.inf], [-math.inf, 1.0]])
+def test_no_element_of_a_loss_may_be_bad(losses):
+    watch = LossWatch()
+    assert watch.update(torch.tensor([3e38, 3e38]), 1)  # too large a sum is no bad loss
+    assert watch.first_bad_step is None
+    watch.update(torch.tensor(losses), 2)
+    assert watch.first_bad_step == 2
 
 
 def test_losses_on_an_accelerator_are_looked_at_now_and_then():

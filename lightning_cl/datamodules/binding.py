@@ -1,0 +1,92 @@
+"""What is refused and decided where a stream, a Trainer and a module meet, before anything is trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_cl.datamodules.extending import refuse_smaller_state
+from lightning_cl.datamodules.task import StreamInfo
+
+if TYPE_CHECKING:
+    from lightning_cl.datamodules.datamodule import ContinualDataModule
+
+#: What Lightning sets when the user gave no ``max_epochs``.
+_LIGHTNING_DEFAULT_EPOCHS = 1000
+
+
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """The Trainer's own list."""
+    return trainer.callbacks  # type: ignore[attr-defined,no-any-return]
+
+
+def method_keys(trainer: Trainer) -> list[str]:
+    """``state_key`` of every method among the callbacks, in order."""
+    return [callback.state_key for callback in callbacks_of(trainer) if is_method(callback)]
+
+
+def is_method(callback: Callback) -> bool:
+    """Whether a callback changes how a module learns, and does not only watch."""
+    return hasattr(callback, "attach_once")
+
+
+def epoch_limit(stream: ContinualDataModule, given: int | None) -> int | None:
+    """The user's ``max_epochs``, if it is below the schedule's total.
+
+    Raises:
+        ValueError: If it is above.
+    """
+    total = stream.schedule.total
+    if given in (None, -1, _LIGHTNING_DEFAULT_EPOCHS, total):
+        return None
+    assert given is not None
+    if given > total:
+        raise ValueError(
+            f"`max_epochs` is {given} but the schedule has {total} epochs "
+            f"({len(stream.schedule.epochs)} tasks, epochs per task {sorted(set(stream.schedule.epochs))}); "
+            "leave `max_epochs` unset, or raise `epochs_per_task`."
+        )
+    rank_zero_warn(
+        f"`max_epochs={given}` ends the run in task {stream.schedule.task_at(given - 1)} of "
+        f"{len(stream.schedule.epochs)}; the whole stream has {total} epochs."
+    )
+    return given
+
+
+def refuse_copied_processes(trainer: Trainer) -> None:
+    """Lightning brings back the weights that the module had before any method, and nothing of the callbacks."""
+    from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+
+    ours = [type(c).__name__ for c in callbacks_of(trainer) if str(c.state_key).startswith("lightning_cl.")]
+    if ours and isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise ValueError(
+            "the strategy runs the fit in copies of this process (`ddp_spawn`, `ddp_fork`, `ddp_notebook`), with which "
+            f"all that {' and '.join(ours)} added, learned and measured would be lost when they end; use "
+            '`Trainer(strategy="ddp")` in a script, or `devices=1` in a notebook.'
+        )
+
+
+def refuse_split_modules(trainer: Trainer) -> None:
+    """What methods add, guard and save must be whole on every process; only a frozen backbone can be split."""
+    methods = [type(c).__name__ for c in callbacks_of(trainer) if is_method(c)]
+    strategy = type(trainer.strategy).__name__
+    if methods and strategy in ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy"):
+        raise ValueError(
+            f"the strategy is {strategy}, which splits every parameter over the processes, but what "
+            f"{' and '.join(methods)} trains must be whole on each; "
+            'use `strategy="ddp"` and, for a large frozen backbone, add '
+            "`ShardedBackbone()` to the callbacks: it splits the backbone and nothing else."
+        )
+
+
+def refuse_foreign_state(info: StreamInfo, module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """A hook before the weights of a module without a method are loaded."""
+    if not hasattr(module, "continual") and any(key.startswith(f"{prefix}continual.") for key in state_dict):
+        raise ValueError(
+            "the checkpoint was made with a continual-learning method, but this Trainer has none; add the callbacks "
+            "that the checkpoint was made with."
+        )
+    if not prefix:
+        refuse_smaller_state(info, module.state_dict(), state_dict)

@@ -1,0 +1,46 @@
+"""What happens where one task ends and the next begins, besides the hooks of modules and callbacks."""
+
+from __future__ import annotations
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+
+from lightning_cl.datamodules.binding import callbacks_of
+from lightning_cl.datamodules.task import Task
+
+
+def call_task_hook(trainer: Trainer, pl_module: LightningModule, name: str, what: Task | tuple[int, ...]) -> None:
+    """The module first (its mixins set masks and prompts up), then the callbacks in their order."""
+    module_hook = getattr(pl_module, name, None)
+    if callable(module_hook):
+        module_hook(what)
+    for callback in callbacks_of(trainer):
+        hook = getattr(callback, name, None)
+        if callable(hook):
+            hook(trainer, pl_module, what)
+
+
+def build_fresh_optimizers(trainer: Trainer) -> None:
+    """Build optimisers and schedulers anew; one that the module hands out again forgets what it knew."""
+    before = {id(optimizer) for optimizer in trainer.optimizers}
+    trainer.strategy.setup_optimizers(trainer)
+    for optimizer in trainer.strategy.optimizers:
+        if id(optimizer) in before:
+            optimizer.state.clear()
+
+
+def reset_early_stopping(trainer: Trainer) -> None:
+    """Let ``EarlyStopping`` count its patience anew."""
+    for callback in callbacks_of(trainer):
+        if isinstance(callback, EarlyStopping):
+            callback.wait_count = 0
+            callback.best_score = torch.tensor(torch.inf if callback.mode == "min" else -torch.inf)
+
+
+def step_plateau_schedulers(trainer: Trainer, pl_module: LightningModule) -> None:
+    """Lightning saves in ``on_train_epoch_end``, just before it steps the schedulers that look at a metric."""
+    for config in trainer.lr_scheduler_configs:
+        due = config.reduce_on_plateau and config.interval == "epoch" and trainer.current_epoch % config.frequency == 0
+        if due and config.monitor in trainer.callback_metrics:
+            pl_module.lr_scheduler_step(config.scheduler, trainer.callback_metrics[config.monitor])
