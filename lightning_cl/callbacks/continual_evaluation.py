@@ -72,7 +72,6 @@ class ContinualEvaluation(ContinualCallback):
         self._capture: HeadCapture | None = None
         self._counts: Tensor | None = None
         self._tables: tuple[Tensor, Tensor] | None = None
-        self._ended = -1  # last task that ended
 
     # ------------------------------------------------------------------ life cycle
 
@@ -89,7 +88,7 @@ class ContinualEvaluation(ContinualCallback):
             self.total = torch.zeros(tasks, tasks, dtype=torch.long)
             self.baseline, self.samples_seen = None, [0] * tasks
         self._capture = HeadCapture(pl_module, stream.info.num_classes, self.head)
-        self._tables, self._ended = None, -1
+        self._tables = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell the loggers what stream this is."""
@@ -101,10 +100,6 @@ class ContinualEvaluation(ContinualCallback):
         """Mark the boundary in the logs."""
         if trainer.is_global_zero:
             stream_logging.task_started(trainer, task, sum(self.samples_seen))
-
-    def on_task_end(self, trainer: Trainer, pl_module: LightningModule, task: Task) -> None:
-        """The next validation is the one after the task."""
-        self._ended = task.index
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -157,7 +152,7 @@ class ContinualEvaluation(ContinualCallback):
             self.correct[space][stage] = correct
         self.total[stage] = counts[0, 1]
         values = self._log(pl_module, stream)
-        if self._ended == stage and trainer.state.fn == "fit" and trainer.is_global_zero:
+        if stream.task_ended and trainer.state.fn == "fit" and trainer.is_global_zero:
             matrix = self.matrix()
             means = accuracy_per_stage(matrix, sizes=_sizes(stream) > 0)
             stream_logging.task_ended(trainer, stage, sum(self.samples_seen), values, matrix, means)

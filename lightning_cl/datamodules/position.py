@@ -168,6 +168,11 @@ class StreamPosition(LightningDataModule):
         """The current task."""
         return self.task_at(self.task_index)
 
+    @property
+    def task_ended(self) -> bool:
+        """Whether all batches of the current task are behind, as in the validation of its end; a checkpoint knows."""
+        return self._driver is not None and self._driver.ended >= self.task_index
+
     def table(self) -> StreamTable:
         """The training stream as an artefact: sample, task, position and visible label, with a hash."""
         return self.layout.table

@@ -12,9 +12,11 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers.logger import DummyLogger
 from tiny_stream import BATCHES, EPOCHS, Spy, TinyModule, make_stream, make_trainer
 from torch.testing import assert_close
 
+from lightning_cl.callbacks import ContinualEvaluation
 from lightning_cl.datamodules.resuming import random_states, set_random_states
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -90,7 +92,8 @@ def fit(
     """Run the stream; with ``folder``, save a checkpoint wherever Lightning can."""
     stream_options = {name: options.pop(name) for name in ("num_workers", "early_stopping") if name in options}
     stream_options["epochs_per_task"] = options.pop("epochs", EPOCHS)
-    callbacks = [*([EarlyStopping(**stopping)] if stopping else []), *(checkpoints(folder) if folder else [])]
+    callbacks = [*options.pop("callbacks", ()), *([EarlyStopping(**stopping)] if stopping else [])]
+    callbacks += checkpoints(folder) if folder else []
     seed_everything(seed)
     run = Run(make_trainer(folder, [spy := RememberingSpy(), *callbacks], **options), NoisyModule(), spy)
     run.trainer.fit(run.module, datamodule=make_stream(**stream_options), ckpt_path=ckpt_path)
@@ -195,6 +198,32 @@ def test_the_last_batch_of_a_task_is_followed_by_its_evaluation(tmp_path):
         ("task_start", 2, 1),
         ("epoch_start", 2, BATCHES[1]),
     ]
+
+
+class ListLogger(DummyLogger):
+    """Keeps what is said about tasks, by step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[int, dict[str, float]]] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        if "stream/task" in metrics:
+            self.rows.append((step, metrics))
+
+
+def test_every_task_has_its_row_in_the_logs(tmp_path):
+    """Also the one whose end was saved before it was evaluated."""
+    whole = ListLogger()
+    evaluated = {"callbacks": [ContinualEvaluation(report=False, print_table=False)]}
+    fit(1, tmp_path, logger=whole, **evaluated)
+    for path in (tmp_path / "batch-epoch=1-step=4.ckpt", tmp_path / "batch-epoch=2-step=6.ckpt"):
+        resumed = ListLogger()
+        fit(2, ckpt_path=path, logger=resumed, **evaluated)
+        assert resumed.rows == whole.rows[-len(resumed.rows) :]
+        assert [m["stream/task"] for _, m in resumed.rows if "after_task/class_il/average_accuracy" in m] == (
+            [0.0, 1.0, 2.0] if "step=4" in path.name else [1.0, 2.0]
+        )
 
 
 def test_random_states_go_round():
