@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import statistics
@@ -23,7 +24,8 @@ from lightning_cl.cli_support.ledger_page import markdown
 from lightning_cl.cli_support.ledger_reading import claim_names, read_claim
 from lightning_cl.metrics.summary import DEFINITIONS, FEW_SHOT_DEFINITIONS
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "ledger.md"
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "ledger.md"
 ACCURACY = "class_il/average_accuracy"
 SHORT = ["--data.epochs_per_task", "1", "--trainer.check_val_every_n_epoch", "1", "--trainer.limit_train_batches", "1"]
 SHORT += ["--data.batch_size", "2", "--trainer.enable_progress_bar", "false"]
@@ -99,6 +101,32 @@ def test_headers_and_entries_say_the_same(recipe: str) -> None:
             assert claim.measured is not None, "the header has a measured number that the ledger does not have"
             first = next(iter(claim.numbers))
             assert abs(claim.measured.numbers[first]["mean"] - float(found[1])) <= claim.numbers[first].tolerance
+
+
+RUNS = sorted(path.parent for path in (ROOT / "benchmarks" / "results").glob("*_seed*/continual_report.json"))
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_what_a_benchmark_measured_is_in_the_ledger(run: Path) -> None:
+    """Otherwise: ``python benchmarks/enter.py``."""
+    name, seed = run.name.rsplit("_seed", 1)
+    claim = read_claim(name if name in claim_names() else f"real_images_{name}")
+    assert claim.measured is not None
+    report = json.loads((run / "continual_report.json").read_text(encoding="utf-8"))
+    for metric, numbers in claim.measured.numbers.items():
+        space, short = metric.split("/")
+        value = report["anytime"]["metrics"][short] if space == "anytime" else report["metrics"][metric]
+        assert numbers["values"][claim.measured.seeds.index(int(seed))] == pytest.approx(100 * value, abs=6e-4)
+
+
+def test_tables_of_the_readme_are_of_the_ledger() -> None:
+    """Every number with one decimal in its tables of results is a mean or a standard deviation of some claim."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## Numbers")[1].split("## Speed")[0]
+    said = re.findall(r"\b\d+\.\d\b", "".join(re.findall(r"^\|.*\|$", text, re.MULTILINE)))
+    found = [values for claim in claims() if claim.measured for values in claim.measured.numbers.values()]
+    known = [values[key] for values in found for key in ("mean", "std") if values[key] is not None]
+    assert len(said) > 50
+    assert [n for n in said if not any(abs(float(n) - value) < 0.0501 for value in known)] == []
 
 
 def test_the_page_is_what_the_entries_make() -> None:
