@@ -23,6 +23,17 @@ COMMANDS, SNIPPETS = blocks("command", "bash"), blocks("snippet", "python")
 SLOW_COMMANDS = blocks("command-slow", "bash")
 
 
+def test_every_table_is_one() -> None:
+    """A row that follows no row is shown as text."""
+    for table in re.findall(r"(?:^\|.*\n)+", README, re.MULTILINE):
+        assert re.match(r"\|.*\|\n\|( --- \|)+\n", table), table[:80]
+
+
+def test_links_to_files_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
 def test_every_fenced_block_is_named_and_so_executed() -> None:
     fenced = len(re.findall(r"^```\w+$", README, re.MULTILINE))
     assert fenced == len(COMMANDS) + len(SLOW_COMMANDS) + len(SNIPPETS)
@@ -33,12 +44,15 @@ def test_the_two_set_up_commands_install_and_go() -> None:
     assert COMMANDS["test"].strip() == 'pip install -e ".[test]" && pytest'  # .ci/run executes it
 
 
-@pytest.mark.parametrize("name", sorted(SNIPPETS))
-def test_snippet_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    code = SNIPPETS[name].replace("Trainer(", "Trainer(limit_train_batches=2, limit_val_batches=2, accelerator='cpu', ")
-    exec(compile(code, f"README.md [{name}]", "exec"), {"__name__": "__main__"})
-    assert list(tmp_path.rglob("continual_report.json"))
+def test_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for name, code in SNIPPETS.items():  # the later ones go on with what is there
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        short = code.replace("Trainer(", "Trainer(limit_train_batches=2, limit_val_batches=2, accelerator='cpu', ")
+        exec(compile(short, f"README.md [{name}]", "exec"), namespace)
+        assert list(folder.rglob("continual_report.json")), name
 
 
 def words(command: str) -> list[str]:
