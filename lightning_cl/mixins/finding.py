@@ -58,26 +58,18 @@ def find_vit(module: nn.Module, path: str | None = None) -> tuple[str, VisionTra
     """
     from timm.models.vision_transformer import VisionTransformer
 
-    if path is not None:
-        found = _at(module, path, "backbone")
-        if not isinstance(found, VisionTransformer):
-            raise ValueError(
-                f"`backbone={path!r}` is a {type(found).__name__}; prompt methods need a timm `VisionTransformer` "
-                "(for example `timm.create_model('vit_base_patch16_224.augreg_in21k_ft_in1k', pretrained=True)`)."
-            )
-        return path, found
-    found_all = {name: m for name, m in module.named_modules() if isinstance(m, VisionTransformer)}
-    if len(found_all) == 1:
-        return next(iter(found_all.items()))
-    if found_all:
-        raise ValueError(
-            f'there are several timm VisionTransformers: {", ".join(found_all)}; choose one with `backbone="..."`.'
-        )
-    children = ", ".join(f"{name} ({type(m).__name__})" for name, m in module.named_children()) or "none"
-    raise ValueError(
-        "no timm `VisionTransformer` was found in the module, and prompt methods need one. Its parts are: "
-        f"{children}. Use a timm ViT as backbone, or a method that works on any network."
+    example = "timm.create_model('vit_base_patch16_224.augreg_in21k_ft_in1k', pretrained=True)"
+    name, found = _find_backbone(
+        module,
+        path,
+        (VisionTransformer,),
+        f"prompt methods need a timm `VisionTransformer` (for example `{example}`)",
+        "timm VisionTransformers",
+        "no timm `VisionTransformer` was found in the module, and prompt methods need one",
+        "Use a timm ViT as backbone, or a method that works on any network",
     )
+    assert isinstance(found, VisionTransformer)
+    return name, found
 
 
 def find_clip(module: nn.Module, path: str | None = None) -> tuple[str, nn.Module]:
@@ -88,27 +80,40 @@ def find_clip(module: nn.Module, path: str | None = None) -> tuple[str, nn.Modul
     """
     from open_clip import CLIP, CoCa, CustomTextCLIP
 
-    kinds = (CLIP, CustomTextCLIP, CoCa)
+    example = "open_clip.create_model('ViT-B-16-quickgelu', pretrained='openai')"
+    return _find_backbone(
+        module,
+        path,
+        (CLIP, CustomTextCLIP, CoCa),
+        f"CLIP methods need a model of open_clip (for example `{example}`)",
+        "open_clip models",
+        "no open_clip model was found in the module, and CLIP methods need one",
+        "Use `CLIPClassifier`, or a module that holds what `open_clip.create_model` gives",
+    )
+
+
+def _find_backbone(
+    module: nn.Module,
+    path: str | None,
+    kinds: tuple[type[nn.Module], ...],
+    needed: str,
+    plural: str,
+    none: str,
+    advice: str,
+) -> tuple[str, nn.Module]:
+    """The one part of these kinds with its dotted path, or an error in these words."""
     if path is not None:
         found = _at(module, path, "backbone")
         if not isinstance(found, kinds):
-            raise ValueError(
-                f"`backbone={path!r}` is a {type(found).__name__}; CLIP methods need a model of open_clip (for example "
-                "`open_clip.create_model('ViT-B-16-quickgelu', pretrained='openai')`)."
-            )
+            raise ValueError(f"`backbone={path!r}` is a {type(found).__name__}; {needed}.")
         return path, found
-    found_all = {name: m for name, m in module.named_modules() if isinstance(m, kinds)}
-    if len(found_all) == 1:
-        return next(iter(found_all.items()))
-    if found_all:
-        raise ValueError(
-            f'there are several open_clip models: {", ".join(found_all)}; choose one with `backbone="..."`.'
-        )
+    every = {name: m for name, m in module.named_modules() if isinstance(m, kinds)}
+    if len(every) == 1:
+        return next(iter(every.items()))
+    if every:
+        raise ValueError(f'there are several {plural}: {", ".join(every)}; choose one with `backbone="..."`.')
     children = ", ".join(f"{name} ({type(m).__name__})" for name, m in module.named_children()) or "none"
-    raise ValueError(
-        f"no open_clip model was found in the module, and CLIP methods need one. Its parts are: {children}. Use "
-        "`CLIPClassifier`, or a module that holds what `open_clip.create_model` gives."
-    )
+    raise ValueError(f"{none}. Its parts are: {children}. {advice}.")
 
 
 def _at(module: nn.Module, path: str, argument: str) -> nn.Module:
