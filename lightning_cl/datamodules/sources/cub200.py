@@ -6,10 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_cl.datamodules.sources.image_folder import ImageFolder
+from lightning_cl.datamodules.sources.image_folder import ImageFolder, unpacked_archive
 from lightning_cl.datamodules.sources.images import Augment
 
-_FOLDER = "CUB_200_2011"
 _TABLES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
 
 
@@ -62,14 +61,9 @@ class CUB200(ImageFolder):
         super().__init__(root, image_size=image_size, normalize=normalize, augment=augment)
 
     def _open(self) -> None:
-        folder = self.root / _FOLDER if (self.root / _FOLDER).is_dir() else self.root
-        missing = [name for name in (*_TABLES, "images") if not (folder / name).exists()]
-        if missing:
-            raise FileNotFoundError(
-                f"CUB-200-2011 is not in `root`={str(self.root)!r}, or not all of it: {missing} missing; download "
-                "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz (1.2 GB) and unpack it there, so "
-                f"that there is a folder {str(self.root / _FOLDER / 'images')!r}."
-            )
+        download = "download https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz (1.2 GB)"
+        needed = (*_TABLES, "images")
+        folder = unpacked_archive(self.root, "CUB_200_2011", needed, "CUB-200-2011", download, "images")
         images, labels, split, classes = (read_table(folder / name) for name in _TABLES)
         if not set(images) == set(labels) == set(split):
             raise ValueError(

@@ -31,6 +31,30 @@ def image_files(folder: Path, classes: list[str]) -> tuple[list[str], list[int]]
     return paths, labels
 
 
+def unpacked_archive(root: Path, name: str, parts: Sequence[str], title: str, download: str, example: str) -> Path:
+    """The folder of an archive's content: ``root / name``, or ``root`` itself.
+
+    Args:
+        root: Where it should have been unpacked.
+        name: The archive's top folder.
+        parts: Files and folders that are looked for in it.
+        title: Of the data set, for the message.
+        download: What to do to get it, for the message.
+        example: A folder below ``name`` that should then be there.
+
+    Raises:
+        FileNotFoundError: If parts are missing; it names them and says where to get them.
+    """
+    folder = root / name if (root / name).is_dir() else root
+    missing = [part for part in parts if not (folder / part).exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"{title} is not in `root`={str(root)!r}, or not all of it: {missing} missing; {download} and unpack it "
+            f"there, so that there is a folder {str(root / name / example)!r}."
+        )
+    return folder
+
+
 class ImageFolder(ImageSource):
     """Image files in ``root/train/<class>/`` and ``root/test/<class>/`` (or ``val``), or in ``root/<class>/``.
 

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cl.datamodules.sources.base import Split
-from lightning_cl.datamodules.sources.image_folder import ImageFolder
+from lightning_cl.datamodules.sources.image_folder import ImageFolder, unpacked_archive
 from lightning_cl.datamodules.sources.images import Augment
-
-_FOLDER = "miniimagenet"
 
 
 def read_split(path: Path) -> list[tuple[str, str]]:
@@ -66,15 +64,9 @@ class MiniImageNet(ImageFolder):
         super().__init__(root, image_size=image_size, normalize=normalize, augment=augment)
 
     def _open(self) -> None:
-        folder = self.root / _FOLDER if (self.root / _FOLDER).is_dir() else self.root
-        expected = ("images", "split/train.csv", "split/test.csv")
-        missing = [name for name in expected if not (folder / name).exists()]
-        if missing:
-            raise FileNotFoundError(
-                f"miniImageNet is not in `root`={str(self.root)!r}, or not all of it: {missing} missing; get the copy "
-                "of CEC (github.com/icoz69/CEC-CVPR2021 says where) and unpack it there, so that there is a folder "
-                f"{str(self.root / _FOLDER / 'images')!r}."
-            )
+        needed = ("images", "split/train.csv", "split/test.csv")
+        download = "get the copy of CEC (github.com/icoz69/CEC-CVPR2021 says where)"
+        folder = unpacked_archive(self.root, "miniimagenet", needed, "miniImageNet", download, "images")
         rows = {split: read_split(folder / "split" / f"{split}.csv") for split in ("train", "test")}
         wnids = list(dict.fromkeys(wnid for _, wnid in rows["train"]))
         unknown = sorted({wnid for _, wnid in rows["test"]} - set(wnids))

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_cl.datamodules.sources.base import Split
-from lightning_cl.datamodules.sources.image_folder import ImageFolder, image_files
+from lightning_cl.datamodules.sources.image_folder import ImageFolder, image_files, unpacked_archive
 from lightning_cl.datamodules.sources.images import Augment
-
-_FOLDER = "tiny-imagenet-200"
 
 
 def read_wnids(path: Path) -> list[str]:
@@ -90,15 +88,9 @@ class TinyImageNet(ImageFolder):
         super().__init__(root, image_size=image_size, normalize=normalize, augment=augment)
 
     def _open(self) -> None:
-        folder = self.root / _FOLDER if (self.root / _FOLDER).is_dir() else self.root
-        expected = ("wnids.txt", "words.txt", "train", "val/images", "val/val_annotations.txt")
-        missing = [name for name in expected if not (folder / name).exists()]
-        if missing:
-            raise FileNotFoundError(
-                f"Tiny-ImageNet is not in `root`={str(self.root)!r}, or not all of it: {missing} missing; download "
-                "http://cs231n.stanford.edu/tiny-imagenet-200.zip (248 MB) and unpack it there, so that there is a "
-                f"folder {str(self.root / _FOLDER / 'train')!r}."
-            )
+        needed = ("wnids.txt", "words.txt", "train", "val/images", "val/val_annotations.txt")
+        download = "download http://cs231n.stanford.edu/tiny-imagenet-200.zip (248 MB)"
+        folder = unpacked_archive(self.root, "tiny-imagenet-200", needed, "Tiny-ImageNet", download, "train")
         wnids = read_wnids(folder / "wnids.txt")
         train = image_files(folder / "train", wnids)
         test = read_annotations(folder / "val" / "val_annotations.txt", wnids)
