@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -44,8 +45,9 @@ class BlurrySetting:
         if self.num_tasks < 1:
             raise ValueError(f"`num_tasks` is {self.num_tasks}; give at least 1.")
         for name in ("disjoint_class_pct", "blurry_sample_pct"):
-            if not 0 <= getattr(self, name) <= 100:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; give a percentage, 0 to 100.")
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or not 0 <= value <= 100:
+                raise ValueError(f"`{name}` is {value!r}; give a whole percentage, 0 to 100 (50 for one half).")
         if self.blur_select not in ("random", "dataset_order"):
             raise ValueError(f"`blur_select` is {self.blur_select!r}; expected 'random' or 'dataset_order'.")
         if self.mode not in ("varying", "fixed"):

@@ -358,8 +358,10 @@ def test_they_are_online_streams():
     ("options", "message"),
     [
         ({"num_tasks": 0}, "`num_tasks` is 0; give at least 1"),
-        ({"disjoint_class_pct": 101}, "`disjoint_class_pct` is 101; give a percentage, 0 to 100"),
-        ({"blurry_sample_pct": -1}, "`blurry_sample_pct` is -1; give a percentage, 0 to 100"),
+        ({"disjoint_class_pct": 101}, "`disjoint_class_pct` is 101; give a whole percentage, 0 to 100"),
+        ({"blurry_sample_pct": -1}, "`blurry_sample_pct` is -1; give a whole percentage, 0 to 100"),
+        ({"disjoint_class_pct": 0.5}, "`disjoint_class_pct` is 0.5; .* 0 to 100 .50 for one half"),
+        ({"blurry_sample_pct": "10"}, "`blurry_sample_pct` is '10'; give a whole percentage"),
         ({"blur_select": "first"}, "`blur_select` is 'first'; expected 'random' or 'dataset_order'"),
     ],
 )
