@@ -2,13 +2,13 @@
 
     python benchmarks/si_blurry.py run --data cifar100_sub.npz --weights vit_tiny_patch16_224_fp16.safetensors \
         --method mvp --seed 1 --out benchmarks/results
-    python benchmarks/si_blurry.py table --out benchmarks/results
+    python benchmarks/si_blurry.py table --data cifar100_sub.npz --out benchmarks/results --figure curves.png
 
 `--data` is an `.npz` with images and labels (see `lightning_cl.datamodules.ArraySource`), `--weights` a safetensors
 file of timm's `vit_tiny_patch16_224`. One ordered pass over 5 tasks, 50 % disjoint classes, 10 % blurry samples. The
 stream, the batch and the number of updates are the same for all; nothing was tuned on it: everything learns with Adam,
 prompts and heads at 5e-3 (MVP's published rate), all weights of fine-tuning and experience replay at 1e-4. `table`
-writes the table and the anytime curves of all runs that it finds.
+prints mean and standard deviation over the seeds that were run, and draws the anytime curves of one of them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean, stdev
 
 import torch
 from lightning import Callback, Trainer, seed_everything
@@ -33,6 +34,7 @@ from lightning_cl.callbacks import (
     FineTuning,
 )
 from lightning_cl.datamodules import ArraySource, ContinualDataModule, SiBlurry
+from lightning_cl.metrics import ContinualReport, plot_anytime_comparison, read_report
 from lightning_cl.models import ImageClassifier
 
 
@@ -49,6 +51,7 @@ METHODS: dict[str, Callable[[], list[Callback]]] = {
     "mvp_r": lambda: [MVP(), replay()],
 }
 ALL_WEIGHTS = ("finetune", "er")
+SHOWN = {"a_auc": "A_AUC", "a_last": "A_Last", "f_last": "F_Last"}
 
 
 def run(args: argparse.Namespace) -> None:
@@ -89,6 +92,28 @@ def run(args: argparse.Namespace) -> None:
     print(f"{args.method} seed {args.seed}: {minutes:.1f} minutes")
 
 
+def reports(args: argparse.Namespace, method: str) -> dict[int, ContinualReport]:
+    """Seed to what was measured."""
+    name = f"si_blurry_{args.data.stem}_{method}_seed"
+    folders = {path.name.removeprefix(name): path for path in args.out.glob(f"{name}*")}
+    return {
+        int(seed): read_report(folders[seed]) for seed in sorted(folders) if (folders[seed] / "minutes.txt").exists()
+    }
+
+
+def table(args: argparse.Namespace) -> None:
+    found = {method: known for method in METHODS if (known := reports(args, method))}
+    print(f"| | seeds | {' | '.join(SHOWN.values())} |\n| --- | --- | {' | '.join('---' for _ in SHOWN)} |")
+    for method, known in found.items():
+        values = [[100 * report.anytime["metrics"][name] for report in known.values()] for name in SHOWN]
+        cells = [f"{fmean(v):.1f}" + (f" ± {stdev(v):.1f}" if len(v) > 1 else "") for v in values]
+        print(f"| {method} | {', '.join(map(str, known))} | {' | '.join(cells)} |")
+    if args.figure:
+        curves = {method: known[args.seed] for method, known in found.items() if args.seed in known}
+        figure, _ = plot_anytime_comparison(curves, title=f"seed {args.seed}")
+        figure.savefig(args.figure, dpi=150)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
@@ -106,5 +131,11 @@ if __name__ == "__main__":
     one.add_argument("--seed", type=int, default=1)
     one.add_argument("--threads", type=int, default=1)
     one.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    every = commands.add_parser("table")
+    every.set_defaults(command=table)
+    every.add_argument("--data", type=Path, required=True)
+    every.add_argument("--seed", type=int, default=1, help="whose curves are drawn")
+    every.add_argument("--figure", type=Path)
+    every.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
     args.command(args)
