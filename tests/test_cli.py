@@ -166,9 +166,18 @@ def test_the_head_follows_the_data_unless_it_is_given(capsys: pytest.CaptureFixt
         ([*FIT, "--model.backbone", "vit_nano_omniglott"], "did you mean vit_nano_omniglot"),
         ([*FIT, "--model.checkpoint_path", "gone.pth"], "there is no such file"),
         ([*FIT, "--ckpt_path", "last"], "found no checkpoint in runs/digits_prototypes"),
+        ([*FIT, "--ckpt_path", "gone.ckpt"], "there is no checkpoint `gone.ckpt`; give the path of a checkpoint, or"),
+        ([*FIT, "--ckpt_path", "words.txt"], "`words.txt` is no checkpoint, or was not written to its end; give"),
+        ([*FIT, "--trainer.logger.save_dir", "words.txt/x"], "cannot be written to `words.txt/x`: "),
+        ([*FIT, "--config", "words.txt"], "words.txt holds no settings; write `name: value` lines"),
+        (["fit", "--config", "coda_prompt"], "does not say `data.source`, `data.scenario`, `model`; take a recipe"),
+        ([*FIT, "--trainer.max_epoch", "3"], "there is no option `trainer.max_epoch`, so nothing would read it"),
+        ([*FIT, "--trainer.accelerator", "gpuu"], "invalid accelerator name: `accelerator='gpuu'`"),
+        ([*FIT, "--trainer.strategy", "dpp"], "invalid strategy name: `strategy='dpp'`"),
     ],
 )
 def test_bad_input(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("words.txt").write_text("only words\n")
     assert main(words) == 2
     captured = capsys.readouterr()
     assert message in captured.err

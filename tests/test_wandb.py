@@ -30,7 +30,7 @@ from lightning_cl.callbacks import (
 )
 from lightning_cl.callbacks import stream_logging as log
 from lightning_cl.cli import main
-from lightning_cl.cli_support.command import _own_message
+from lightning_cl.cli_support.causes import own_message
 from lightning_cl.metrics import read_report
 from lightning_cl.metrics.plots import matrix_image
 
@@ -323,10 +323,10 @@ def test_without_a_key_the_command_says_how_to_log_offline(tmp_path, monkeypatch
 def test_other_errors_of_wandb_are_not_hidden():
     from wandb.errors import CommError, UsageError
 
-    assert _own_message(UsageError("api_key not configured (no-tty). call wandb login [your_api_key]")) is not None
-    assert _own_message(UsageError("project name is too long")) is None
-    assert _own_message(CommError("the network is unreachable")) is None
-    assert _own_message(RuntimeError("no api_key for the weather service")) is None
+    assert own_message(UsageError("api_key not configured (no-tty). call wandb login [your_api_key]")) is not None
+    assert own_message(UsageError("project name is too long")) is None
+    assert own_message(CommError("the network is unreachable")) is None
+    assert own_message(RuntimeError("no api_key for the weather service")) is None
 
 
 def test_two_runs_of_the_command_have_folders_of_their_own(tmp_path, monkeypatch):

@@ -43,11 +43,10 @@ class Argument:
         return str(self.key[-1])
 
 
-def import_class(path: str) -> type:
-    """The class at a full dotted path."""
+def import_class(path: str) -> Any:
+    """What lies at a full dotted path: a class, or a function that makes an instance."""
     module, _, name = path.rpartition(".")
-    cls: type = getattr(import_module(module), name)
-    return cls
+    return getattr(import_module(module), name)
 
 
 def class_name(entry: Mapping[str, Any]) -> str:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-import re
 import warnings
 from argparse import ArgumentError
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
@@ -22,20 +19,17 @@ import lightning_cl.callbacks
 import lightning_cl.models  # noqa: F401  (classes are known by their short names once they are imported)
 from lightning_cl import datamodules
 from lightning_cl.callbacks import ContinualCallback
-from lightning_cl.callbacks.atomic_checkpoint_io import CheckpointWriteError
-from lightning_cl.cli_support.catalogue import PACKAGE
+from lightning_cl.cli_support.arguments import import_class
+from lightning_cl.cli_support.causes import own_message
 from lightning_cl.cli_support.configs import UsageError
-from lightning_cl.cli_support.continuing import InterruptNotice, last_checkpoint
+from lightning_cl.cli_support.continuing import InterruptNotice, check_output, given_checkpoint, last_checkpoint
 from lightning_cl.cli_support.naming import explain
-from lightning_cl.cli_support.problems import import_class
 from lightning_cl.cli_support.saving import RunConfig
 from lightning_cl.cli_support.short_paths import parse
 from lightning_cl.datamodules import ContinualDataModule
 
 for _name in datamodules.__all__:
     getattr(datamodules, _name)  # they are imported lazily otherwise
-
-_WRITTEN_FOR_USERS = (ValueError, FileNotFoundError, ImportError, FloatingPointError, CheckpointWriteError)
 
 
 class ContinualCLI(LightningCLI):
@@ -60,14 +54,18 @@ class ContinualCLI(LightningCLI):
         """Parse a list of words, short paths of callbacks included; Lightning's own warns about ``sys.argv``."""
         assert isinstance(args, list)
         self.config = parse(parser, args)
+        path = self.config[self.config["subcommand"]].get("ckpt_path")
+        if path:  # Lightning is about to look into it for hyperparameters
+            given_checkpoint(path)
 
     def before_instantiate_classes(self) -> None:
-        """Set the threads, find the last checkpoint, and make the stream first if the model needs its classes."""
+        """Set the threads, look at the folders, and make the stream first if the model needs its classes."""
         section = self.config[str(self.subcommand)]
         if section.num_threads is not None:
             torch.set_num_threads(section.num_threads)
         if section.get("ckpt_path") == "last":
             section.ckpt_path = last_checkpoint(section.trainer)
+        check_output(section.trainer)
         model = section.model.get("init_args")
         if model is None or "num_classes" not in model or model.num_classes is not None:
             return
@@ -93,7 +91,7 @@ def run(words: list[str], configs: list[str], debug: bool, cli: Callable[..., An
     """
     _quiet()
     notice = InterruptNotice()
-    strict = {"exit_on_error": False}
+    strict = {"exit_on_error": False, "allow_abbrev": False}  # a name cut short is a wrong name, as in a file
     try:
         cli(
             datamodule_class=ContinualDataModule,
@@ -111,7 +109,7 @@ def run(words: list[str], configs: list[str], debug: bool, cli: Callable[..., An
         code = 1 if isinstance(stop.code, str) else stop.code or 0
         return 130 if notice.interrupted else code
     except Exception as error:
-        message = None if debug else _own_message(error)
+        message = None if debug else own_message(error)
         if message is None:
             raise
         raise UsageError(f"{message} (`--debug` shows the traceback)") from error
@@ -139,40 +137,14 @@ def _make_stream(config: Any) -> ContinualDataModule:
     return stream
 
 
-def _own_message(error: BaseException | None) -> str | None:
-    """What lightning_cl (or Lightning, about the Trainer's arguments) said to whoever typed the configuration.
-
-    The parser wraps what a constructor raises, so the causes are searched too. Other exceptions keep their traceback.
-    """
-    while error is not None:
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        within = trace is not None and PACKAGE in Path(trace.tb_frame.f_code.co_filename).parents
-        if isinstance(error, MisconfigurationException) or (within and isinstance(error, _WRITTEN_FOR_USERS)):
-            return str(error)
-        if _is_missing_key(error):
-            return (
-                f"W&B has no API key and cannot ask for one here ({error}). Log in with `wandb login`, or log offline: "
-                "`WANDB_MODE=offline` in the environment, or `WandbLogger(offline=True)` (`--trainer.logger.offline "
-                "true`); `wandb sync` uploads an offline run later."
-            )
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _is_missing_key(error: BaseException) -> bool:
-    """Whether W&B is asked to log online by somebody who is not logged in; its other errors speak for themselves."""
-    return type(error).__module__.partition(".")[0] == "wandb" and re.search("api.key", str(error), re.I) is not None
-
-
 def _rank() -> int:
     return int(getattr(rank_zero_only, "rank", 0) or 0)
 
 
 def _quiet() -> None:
     """Hints that are wrong or no news here."""
-    for hint in ("does not have many workers", "instantiate_classes.*was deprecated", "LeafSpec.*deprecated"):
+    hints = ("does not have many workers", "`max_epochs` was not set", "instantiate_classes.*was deprecated", "LeafSpec")
+    for hint in hints:
         warnings.filterwarnings("ignore", message=f".*{hint}")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tips)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,39 @@ def last_checkpoint(trainer: Namespace) -> str:
             return str(path)
         rank_zero_warn(f"{path} was not written to its end and is passed over.")
     raise UsageError(f"`--ckpt_path last` found no checkpoint in {where}; start without it, or give a path.")
+
+
+def given_checkpoint(path: str) -> None:
+    """Refuse a path that leads to no checkpoint; words and addresses that only Lightning can follow are left to it.
+
+    Raises:
+        UsageError: If there is no such file, or it is none that PyTorch saved completely.
+    """
+    if path in ("last", "best", "hpc") or path.startswith("registry") or "://" in path:
+        return
+    what_to_do = "give the path of a checkpoint, or `--ckpt_path last` for the newest of this run."
+    if not Path(path).exists():
+        raise UsageError(f"there is no checkpoint `{path}`; {what_to_do}")
+    if not is_complete(Path(path)):
+        raise UsageError(f"`{path}` is no checkpoint, or was not written to its end; {what_to_do}")
+
+
+def check_output(trainer: Namespace) -> None:
+    """Refuse a run whose results cannot be written, before it has any.
+
+    Raises:
+        UsageError: If the logger's folder cannot be made or written.
+    """
+    if trainer.get("fast_dev_run") or trainer.get("logger") is False:
+        return
+    folder = checkpoint_folders(trainer)[1].parent
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if "://" not in str(folder) and not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        why = "you may not write there" if there.is_dir() else f"{there} is a file"
+        raise UsageError(
+            f"the results cannot be written to `{folder}`: {why}; give another folder with "
+            "`--trainer.logger.save_dir DIR`, or with `--trainer.default_root_dir DIR` where no logger is given."
+        )
 
 
 def checkpoint_folders(trainer: Namespace) -> tuple[list[Path], Path]:

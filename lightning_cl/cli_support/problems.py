@@ -6,13 +6,11 @@ import inspect
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped, unused-ignore]
-from jsonargparse import ArgumentParser
-
+from lightning_cl.cli_support.arguments import argument_names, import_class
 from lightning_cl.cli_support.completion import fit_options
 from lightning_cl.cli_support.configs import suggestion
 
@@ -22,6 +20,7 @@ _VALUE = re.compile(_OWNER + r"Parser key \"(?P<key>[\w.]+)\":(?P<rest>.*?)(?:\n
 _MISSING = re.compile(_OWNER + r"(?:Key|Option) ['\"](?P<key>[\w.]+)['\"] is required")
 _OPTION = re.compile(r"does not accept option '(?P<key>[\w.+]+)'")
 _WORD = re.compile(r"[Uu]nrecognized arguments: --(?P<key>[\w.+]+)")
+_REQUIRED = re.compile(r"arguments are required: (?P<keys>[\w., ]+)|\AKey ['\"](?P<key>[\w.]+)['\"] is required")
 _PLAIN = re.compile(r"Parser key \"(?P<key>[\w.]+)\":(?P<rest>.*)", re.DOTALL)
 _GIVEN = re.compile(r"Got value: (.+)|Given value: (.+)")
 
@@ -47,14 +46,9 @@ def sentence(error: str, configs: Sequence[str] = ()) -> str | None:
         types = _types(found["rest"])
         if types not in ("None", "another type"):  # else the parser says more
             return f"`{found['key']}` is {_value(found['rest'])}; expected {types}."
-    return next(filter(None, map(_no_yaml, configs)), None)
-
-
-def argument_names(cls: type) -> list[str]:
-    """Arguments that a configuration may give to a class, also those behind ``**kwargs``."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(cls, "x", fail_untyped=False, sub_configs=True)
-    return list(dict.fromkeys(key.split(".")[1] for key in parser.get_defaults().keys()))  # noqa: SIM118
+    if (found := _REQUIRED.search(error)) is not None:
+        return _incomplete((found["keys"] or found["key"]).split(", "))
+    return next(filter(None, map(_no_settings, configs)), None)
 
 
 def _unknown_argument(path: str, key: str) -> str:
@@ -66,6 +60,15 @@ def _unknown_argument(path: str, key: str) -> str:
     takes = f"It takes {', '.join(known)}." if known else "It takes no arguments."
     near = suggestion(key, known)
     return f"`{name}` has no argument `{key}`; {near} {takes}" if near else f"`{name}` has no argument `{key}`. {takes}"
+
+
+def _incomplete(keys: Sequence[str]) -> str:
+    missing = ", ".join(f"`{key.partition('.')[2] or key}`" for key in keys)
+    return (
+        f"the configuration does not say {missing}; take a recipe (`--config digits_coda_prompt`, `lightning-cl list "
+        "recipes` shows all), put a method on a stream (`--config digits --config coda_prompt`), or give what is "
+        "missing by its name."
+    )
 
 
 def _wrong_value(path: str, key: str, rest: str) -> str:
@@ -93,21 +96,18 @@ def _expected(cls: type, key: str) -> str:
     return annotation if isinstance(annotation, str) else str(getattr(annotation, "__name__", annotation))
 
 
-def _no_yaml(path: str) -> str | None:
+def _no_settings(path: str) -> str | None:
     text = Path(path).read_text(encoding="utf-8") if "\n" not in path and Path(path).is_file() else path
+    name = path if text != path else "the config"
     try:
-        yaml.safe_load(text)
+        content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark: Any = getattr(error, "problem_mark", None)
         where = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
-        return f"{path if text != path else 'the config'} is no YAML{where}: {getattr(error, 'problem', error)}."
-    return None
-
-
-def import_class(path: str) -> Any:
-    """What lies at a dotted path: a class, or a function that makes an instance."""
-    module, _, name = path.rpartition(".")
-    return getattr(import_module(module), name)
+        return f"{name} is no YAML{where}: {getattr(error, 'problem', error)}."
+    if isinstance(content, dict):
+        return None
+    return f"{name} holds no settings; write `name: value` lines, as `lightning-cl fit --print_config` shows them."
 
 
 def _short(path: str) -> str:
