@@ -232,7 +232,7 @@ class ContinualEvaluation(ContinualCallback):
         """Log what this validation says; the summary."""
         stage = stream.task_index
         class_il, task_il = (self.matrix(space)[: stage + 1, : stage + 1] for space in SPACES)
-        values = summarise(class_il, task_il, _sizes(stream)[: stage + 1])
+        values = summarise(class_il, task_il, _sizes(stream)[: stage + 1], names=_LOGGED)
         summary = {name: value for name in _NAMES if (value := values[name]) is not None}
         logged = dict(summary)
         if stream.info.num_tasks <= MOST_TASKS_LOGGED:

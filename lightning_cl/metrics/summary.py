@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -46,6 +48,7 @@ def summarise(
     sizes: RowLike | None = None,
     baseline: RowLike | None = None,
     few_shot: bool = False,
+    names: Sequence[str] | None = None,
 ) -> dict[str, float | None]:
     """Every metric of :data:`DEFINITIONS` for each label space, as fractions, after the last stage that was measured.
 
@@ -57,6 +60,7 @@ def summarise(
         baseline: ``(T,)`` accuracies before any training, in the label space of ``task_il`` or, if that is not given,
             of ``class_il``: forward transfer is given for that one only.
         few_shot: Also give those of :data:`FEW_SHOT_DEFINITIONS`; task 0 is the base session.
+        names: Only these of :data:`DEFINITIONS`; all by default.
 
     Returns:
         ``{"class_il/average_accuracy": 0.81, ...}``, the names always the same for the same arguments; None is "not
@@ -69,7 +73,8 @@ def summarise(
     metrics: dict[str, float | None] = {}
     for space, acc in (("class_il", class_il), ("task_il", task_il)):
         if acc is not None:
-            values = _values(acc, sizes, baseline if space == transfer_space else None)
+            measures = _measures(acc, sizes, baseline if space == transfer_space else None)
+            values = {name: _number(measures[name]()) for name in measures if names is None or name in names}
             metrics.update({f"{space}/{name}": value for name, value in values.items()})
     if few_shot and class_il is not None and sizes is not None:
         k = F.finished_stages(class_il)
@@ -80,30 +85,33 @@ def summarise(
     return metrics
 
 
-def _values(acc: MatrixLike, sizes: RowLike | None, baseline: RowLike | None) -> dict[str, float | None]:
+def _measures(
+    acc: MatrixLike, sizes: RowLike | None, baseline: RowLike | None
+) -> dict[str, Callable[[], Tensor | None]]:
+    """How each metric is computed, in the order of :data:`DEFINITIONS`; not yet computed, since only some may be."""
     names = [name for name in DEFINITIONS if name != "forward_transfer" or baseline is not None]
     k = F.finished_stages(acc)
     if k == 0:
-        return dict.fromkeys(names)
+        return dict.fromkeys(names, lambda: None)
     has_data = None if sizes is None else torch.as_tensor(sizes) > 0
-    values: dict[str, Tensor] = {
-        "average_accuracy": F.average_accuracy(acc, k, sizes=has_data),
-        "average_incremental_accuracy": F.average_incremental_accuracy(acc, k, sizes=has_data),
-        "learning_accuracy": F.learning_accuracy(acc, k, has_data=has_data),
-        "backward_transfer": F.backward_transfer(acc, k, has_data=has_data),
-        "forgetting": F.forgetting(acc, k, has_data=has_data),
-        "forgetting_max_incl_last": F.forgetting(acc, k, variant="max_incl_last", has_data=has_data),
-        "forgetting_one_step": F.forgetting(acc, k, variant="one_step", has_data=has_data),
-        "relative_forgetting": F.relative_forgetting(acc, k, has_data=has_data),
-        "knowledge_rate": F.knowledge_rate(acc, k, sizes=has_data),
+    known: dict[str, Callable[[], Tensor | None]] = {
+        "average_accuracy": partial(F.average_accuracy, acc, k, sizes=has_data),
+        "average_incremental_accuracy": partial(F.average_incremental_accuracy, acc, k, sizes=has_data),
+        "learning_accuracy": partial(F.learning_accuracy, acc, k, has_data=has_data),
+        "backward_transfer": partial(F.backward_transfer, acc, k, has_data=has_data),
+        "forgetting": partial(F.forgetting, acc, k, has_data=has_data),
+        "forgetting_max_incl_last": partial(F.forgetting, acc, k, variant="max_incl_last", has_data=has_data),
+        "forgetting_one_step": partial(F.forgetting, acc, k, variant="one_step", has_data=has_data),
+        "relative_forgetting": partial(F.relative_forgetting, acc, k, has_data=has_data),
+        "knowledge_rate": partial(F.knowledge_rate, acc, k, sizes=has_data),
     }
     if sizes is not None:
-        values["average_accuracy_micro"] = F.average_accuracy(acc, k, sizes=sizes)
-        values["average_incremental_accuracy_micro"] = F.average_incremental_accuracy(acc, k, sizes=sizes)
-        values["knowledge_rate_micro"] = F.knowledge_rate(acc, k, sizes=sizes)
+        known["average_accuracy_micro"] = partial(F.average_accuracy, acc, k, sizes=sizes)
+        known["average_incremental_accuracy_micro"] = partial(F.average_incremental_accuracy, acc, k, sizes=sizes)
+        known["knowledge_rate_micro"] = partial(F.knowledge_rate, acc, k, sizes=sizes)
     if baseline is not None:
-        values["forward_transfer"] = F.forward_transfer(acc, baseline, k, has_data=has_data)
-    return {name: _number(values.get(name)) for name in names}
+        known["forward_transfer"] = partial(F.forward_transfer, acc, baseline, k, has_data=has_data)
+    return {name: known.get(name, lambda: None) for name in names}
 
 
 def _number(value: Tensor | None) -> float | None:

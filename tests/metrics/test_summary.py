@@ -41,6 +41,12 @@ def test_names_depend_on_what_is_given_not_on_its_values():
     assert set(summarise(ACC)) == {name for name in names if name.startswith("class_il")}
 
 
+def test_only_what_is_asked_for():
+    every, some = summarise(ACC, ACC, SIZES), summarise(ACC, ACC, SIZES, names=["forgetting", "average_accuracy"])
+    assert some == {name: every[name] for name in every if name.rpartition("/")[2] in ("forgetting", "average_accuracy")}
+    assert len(some) == 4
+
+
 def test_undefined_is_none():
     one = summarise(torch.tensor([[0.5]]), sizes=torch.tensor([10]))
     assert one["class_il/average_accuracy"] == one["class_il/average_accuracy_micro"] == 0.5
