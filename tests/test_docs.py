@@ -19,14 +19,16 @@ from documented import DOCS, PAGES, ROOT, blocks, documented_module, few_digits
 from lightning_cl.cli import main
 
 HOOKS = runpy.run_path(str(DOCS / "hooks.py"))
-QUICK = {"metrics", "streams"}  # the others train; the README's snippet does so in every run
+QUICK = {"metrics", "scale", "streams"}  # the others train; the README's snippet does so in every run
 WRITTEN = [
     pytest.param(page, id=page.stem, marks=() if page.stem in QUICK else pytest.mark.slow)
     for page in PAGES
     if blocks(page, "snippet", "python")
 ]
 COMMANDS = [
-    pytest.param(command, id=f"{page.stem}-{name}", marks=() if " fit " not in command else pytest.mark.slow)
+    pytest.param(
+        command, id=f"{page.stem}-{name}", marks=pytest.mark.slow if re.search(r" (fit|compare) ", command) else ()
+    )
     for page in PAGES
     for name, command in sorted(blocks(page, "command", "bash").items())
     if name != "run"  # the README's main job, which test_readme.py runs
