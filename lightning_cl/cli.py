@@ -41,7 +41,7 @@ options of the runs:
                        later ones win
   --data.batch_size 32, --trainer.devices 2, ...
                        any value of the config by its dotted name
-  --trainer.callbacks+ EWC
+  --trainer.callbacks+ ProtocolGuard
                        one more callback; methods, sources, scenarios and models are known by their short names
   --callbacks.CODAPrompt.prompt_length 4
                        an argument of one of the callbacks
