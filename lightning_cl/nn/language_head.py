@@ -58,8 +58,8 @@ class LanguageHead(nn.Module):
             ``"compress"`` (``D < T``): targets are turned and cut, which keeps cosines only roughly; ``"auto"``: lift
             where it is possible, else project.
         similarity: ``"cosine"``, or ``"dot"``: features keep their length.
-        scale: A number above 0; ``"auto"``, see :func:`auto_scale`, set with the first classes; or ``"learnable"``,
-            which starts there.
+        scale: A number above 0; ``"auto"``, see :func:`auto_scale`, set with the first classes, as soon as there are
+            two; or ``"learnable"``, which starts there.
         seed: Of lift and compression.
 
     Raises:
@@ -93,7 +93,7 @@ class LanguageHead(nn.Module):
             )
         if match == "compress" and width > target_dim:
             raise ValueError(f'targets of length {target_dim} fit into features of size {width}; use `match="lift"`.')
-        self.match, self.similarity = match, similarity
+        self.match, self.similarity, self.automatic = match, similarity, isinstance(scale, str)
         inner = target_dim if match == "project" else width
         self.project = nn.Linear(width, inner, bias=False) if match == "project" else None
         self.register_buffer("weight", torch.zeros(num_classes, inner))
@@ -114,13 +114,14 @@ class LanguageHead(nn.Module):
         if self.turn is not None:
             rows = F.normalize(rows @ self.turn.cpu().double().T, dim=1)
         classes = classes.to(self.weight.device)
-        if bool(self.scale.isnan()):
-            self.scale.fill_(auto_scale(mean_off_diagonal(rows), len(self.weight)))
+        single = int(self.known.sum()) < 2  # has no angle to another, so nothing to take a scale from
+        self.weight[classes] = rows.to(self.weight)
+        self.known[classes] = True
+        if self.automatic and single:
+            self.scale.fill_(auto_scale(mean_off_diagonal(self.weight[self.known]), len(self.weight)))
             if self.log_scale is not None:
                 with torch.no_grad():
                     self.log_scale.copy_(self.scale.log())
-        self.weight[classes] = rows.to(self.weight)
-        self.known[classes] = True
 
     def forward(self, features: Tensor) -> Tensor:
         """``(B, D)`` features to ``(B, C)`` logits; -inf for classes without a target."""

@@ -75,8 +75,9 @@ class OpenCLIPTargets(TargetProvider):
         rows = []
         with torch.no_grad():
             for name in names:
-                tokens = tokenizer(fill(self.templates, name))
-                if bool((tokens != 0).all(1).any()):
+                texts = fill(self.templates, name)
+                tokens = tokenizer(texts)
+                if is_cut(tokenizer, texts):
                     warnings.warn(f"the text of the class {name!r} is longer than the tower reads; cut.", stacklevel=2)
                 rows.append(unit_mean(model.encode_text(tokens).float()))
         return torch.stack(rows)
@@ -85,11 +86,20 @@ class OpenCLIPTargets(TargetProvider):
         """``(dim,)`` unit vector of "A photo of a or b"; of the classes' mean where that is too long for the tower."""
         import open_clip
 
-        tokens = open_clip.get_tokenizer(self.model)([joint_text(names)])
-        if bool((tokens != 0).all(1).any()):
+        tokenizer, texts = open_clip.get_tokenizer(self.model), [joint_text(names)]
+        if is_cut(tokenizer, texts):
             return super().joint(names)
         with torch.no_grad():
-            return unit_mean(self._load().encode_text(tokens).float())
+            return unit_mean(self._load().encode_text(tokenizer(texts)).float())
+
+
+def is_cut(tokenizer: Any, texts: Sequence[str]) -> bool:
+    """Whether one of the texts fills all that the tower reads, so that more words change nothing.
+
+    Not seen by the padding, which is 0 in CLIP's tokenizer and another number in others.
+    """
+    longer = tokenizer([f"{text} and more" for text in texts])
+    return bool((tokenizer(texts) == longer).all(1).any())
 
 
 def joint_text(names: Sequence[str]) -> str:

@@ -7,9 +7,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._dynamo.testing import CompileCounter
 from torch.testing import assert_close
 
 from lightning_cl.nn.language_head import LanguageHead, auto_scale, mean_off_diagonal, orthonormal
+from lightning_cl.targets import RandomTargets
 
 
 def targets(count: int, dim: int, seed: int = 0) -> torch.Tensor:
@@ -106,6 +108,21 @@ def test_the_automatic_scale_is_set_once_and_saved():
     assert torch.equal(fresh(targets(2, 8)), made(targets(2, 8)))
 
 
+@pytest.mark.parametrize("scale", ["auto", "learnable"])
+def test_classes_that_arrive_one_by_one_give_the_scale_of_the_first_two(scale):
+    rows = targets(3, 8) + 1.0  # close to each other
+    made = LanguageHead(6, 8, 8, scale=scale)
+    made.add(torch.tensor([3]), rows[:1])
+    assert made(targets(2, 8))[:, 3].isfinite().all()
+    made.add(torch.tensor([0]), rows[1:2])
+    expected = auto_scale(mean_off_diagonal(rows[:2]), 6)
+    assert expected > 1.2 * auto_scale(0.0, 6)
+    made.add(torch.tensor([5]), rows[2:])
+    assert float(made.scale) == pytest.approx(expected)
+    if made.log_scale is not None:
+        assert made.log_scale.exp().item() == pytest.approx(expected)
+
+
 def test_a_learnable_scale_starts_there_and_learns():
     made = LanguageHead(6, 8, 8, scale="learnable")
     made.add(torch.arange(6), targets(6, 8))
@@ -135,3 +152,47 @@ def test_one_class_has_no_angle():
 def test_sizes_that_do_not_fit(width, dim, match, words):
     with pytest.raises(ValueError, match=words):
         LanguageHead(3, width, dim, match)
+
+
+def old_class_accuracy(head_of, seed: int) -> float:
+    """Accuracy on the classes of all tasks but the last: 8 Gaussian classes in 4 tasks of 2, no replay."""
+    generator = torch.Generator().manual_seed(seed)
+    means = 1.2 * torch.randn(8, 16, generator=generator)
+    x = means.repeat_interleave(200, 0) + torch.randn(1600, 16, generator=generator)
+    test = means.repeat_interleave(50, 0) + torch.randn(400, 16, generator=generator)
+    torch.manual_seed(seed)
+    body = torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.ReLU(), torch.nn.Linear(64, 32))
+    made = head_of()
+    optimizer = torch.optim.SGD([*body.parameters(), *made.parameters()], lr=0.05, momentum=0.9)
+    for task in range(4):
+        seen = 2 * task + 2
+        if isinstance(made, LanguageHead):
+            classes = torch.arange(seen - 2, seen)
+            made.add(classes, RandomTargets(32, seed).targets([f"class {c}" for c in classes]))
+        for _ in range(10):
+            for rows in (400 * task + torch.randperm(400, generator=generator)).split(32):
+                optimizer.zero_grad()
+                F.cross_entropy(made(body(x[rows]))[:, :seen], rows // 200).backward()
+                optimizer.step()
+    with torch.no_grad():
+        hits = made(body(test)).argmax(1) == torch.arange(400) // 50
+    return float(hits[:300].float().mean())
+
+
+def test_frozen_targets_forget_less_than_a_head_that_is_trained():
+    frozen = [old_class_accuracy(lambda: LanguageHead(8, 32, 32, scale=16.0), seed) for seed in range(3)]
+    trained = [old_class_accuracy(lambda: torch.nn.Linear(32, 8), seed) for seed in range(3)]
+    assert sum(frozen) / 3 >= sum(trained) / 3 + 0.05
+
+
+def test_classes_that_arrive_do_not_have_a_compiled_head_compiled_again():
+    made, counter = head(), CompileCounter()
+    compiled = torch.compile(made, backend=counter)
+    x = targets(5, 8, seed=1)
+    before = compiled(x)
+    made.add(torch.tensor([1, 3]), targets(2, 8, seed=2))
+    after = compiled(x)
+    assert_close(after, made(x))
+    assert torch.equal(after[:, [0, 2, 4]], before[:, [0, 2, 4]])
+    assert after.isfinite().all(0).tolist() == [True] * 5 + [False]
+    assert counter.frame_count == 1

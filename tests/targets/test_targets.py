@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import warnings
 
 import numpy as np
 import pytest
@@ -182,6 +183,7 @@ def test_a_text_tower(small_clip):
     assert_close(rows[[2, 0]], provider.targets([NAMES[2], NAMES[0]]))  # order plays no part
     twice = OpenCLIPTargets(small_clip, None, ["a photo of a {}."] * 2)
     assert_close(twice.targets(NAMES), rows)
+    assert provider._load().visual is None  # only the text tower is kept
     other = OpenCLIPTargets(small_clip, None, ["a photo of a {}.", "{}"])
     assert not torch.allclose(other.targets(NAMES), rows)
 
@@ -189,6 +191,26 @@ def test_a_text_tower(small_clip):
 def test_a_text_that_is_too_long(small_clip):
     with pytest.warns(UserWarning, match="is longer than the tower reads"):
         OpenCLIPTargets(small_clip, None).targets(["very " * 90 + "long"])
+
+
+def test_padding_is_not_text(small_clip, monkeypatch):
+    import open_clip
+
+    plain = open_clip.get_tokenizer(small_clip)
+
+    def padded_with_ends(texts):  # as SigLIP's tokenizer does
+        tokens = plain(texts)
+        return tokens.masked_fill(tokens == 0, 49407)
+
+    monkeypatch.setattr(open_clip, "get_tokenizer", lambda name: padded_with_ends)
+    provider = OpenCLIPTargets(small_clip, None, ["{}"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rows = provider.targets(NAMES)
+    mean = F.normalize(rows.mean(0), dim=0)
+    assert not torch.allclose(provider.joint(NAMES), mean)  # of one text that names them all
+    many = [f"animal number {i}" for i in range(50)]
+    assert_close(provider.joint(many), F.normalize(provider.targets(many).mean(0), dim=0))
 
 
 def test_models_and_weights_that_cannot_be_had(small_clip):
