@@ -5,17 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from lightning_cl.datamodules.prefix import difference, is_prefix
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.mixins.authoring import own_hook, put_mixins_first
 from lightning_cl.mixins.finding import find_head
 from lightning_cl.mixins.growing import grow_optimizer_state, grow_state
+from lightning_cl.mixins.optimizers import hand_over, optimizers_in
+from lightning_cl.mixins.state import STRICTNESS, ContinualState, TrainMask
 from lightning_cl.nn.guard import SliceGuard
 from lightning_cl.nn.masks import ClassMask
 from lightning_cl.versions import check_version
@@ -27,45 +28,7 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
-#: Which classes compete in the training loss: those of the current batch or task, all seen so far, or all.
-TrainMask = Literal["batch", "task", "seen", "all"]
-STRICTNESS: tuple[TrainMask, ...] = ("all", "seen", "task", "batch")
-
-
-class ContinualState(nn.Module):
-    """What :class:`ContinualMixin` knows; the module's one extra attribute ``continual``, so that no name collides.
-
-    Attributes:
-        mask: Class mask on the head; its buffers are the only part that is saved.
-        info: The stream.
-        head_path: Dotted path of the head.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
-        replays: Samples of earlier tasks come again, so ``train_mask="task"`` is read as ``"seen"``.
-        methods: ``state_key`` of every attached method, in order.
-        configs: For each of them the name of its class and its arguments, if these are plain values.
-        guards: Slices that must not move in the current task.
-        loss_terms: Terms of the current training step, by name.
-        own_parameters: Names of the parameters that the user's module had before any method.
-        trained_parameters: Those of them that the methods left trainable.
-        grown: Shape in the checkpoint of every tensor that has grown since, with the stream.
-    """
-
-    def __init__(self, info: StreamInfo, head_path: str, mask: ClassMask) -> None:
-        super().__init__()
-        self.mask = mask
-        self.info = info
-        self.head_path = head_path
-        self.train_mask: TrainMask = "all"
-        self.reset_optimizer = False
-        self.replays = False
-        self.methods: list[str] = []
-        self.configs: list[dict[str, Any]] = []
-        self.guards: list[SliceGuard] = []
-        self.loss_terms: dict[str, Tensor] = {}
-        self.own_parameters: frozenset[str] = frozenset()
-        self.trained_parameters: frozenset[str] = frozenset()
-        self.grown: dict[str, torch.Size] = {}
+__all__ = ["STRICTNESS", "ContinualMixin", "ContinualState", "TrainMask", "expect_eval_mode", "method_names"]
 
 
 class ContinualMixin(_Base):
@@ -204,26 +167,15 @@ class ContinualMixin(_Base):
     def configure_optimizers(self) -> Any:
         """The user's optimisers; protected rows are put back after each of their steps."""
         configured = own_hook(self, super(), "configure_optimizers")()
-        optimizers = list(_optimizers(configured))
-        if optimizers:
-            self._hand_over(optimizers)
+        optimizers = list(optimizers_in(configured))
+        own = self.continual.own_parameters
+        hand_over(optimizers, (p for name, p in self.named_parameters() if p.requires_grad and name not in own))
         for optimizer in optimizers:
             if optimizer.__dict__.get("_restores_rows_of") is not self:  # the module may hand out the same one again
                 optimizer.__dict__["_restores_rows_of"] = self
                 optimizer.register_step_post_hook(self._restore_protected)
                 optimizer.register_load_state_dict_post_hook(partial(grow_optimizer_state, self))
         return configured
-
-    def _hand_over(self, optimizers: list[Optimizer]) -> None:
-        """Give what the methods added to the first optimiser, if the user made it before there was anything to add."""
-        held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-        left_out = [
-            p
-            for name, p in self.named_parameters()
-            if p.requires_grad and id(p) not in held and name not in self.continual.own_parameters
-        ]
-        # Into its first group, not a new one: a scheduler that exists already has one learning rate per group.
-        optimizers[0].param_groups[0]["params"].extend(left_out)
 
     def on_train_start(self) -> None:
         """Protect what a checkpoint brought back."""
@@ -316,13 +268,3 @@ def _call_users_hook(behind: Any, name: str, what: Task | tuple[int, ...]) -> No
     hook = getattr(behind, name, None)
     if callable(hook):
         hook(what)
-
-
-def _optimizers(configured: Any) -> Iterator[Optimizer]:
-    if isinstance(configured, Optimizer):
-        yield configured
-    elif isinstance(configured, dict):
-        yield from _optimizers(configured.get("optimizer"))
-    elif isinstance(configured, (list, tuple)):
-        for entry in configured:
-            yield from _optimizers(entry)
