@@ -16,14 +16,13 @@ from lightning_cl.callbacks.anytime_counting import (
     next_evaluation,
     stratified_subset,
 )
+from lightning_cl.callbacks.anytime_reporting import accompanied, log_evaluation, metadata, publish, report_of
 from lightning_cl.callbacks.base import ContinualCallback, require_stream
 from lightning_cl.callbacks.evaluating import EvaluationPass
 from lightning_cl.callbacks.head_capture import HeadCapture
-from lightning_cl.callbacks.measuring import check_validation, describe_run
-from lightning_cl.callbacks.run_folder import run_folder
+from lightning_cl.callbacks.measuring import check_validation
 from lightning_cl.datamodules.sampling import evaluation_order
 from lightning_cl.metrics import AnytimeCurve, ContinualReport
-from lightning_cl.metrics.report import report_files
 
 if TYPE_CHECKING:
     from lightning_cl.datamodules import ContinualDataModule
@@ -119,7 +118,7 @@ class AnytimeEvaluation(ContinualCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell the loggers what stream this is, and start to count predictions of new batches, on the device."""
-        if trainer.is_global_zero and not _accompanied(trainer):
+        if trainer.is_global_zero and not accompanied(trainer):
             stream_logging.begin(trainer, require_stream(trainer, type(self).__name__))
         if self.prequential:
             assert self._capture is not None
@@ -144,7 +143,7 @@ class AnytimeEvaluation(ContinualCallback):
             self._due = next_evaluation(self.samples_seen, self._due, self.every_n_samples)
             counts = self._evaluate(trainer, pl_module, stream)
             self.curve.add(self.samples_seen, stream.task_index, len(stream.exposed_classes), counts, self._online)
-            self._log(trainer)
+            log_evaluation(trainer, self.curve, self.prequential)
 
     def on_task_end(self, trainer: Trainer, pl_module: LightningModule, task: Any) -> None:
         """The validation that follows is the one after the task."""
@@ -248,63 +247,18 @@ class AnytimeEvaluation(ContinualCallback):
 
     # ------------------------------------------------------------------ results
 
-    def _log(self, trainer: Trainer) -> None:
-        """To all loggers at once: the module's own `log` waits for every n-th step."""
-        values = {
-            "anytime/accuracy": float(self.curve.accuracy[-1]),
-            "anytime/a_auc": float(self.curve.a_auc()),
-            "anytime/samples_seen": float(self.samples_seen),
-            "anytime/exposed_classes": float(self.curve.exposed[-1]),
-        }
-        if self._counter is not None:
-            values["anytime/prequential_accuracy"] = float(self.curve.prequential[-1])
-        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
-        with_axis = {**values, stream_logging.SAMPLES: values["anytime/samples_seen"]}
-        for logger in trainer.loggers:
-            logger.log_metrics(with_axis, step=stream_logging.step_of(trainer))
-
     def section(self, stream: ContinualDataModule) -> dict[str, Any]:
         """The curve, its metrics and how it was measured, for a report."""
-        metadata = {
-            "every_n_samples": self.every_n_samples,
-            "counted_in": "training samples over all processes; repeated updates on a batch do not count",
-            "updates_per_batch": stream.updates_per_batch,
-            "batch_size": stream.batch_size,
-            "online": stream.online,
-            "exposed_classes": "a class is exposed from the batch that holds its first training sample on"
-            if stream.online
-            else "a class is exposed from the start of the first task that holds it on",
-            "evaluated": "all validation samples of exposed classes in tasks that have begun"
-            if self.subset is None
-            else f"of {int(self._chosen.sum())} fixed validation samples those of exposed classes in begun tasks",
-            "subset": self.subset,
-            "windows": list(self.windows),
-            "windows_counted_in": "evaluations, periodic ones and task ends",
-            "prequential": self.prequential,
-        }
-        return self.curve.section(metadata, self.windows)
+        return self.curve.section(metadata(self, stream, int(self._chosen.sum())), self.windows)
 
     def build_report(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> ContinualReport:
         """A report of what was measured here alone; :class:`ContinualEvaluation` makes a fuller one."""
-        stream, curve = require_stream(trainer, type(self).__name__), self.curve
-        ends = curve.task_ends
-        return ContinualReport(
-            class_il=curve.after_correct.double() / curve.after_total.double(),
-            sizes=torch.tensor([len(index) for index in stream.eval_data("val").index]),
-            evaluated=curve.after_total,
-            samples_seen=[end - start for start, end in zip([0, *ends], ends, strict=False)],
-            anytime=self.section(stream),
-            **describe_run(trainer, pl_module, stream, note),
-        )
+        return report_of(self, trainer, pl_module, require_stream(trainer, type(self).__name__), note)
 
     def _publish(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> None:
-        others = _accompanied(trainer, reporting=True)
-        if self.report and not others and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            report = self.build_report(trainer, pl_module, note)
-            path = report.write(run_folder(trainer))
-            print(f"Report, curve and pictures: {path.parent}")
-            if not _accompanied(trainer):
-                stream_logging.finished(trainer, report, report_files(path.parent))
+        wanted = self.report and trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        if wanted and not accompanied(trainer, reporting=True):
+            publish(trainer, self.build_report(trainer, pl_module, note))
 
     # ------------------------------------------------------------------ state
 
@@ -332,14 +286,6 @@ class AnytimeEvaluation(ContinualCallback):
         self.samples_seen, self._due = int(state_dict["samples_seen"]), int(state_dict["due"])
         self._ended = int(state_dict["ended"])
         self._online = (int(state_dict["online"][0]), int(state_dict["online"][1]))
-
-
-def _accompanied(trainer: Trainer, reporting: bool = False) -> bool:
-    """Whether :class:`ContinualEvaluation` is there (and writes the report), which tells the loggers everything."""
-    from lightning_cl.callbacks.continual_evaluation import ContinualEvaluation
-
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    return any(isinstance(c, ContinualEvaluation) and (c.report or not reporting) for c in callbacks)
 
 
 def _never_seen(trainer: Trainer, stream: ContinualDataModule, batch_idx: int) -> bool:
