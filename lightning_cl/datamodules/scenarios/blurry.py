@@ -46,7 +46,7 @@ class BlurrySetting:
             raise ValueError(f"`num_tasks` is {self.num_tasks}; give at least 1.")
         for name in ("disjoint_class_pct", "blurry_sample_pct"):
             value = getattr(self, name)
-            if not isinstance(value, Integral) or not 0 <= value <= 100:
+            if not isinstance(value, Integral) or int(value) not in range(101):
                 raise ValueError(f"`{name}` is {value!r}; give a whole percentage, 0 to 100 (50 for one half).")
         if self.blur_select not in ("random", "dataset_order"):
             raise ValueError(f"`blur_select` is {self.blur_select!r}; expected 'random' or 'dataset_order'.")
