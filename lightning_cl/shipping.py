@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 
 import lightning_cl
+from lightning_cl.callbacks.atomic_checkpoint_io import replace_file
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.mixins.base import ContinualMixin, method_names
@@ -34,7 +35,7 @@ def save_method(path: str | PathLike[str], model: LightningModule) -> None:
     it is 0.7 MB with ``L2P``, 4.1 MB with ``DualPrompt``, 15.7 MB with ``CODAPrompt`` and 0.9 MB with
     ``PrototypeClassifier``. ``FineTuning`` freezes nothing, so its file is as large as the model.
 
-    With several processes, call it on one of them.
+    A file that is there already is replaced as a whole or stays. With several processes, call it on one of them.
 
     Args:
         path: File to write, for example ``"method.safetensors"``.
@@ -43,6 +44,7 @@ def save_method(path: str | PathLike[str], model: LightningModule) -> None:
 
     Raises:
         ValueError: If ``model`` has no method, or a state that is no tensor.
+        OSError: If the file cannot be written.
     """
     from safetensors.torch import save
 
@@ -68,7 +70,7 @@ def save_method(path: str | PathLike[str], model: LightningModule) -> None:
         "frozen": sorted(frozen),
         "fingerprint": checksum(frozen),
     }
-    Path(path).write_bytes(save(tensors, metadata={_KEY: json.dumps(description), "format": "pt"}))
+    replace_file(Path(path), save(tensors, metadata={_KEY: json.dumps(description), "format": "pt"}))
 
 
 def load_method(path: str | PathLike[str], model: ModuleT, callbacks: Sequence[Callback] | None = None) -> ModuleT:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import pytest
 import torch
@@ -173,6 +175,20 @@ def test_a_damaged_file_is_refused(shipped, tmp_path):
     (tmp_path / "flipped").write_bytes(flipped)
     with pytest.raises(ValueError, match=r"is damaged: its tensors have the hash"):
         lightning_cl.load_method(tmp_path / "flipped", base_model())
+
+
+def test_a_disk_that_is_full_leaves_the_file_before(shipped, tmp_path, monkeypatch):
+    path, _ = shipped
+    before, model = path.read_bytes(), restored(CODAPrompt)
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        lightning_cl.save_method(path, model)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == before
 
 
 def test_a_pickle_and_a_foreign_safetensors_file_are_refused(tmp_path):

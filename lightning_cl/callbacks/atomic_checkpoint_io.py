@@ -71,23 +71,32 @@ def make_atomic(strategy: Strategy) -> None:
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
+    """:func:`replace_file` in a folder that is made if there is none, for a checkpoint.
+
+    Raises:
+        CheckpointWriteError: If the disk refuses.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, data)
+    except OSError as error:
+        raise CheckpointWriteError(_explain(error, path, len(data))) from error
+
+
+def replace_file(path: Path, data: bytes | memoryview) -> None:
     """Replace the file at ``path`` by ``data``, or leave it as it is.
 
     Raises:
-        CheckpointWriteError: If the disk refuses; what was written of the new file is removed.
+        OSError: If the disk refuses; what was written of the new file is removed.
     """
     temporary = _temporary(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except OSError as error:
-        _remove(temporary)
-        raise CheckpointWriteError(_explain(error, path, len(data))) from error
     except BaseException:
         _remove(temporary)
         raise
