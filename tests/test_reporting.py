@@ -172,10 +172,20 @@ def test_several_runs_side_by_side(run, tmp_path, monkeypatch):
     assert text.count("<img") == 2 + 2 * 2  # two pictures of both, two of each
 
 
+def test_the_configuration_of_the_run_is_on_the_page(run):
+    (run / "config.yaml").write_text("model: {lr: 0.1}  # <b>bold</b>\n")
+    assert main(["report", str(run)]) == 0
+    text = (run / "report.html").read_text(encoding="utf-8")
+    assert "<pre>model: {lr: 0.1}  # &lt;b&gt;bold&lt;/b&gt;" in text
+    Page(text)
+    assert "<pre>" not in page({"a": make_report()})
+
+
 def test_names_of_runs(tmp_path):
     files = [tmp_path / part / "version_0" / "r.json" for part in ("er/a", "mvp/a")]
     assert shortest_names(files) == ["er", "mvp"]
     assert shortest_names([tmp_path / "er" / "version_1" / "r.json"]) == ["er/version_1"]
+    assert shortest_names([tmp_path / "er" / "seed0" / "version_1" / "r.json"]) == ["er/seed0/version_1"]
     assert shortest_names([tmp_path / "a" / "r.json", tmp_path / "a" / "b" / "r.json"]) == ["a", "b"]
     assert unique_names(["a", "b", "a"]) == ["a", "b", "a (2)"]
 

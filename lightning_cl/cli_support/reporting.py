@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,9 +40,17 @@ def report(words: Sequence[str]) -> int:
         try:
             reports.append(read(file))
         except (ValueError, TypeError, KeyError) as error:
-            raise UsageError(f"{file} cannot be read as a report: {error}") from error
+            raise UsageError(
+                f"{file} cannot be read as a report: {error}; give the folder of a run, or its {FILE_NAME}."
+            ) from error
     target = Path(output) if output else files[0].parent / "report.html" if len(files) == 1 else Path("comparison.html")
-    text = page(dict(zip(unique_names(shortest_names(files)), reports, strict=True)))
+    names = unique_names(shortest_names(files))
+    configs = {
+        name: file.with_name("config.yaml").read_text(encoding="utf-8")
+        for name, file in zip(names, files, strict=True)
+        if file.with_name("config.yaml").is_file()
+    }
+    text = page(dict(zip(names, reports, strict=True)), configs)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
@@ -102,10 +111,11 @@ def find_report(path: Path) -> Path:
 
 
 def shortest_names(files: Sequence[Path]) -> list[str]:
-    """The folders of the reports without what they share at the start and at the end; of one its last two parts."""
+    """The folders of the reports without what they share at the start and at the end; of one its last parts."""
     parts = [list(file.absolute().parent.parts) for file in files]
     if all(part == parts[0] for part in parts):
-        return ["/".join(parts[0][-2:])] * len(parts)
+        of_comparison = re.fullmatch(r"seed\d+", parts[0][-2]) is not None  # its method stands before
+        return ["/".join(parts[0][-3 if of_comparison else -2 :])] * len(parts)
     start = _shared(parts)
     end = _shared([part[start:][::-1] for part in parts])
     return ["/".join(part[start : len(part) - end]) or part[-1] for part in parts]

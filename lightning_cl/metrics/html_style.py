@@ -48,10 +48,11 @@ details { border-top: 1px solid var(--line); padding: 6px 0; } details:first-of-
 summary { cursor: pointer; color: var(--accent); }
 dl { display: grid; grid-template-columns: minmax(9em, max-content) minmax(0, 1fr); gap: 2px 14px; margin: 6px 0 4px; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-code { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .9em; }
+pre { overflow-x: auto; margin: 6px 0 4px; line-height: 1.35; }
+code, pre { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .9em; }
 @media (max-width: 560px) { main { padding: 12px 8px 24px; } .card { padding: 12px; } h1 { font-size: 1.2rem; }
   dl { grid-template-columns: 1fr; } dd { margin-bottom: 4px; } .matrix td { min-width: 2.8em; padding: 0 2px; }
-  .summary tbody th { white-space: normal; } .summary .num { white-space: normal;
+  .summary tbody th { white-space: normal; } .summary .word { white-space: normal; min-width: 5.5em;
   overflow-wrap: anywhere; } .summary td.small { min-width: 12em; } }
 @media print { :root { --ground: #fff; --card: #fff; --ink: #000; --soft: #444; --line: #bbb; --good: #1a7f37;
   --bad: #b42318; --warn: #fff; } body { font-size: 10pt; } main { max-width: none; padding: 0; }

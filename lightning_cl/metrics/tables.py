@@ -13,7 +13,7 @@ from lightning_cl.metrics.report import ContinualReport
 if TYPE_CHECKING:
     from rich.table import Table
 
-_TITLES = {"class_il": "class-incremental", "task_il": "task-incremental", "domain_il": "domain-incremental"}
+SPACES = {"class_il": "class-incremental", "task_il": "task-incremental", "domain_il": "domain-incremental"}
 
 
 def rich_table(report: ContinualReport, max_tasks: int = 12) -> Table:
@@ -31,7 +31,7 @@ def rich_table(report: ContinualReport, max_tasks: int = 12) -> Table:
 
     if max_tasks < 2:
         raise ValueError(f"`max_tasks` is {max_tasks}; at least 2 are needed to show the first and the last.")
-    space = _TITLES["domain_il" if report.label_space == "domain_il" else report.matrix_name]
+    space = SPACES["domain_il" if report.label_space == "domain_il" else report.matrix_name]
     table = Table.grid()  # a caption would be wrapped at the width of the matrix
     table.add_row(Text(f"Accuracy (%), {space}", style="bold"))
     table.add_row(_matrix_table(report.matrix, accuracy_per_stage(report.matrix, sizes=report.has_data), max_tasks))
