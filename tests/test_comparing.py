@@ -18,7 +18,8 @@ from lightning_cl.cli_support.aligning import Footprint, aligned_sizes, remarks,
 from lightning_cl.cli_support.catalogue import RECIPES
 from lightning_cl.cli_support.comparing_options import Options, choose, read_options, read_seeds
 from lightning_cl.cli_support.configs import UsageError
-from lightning_cl.cli_support.planned_runs import NEEDED, PlannedRun, in_process, parse, short_name
+from lightning_cl.cli_support.planned_runs import NEEDED, PlannedRun, in_process, short_name
+from lightning_cl.cli_support.reading import read as read_config
 from lightning_cl.metrics.report import read
 
 DIGITS = ("--config", "digits")
@@ -118,7 +119,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 def planned(method: str = "er", seed: int = 3, *words: str) -> PlannedRun:
     choice = choose(method, "digits")
     given = ["fit", *(word for path in choice.configs for word in ("--config", path)), *words]
-    return PlannedRun.of(method, seed, Path("runs/compare/digits"), parse(given, list(choice.configs), False))
+    return PlannedRun.of(method, seed, Path("runs/compare/digits"), read_config(given, choice.configs, False)[1])
 
 
 def test_a_run_has_its_seed_its_folder_and_the_callbacks_it_needs() -> None:
@@ -129,7 +130,7 @@ def test_a_run_has_its_seed_its_folder_and_the_callbacks_it_needs() -> None:
     assert sorted(names) == sorted({*names, *NEEDED})
     words = run.prepare()
     assert words == ["fit", "--config", str(run.folder / "run.yaml")]
-    assert parse(words, words[2:], False)["data"] == run.config["data"]  # its file is a config
+    assert read_config(words, words[2:], False)[1]["data"] == run.config["data"]  # its file is a config
 
 
 def test_what_another_configuration_left_is_kept_aside() -> None:

@@ -11,7 +11,8 @@ from jsonargparse import ArgumentParser
 
 from lightning_cl import callbacks, datamodules, models
 from lightning_cl.cli import main
-from lightning_cl.cli_support import planned_runs
+from lightning_cl.cli_support import reading
+from lightning_cl.cli_support.catalogue import RECIPES
 from lightning_cl.cli_support.configs import part_names
 from lightning_cl.datamodules import Digits
 
@@ -129,15 +130,13 @@ def test_every_argument_of_every_class_has_a_help_text() -> None:
 
 def test_every_option_of_a_run_has_a_help_text(monkeypatch: pytest.MonkeyPatch) -> None:
     parsers = []
-    before = planned_runs.ParsingCLI.before_instantiate_classes
-
-    def spy(self: planned_runs.ParsingCLI) -> None:
-        parsers.append(self._subcommand_parsers["fit"])
-        before(self)
-
-    monkeypatch.setattr(planned_runs.ParsingCLI, "before_instantiate_classes", spy)
-    path = str(Path(planned_runs.__file__).parents[1] / "recipes" / "digits_finetune.yaml")
-    planned_runs.parse(["fit", "--config", path], [path], False)
+    monkeypatch.setattr(
+        reading._ParsingCLI,
+        "before_instantiate_classes",
+        lambda self: parsers.append(self._subcommand_parsers["fit"]),
+    )
+    path = str(RECIPES / "digits_finetune.yaml")
+    reading.read(["fit", "--config", path], [path], False)
     assert undocumented(parsers[0]) == []
     assert len(parsers[0]._actions) > 60
 

@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 
 from lightning_cl import callbacks as callbacks_module
 from lightning_cl import datamodules, models, targets
+from lightning_cl.callbacks import TwoPhaseProtocol
 from lightning_cl.callbacks.continual_evaluation import SPACES
-from lightning_cl.callbacks.two_phase import TwoPhaseProtocol
 from lightning_cl.cli import main
 from lightning_cl.cli_support import sweeping
 from lightning_cl.cli_support.arguments import argument_names, import_class, known_arguments, resolve, value_at
@@ -620,7 +620,7 @@ def test_phases_refuse_shared_seeds() -> None:
 def test_the_guard_refuses_the_evaluation_stream(capsys: pytest.CaptureFixture[str]) -> None:
     """In the run itself, whatever started it."""
     words = ["fit", "--config", RECIPE, "--trainer.fast_dev_run", "1"]
-    words += ["--trainer.callbacks+", "lightning_cl.callbacks.two_phase.TwoPhaseProtocol"]
+    words += ["--trainer.callbacks+", "TwoPhaseProtocol"]
     fingerprint = composed().stream(composed().config).info.fingerprint
     assert main([*words, "--trainer.callbacks.phase", "tuning"]) == 2
     assert "by results on the test split; hold out training data" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from lightning_cl.callbacks.prototype_classifier import PrototypeClassifier
 from lightning_cl.callbacks.run_cost import RunCost
 from lightning_cl.callbacks.sharded_backbone import ShardedBackbone
 from lightning_cl.callbacks.teen import TEEN
+from lightning_cl.callbacks.two_phase import TwoPhaseProtocol
 from lightning_cl.callbacks.virtual_outliers import VirtualOutlierRegularizer
 
 __all__ = [
@@ -42,5 +43,6 @@ __all__ = [
     "PrototypeClassifier",
     "RunCost",
     "ShardedBackbone",
+    "TwoPhaseProtocol",
     "VirtualOutlierRegularizer",
 ]

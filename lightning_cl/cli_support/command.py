@@ -70,7 +70,7 @@ class ContinualCLI(LightningCLI):
         if model is None or "num_classes" not in model or model.num_classes is not None:
             return
         _try_callbacks(section.trainer.get("callbacks"))
-        stream = _make_stream(section.data)
+        stream = make_stream(section.data)
         model.num_classes = stream.info.num_classes
         self.parser.add_instantiator(
             lambda class_type, *args, **kwargs: stream, ContinualDataModule, subclasses=False, prepend=True
@@ -126,7 +126,7 @@ def _try_callbacks(configs: Any) -> None:
             parser.instantiate_classes(Namespace(callback=config))  # type: ignore[no-untyped-call]
 
 
-def _make_stream(config: Any) -> ContinualDataModule:
+def make_stream(config: Any) -> ContinualDataModule:
     """The DataModule of a parsed config, with its data opened."""
     parser = LightningArgumentParser()
     parser.add_class_arguments(ContinualDataModule, "data", fail_untyped=False, sub_configs=True)
@@ -143,8 +143,8 @@ def _rank() -> int:
 
 def _quiet() -> None:
     """Hints that are wrong or no news here."""
-    hints = ("does not have many workers", "`max_epochs` was not set", "instantiate_classes.*was deprecated", "LeafSpec")
-    for hint in hints:
+    deprecated = (f"{name}.*deprecated" for name in ("instantiate_classes", "skip_none", "LeafSpec"))  # of others
+    for hint in ("does not have many workers", "`max_epochs` was not set", *deprecated):
         warnings.filterwarnings("ignore", message=f".*{hint}")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tips)
 

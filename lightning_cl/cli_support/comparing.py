@@ -14,7 +14,8 @@ from lightning_cl.cli_support.aligning import Footprint, aligned_sizes, measure,
 from lightning_cl.cli_support.checking import newest_version
 from lightning_cl.cli_support.comparing_options import Options, read_options
 from lightning_cl.cli_support.configs import UsageError
-from lightning_cl.cli_support.planned_runs import OUTPUT, RESULT, PlannedRun, fit, in_process, parse
+from lightning_cl.cli_support.planned_runs import OUTPUT, RESULT, PlannedRun, fit, in_process
+from lightning_cl.cli_support.reading import read as read_config
 from lightning_cl.metrics.comparison import Comparison, Failure, Run
 from lightning_cl.metrics.comparison_tables import rich_comparison
 from lightning_cl.metrics.report import FILE_NAME, read
@@ -66,7 +67,7 @@ def plan(options: Options, debug: bool) -> tuple[list[PlannedRun], tuple[str, ..
     for method in options.methods:
         words = ["fit", *(word for path in method.configs for word in ("--config", path)), *method.words]
         try:
-            configs[method.name] = parse([*words, *options.words], list(method.configs), debug)
+            _, configs[method.name] = read_config([*words, *options.words], method.configs, debug)
         except UsageError as error:
             raise UsageError(f"{method.name}: {error}") from error
     notes: tuple[str, ...] = ()

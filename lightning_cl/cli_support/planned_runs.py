@@ -12,18 +12,16 @@ import traceback
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml  # type: ignore[import-untyped, unused-ignore]
-from packaging.version import Version
 
 from lightning_cl import __version__
 from lightning_cl.callbacks.atomic_checkpoint_io import is_complete
 from lightning_cl.cli_support.checking import newest_version
-from lightning_cl.cli_support.command import ContinualCLI, run
+from lightning_cl.cli_support.command import run
 from lightning_cl.cli_support.configs import UsageError
 from lightning_cl.cli_support.continuing import newest_first
 from lightning_cl.metrics._files import to_json
@@ -37,48 +35,6 @@ _SHOWN = ("enable_progress_bar", "enable_model_summary")
 _GRACE = 60.0  # seconds for a run to save its checkpoint after Ctrl-C
 
 Config = dict[str, Any]
-
-
-class ParsingCLI(ContinualCLI):
-    """Reads and checks a configuration, and makes nothing of it.
-
-    Args:
-        done: Gets the configuration, as plain values.
-    """
-
-    def __init__(self, *args: Any, done: Callable[[Config], None], **kwargs: Any) -> None:
-        self._done = done
-        super().__init__(*args, **kwargs)
-
-    def before_instantiate_classes(self) -> None:
-        """Hand it over."""
-        subcommand = str(self.subcommand)
-        parser = self._subcommand_parsers[subcommand]
-        keep_none = "skip_none" if Version(version("jsonargparse")) < Version("4.49") else "skip_unset"  # was renamed
-        text = parser.dump(self.config[subcommand], **{keep_none: False})
-        self._done(yaml.safe_load(text))
-
-    def _set_seed(self) -> None:
-        """Not here."""
-
-    def instantiate_classes(self) -> None:
-        """Not here."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Not here."""
-
-
-def parse(words: list[str], configs: list[str], debug: bool) -> Config:
-    """The whole configuration of ``fit``, every value checked and every class named by its path.
-
-    Raises:
-        UsageError: If it cannot be used.
-    """
-    found: list[Config] = []
-    code = run(words, configs, debug, lambda *args, **kwargs: ParsingCLI(*args, done=found.append, **kwargs))
-    if not found:
-        raise SystemExit(code)  # --...help
-    return found[0]
 
 
 def short_name(entry: Any) -> str:

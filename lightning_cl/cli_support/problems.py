@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped, unused-ignore]
+
 from lightning_cl.cli_support.arguments import argument_names, import_class
 from lightning_cl.cli_support.completion import fit_options
 from lightning_cl.cli_support.configs import suggestion

@@ -30,4 +30,5 @@ class RunConfig(SaveConfigCallback):
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / self.config_filename
-        self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=self.multifile)
+        # by place: the argument's name, skip_none, is another since jsonargparse 4.49
+        self.parser.save(self.config, path, "parser_mode", False, overwrite=True, multifile=self.multifile)

@@ -9,29 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped, unused-ignore]
-from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_cl.cli_support.arguments import PREFIX, Argument, known_arguments, value_at, wrong_value
-from lightning_cl.cli_support.command import ContinualCLI, _make_stream, run
+from lightning_cl.cli_support.command import make_stream
 from lightning_cl.cli_support.configs import UsageError, resolve_configs
+from lightning_cl.cli_support.reading import read
 from lightning_cl.cli_support.short_paths import parse, plain_config
 from lightning_cl.datamodules import ContinualDataModule
-
-
-class _ParsingCLI(ContinualCLI):
-    """Parses, and builds nothing."""
-
-    def _set_seed(self) -> None:
-        pass
-
-    def before_instantiate_classes(self) -> None:
-        """Leave everything as it is."""
-
-    def instantiate_classes(self) -> None:
-        """Build nothing."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
 
 
 class Composition:
@@ -52,17 +36,8 @@ class Composition:
 
     def __init__(self, words: Sequence[str], debug: bool = False) -> None:
         resolved, paths = resolve_configs(["fit", *words])
-        made: list[ContinualCLI] = []
-
-        def collect(**options: Any) -> None:
-            made.append(_ParsingCLI(**options))
-
-        code = run(resolved, paths, debug, collect)
-        if not made:
-            raise SystemExit(code)  # --help and --print_config
         self.words = resolved[1:]
-        self.parser: LightningArgumentParser = made[0].parser
-        self.config = plain_config(self.parser, made[0].config)
+        self.parser, self.config = read(resolved, paths, debug)
         self.arguments = known_arguments(self.config)
 
     def typed(self, argument: Argument, text: str) -> Any:
@@ -84,7 +59,7 @@ class Composition:
         with tempfile.TemporaryDirectory() as folder:
             path = write(config, Path(folder) / "config.yaml")
             parsed = self.parser.parse_args(["fit", "--config", str(path)])
-        return _make_stream(parsed["fit"].data)
+        return make_stream(parsed["fit"].data)
 
 
 def _native(argument: Argument) -> str:

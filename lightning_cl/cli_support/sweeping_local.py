@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lightning_cl.cli_support.configs import UsageError
-from lightning_cl.cli_support.sweeping_phases import mean_and_deviation
 from lightning_cl.cli_support.sweeping_space import Choice, Parameter, grid, is_grid, key_of
+from lightning_cl.metrics.comparison import mean_and_deviation
 
 if TYPE_CHECKING:
     import optuna

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.two_phase import TwoPhaseProtocol, refuse_mixing
-from lightning_cl.cli_support.arguments import class_name
+from lightning_cl.callbacks.two_phase import refuse_mixing
+from lightning_cl.cli_support.arguments import class_name, set_value
 from lightning_cl.cli_support.configs import UsageError
 from lightning_cl.cli_support.sweeping_space import Parameter
 from lightning_cl.datamodules import ContinualDataModule
@@ -34,7 +32,7 @@ METRICS = {
     )
 }
 _SET_BY_PROTOCOL = ("data.seed", "data.val_split", "data.scenario.seed")
-PROTOCOL = f"{TwoPhaseProtocol.__module__}.{TwoPhaseProtocol.__name__}"
+PROTOCOL = "lightning_cl.callbacks.TwoPhaseProtocol"
 
 
 @dataclass(frozen=True)
@@ -106,8 +104,6 @@ def _classes(config: dict[str, Any], phases: Phases, part: str) -> dict[tuple[st
 
 def applied(config: dict[str, Any], settings: dict[tuple[str | int, ...], Any]) -> dict[str, Any]:
     """A copy of a plain configuration with other values."""
-    from lightning_cl.cli_support.arguments import set_value
-
     changed = copy.deepcopy(config)
     for key, value in settings.items():
         set_value(changed, key, copy.deepcopy(value))
@@ -211,8 +207,3 @@ def check_apart(tuning: StreamFacts, evaluation: StreamFacts, on: TuneOn) -> Non
             "tune on; use `--tune-on classes`, or a scenario with a seeded order (`--data.scenario.class_order "
             "shuffled`)."
         )
-
-
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation; of one value the latter is NaN."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan

@@ -24,12 +24,12 @@ from lightning_cl.cli_support.sweeping_phases import (
     evaluation_settings,
     facts_of,
     logged_to,
-    mean_and_deviation,
     tuning_settings,
     with_protocol,
     without_checkpoints,
 )
 from lightning_cl.cli_support.sweeping_space import Parameter, key_of
+from lightning_cl.metrics.comparison import mean_and_deviation
 from lightning_cl.metrics.report import FILE_NAME, read
 
 DEFINITION, RESULTS, BEST, FINAL = "sweep.json", "results.csv", "best.yaml", "final.json"
@@ -235,10 +235,10 @@ class TwoPhaseSweep:
                 known["results"][str(seed)] = self._final_run(chosen, seed, facts, len(known["earlier"]))
         values = list(known["results"].values())
         known["mean"], deviation = mean_and_deviation(values)
-        known["standard_deviation"] = deviation if len(values) > 1 else None
+        known["standard_deviation"] = deviation
         known |= facts
         written(path, json.dumps(known, indent=2) + "\n")
-        spread = f" ± {deviation:.4f}" if len(values) > 1 else ""
+        spread = "" if deviation is None else f" ± {deviation:.4f}"
         print(
             f"{self.metric} on the evaluation stream: {known['mean']:.4f}{spread} over {len(values)} seed(s); on the "
             f"tuning stream it was {chosen.mean:.4f}. {path}"

@@ -43,7 +43,9 @@ def test_names_depend_on_what_is_given_not_on_its_values():
 
 def test_only_what_is_asked_for():
     every, some = summarise(ACC, ACC, SIZES), summarise(ACC, ACC, SIZES, names=["forgetting", "average_accuracy"])
-    assert some == {name: every[name] for name in every if name.rpartition("/")[2] in ("forgetting", "average_accuracy")}
+    assert some == {
+        name: every[name] for name in every if name.rpartition("/")[2] in ("forgetting", "average_accuracy")
+    }
     assert len(some) == 4
 
 
