@@ -1,0 +1,157 @@
+"""The loaders of a stream: which plan each of them follows, over which view of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import accumulate
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from lightning_cl.datamodules.batches import StreamBatches
+from lightning_cl.datamodules.layout import EvalData, Stage
+from lightning_cl.datamodules.loader import PlanSampler, StreamDataset, StreamLoader
+from lightning_cl.datamodules.sampling import EvalPlan, TrainPlan, evaluation_order, mix_seed
+
+
+class StreamLoaders(StreamBatches):
+    """Base of :class:`ContinualDataModule`: one training and one evaluation loader for all tasks."""
+
+    eval_batch_size: int
+    per_device: bool
+    seed: int
+    drop_last: bool
+    evaluate_on: Literal["seen", "all"]
+    num_workers: int
+    persistent_workers: bool
+    pin_memory: bool | None
+    batch_keys: tuple[str, str] | None
+    collate_fn: Callable[[list[Any]], Any] | None
+    train_transform: Callable[[Any], Any] | Literal[False] | None
+    eval_transform: Callable[[Any], Any] | Literal[False] | None
+    #: Serve training images with the evaluation transform (methods that only take statistics ask for it).
+    train_view: Literal["train", "eval"]
+    #: What the loaders serve now: the task of "train", the number of tasks of "val" and "test".
+    loaded: dict[str, int]
+    _eval_orders: dict[Stage, tuple[EvalData, Tensor, list[int]]]
+    _datasets: dict[str, StreamDataset]
+
+    def train_dataloader(self) -> StreamLoader:
+        """Batches of the current task; the same loader object for all tasks."""
+        task, epoch = self.task_index, 0 if self.trainer is None else self.trainer.current_epoch
+        plan = self._train_plan(task, self.batch_size_of(task), updates=self.updates_per_batch)
+        if len(plan) == 0:
+            raise ValueError(
+                f"task {task} has {len(plan.index)} training samples, fewer than the global batch size "
+                f"{plan.batch_size}, and `drop_last=True` leaves no batch; lower `batch_size` or set `drop_last=False`."
+            )
+        if self._train_loader is None:
+            self._train_loader = self._loader("train", self.train_view, plan)
+        self._train_loader.sampler.plan = plan
+        self._train_loader.sampler.set_epoch(epoch)
+        if self._in_fit:
+            self._train_loader.on_start = self._continue
+        self.loaded["train"] = task
+        return self._train_loader
+
+    def _continue(self) -> None:
+        """A run that resumes in mid-epoch does so here: before a batch can be augmented on its way to the device."""
+        if self._driver is not None and self.trainer is not None:
+            self._driver.restore_random_states(self.trainer)
+
+    def val_dataloader(self) -> StreamLoader:
+        """One loader over the evaluation data of all tasks seen so far."""
+        return self._eval_loader("val", self.num_validated_tasks)
+
+    def test_dataloader(self) -> StreamLoader:
+        """One loader over the test data of all tasks."""
+        return self._eval_loader("test", self.info.num_tasks)
+
+    def predict_dataloader(self) -> StreamLoader:
+        """The test data of all tasks, in the test loader's order."""
+        return self.test_dataloader()
+
+    @property
+    def num_validated_tasks(self) -> int:
+        """How many tasks the validation loader covers now."""
+        return self.info.num_tasks if self.evaluate_on == "all" else self.task_index + 1
+
+    def train_loader_for(
+        self, task_index: int, transform: Literal["train", "eval"] = "eval", epoch: int = 0
+    ) -> Iterable[Any]:
+        """One pass over a task's training samples, shared out over the ranks.
+
+        Args:
+            task_index: Which task.
+            transform: ``"eval"`` for statistics, ``"train"`` for augmented images.
+            epoch: Seeds order and augmentation of the pass.
+        """
+        loader = self._loader("train", transform, self._train_plan(task_index, self.eval_batch_size, drop_last=False))
+        loader.sampler.set_epoch(epoch)
+        return loader
+
+    def _train_plan(self, task: int, batch_size: int, drop_last: bool | None = None, updates: int = 1) -> TrainPlan:
+        total, drop = self._global_batch(batch_size), self.drop_last if drop_last is None else drop_last
+        return TrainPlan(self.layout.train_index[task], total, drop, not self.online, self.seed, updates)
+
+    def _global_batch(self, batch_size: int) -> int:
+        return batch_size * (self._world()[0] if self.per_device else 1)
+
+    def anytime_dataloader(self, index: Tensor) -> StreamLoader:
+        """Some of the validation stage's samples, for an evaluation at any time; see :meth:`eval_batch`.
+
+        Args:
+            index: ``(N,)`` positions in the split of ``eval_data("anytime")``, in the order of evaluation.
+        """
+        return self._serve("anytime", index)
+
+    def _eval_loader(self, stage: Stage, num_tasks: int) -> StreamLoader:
+        self.loaded[stage] = num_tasks
+        data, known = self.eval_data(stage), self._eval_orders.get(stage)
+        if known is None or known[0] is not data:  # of all tasks, once: fewer tasks are a part from its start
+            order = evaluation_order(data.index, self.seed)
+            ends = [0, *accumulate(len(members) for members in data.index)]
+            self._eval_orders[stage] = known = (data, order, ends)
+        _, order, ends = known
+        return self._serve(stage, order[: ends[num_tasks]])
+
+    def _serve(self, stage: Stage, order: Tensor) -> StreamLoader:
+        plan = EvalPlan(order, self._global_batch(self.eval_batch_size), self._world()[0])
+        if stage not in self._eval_loaders:
+            self._eval_loaders[stage] = self._loader(self.eval_data(stage).split, "eval", plan)
+        self._eval_loaders[stage].sampler.plan = plan
+        return self._eval_loaders[stage]
+
+    def _loader(
+        self, split: Literal["train", "test"], view: Literal["train", "eval"], plan: TrainPlan | EvalPlan
+    ) -> StreamLoader:
+        dataset = self._dataset(split, view)
+        options: dict[str, Any] = {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.persistent_workers and self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available() if self.pin_memory is None else self.pin_memory,
+        }
+        return StreamLoader(dataset, PlanSampler(plan, *self._world(), augment=view == "train"), **options)
+
+    def _dataset(self, split: Literal["train", "test"], view: Literal["train", "eval"]) -> StreamDataset:
+        own = self.train_transform if view == "train" else self.eval_transform
+        default = self.source.train_transform if view == "train" else self.source.eval_transform
+        transform = default() if own is None else own or None
+        return StreamDataset(self.source, split, transform, self.batch_keys, self.collate_fn or default_collate)
+
+    def batch(self, index: Tensor, view: Literal["train", "eval"] = "train", seed: int = 0, start: int = 0) -> Any:
+        """A batch of training samples, on the CPU, made as the training loader makes it.
+
+        Args:
+            index: ``(B,)`` positions in the training split.
+            view: ``"train"`` for augmented images, ``"eval"`` for the evaluation transform.
+            seed: Seeds the augmentation, together with the place in the batch.
+            start: Place of the first sample, if this is a process's share of a batch.
+        """
+        if view not in self._datasets:
+            self._datasets[view] = self._dataset("train", view)
+        rows = range(start, start + len(index))
+        seeds = [mix_seed(self.seed, seed, row) if view == "train" else None for row in rows]
+        return self._datasets[view].__getitems__(list(zip(index.tolist(), seeds, strict=True)))
