@@ -47,7 +47,7 @@ class AnytimeEvaluation(ContinualCallback):
     It logs ``anytime/accuracy``, ``anytime/a_auc``, ``anytime/samples_seen`` and ``anytime/exposed_classes`` to any
     logger at the step of each evaluation, whatever ``log_every_n_steps`` is, and adds the section ``anytime``, the
     curve as CSV and a picture to the report of :class:`ContinualEvaluation` (without that callback it writes a report
-    of its own). Put it behind the methods in ``Trainer(callbacks=[...])``, so that it sees what they did in a step.
+    of its own).
 
     Args:
         every_n_samples: Period, in training samples over all processes; repeated updates on a batch do not count.

@@ -38,8 +38,9 @@ class ExperienceReplay(ContinualMethod):
         batch_size: Remembered samples in every training batch, over all processes; fewer while the memory fills.
         policy: ``"reservoir"``: a uniform sample of the stream; ``"class_balanced"``: as many of each class as the
             stream allows (CBRS); ``"ring"``: the latest of each class, in equal shares.
-        store: ``"index"``: positions in the training data, from which samples are read and augmented anew (in the main
-            process); ``"sample"``: the samples as the model got them, which are not augmented again.
+        store: ``"index"``: positions in the training data, from which samples are read and augmented anew, by the main
+            process before every step, whatever ``num_workers`` is; ``"sample"``: the samples as the model got them,
+            which are not augmented again and cost no reading.
         device: Where samples are stored, for example ``"cuda"``; the CPU by default.
         train_mask: Which classes compete in the training loss.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
