@@ -119,8 +119,10 @@ def test_only_classes_of_the_joined_batch_compete_under_the_batch_mask():
 def final_accuracy(method: Callback) -> float:
     data = load_digits()
     images, labels = torch.from_numpy(data.images / 16).float(), torch.from_numpy(data.target)
-    source = ArraySource((images[:1200], labels[:1200]), (images[1200:], labels[1200:]), augment="none")
-    stream = ContinualDataModule(source, ClassIncremental(num_tasks=5), batch_size=16, epochs_per_task=2)
+    source = ArraySource((images[:800], labels[:800]), (images[1200:], labels[1200:]), augment="none")
+    stream = ContinualDataModule(
+        source, ClassIncremental(num_tasks=5), batch_size=16, epochs_per_task=2, eval_batch_size=600
+    )
     evaluation = ContinualEvaluation(report=False, print_table=False)
     torch.manual_seed(0)
     module = Net(nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)))
