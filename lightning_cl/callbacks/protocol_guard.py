@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_cl.callbacks import auditing
 from lightning_cl.callbacks.base import ContinualCallback, require_stream
 from lightning_cl.callbacks.head_capture import HeadCapture
+from lightning_cl.callbacks.prediction_checks import prediction_checks
 from lightning_cl.callbacks.probing import Probe, in_batches
 from lightning_cl.callbacks.traces import fingerprints, generators_moved, moved_names
 from lightning_cl.metrics.fingerprints import row_fingerprints
@@ -186,7 +187,7 @@ class ProtocolGuard(ContinualCallback):
         masked = getattr(pl_module, "continual", None) is not None
         yield unseen_classes(expected, stream.exposed_classes, masked)
         tolerance = Tolerance.of(expected.dtype, str(trainer.precision), trainer.strategy.root_device.type)
-        yield from probe.checks(expected, tolerance)
+        yield from prediction_checks(probe, expected, tolerance)
 
     def _row_fingerprints(self) -> Tensor:
         """``(C_head,)``: weight and bias of each class."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.base import ContinualCallback, require_stream
+from lightning_cl.callbacks.cost_counting import counted_layer, device_name, leaves, memory_facts, rows_of, stored_bytes
 from lightning_cl.callbacks.evaluating import EvaluationPass
 from lightning_cl.callbacks.head_capture import HeadCapture
 from lightning_cl.datamodules import ContinualDataModule
@@ -24,61 +22,6 @@ from lightning_cl.mixins.batch import unpack
 
 _COUNTS = ("forward_samples", "backward_samples", "evaluated_samples")
 _TIMES = ("seconds", "seconds_evaluating")
-
-
-def stored_bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of the storages behind some tensors; what two of them share counts once."""
-    sizes: dict[int, int] = {}
-    for tensor in tensors:
-        storage = tensor.untyped_storage()
-        sizes[storage.data_ptr()] = max(storage.nbytes(), sizes.get(storage.data_ptr(), 0))
-    return sum(sizes.values())
-
-
-def memory_facts(facts: Iterable[dict[str, Any]], image_bytes: int) -> tuple[int, int]:
-    """Samples that methods keep, and the bytes that keeping them takes.
-
-    Positions in the training data are counted as the images that they stand for: a memory of positions only works
-    while those images are kept.
-
-    Args:
-        facts: What the callbacks say of themselves, see ``ContinualCallback.report_facts``.
-        image_bytes: Of one image in whole numbers from 0 to 255.
-    """
-    samples = size = 0
-    for fact in facts:
-        count = int(fact.get("stored_samples", 0))
-        samples += count
-        positions = str(fact.get("stored_as", "")).startswith("positions")
-        size += count * image_bytes if positions else int(fact.get("stored_bytes", 0))
-    return samples, size
-
-
-def counted_layer(module: nn.Module, path: str | None = None) -> nn.Module | None:
-    """The layer that every pass through the network calls once; ``None``: the first that is called, in other networks.
-
-    In a ViT it is in the last block: a pass with prompts begins behind what it shares with the query pass.
-
-    Args:
-        module: A LightningModule.
-        path: Its dotted path, if it is known.
-
-    Raises:
-        ValueError: If there is nothing at ``path``.
-    """
-    if path is not None:
-        modules: dict[str, nn.Module] = dict(module.named_modules())
-        if path not in modules:
-            raise ValueError(f'`layer="{path}"` is no layer of {type(module).__name__}; give a dotted path in it.')
-        return modules[path]
-    for part in module.modules():
-        if isinstance(part, VisionTransformer):
-            blocks: Any = part.blocks
-            return _leaves(blocks[-1])[0]
-        entrance = getattr(getattr(part, "visual", None), "conv1", None)
-        if isinstance(entrance, nn.Module):
-            return entrance
-    return None
 
 
 class RunCost(ContinualCallback):
@@ -192,15 +135,15 @@ class RunCost(ContinualCallback):
             return
 
         def found(layer: nn.Module, args: Any) -> None:
-            if _rows(args):
+            if rows_of(args):
                 self._forget_hooks()
                 self._count(trainer, layer)
-                self._passed(trainer, _rows(args))  # a hook that is added in a call does not see it
+                self._passed(trainer, rows_of(args))  # a hook that is added in a call does not see it
 
-        self._hooks = [leaf.register_forward_pre_hook(found) for leaf in _leaves(pl_module)]
+        self._hooks = [leaf.register_forward_pre_hook(found) for leaf in leaves(pl_module)]
 
     def _count(self, trainer: Trainer, layer: nn.Module) -> None:
-        self._hooks = [layer.register_forward_pre_hook(lambda _, args: self._passed(trainer, _rows(args)))]
+        self._hooks = [layer.register_forward_pre_hook(lambda _, args: self._passed(trainer, rows_of(args)))]
 
     def _passed(self, trainer: Trainer, rows: int) -> None:
         training = trainer.state.stage == RunningStage.TRAINING
@@ -285,21 +228,3 @@ class RunCost(ContinualCallback):
         """Go on counting."""
         self._times = {name: float(state_dict[name]) for name in _TIMES}
         self._total = {name: int(state_dict[name]) for name in _COUNTS}
-
-
-def device_name(device: torch.device) -> str:
-    """A GPU's own name, or ``cpu`` with the architecture."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} ({platform.machine()})"
-
-
-def _leaves(module: nn.Module) -> list[nn.Module]:
-    """Layers with parameters of their own and nothing in them."""
-    return [m for m in module.modules() if next(m.children(), None) is None and list(m.parameters(False))]
-
-
-def _rows(args: Any) -> int:
-    """Samples in what a layer is called with; 0 for whole numbers, such as a text's tokens."""
-    first = args[0] if isinstance(args, tuple) and args else None
-    return len(first) if isinstance(first, Tensor) and first.is_floating_point() and first.ndim > 1 else 0

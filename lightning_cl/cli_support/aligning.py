@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from lightning_cl.callbacks import ContinualMethod
-from lightning_cl.callbacks.run_cost import stored_bytes
+from lightning_cl.callbacks.cost_counting import stored_bytes
 from lightning_cl.cli_support.command import ContinualCLI, run
 from lightning_cl.cli_support.configs import UsageError
 from lightning_cl.cli_support.planned_runs import Config, short_name

@@ -14,7 +14,7 @@ from tiny import tiny_vit
 from torch import Tensor, nn
 
 from lightning_cl.callbacks import CODAPrompt, ContinualEvaluation, ExperienceReplay, RunCost
-from lightning_cl.callbacks.run_cost import counted_layer, memory_facts, stored_bytes
+from lightning_cl.callbacks.cost_counting import counted_layer, memory_facts, stored_bytes
 from lightning_cl.metrics.report import read
 
 #: Training samples of the three tasks, and test samples of the tasks seen after each epoch.
