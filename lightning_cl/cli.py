@@ -175,6 +175,7 @@ def _list(words: list[str]) -> int:
         raise UsageError(f"there is nothing called `{unknown[0]}` to list; choose from {', '.join(KINDS)}.")
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console()
     for kind in words or KINDS:
@@ -182,7 +183,7 @@ def _list(words: list[str]) -> int:
         table.add_column(no_wrap=True, style="bold")
         table.add_column()
         for entry in entries(kind):
-            table.add_row(entry.name, entry.summary)
+            table.add_row(entry.name, Text(entry.summary))  # brackets are no markup
         console.print(table)
     return 0
 

@@ -82,6 +82,11 @@ def test_list_prints_names(kind: str, name: str, capsys: pytest.CaptureFixture[s
     assert name in capsys.readouterr().out
 
 
+def test_brackets_in_a_list_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "recipes"]) == 0
+    assert "lightning-cl[language]" in capsys.readouterr().out
+
+
 # ---------------------------------------------------------------------- recipes and composition
 
 

@@ -126,4 +126,4 @@ def test_no_torch_and_a_clear_message(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["completion"]) == 2
     assert "needs one shell: bash, zsh, fish" in capsys.readouterr().err
     assert main(["completion", "bsh"]) == 2
-    assert "no completion for `bsh`; did you mean bash" in capsys.readouterr().err
+    assert "no completion for `bsh`; give bash, zsh or fish" in capsys.readouterr().err

@@ -30,8 +30,9 @@ def check_validation(trainer: Trainer, stream: ContinualDataModule, who: str) ->
     missed = [t.index for t in stream.tasks if every and (t.last_epoch + 1) % every]
     if missed:
         raise ValueError(
-            f"`check_val_every_n_epoch={every}` does not validate the last epoch of task(s) {missed}, so what is "
-            f"measured there would be missing; use a divisor of the epochs per task ({list(stream.schedule.epochs)})."
+            f"`check_val_every_n_epoch={every}` does not validate the last epoch of {len(missed)} task(s), task "
+            f"{missed[0]} first, so what is measured there would be missing; use 1, or a divisor of the epochs per task "
+            f"({', '.join(map(str, sorted(set(stream.schedule.epochs))))})."
         )
 
 

@@ -58,7 +58,7 @@ def _print(card: ProtocolCard) -> None:
 
     console = Console()
     console.print(protocol_table(card))
-    console.print(card.notes()[0].capitalize() + ".", soft_wrap=True)
+    console.print(card.notes()[0].capitalize() + ".", soft_wrap=True, markup=False)
 
 
 # ---------------------------------------------------------------------- a finished run

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lightning_cl.cli_support.catalogue import KINDS, PACKAGE, entries, exported
 from lightning_cl.cli_support.comparing_options import ALIGNMENTS
-from lightning_cl.cli_support.configs import UsageError, part_names, suggestion
+from lightning_cl.cli_support.configs import UsageError, part_names
 
 SHELLS = ("bash", "zsh", "fish")
 HELP = """\
@@ -48,9 +48,7 @@ def script(words: Sequence[str], commands: Sequence[str], runs: Sequence[str]) -
     if len(words) != 1:
         raise UsageError(f"`completion` needs one shell: {', '.join(SHELLS)}.")
     if words[0] not in SHELLS:
-        raise UsageError(
-            f"there is no completion for `{words[0]}`; {suggestion(words[0], SHELLS)} Give bash, zsh or fish."
-        )
+        raise UsageError(f"there is no completion for `{words[0]}`; give {', '.join(SHELLS[:-1])} or {SHELLS[-1]}.")
     options, values = fit_options(), option_values()
     if words[0] == "fish":
         return _fish(commands, runs, options, values)

@@ -200,6 +200,7 @@ class TwoPhaseSweep:
     def _print_table(self, trials: Sequence[Trial], chosen: Trial | None) -> None:
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(title=f"{self.metric} on the tuning stream (not a result to report)", title_justify="left")
         for name in ("trial", *(p.path for p in self.parameters), self.metric):
@@ -207,7 +208,8 @@ class TwoPhaseSweep:
         ranked = sorted(trials, key=lambda t: (not t.results, -t.mean if self.goal == "maximize" else t.mean, t.number))
         for trial in ranked:
             outcome = f"{trial.mean:.4f}{' (best)' if trial is chosen else ''}" if trial.results else "failed"
-            table.add_row(str(trial.number), *(str(trial.values[p.path]) for p in self.parameters), outcome)
+            values = (Text(str(trial.values[p.path])) for p in self.parameters)  # brackets are no markup
+            table.add_row(str(trial.number), *values, outcome)
         Console().print(table)
         print(f"{self.folder / RESULTS}" + (f", {self.folder / BEST}" if chosen else ""))
 

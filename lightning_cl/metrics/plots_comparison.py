@@ -37,13 +37,14 @@ def plot_comparison(comparison: Comparison) -> tuple[Figure, list[Axes]]:
         _draw(ax, comparison, column, COLOURS[place], MARKERS[place])
         ax.set_yticks(range(count), comparison.methods if place == 0 else [""] * count)
         ax.set_ylim(count - 0.5, -0.5)
+        ax.tick_params(axis="y", length=0)
     return figure, axes
 
 
 def _draw(ax: Axes, comparison: Comparison, column: Column, colour: str, marker: str) -> None:
     name = column.title.removesuffix(" %")
     draw.frame(ax, None, f"{name[0].upper()}{name[1:]} (%)", "")
-    ax.grid(axis="x", color="0.9", lw=0.5)
+    ax.grid(axis="x", which="both", color="0.9", lw=0.5)
     ax.set_axisbelow(True)
     lowest = 0.0
     for row, method in enumerate(comparison.methods):
@@ -58,4 +59,6 @@ def _draw(ax: Axes, comparison: Comparison, column: Column, colour: str, marker:
         if len(values) > 1:
             ax.plot(values, [row + _SPREAD] * len(values), "|", color="0.45", ms=3.5, mew=0.7, clip_on=False)
     ax.set_xlim(min(0.0, 1.05 * lowest), 100)
-    ax.set_xticks([0, 25, 50, 75, 100])
+    ax.set_xticks([0, 50, 100])  # more would meet beside long names
+    ax.set_xticks([25, 75], minor=True)
+    ax.tick_params(axis="x", which="minor", length=0)

@@ -107,7 +107,7 @@ def protocol_table(card: ProtocolCard) -> Table:
     table.add_column("result", no_wrap=True)
     table.add_column("what was compared")
     for check in card.checks:
-        table.add_row(check.name, Text(check.result, styles[check.result]), _compared(check))
+        table.add_row(check.name, Text(check.result, styles[check.result]), Text(_compared(check)))
     grid = Table.grid()
     grid.add_row(Text("Protocol", style="bold"))
     grid.add_row(table)

@@ -140,6 +140,14 @@ def test_the_figure_shows_every_mean_and_deviation() -> None:
     assert (accuracy.get_xlabel(), forgetting.get_xlabel()) == ("Accuracy (%)", "Forgetting (%)")
 
 
+def test_ticks_keep_apart_beside_long_names() -> None:
+    figure, axes = plot_comparison(Comparison("digits", tuple(runs(0.5, method="a_method_with_a_very_long_name"))))
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for ax in axes for label in ax.get_xticklabels()]
+    assert len(boxes) == 6
+    assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
+
+
 def test_markdown_has_a_cell_for_every_column() -> None:
     text = markdown(Comparison("digits", (*runs(0.5, facts={"RunCost": COST}), *runs(0.3, method="two"))))
     rows = [line for line in text.splitlines() if line.startswith("|")]
