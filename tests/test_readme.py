@@ -92,3 +92,21 @@ def test_main_job_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     accuracy = read_report(report).metrics["class_il/average_accuracy"]
     assert accuracy is not None
     assert accuracy > 0.6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("callbacks", ["CODAPrompt()", "DualPrompt(), ExperienceReplay(memory_size=100)"])
+def test_the_first_snippet_reaches_what_its_table_says(
+    callbacks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightning_cl import callbacks as C
+    from lightning_cl.metrics import read_report
+
+    said = float(re.findall(rf"^\| `{re.escape(callbacks)}` \| ([\d.]+) \|", README, re.MULTILINE)[0])
+    monkeypatch.chdir(tmp_path)
+    code = SNIPPETS["drop-in"].replace("[CODAPrompt(), ", f"[{callbacks}, ")
+    code = code.replace("Trainer(", "Trainer(check_val_every_n_epoch=5, enable_progress_bar=False, accelerator='cpu', ")
+    names = {name: getattr(C, name) for name in ("DualPrompt", "ExperienceReplay")}
+    exec(compile(code, "README.md [drop-in]", "exec"), {"__name__": "__main__", **names})
+    (report,) = tmp_path.rglob("continual_report.json")
+    assert 100 * read_report(report).metrics["class_il/average_accuracy"] == pytest.approx(said, abs=5)
