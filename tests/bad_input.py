@@ -123,6 +123,12 @@ def resumed_on(folder: Path, other: Any, *callbacks: Any) -> None:
     fit(*callbacks, data=other, ckpt_path=checkpoint(folder, C.FineTuning()))
 
 
+def resumed_in_mid_epoch(folder: Path, other: Any) -> None:
+    saving = C.ContinualCheckpoint(dirpath=str(folder))
+    fit(C.FineTuning(), saving, max_steps=1, limit_val_batches=0, enable_checkpointing=True)
+    fit(C.FineTuning(), data=other, ckpt_path=folder / "last.ckpt")
+
+
 def with_vit(*callbacks: Any, **options: Any) -> None:
     fit(*callbacks, module=Module(vit=True), **options)
 
@@ -367,6 +373,11 @@ CASES: dict[str, tuple[Action, type[Exception], str]] = {
         lambda folder: resumed_on(folder, stream()),
         ValueError,
         "made with a continual-learning method",
+    ),
+    "another batch size in mid-epoch": (
+        lambda folder: resumed_in_mid_epoch(folder, stream(batch_size=4)),
+        ValueError,
+        r"middle of an epoch, after 1 batches with a global batch size of 6 \(here 4\).*go on with the same settings",
     ),
     "a folder that cannot be written": (no_folder, OSError, "cannot write the checkpoint .*last.ckpt.*dirpath="),
 }

@@ -123,6 +123,11 @@ class PlanSampler(Sampler[list[Key]]):
             return self.plan.batch(order, batch_idx, self.world_size, self.rank)
         return self.plan.batch(order, batch_idx, self.rank)
 
+    def rule(self) -> dict[str, int]:
+        """What decides which samples batch ``i`` of an epoch holds, besides the stream itself."""
+        names = ("batch_size", "updates", "seed")
+        return {name: int(getattr(self.plan, name)) for name in names if hasattr(self.plan, name)}
+
     def order(self) -> torch.Tensor:
         """Positions in this epoch's order."""
         return self.plan.order(self.epoch) if isinstance(self.plan, TrainPlan) else self.plan.order()
@@ -157,6 +162,7 @@ class StreamLoader:
         #: Called before the first batch of every pass is fetched.
         self.on_start: Callable[[], None] | None = None
         self._resume: tuple[int, int] | None = None
+        self._resumed_rule: dict[str, int] = {}
         self._position = (0, 0)  # epoch of the pass, and global batches handed out in it
         # Its own generator: making an iterator draws a base seed, which must not move the global generator.
         self._loader = DataLoader(
@@ -179,6 +185,8 @@ class StreamLoader:
         epoch = self.sampler.epoch
         self.sampler.start = self._resume[1] if self._resume is not None and self._resume[0] == epoch else 0
         self._resume = None
+        if 0 < self.sampler.start < len(self):
+            self._refuse_another_rule()
         if self.on_start is not None:
             self.on_start()
         for done, batch in enumerate(self._loader, self.sampler.start + 1):
@@ -188,12 +196,29 @@ class StreamLoader:
     def state_dict(self) -> dict[str, int]:
         """Epoch and number of global batches handed out in it; independent of the number of processes."""
         epoch, batch = self._position
-        return {"version": 1, "epoch": epoch, "batch": batch}
+        return {"version": 1, "epoch": epoch, "batch": batch, **self.sampler.rule()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue at the saved batch when the saved epoch is iterated next."""
+        """Continue at the saved batch when the saved epoch is iterated next.
+
+        Iterating raises a :class:`ValueError` if the epoch would go on with batches of another size, order or number
+        of updates, and leave out some samples and take others twice.
+        """
         check_version(state, 1, "the training loader")
         self._resume = self._position = int(state["epoch"]), int(state["batch"])
+        self._resumed_rule = {name: int(state[name]) for name in self.sampler.rule() if name in state}
+
+    def _refuse_another_rule(self) -> None:
+        own, then = self.sampler.rule(), self._resumed_rule
+        names = [name for name in then if then[name] != own[name]]
+        if names:
+            called = {"batch_size": "a global batch size", "updates": "`updates_per_batch`", "seed": "the seed"}
+            differ = ", ".join(f"{called[name]} of {then[name]} (here {own[name]})" for name in names)
+            raise ValueError(
+                f"the checkpoint is from the middle of an epoch, after {self.sampler.start} batches with {differ}, so "
+                "the rest of the epoch would leave out some samples and repeat others; go on with the same settings "
+                "(with `per_device=True` also on as many processes), or from a checkpoint of a task's end."
+            )
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -65,7 +65,7 @@ class LossWatch:
             raise FloatingPointError(
                 f"the training loss is not finite in task {task.index}, epoch {trainer.current_epoch} "
                 f"(epoch {trainer.current_epoch - task.first_epoch} of the task), optimiser step {step}. "
-                "No checkpoint was written after that step; the last one is good. Common causes: a learning rate that "
-                "is too high, label smoothing or soft targets together with a class mask (masked classes have the "
+                "No checkpoint was written after that step; those of before are good. Common causes: a learning rate "
+                "that is too high, label smoothing, soft or changed targets with a class mask (masked classes have the "
                 'logit -inf; train with `train_mask="all"` or without smoothing), and overflow in 16-bit precision.'
             )

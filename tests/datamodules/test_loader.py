@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -131,12 +132,34 @@ def test_state_is_of_the_pass_that_began_last(source):
     loader = make_loader(source, epoch=0)
     list(loader)
     loader.sampler.set_epoch(1)  # Lightning sets the epoch before the hooks in which a checkpoint may be saved
-    assert loader.state_dict() == {"version": 1, "epoch": 0, "batch": 3}
+    assert loader.state_dict() == {"version": 1, "epoch": 0, "batch": 3, "batch_size": 4, "updates": 1, "seed": 5}
     resumed = make_loader(source)
     resumed.load_state_dict(loader.state_dict())
     assert resumed.state_dict() == loader.state_dict()
     resumed.sampler.set_epoch(1)
     assert len(list(resumed)) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 3}, r"after 1 batches with a global batch size of 4 \(here 3\), so the rest"),
+        ({"seed": 6}, r"with the seed of 5 \(here 6\)"),
+        ({"updates": 2, "batch_size": 5}, r"size of 4 \(here 5\), `updates_per_batch` of 1 \(here 2\)"),
+    ],
+)
+def test_an_epoch_does_not_go_on_with_other_batches(source, change, message):
+    loader = make_loader(source)
+    next(iter(loader))
+    state, changed = loader.state_dict(), make_loader(source)
+    changed.sampler.plan = replace(changed.sampler.plan, **change)
+    changed.load_state_dict(state)
+    with pytest.raises(ValueError, match=message):
+        next(iter(changed))
+    changed.load_state_dict({**state, "batch": 0})  # at its start it may
+    assert len(list(changed)) == len(changed)
+    changed.load_state_dict({name: state[name] for name in ("version", "epoch", "batch")})  # saved by an early version
+    assert len(list(changed)) == len(changed) - 1
 
 
 def test_on_start_is_called_before_the_first_batch_is_made(source):
