@@ -27,6 +27,7 @@ from lightning_cl.datamodules.boundaries import (
     step_plateau_schedulers,
 )
 from lightning_cl.datamodules.losses import STEPS_BETWEEN_CHECKS, LossWatch
+from lightning_cl.datamodules.online import refuse_other_loader
 from lightning_cl.datamodules.progress import show_tasks
 from lightning_cl.datamodules.resuming import in_the_end, random_states_of_all, set_random_states, settle_position
 from lightning_cl.datamodules.task import Task
@@ -119,7 +120,10 @@ class StreamDriver(Callback):
             self._hook.remove()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take up what a checkpoint left open."""
+        """Take up what a checkpoint left open; refuse another loader than an online stream's own."""
+        if self.stream.online:
+            scenario = type(self.stream.scenario).__name__
+            refuse_other_loader(scenario, self.stream, trainer.train_dataloader, self.stream._train_loader)
         if self._saved is not None:
             trainer.callback_metrics.update(self._saved["metrics"])
             trainer.should_stop |= self._saved["stop_task"] and self.stream.early_stopping == "task"

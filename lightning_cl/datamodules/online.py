@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -53,3 +54,23 @@ def joint_weight(batch: TrainBatch, rows: int, joined: Joined | None, world_size
     if joined is None:
         return batch.weight
     return world_size * (batch.real + joined.local) / (rows + joined.total)
+
+
+def refuse_other_loader(scenario: str, stream: object, given: Any, own: Any) -> None:
+    """An online stream arrives in its own order, which only its own loader keeps.
+
+    Args:
+        scenario: Name of the scenario.
+        stream: The DataModule.
+        given: The Trainer's training loader.
+        own: The one that the stream made.
+
+    Raises:
+        ValueError: If they are not the same.
+    """
+    if given is not own:
+        raise ValueError(
+            f"`{type(stream).__name__}.train_dataloader` gives a {type(given).__name__}, but {scenario} is an online "
+            "stream, whose order, exposed classes and samples seen are those of the stream's own loader; leave the "
+            "method as it is, and change the images with `train_transform` or `collate_fn`, the order with a scenario."
+        )

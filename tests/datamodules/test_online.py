@@ -14,8 +14,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from tiny_stream import NUM_CLASSES, SIZES, TinyModule, make_stream, make_trainer
 from torch import Tensor
 from torch.testing import assert_close
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_cl.callbacks import ContinualEvaluation, FineTuning
+from lightning_cl.datamodules import ContinualDataModule
 from lightning_cl.datamodules.online import Joined, arrived, exposed, joint_weight
 from lightning_cl.datamodules.sampling import TrainPlan
 from lightning_cl.datamodules.scenarios.base import Scenario
@@ -275,3 +277,14 @@ def test_an_online_stream_has_one_pass():
     stream = make_stream(scenario=Blurry(), epochs_per_task=2)
     with pytest.raises(ValueError, match=r"Blurry is an online stream.*set `epochs_per_task=1`"):
         stream.setup()
+
+
+def test_an_online_stream_keeps_its_own_loader():
+    class Shuffled(ContinualDataModule):
+        def train_dataloader(self):
+            super().train_dataloader()
+            return DataLoader(TensorDataset(torch.rand(12, 3, 8, 8), torch.arange(12) % 6), batch_size=4, shuffle=True)
+
+    plain = online()
+    with pytest.raises(ValueError, match=r"Shuffled.train_dataloader` gives a DataLoader, but Blurry is an online"):
+        fit(stream=Shuffled(plain.source, plain.scenario, batch_size=4))
