@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from lightning_cl import callbacks as callbacks_module
 from lightning_cl import datamodules, models, targets
 from lightning_cl.callbacks import TwoPhaseProtocol
-from lightning_cl.callbacks.continual_evaluation import SPACES
+from lightning_cl.callbacks.task_counts import SPACES
 from lightning_cl.cli import main
 from lightning_cl.cli_support import sweeping
 from lightning_cl.cli_support.arguments import argument_names, import_class, known_arguments, resolve, value_at

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_cl.callbacks import stream_logging
 from lightning_cl.callbacks.anytime_evaluation import AnytimeEvaluation
 from lightning_cl.callbacks.base import ContinualCallback, require_stream
-from lightning_cl.callbacks.head_capture import HeadCapture
-from lightning_cl.callbacks.measuring import check_validation, describe_run
+from lightning_cl.callbacks.measuring import check_baseline, check_validation, describe_run
 from lightning_cl.callbacks.run_folder import run_folder
-from lightning_cl.metrics import ContinualReport, class_table, rich_table, summarise
+from lightning_cl.callbacks.task_counts import SPACES, TaskCounts, grown
+from lightning_cl.metrics import ContinualReport, rich_table, summarise
 from lightning_cl.metrics.functional import accuracy_per_stage
 from lightning_cl.metrics.report import report_files
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules import ContinualDataModule, Task
     from lightning_cl.datamodules.layout import Stage
 
-SPACES = ("class_il", "task_il")
 #: In longer streams the accuracies of single tasks are in the report only: logging them would cost more than training.
 MOST_TASKS_LOGGED = 100
 _LOGGED = ("average_accuracy", "average_incremental_accuracy", "forgetting", "backward_transfer", "learning_accuracy")
@@ -69,9 +68,7 @@ class ContinualEvaluation(ContinualCallback):
         self.total: Tensor = torch.empty(0)
         self.baseline: Tensor | None = None
         self.samples_seen: list[int] = []
-        self._capture: HeadCapture | None = None
-        self._counts: Tensor | None = None
-        self._tables: tuple[Tensor, Tensor] | None = None
+        self._counts: TaskCounts | None = None
 
     # ------------------------------------------------------------------ life cycle
 
@@ -82,13 +79,12 @@ class ContinualEvaluation(ContinualCallback):
         if stage == "fit":
             check_validation(trainer, stream, type(self).__name__)
             if self.forward_transfer:
-                _check_baseline(trainer, stream)
+                check_baseline(trainer, stream)
         if stage == "fit" or not self.correct:
             self.correct = {space: torch.zeros(tasks, tasks, dtype=torch.long) for space in SPACES}
             self.total = torch.zeros(tasks, tasks, dtype=torch.long)
             self.baseline, self.samples_seen = None, [0] * tasks
-        self._capture = HeadCapture(pl_module, stream.info.num_classes, self.head)
-        self._tables = None
+        self._counts = TaskCounts(pl_module, stream.info, self.head)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell the loggers what stream this is."""
@@ -182,42 +178,17 @@ class ContinualEvaluation(ContinualCallback):
 
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         stream = require_stream(trainer, type(self).__name__)
-        assert self._capture is not None
-        self._capture.start()
-        tasks, device = stream.info.num_tasks, pl_module.device
-        self._counts = torch.zeros(2, 2, tasks, dtype=torch.long, device=device)  # space, correct or total, task
-        columns = self._capture.layer.out_features
-        seen = class_table([stream.exposed_classes], columns, device)[0]
-        if stream.evaluate_on == "all" and trainer.sanity_checking:
-            seen = class_table([range(stream.info.num_classes)], columns, device)[0]
-        if self._tables is None or self._tables[1].shape[1] != columns:
-            of_task = class_table(stream.info.classes_per_task, columns, device)
-        else:
-            of_task = self._tables[1].to(device)  # built once: it is as large as tasks times classes
-        self._tables = (seen, of_task)
+        assert self._counts is not None
+        untrained = stream.evaluate_on == "all" and trainer.sanity_checking
+        self._counts.start(range(stream.info.num_classes) if untrained else stream.exposed_classes, pl_module.device)
 
     def _count(self, trainer: Trainer, batch_idx: int, stage: Stage) -> None:
-        assert self._capture is not None
         assert self._counts is not None
-        assert self._tables is not None
-        samples = require_stream(trainer, type(self).__name__).eval_batch(batch_idx, stage)
-        logits = self._capture.take(len(samples.labels))
-        labels = samples.labels.to(logits.device, non_blocking=True)
-        tasks = samples.tasks.to(logits.device, non_blocking=True)
-        seen, of_task = self._tables
-        for space, allowed in enumerate((seen, of_task[tasks])):
-            hits = logits.masked_fill(~allowed, -torch.inf).argmax(-1) == labels
-            self._counts[space, 0].index_add_(0, tasks, hits.long())
-            self._counts[space, 1].index_add_(0, tasks, torch.ones_like(tasks))
+        self._counts.add(require_stream(trainer, type(self).__name__).eval_batch(batch_idx, stage))
 
     def _finish(self, trainer: Trainer) -> Tensor:
-        """``(2, 2, T)`` counts over all processes, on the CPU."""
-        assert self._capture is not None
         assert self._counts is not None
-        self._capture.stop()
-        reduced = trainer.strategy.reduce(self._counts, reduce_op="sum")
-        counts: Tensor = reduced.cpu()
-        return counts
+        return self._counts.finish(trainer)
 
     # ------------------------------------------------------------------ results
 
@@ -294,20 +265,6 @@ class ContinualEvaluation(ContinualCallback):
         self.samples_seen = grown(torch.tensor(state_dict["samples_seen"], dtype=torch.long), tasks).tolist()
 
 
-def grown(counts: Tensor, tasks: int, value: float = 0) -> Tensor:
-    """``(T,)`` or ``(T, T)`` counts of a shorter stream in ``tasks`` rows (and columns); new cells have the value."""
-    missing = max(tasks - len(counts), 0)
-    return nn.functional.pad(counts, (0, missing) * counts.ndim, value=value)
-
-
 def _sizes(stream: ContinualDataModule) -> Tensor:
     """``(T,)`` validation samples of each task."""
     return torch.tensor([len(index) for index in stream.eval_data("val").index])
-
-
-def _check_baseline(trainer: Trainer, stream: ContinualDataModule) -> None:
-    if stream.evaluate_on != "all" or trainer.num_sanity_val_steps != float("inf"):
-        raise ValueError(
-            'forward transfer needs the untrained model on all tasks: set `ContinualDataModule(evaluate_on="all")` and '
-            "`Trainer(num_sanity_val_steps=-1)`."
-        )

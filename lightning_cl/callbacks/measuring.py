@@ -29,10 +29,24 @@ def check_validation(trainer: Trainer, stream: ContinualDataModule, who: str) ->
     every = trainer.check_val_every_n_epoch
     missed = [t.index for t in stream.tasks if every and (t.last_epoch + 1) % every]
     if missed:
+        lengths = ", ".join(map(str, sorted(set(stream.schedule.epochs))))
         raise ValueError(
             f"`check_val_every_n_epoch={every}` does not validate the last epoch of {len(missed)} task(s), task "
-            f"{missed[0]} first, so what is measured there would be missing; use 1, or a divisor of the epochs per task "
-            f"({', '.join(map(str, sorted(set(stream.schedule.epochs))))})."
+            f"{missed[0]} first, so what is measured there would be missing; use 1, or a divisor of the epochs per "
+            f"task ({lengths})."
+        )
+
+
+def check_baseline(trainer: Trainer, stream: ContinualDataModule) -> None:
+    """The untrained model is evaluated on all tasks.
+
+    Raises:
+        ValueError: If not.
+    """
+    if stream.evaluate_on != "all" or trainer.num_sanity_val_steps != float("inf"):
+        raise ValueError(
+            'forward transfer needs the untrained model on all tasks: set `ContinualDataModule(evaluate_on="all")` and '
+            "`Trainer(num_sanity_val_steps=-1)`."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +146,7 @@ def test_ticks_keep_apart_beside_long_names() -> None:
     figure.canvas.draw()
     boxes = [label.get_window_extent() for ax in axes for label in ax.get_xticklabels()]
     assert len(boxes) == 6
-    assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_markdown_has_a_cell_for_every_column() -> None:
