@@ -18,7 +18,8 @@ from lightning_cl.cli_support.aligning import Footprint, aligned_sizes, remarks,
 from lightning_cl.cli_support.catalogue import RECIPES
 from lightning_cl.cli_support.comparing_options import Options, choose, read_options, read_seeds
 from lightning_cl.cli_support.configs import UsageError
-from lightning_cl.cli_support.planned_runs import NEEDED, PlannedRun, in_process, short_name
+from lightning_cl.cli_support.planned_runs import NEEDED, PlannedRun, short_name
+from lightning_cl.cli_support.processes import in_process
 from lightning_cl.cli_support.reading import read as read_config
 from lightning_cl.metrics.report import read
 

@@ -540,6 +540,22 @@ def test_ctrl_c_keeps_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert sorted(int(row[LENGTH]) for row in table()) == [4, 6, 8, 10]
 
 
+def test_a_scheduler_that_stops_the_final_runs_leaves_none_behind(capsys: pytest.CaptureFixture[str]) -> None:
+    """SIGTERM in the second phase; the same command makes the final runs that are missing."""
+
+    def terminate(config: dict[str, Any]) -> None:
+        if config["data"]["seed"] == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    learner, later = Learner(terminate), Learner()
+    assert local(learner, "--local", "4", "--final-seeds", "3") == 130
+    assert learner.stopped
+    assert "interrupted after 4 trials" in capsys.readouterr().err
+    assert list(json.loads(Path("s/final.json").read_text())["results"]) == ["0"]
+    assert local(later, "--local", "4", "--final-seeds", "3") == 0
+    assert [config["data"]["seed"] for config in later.configs] == [1, 2]
+
+
 def test_all_failed(capsys: pytest.CaptureFixture[str]) -> None:
     assert local(Learner(), "--local", "1", params=(f"{LENGTH}=6",)) == 1
     assert "all 1 trials failed" in capsys.readouterr().err

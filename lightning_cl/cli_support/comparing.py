@@ -14,7 +14,8 @@ from lightning_cl.cli_support.aligning import Footprint, aligned_sizes, measure,
 from lightning_cl.cli_support.checking import newest_version
 from lightning_cl.cli_support.comparing_options import Options, read_options
 from lightning_cl.cli_support.configs import UsageError
-from lightning_cl.cli_support.planned_runs import OUTPUT, RESULT, PlannedRun, fit, in_process
+from lightning_cl.cli_support.planned_runs import OUTPUT, RESULT, PlannedRun, fit
+from lightning_cl.cli_support.processes import in_process
 from lightning_cl.cli_support.reading import read as read_config
 from lightning_cl.metrics.comparison import Comparison, Failure, Run
 from lightning_cl.metrics.comparison_tables import rich_comparison

@@ -1,21 +1,15 @@
-"""One run of a comparison: its configuration, its folder, whether it is finished, and the process it runs in."""
+"""One run of a comparison: its configuration, its folder, whether it is finished, and the words that run it."""
 
 from __future__ import annotations
 
 import copy
 import json
-import multiprocessing
 import os
-import signal
 import sys
-import traceback
-from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml  # type: ignore[import-untyped, unused-ignore]
 
 from lightning_cl import __version__
@@ -32,7 +26,6 @@ CONFIG, RESULT, OUTPUT = "run.yaml", "result.json", "output.txt"
 NEEDED = ("ContinualEvaluation", "ContinualCheckpoint", "RunCost")
 #: Settings that change nothing but what is seen on the screen.
 _SHOWN = ("enable_progress_bar", "enable_model_summary")
-_GRACE = 60.0  # seconds for a run to save its checkpoint after Ctrl-C
 
 Config = dict[str, Any]
 
@@ -133,99 +126,6 @@ def _keep(folder: Path) -> None:
     while (kept := folder.with_name(f"{folder.name}-{number}")).exists():
         number += 1
     os.replace(folder, kept)
-
-
-# ---------------------------------------------------------------------- a process of its own
-
-
-def in_process(work: Callable[..., Any], *arguments: Any, output: Path | None = None) -> tuple[Any, str | None]:
-    """Do some work in a process of its own: whatever becomes of it, this one goes on.
-
-    On Linux the process is a copy of this one, so nothing is imported again, unless CUDA is already in use here.
-
-    Args:
-        work: A function of a module; what it returns must be picklable.
-        *arguments: Of the work.
-        output: File for everything that it prints; the terminal when ``None``.
-
-    Returns:
-        What it returned, and ``None``; or ``None`` and what went wrong, in one sentence.
-
-    Raises:
-        KeyboardInterrupt: After the work was interrupted and has ended.
-    """
-    forked = sys.platform == "linux" and not torch.cuda.is_initialized()
-    context: Any = multiprocessing.get_context("fork" if forked else "spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(sender, output, work, arguments))
-    sys.stdout.flush()
-    process.start()
-    sender.close()
-    with _stopping(process):
-        try:
-            answer: tuple[Any, str | None] = receiver.recv()
-        except EOFError:
-            process.join()
-            answer = None, _died(process.exitcode)
-        process.join()
-    return answer
-
-
-def _died(code: int | None) -> str:
-    if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        return f"its process was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-    return f"its process ended with code {code} and said nothing"
-
-
-@contextmanager
-def _stopping(process: Any) -> Any:
-    """Ctrl-C and SIGTERM reach the process, too, and it may save its checkpoint."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    main_thread = signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, None)
-    before = signal.signal(signal.SIGTERM, stop) if main_thread else None
-    try:
-        yield
-    except KeyboardInterrupt:
-        process.join(1.0)  # a terminal sends Ctrl-C to both
-        if process.is_alive():
-            process.terminate()
-        process.join(_GRACE)
-        if process.is_alive():
-            process.kill()
-        raise
-    finally:
-        if main_thread:
-            signal.signal(signal.SIGTERM, before)
-
-
-def _work(sender: Any, output: Path | None, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with output.open("a", encoding="utf-8") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)
-        sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
-    answer: tuple[Any, str | None]
-    try:
-        answer = work(*arguments), None
-    except UsageError as error:
-        print(f"lightning-cl: {error}", file=sys.stderr)
-        answer = None, str(error)
-    except KeyboardInterrupt:
-        answer = None, "interrupted"
-    except BaseException as error:
-        traceback.print_exc()
-        answer = None, f"{type(error).__name__}: {error}".splitlines()[0]
-    sys.stdout.flush()
-    sys.stderr.flush()
-    sender.send(answer)
-    sender.close()
 
 
 def fit(words: list[str], debug: bool) -> int:

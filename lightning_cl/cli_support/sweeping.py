@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cl.cli_support.configs import UsageError, resolve_configs, suggestion
+from lightning_cl.cli_support.processes import Processes, Runner
 from lightning_cl.cli_support.sweeping_config import Composition
-from lightning_cl.cli_support.sweeping_local import Processes, Runner, chosen_method
+from lightning_cl.cli_support.sweeping_local import chosen_method
 from lightning_cl.cli_support.sweeping_options import parse as parse_options
 from lightning_cl.cli_support.sweeping_phases import (
     FIRST_TUNING_SEED,

@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lightning_cl.cli_support.configs import UsageError
 from lightning_cl.cli_support.sweeping_space import Choice, Parameter, grid, is_grid, key_of
@@ -23,51 +19,6 @@ if TYPE_CHECKING:
     import optuna
 
 JOURNAL, LOG = "optuna.journal", "log.txt"
-
-
-class Runner(Protocol):
-    """Runs ``fit`` with a config file and gives the exit code."""
-
-    def __call__(self, config: Path, log: Path) -> int:
-        """Run it, with all output in ``log``."""
-
-    def stop(self) -> None:
-        """End what is running."""
-
-
-class Processes:
-    """Every run in a process of its own: one that dies takes nothing along."""
-
-    def __init__(self) -> None:
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self._lock, self._stopped = threading.Lock(), False
-
-    def __call__(self, config: Path, log: Path) -> int:
-        """Run ``lightning-cl fit``."""
-        command = [sys.executable, "-m", "lightning_cl.cli", "fit", "--config", str(config)]
-        with log.open("wb") as file:
-            with self._lock:
-                if self._stopped:
-                    return 130
-                process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-                self._running.add(process)
-            try:
-                return process.wait()
-            finally:
-                with self._lock:
-                    self._running.discard(process)
-
-    def stop(self) -> None:
-        """Interrupt the runs, and kill those that do not end."""
-        with self._lock:
-            self._stopped, running = True, list(self._running)
-        for process in running:
-            process.send_signal(signal.SIGINT)
-        for process in running:
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cl.cli_support.configs import UsageError
+from lightning_cl.cli_support.processes import Runner, interruptible
 from lightning_cl.cli_support.sweeping_config import Composition, write
-from lightning_cl.cli_support.sweeping_local import LOG, LocalSweep, Runner, Trial, best, last_error, written
+from lightning_cl.cli_support.sweeping_local import LOG, LocalSweep, Trial, best, last_error, written
 from lightning_cl.cli_support.sweeping_phases import (
     METRICS,
     Phases,
@@ -128,8 +129,14 @@ class TwoPhaseSweep:
         tuned, evaluated = (next(iter(s.values())) for s in (self.tuning_streams, self.evaluation_streams))
         print(f"Tuning on {self.phases.describe()}: {tuned}; evaluation: {evaluated}. Folder: {self.folder}")
         try:
-            local.run(count, jobs, self._say, runner.stop)
+            with interruptible():
+                local.run(count, jobs, self._say, runner.stop)
+                trials = local.trials()
+                chosen = self._publish(trials)
+                if chosen is not None:
+                    return self._evaluate(chosen, trials, evaluate_again)
         except KeyboardInterrupt:
+            runner.stop()
             self._publish(local.trials())
             print(
                 f"\nlightning-cl: interrupted after {len(local.trials())} trials, which are kept in {self.folder}; the "
@@ -137,12 +144,8 @@ class TwoPhaseSweep:
                 file=sys.stderr,
             )
             return 130
-        trials = local.trials()
-        chosen = self._publish(trials)
-        if chosen is None:
-            print(f"lightning-cl: all {len(trials)} trials failed; logs: {self.folder / 'trials'}.", file=sys.stderr)
-            return 1
-        return self._evaluate(chosen, trials, evaluate_again)
+        print(f"lightning-cl: all {len(trials)} trials failed; logs: {self.folder / 'trials'}.", file=sys.stderr)
+        return 1
 
     def _try(self, trial: Trial) -> list[float]:
         """Results of one configuration, a tuning seed each."""
