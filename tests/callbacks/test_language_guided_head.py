@@ -168,13 +168,34 @@ def test_classes_of_an_online_stream_are_named_as_they_arrive():
             assert known == list(trainer.datamodule.exposed_classes)
             counts.append(len(known))
 
+    class Asked(RandomTargets):
+        def targets(self, names):
+            asked.extend(names)
+            return super().targets(names)
+
     counts: list[int] = []
+    asked: list[str] = []
     run(
-        LanguageGuidedHead(RandomTargets(48)),
+        LanguageGuidedHead(Asked(48)),
         Arrivals(),
         stream=make_stream(SiBlurry(2), epochs_per_task=1, batch_size=4),
     )
     assert counts[0] < counts[-1] == CLASSES
+    assert sorted(asked) == sorted(NAMES)  # each once
+
+
+@pytest.mark.parametrize("train_mask", ["seen", "task"])
+def test_which_classes_compete_in_training(train_mask):
+    class Competing(ContinualCallback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            finite = pl_module(batch[0]).isfinite().all(0).nonzero().flatten().tolist()
+            task = trainer.datamodule.task
+            assert finite == sorted(task.classes if train_mask == "task" else task.seen_classes)
+            counts.append(len(finite))
+
+    counts: list[int] = []
+    run(LanguageGuidedHead(RandomTargets(48), train_mask=train_mask), Competing())
+    assert sorted(set(counts)) == ([2] if train_mask == "task" else [2, 4, 6])
 
 
 def test_a_killed_run_goes_on_with_the_same_bits_and_without_the_texts(tmp_path):
@@ -206,13 +227,21 @@ def test_a_restored_model_needs_no_text_model(tmp_path):
     assert torch.equal(again(x), module.eval()(x))
 
 
+class OnFirst(RandomTargets):
+    """Is asked on the first process alone, whose bits all have."""
+
+    def targets(self, names):
+        assert not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+        return super().targets(names)
+
+
 @pytest.mark.parametrize("dim", [24, 96])
 def test_two_processes_equal_one(tmp_path, dim):
     options = {"precision": "64-true"}
 
     def rank() -> None:
         module = run(
-            LanguageGuidedHead(RandomTargets(dim)), module=Module(optimizer="sgd"), strategy="ddp", devices=2, **options
+            LanguageGuidedHead(OnFirst(dim)), module=Module(optimizer="sgd"), strategy="ddp", devices=2, **options
         )
         torch.save(module.state_dict(), tmp_path / f"{module.trainer.global_rank}.pt")
 
@@ -267,6 +296,13 @@ def test_classes_of_the_same_name_are_refused():
     same = dict.fromkeys(NAMES, torch.ones(48))
     with pytest.raises(ValueError, match="have the same target"):
         run(LanguageGuidedHead(TensorTargets(same)))
+    stream = make_stream()
+    stream.setup()
+    first, _, last = (held[0] for held in stream.info.classes_per_task)  # which come in different tasks
+    vectors = {name: torch.randn(48) for name in NAMES}
+    vectors[NAMES[last]] = 2 * vectors[NAMES[first]]
+    with pytest.raises(ValueError, match=f"'{NAMES[min(first, last)]}' and '{NAMES[max(first, last)]}' have the same"):
+        run(LanguageGuidedHead(TensorTargets(vectors)))
 
 
 @pytest.mark.parametrize("other", [PrototypeClassifier, VirtualOutlierRegularizer])

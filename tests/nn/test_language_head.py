@@ -47,6 +47,7 @@ def test_logits_are_scaled_cosines_and_do_not_depend_on_lengths():
     assert_close(logits[:, [0, 2, 4]], expected)
     assert torch.isneginf(logits[:, [1, 3, 5]]).all()
     assert_close(made(37 * x), logits)
+    assert_close(made(1e-3 * x), logits)
     assert_close(LanguageHead.forward(head(scale=3.0), x).argmax(1), logits.argmax(1))
 
 
@@ -76,6 +77,7 @@ def test_short_features_are_projected_or_targets_compressed():
     assert projected(targets(2, 4)).shape == (2, 6)
     compressed = head(width=6, dim=8, match="compress")
     assert compressed.weight.shape == (6, 6)
+    assert_close(compressed.weight[[0, 2, 4]].norm(dim=1), torch.ones(3), rtol=0, atol=1e-6)
     assert not list(compressed.parameters())
 
 

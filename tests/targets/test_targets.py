@@ -24,6 +24,7 @@ from lightning_cl.targets import (
     check_targets,
     fill,
 )
+from lightning_cl.targets.base import unit_mean
 
 NAMES = ["house_finch", "arctic fox", "T-shirt"]
 ROWS = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
@@ -186,6 +187,9 @@ def test_a_text_tower(small_clip):
     assert provider._load().visual is None  # only the text tower is kept
     other = OpenCLIPTargets(small_clip, None, ["a photo of a {}.", "{}"])
     assert not torch.allclose(other.targets(NAMES), rows)
+    bare = OpenCLIPTargets(small_clip, None, ["{}"])
+    assert_close(other.targets(NAMES), F.normalize(rows + bare.targets(NAMES), dim=1))  # of unit vectors
+    assert_close(unit_mean(torch.tensor([[9.0, 0.0], [0.0, 1.0]])), torch.tensor([0.5, 0.5]).sqrt())
 
 
 def test_a_text_that_is_too_long(small_clip):
