@@ -1,12 +1,14 @@
 """Few-shot sessions on real images with a small CLIP that was pre-trained on other classes.
 
     python pretraining/pretrain_small_clip.py ...        # writes the model, see there
-    python benchmarks/fscil.py --data cifar100_sub.npz --clip clip/ --method cpe_clip --out benchmarks/results
+    python benchmarks/fscil.py --data cifar100_sub.npz --clip clip/ --method teen
+    python benchmarks/fscil.py --data cifar100_sub.npz --clip clip/ --method cpe_clip --base-epochs 5 --epochs 5
 
 The base session has 60 classes, then come 8 sessions of 5 classes with 5 samples each (the usual protocol, on a
 sub-sampled data set). `--clip` is a folder with `open_clip_config.json` and `open_clip_model.safetensors`. The frozen
 model's zero-shot answers, its class means, fine-tuning and TEEN start from CPE-CLIP's image tower. Nothing was tuned:
-CPE-CLIP has its published rates, the others learn with AdamW at 1e-4 (all weights of the image tower).
+CPE-CLIP has its published optimiser and rates, and with 5 epochs its published epochs; fine-tuning learns with AdamW at
+1e-4 (all weights of the image tower).
 """
 
 from __future__ import annotations
@@ -76,6 +78,7 @@ def run(args: argparse.Namespace) -> Path:
         num_classes=stream.info.num_classes,
         class_names=stream.info.class_names,
         lr=0.001,
+        weight_decay=1e-5,
         lr_schedule="cpe_clip" if args.method == "cpe_clip" else "constant",
     )
     model = clip if args.method in ("zero_shot", "cpe_clip") else ImageTower(clip, stream.info.num_classes)
