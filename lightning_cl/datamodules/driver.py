@@ -26,7 +26,7 @@ from lightning_cl.datamodules.boundaries import (
     reset_early_stopping,
     step_plateau_schedulers,
 )
-from lightning_cl.datamodules.losses import STEPS_BETWEEN_CHECKS, LossWatch
+from lightning_cl.datamodules.losses import STEPS_BETWEEN_CHECKS, LossWatch, check_weights
 from lightning_cl.datamodules.online import refuse_other_loader
 from lightning_cl.datamodules.progress import show_tasks
 from lightning_cl.datamodules.resuming import in_the_end, random_states_of_all, set_random_states, settle_position
@@ -179,6 +179,7 @@ class StreamDriver(Callback):
         if due or ends:
             self._loss.check(trainer, task)
         if ends:
+            check_weights(trainer, pl_module, task)
             self.ended = task.index
             call_task_hook(trainer, pl_module, "on_task_end", task)
 
@@ -224,8 +225,9 @@ class StreamDriver(Callback):
     # ------------------------------------------------------------------ state
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Save the random states of all ranks and where the run stands; refuse to save after a bad loss."""
+        """Save the random states of all ranks and where the run stands; refuse to save after a bad step."""
         self._loss.check(trainer, self.stream.task)
+        check_weights(trainer, pl_module, self.stream.task)
         fit, loop, fetcher = trainer.fit_loop, trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
         in_batch = in_the_end(vars(loop.batch_progress.current))
         checkpoint["lightning_cl"] = {

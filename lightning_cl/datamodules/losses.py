@@ -1,4 +1,4 @@
-"""Finds the first step with a loss that is not finite, without waiting for the device at every step."""
+"""Finds the first step with a loss or weights that are not finite, without waiting for the device at every step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_cl.datamodules.task import Task
@@ -51,21 +51,41 @@ class LossWatch:
         return None if step < 0 else step
 
     def check(self, trainer: Trainer, task: Task) -> None:
-        """Stop all processes if there was such a step in one, or the others would wait for that one.
+        """Stop all processes if there was such a step in one of them.
 
         Raises:
             FloatingPointError: With task, epoch and step.
         """
-        step = self.first_bad_step
-        if trainer.world_size > 1:
-            found = torch.tensor(-1 if step is None else step, device=trainer.strategy.root_device)
-            largest = int(trainer.strategy.reduce(found, reduce_op="max"))
-            step = None if largest < 0 else largest
-        if step is not None:
-            raise FloatingPointError(
-                f"the training loss is not finite in task {task.index}, epoch {trainer.current_epoch} "
-                f"(epoch {trainer.current_epoch - task.first_epoch} of the task), optimiser step {step}. "
-                "No checkpoint was written after that step; those of before are good. Common causes: a learning rate "
-                "that is too high, label smoothing, soft or changed targets with a class mask (masked classes have the "
-                'logit -inf; train with `train_mask="all"` or without smoothing), and overflow in 16-bit precision.'
-            )
+        _stop_together(trainer, task, self.first_bad_step, "the training loss is not finite")
+
+
+def check_weights(trainer: Trainer, pl_module: LightningModule, task: Task) -> None:
+    """Stop before weights that are not finite are saved or evaluated: the loss tells only one step later.
+
+    Raises:
+        FloatingPointError: With task, epoch and step.
+    """
+    device = trainer.strategy.root_device
+    trained = {name: p for name, p in pl_module.named_parameters() if p.requires_grad}
+    # of a parameter that a strategy splits, this process's part
+    finite = [torch.isfinite(getattr(p, "to_local", p.detach)()).all().to(device) for p in trained.values()]
+    known = torch.stack(finite).tolist() if finite else []  # one copy to the host, not one for each tensor
+    bad = [name for name, good in zip(trained, known, strict=True) if not good]
+    named, step = (f": `{bad[0]}`", trainer.global_step) if bad else ("", None)
+    _stop_together(trainer, task, step, f"a finite loss left weights that are not finite{named}")
+
+
+def _stop_together(trainer: Trainer, task: Task, step: int | None, what: str) -> None:
+    """All processes stop, or the others would wait for the one that does."""
+    if trainer.world_size > 1:
+        found = torch.tensor(-1 if step is None else step, device=trainer.strategy.root_device)
+        largest = int(trainer.strategy.reduce(found, reduce_op="max"))
+        step = None if largest < 0 else largest
+    if step is not None:
+        raise FloatingPointError(
+            f"{what} in task {task.index}, epoch {trainer.current_epoch} "
+            f"(epoch {trainer.current_epoch - task.first_epoch} of the task), optimiser step {step}. "
+            "No checkpoint was written after that step; those of before are good. Common causes: a learning rate "
+            "that is too high, label smoothing or soft targets together with a class mask (masked classes have the "
+            'logit -inf; train with `train_mask="all"` or without smoothing), and overflow in 16-bit precision.'
+        )

@@ -233,6 +233,34 @@ def test_a_bad_loss_that_was_not_looked_at_yet_stops_the_checkpoint(tmp_path, mo
     assert not list(tmp_path.iterdir())
 
 
+class Overflowing(TinyModule):
+    """The gradient of one step overflows, its loss does not."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def on_after_backward(self) -> None:
+        if self.trainer.global_step == self.step - 1:
+            self.net[1].weight.grad[0, 0] = math.inf
+
+
+@pytest.mark.parametrize("step", [9, 15])
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, step):
+    """The loss tells at the next step, and never after the last one."""
+    keep = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+    with pytest.raises(FloatingPointError, match=rf"weights that are not finite: `net\.1\.weight` .* step {step}\."):
+        fit(Overflowing(step), [keep])
+    assert {path.stem for path in tmp_path.iterdir()} == {f"step={n}" for n in range(1, step)}
+
+
+def test_weights_that_are_not_finite_are_not_evaluated_after_a_task():
+    spy = Spy()
+    with pytest.raises(FloatingPointError, match=r"not finite: .* in task 0, epoch 1 .* step 4\."):
+        fit(Overflowing(4), [spy])
+    assert "task_end" not in {name for name, *_ in spy.events}
+
+
 def test_the_same_trainer_goes_on_after_a_bad_loss(tmp_path):
     """With a fresh module, a lower learning rate for instance: the bad step is of the run before."""
     trainer = make_trainer(tmp_path, [ModelCheckpoint(tmp_path, every_n_train_steps=1, save_last=True)])
