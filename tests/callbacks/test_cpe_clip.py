@@ -13,10 +13,12 @@ import torch.nn.functional as F
 from conformance.modules import TINY_CLIP, CLIPSplitModule, PlainModule, tiny_clip
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from nn.test_clip_towers import image_loop, text_loop
+from safetensors import safe_open
 from tiny import shaken, stream_info, task_of
 from torch import nn
 from torch.testing import assert_close
 
+from lightning_cl import load_method, save_method
 from lightning_cl.callbacks import CPECLIP, ContinualCallback, ContinualEvaluation, PrototypeClassifier
 from lightning_cl.datamodules import ArraySource, ContinualDataModule, FewShot
 from lightning_cl.datamodules.task import StreamInfo
@@ -381,6 +383,23 @@ def test_a_run_ends_with_the_prompts_of_the_published_training_loop():
     for name, value in module.prompts.named_parameters():
         assert (value - seen.start[name]).abs().max() > 1e-3, name
         assert_close(value.detach(), expected[name], rtol=1e-8, atol=1e-10, msg=name)
+
+
+def test_a_shipped_file_holds_the_trained_numbers_and_answers_the_same(tmp_path):
+    module, file = attached(task=1), tmp_path / "method.safetensors"
+    save_method(file, module)
+    with safe_open(file, "pt") as stored:
+        names = {name for name in stored.keys() if not name.startswith("continual.")}  # noqa: SIM118
+        assert "aquarium_fish" in stored.metadata()["lightning_cl"]
+    trained = {f"prompts.{name}" for name in ("language", "projection.weight", "projection.bias")}
+    assert names - {"fc.weight", "fc.bias"} == {*trained, "prompts.task_counter"}
+    images = batch(range(3))[0]
+    loaded = load_method(file, Own(), [CPECLIP()])
+    assert torch.equal(loaded.eval()(images), module.eval()(images))
+    other = Own()
+    nn.init.ones_(other.clip.positional_embedding)
+    with pytest.raises(ValueError, match="belongs to a base model whose frozen weights have the fingerprint"):
+        load_method(file, other, [CPECLIP()])
 
 
 # ---------------------------------------------------------------------- what is refused
