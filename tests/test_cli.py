@@ -173,7 +173,19 @@ def test_the_head_follows_the_data_unless_it_is_given(capsys: pytest.CaptureFixt
         ([*FIT, "--ckpt_path", "last"], "found no checkpoint in runs/digits_prototypes"),
         ([*FIT, "--ckpt_path", "gone.ckpt"], "there is no checkpoint `gone.ckpt`; give the path of a checkpoint, or"),
         ([*FIT, "--ckpt_path", "words.txt"], "`words.txt` is no checkpoint, or was not written to its end; give"),
-        ([*FIT, "--trainer.logger.save_dir", "words.txt/x"], "cannot be written to `words.txt/x`: "),
+        ([*FIT, "--trainer.logger.save_dir", "words.txt/x"], "nothing can be written to `words.txt/x`: "),
+        (
+            ["compare", "--methods", "l2p", "--config", "digits", "--folder", "words.txt"],
+            "is a file; give another folder",
+        ),
+        (
+            ["sweep", "digits_l2p", "--param", "model.lr=1,2", "--local", "1", "--folder", "words.txt/x"],
+            "is a file; give",
+        ),
+        (
+            ["sweep", "digits_l2p", "--param", "model.lr=1,2", "--out", "words.txt/x.yaml"],
+            "give another folder with `--o",
+        ),
         ([*FIT, "--config", "words.txt"], "words.txt holds no settings; write `name: value` lines"),
         (["fit", "--config", "coda_prompt"], "does not say `data.source`, `data.scenario`, `model`; take a recipe"),
         ([*FIT, "--trainer.max_epoch", "3"], "there is no option `trainer.max_epoch`, so nothing would read it"),

@@ -160,7 +160,7 @@ def test_memories_grow_to_what_the_largest_stores() -> None:
     assert aligned_sizes({"one": one, "ten": ten}) == {"one": 7431, "ten": 2000}
     assert aligned_sizes({"none": Footprint(100, 0, 1, 9), "all": Footprint(10, 2, 5, 9)}) == {"all": 9}
     said = remarks({"none": Footprint(100, 0, 1, 99), "all": Footprint(0, 200, 5, 99)}, {"all": 99})
-    assert "all: memory of 99 samples (all training samples) in place of 200" in said
+    assert "all: memory of 99 samples (all training samples), in place of 200" in said
     assert any(line.startswith("none: stores") for line in said)
 
 

@@ -59,7 +59,8 @@ def remarks(footprints: Mapping[str, Footprint], sizes: Mapping[str, int]) -> tu
     for name, footprint in footprints.items():
         if name in sizes:
             full = " (all training samples)" if sizes[name] == footprint.train_samples else ""
-            lines.append(f"{name}: memory of {sizes[name]} samples{full} in place of {footprint.memory_size}")
+            before = "as given" if sizes[name] == footprint.memory_size else f"in place of {footprint.memory_size}"
+            lines.append(f"{name}: memory of {sizes[name]} samples{full}, {before}")
         elif footprint.total < most:
             lines.append(f"{name}: stores {footprint.total / 2**20:.2f} MiB and has no memory that could grow")
     return tuple(lines)

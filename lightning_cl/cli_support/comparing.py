@@ -13,7 +13,7 @@ import yaml  # type: ignore[import-untyped, unused-ignore]
 from lightning_cl.cli_support.aligning import Footprint, aligned_sizes, measure, remarks, with_memory
 from lightning_cl.cli_support.checking import newest_version
 from lightning_cl.cli_support.comparing_options import Options, read_options
-from lightning_cl.cli_support.configs import UsageError
+from lightning_cl.cli_support.configs import UsageError, require_writable
 from lightning_cl.cli_support.planned_runs import OUTPUT, RESULT, PlannedRun, fit
 from lightning_cl.cli_support.processes import in_process
 from lightning_cl.cli_support.reading import read as read_config
@@ -35,6 +35,7 @@ def compare(words: Sequence[str], debug: bool) -> int:
     options = read_options(words)
     if not isinstance(options, Options):
         return tabulate(*options)
+    require_writable(options.folder, "`--folder`")
     planned, notes = plan(options, debug)
     print(f"{len(options.methods)} method(s), seeds {', '.join(map(str, options.seeds))}, in {options.folder}")
     for method in options.methods:
@@ -158,6 +159,8 @@ def tabulate(folders: Sequence[Path], output: Path | None) -> int:
     Raises:
         UsageError: If a folder holds no report, or the runs are of different streams.
     """
+    if output is not None:
+        require_writable(output, "`--folder`")
     runs = [run for folder in folders for run in found_runs(folder)]
     publish(folders[0].resolve().name if len(folders) == 1 else "one stream", runs, (), (), output)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,6 +23,24 @@ def suggestion(given: str, known: Sequence[str], listing: str | None = None) -> 
     near = [by_lower[name] for name in get_close_matches(given.lower(), list(by_lower), n=3, cutoff=0.5)]
     sentences = [f"did you mean {', '.join(near)}?"] if near else []
     return " ".join([*sentences, f"`{listing}` shows all."] if listing else sentences)
+
+
+def require_writable(folder: Path, instead: str) -> None:
+    """Refuse a folder that cannot be made or written, before anything is run for it.
+
+    Args:
+        folder: Need not be there.
+        instead: What on the command line gives another one.
+
+    Raises:
+        UsageError: If it cannot be used.
+    """
+    whole = folder.absolute()
+    there = next(path for path in (whole, *whole.parents) if os.path.exists(path))  # raises nothing, as Path does
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return
+    why = "you may not write there" if there.is_dir() else f"{there} is a file"
+    raise UsageError(f"nothing can be written to `{folder}`: {why}; give another folder with {instead}.")
 
 
 def recipe_names() -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from lightning_cl.callbacks import ContinualCheckpoint
 from lightning_cl.callbacks.atomic_checkpoint_io import clear_leftovers, is_complete
 from lightning_cl.callbacks.continual_checkpoint import position
 from lightning_cl.callbacks.run_folder import run_folder
-from lightning_cl.cli_support.configs import UsageError
+from lightning_cl.cli_support.configs import UsageError, require_writable
 
 
 class InterruptNotice(Callback):
@@ -98,13 +97,8 @@ def check_output(trainer: Namespace) -> None:
     if trainer.get("fast_dev_run") or trainer.get("logger") is False:
         return
     folder = checkpoint_folders(trainer)[1].parent
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if "://" not in str(folder) and not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        why = "you may not write there" if there.is_dir() else f"{there} is a file"
-        raise UsageError(
-            f"the results cannot be written to `{folder}`: {why}; give another folder with "
-            "`--trainer.logger.save_dir DIR`, or with `--trainer.default_root_dir DIR` where no logger is given."
-        )
+    if ":/" not in str(folder):  # else an address
+        require_writable(folder, "`--trainer.logger.save_dir DIR` (without a logger: `--trainer.default_root_dir DIR`)")
 
 
 def checkpoint_folders(trainer: Namespace) -> tuple[list[Path], Path]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_cl.cli_support.configs import UsageError, resolve_configs, suggestion
+from lightning_cl.cli_support.configs import UsageError, require_writable, resolve_configs, suggestion
 from lightning_cl.cli_support.processes import Processes, Runner
 from lightning_cl.cli_support.sweeping_config import Composition
 from lightning_cl.cli_support.sweeping_local import chosen_method
@@ -51,12 +51,16 @@ def sweep(words: Sequence[str], debug: bool = False, runner: Runner | None = Non
         options.val_split,
         options.tuning_fraction,
     )
+    folder = Path(options.folder or Path("sweeps", sweep_name(rest)))
+    if options.local is not None:
+        require_writable(folder, "`--folder`")
+    elif options.out:
+        require_writable(Path(options.out).parent, "`--out`")
     composition = Composition(rest, debug)
     parameters = parse_space(options.param, composition.arguments, composition.typed)
     check_config(composition.config, parameters)
     if options.local is None:
         return _print_file(rest, options, phases, composition, parameters)
-    folder = Path(options.folder or Path("sweeps", sweep_name(rest)))
     method = chosen_method(options.method, parameters)
     whole = TwoPhaseSweep(folder, composition, parameters, phases, options.metric, method, options.seed)
     return whole.run(options.local, options.jobs, runner or Processes(), options.evaluate_again)
