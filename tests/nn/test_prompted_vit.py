@@ -53,7 +53,7 @@ def test_prefixes_of_no_rows_leave_the_frozen_model_as_it_is(options):
     expected, features = vit(images(3)), vit.forward_features(images(3))
     vit, _ = prompted(vit, Fixed(layers=(0, 1, 2, 3, 4, 5), length=0))
     assert torch.equal(vit.forward_features(images(3)), features)
-    assert torch.equal(vit.forward_head(vit.forward_features(images(3))), expected)
+    assert_close(vit.forward_head(features), expected, rtol=0, atol=1e-12)  # torch 2.5's last bit is the memory's
     assert_close(vit(images(3)), expected, rtol=0, atol=1e-10)
 
 
