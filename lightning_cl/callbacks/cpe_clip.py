@@ -30,6 +30,8 @@ class CPECLIP(ContinualMethod):
     The module is a :class:`~lightning_cl.models.CLIPClassifier`, or any that puts the image features of an open_clip
     model into a ``Linear`` with one output per class; that head is frozen, and answered in its place. The published
     setting is SGD with momentum, ``lr_schedule="cpe_clip"`` at a rate of 0.001, five epochs a session, no augmentation.
+    Those rates are for CLIP's own weights: with a small text tower that cannot place a session's names, its steps may
+    cost more on old classes than they bring, so keep the frozen model's row beside it.
 
     Args:
         num_prompts: Prompt tokens in each layer, ``K``.
