@@ -138,6 +138,7 @@ def test_every_option_of_a_run_has_a_help_text(monkeypatch: pytest.MonkeyPatch) 
     path = str(RECIPES / "digits_finetune.yaml")
     reading.read(["fit", "--config", path], [path], False)
     assert undocumented(parsers[0]) == []
+    assert "packaged recipe" in next(action.help for action in parsers[0]._actions if action.dest == "config")
     assert len(parsers[0]._actions) > 60
 
 

@@ -211,6 +211,7 @@ def test_no_report_is_one_clear_error(tmp_path, run, capsys):
     (tmp_path / "bad" / "continual_report.json").write_text("{")
     assert "cannot be read as a report" in said([str(tmp_path / "bad")], capsys)
     assert "cannot be written" in said([str(run), "--output", str(run)], capsys)
+    assert "29 reports were given; 1 to 28 fit on one page. Give fewer" in said([str(run)] * 29, capsys)
 
 
 def test_help_names_the_command(capsys):

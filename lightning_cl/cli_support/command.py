@@ -42,7 +42,11 @@ class ContinualCLI(LightningCLI):
         super().__init__(**{"save_config_callback": RunConfig, **options})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """One setting of PyTorch that no Trainer argument has."""
+        """One setting of PyTorch that no Trainer argument has; and what else ``--config`` takes."""
+        parser._option_string_actions["--config"].help = (
+            "Name of a packaged recipe (`lightning-cl list recipes`) or path of a YAML file; several compose, later "
+            "ones win."
+        )
         parser.add_argument(
             "--num_threads",
             type=PositiveInt | None,

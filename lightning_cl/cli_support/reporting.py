@@ -50,7 +50,10 @@ def report(words: Sequence[str]) -> int:
         for name, file in zip(names, files, strict=True)
         if file.with_name("config.yaml").is_file()
     }
-    text = page(dict(zip(names, reports, strict=True)), configs)
+    try:
+        text = page(dict(zip(names, reports, strict=True)), configs)
+    except ValueError as error:
+        raise UsageError(f"{error} Give fewer folders.") from error
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")

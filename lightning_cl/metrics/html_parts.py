@@ -45,8 +45,8 @@ def metric_names(reports: Iterable[ContinualReport]) -> list[str]:
 def readable(name: str) -> str:
     """``class_il/average_accuracy`` as ``class-IL: average accuracy``."""
     space, _, metric = name.rpartition("/")
-    space = {"class_il": "class-IL: ", "task_il": "task-IL: ", "few_shot": "few-shot: ", "anytime": "any time: "}[space]
-    return space + _SHORT.get(metric, metric.replace("_", " "))
+    spaces = {"class_il": "class-IL", "task_il": "task-IL", "few_shot": "few-shot", "anytime": "any time"}
+    return f"{spaces.get(space, space)}: " + _SHORT.get(metric, metric.replace("_", " "))
 
 
 def shown_value(value: float | None) -> str:
