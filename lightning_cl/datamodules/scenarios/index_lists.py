@@ -34,7 +34,8 @@ def read_index_lists(path: str | os.PathLike[str], dataset: str | None = None) -
         lists = _of_archive(place, dataset)
     else:
         raise FileNotFoundError(
-            f"there are no index lists in {str(place)!r}; give the folder or `.npz` that holds them."
+            f"there are no index lists in {str(place)!r}; give the folder or `.npz` that holds them (published "
+            "ones are in data/index_list of github.com/wangkiw/TEEN), or leave `index_lists` out to draw from the seed."
         )
     gaps = sorted(set(range(1, max(lists, default=0) + 1)) - set(lists))
     if not lists or gaps:
