@@ -139,6 +139,8 @@ class ContinualDataModule(StreamLoaders):
         self._datasets, self.joined = {}, None
         if stage == "fit" and self.trainer is not None:
             self._driver = StreamDriver.install(self, self.trainer)
+            for task in range(self.info.num_tasks if self.drop_last else 0):
+                self._plan_of(task)  # every task has a batch, or the run would end in the middle
 
     def extend(
         self,

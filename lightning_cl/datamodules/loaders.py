@@ -41,12 +41,7 @@ class StreamLoaders(StreamBatches):
     def train_dataloader(self) -> StreamLoader:
         """Batches of the current task; the same loader object for all tasks."""
         task, epoch = self.task_index, 0 if self.trainer is None else self.trainer.current_epoch
-        plan = self._train_plan(task, self.batch_size_of(task), updates=self.updates_per_batch)
-        if len(plan) == 0:
-            raise ValueError(
-                f"task {task} has {len(plan.index)} training samples, fewer than the global batch size "
-                f"{plan.batch_size}, and `drop_last=True` leaves no batch; lower `batch_size` or set `drop_last=False`."
-            )
+        plan = self._plan_of(task)
         if self._train_loader is None:
             self._train_loader = self._loader("train", self.train_view, plan)
         self._train_loader.sampler.plan = plan
@@ -91,6 +86,20 @@ class StreamLoaders(StreamBatches):
         loader = self._loader("train", transform, self._train_plan(task_index, self.eval_batch_size, drop_last=False))
         loader.sampler.set_epoch(epoch)
         return loader
+
+    def _plan_of(self, task: int) -> TrainPlan:
+        """The batches of a task.
+
+        Raises:
+            ValueError: If there is none, because ``drop_last`` leaves out the only one.
+        """
+        plan = self._train_plan(task, self.batch_size_of(task), updates=self.updates_per_batch)
+        if len(plan) == 0:
+            raise ValueError(
+                f"task {task} has {len(plan.index)} training samples, fewer than the global batch size "
+                f"{plan.batch_size}, and `drop_last=True` leaves no batch; lower `batch_size` or set `drop_last=False`."
+            )
+        return plan
 
     def _train_plan(self, task: int, batch_size: int, drop_last: bool | None = None, updates: int = 1) -> TrainPlan:
         total, drop = self._global_batch(batch_size), self.drop_last if drop_last is None else drop_last

@@ -288,3 +288,14 @@ def test_an_online_stream_keeps_its_own_loader():
     plain = online()
     with pytest.raises(ValueError, match=r"Shuffled.train_dataloader` gives a DataLoader, but Blurry is an online"):
         fit(stream=Shuffled(plain.source, plain.scenario, batch_size=4))
+
+
+def test_a_task_that_drop_last_would_empty_is_named_before_the_first_step():
+    steps, stream = Recorder(), online()
+    stream.setup()
+    sizes = [len(index) for index in stream.layout.train_index]
+    late = [sizes[0], sizes[1] + 1, sizes[2]]  # the batch of the second task alone is too large
+    said = rf"task 1 has {sizes[1]} training samples, fewer than the global batch size {late[1]}, and `drop_last=True`"
+    with pytest.raises(ValueError, match=said):
+        fit(steps, stream=online(drop_last=True, batch_size=late))
+    assert steps.steps == []
