@@ -1,4 +1,4 @@
-"""``torch.compile`` and 16-bit precision: the same answers, finite losses."""
+"""``torch.compile``, 16-bit and double precision: the same answers, finite losses, the same bits after a resume."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 import torch
 from conformance.methods import METHODS, make
 from conformance.modules import PLAIN
-from conformance.runs import attached, train
+from conformance.runs import assert_same_bits, attached, train
 from conformance.streams import digits
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.testing import assert_close
 
 PROMPTED = [m for m in METHODS if m.__name__ in ("CODAPrompt", "DualPrompt", "L2P", "OnePrompt")]
@@ -49,3 +50,13 @@ def test_every_method_runs_in_bf16(method, tmp_path) -> None:
     assert [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()] == []
     kept = {n: v.dtype for n, v in run.module.state_dict().items() if n.startswith("net.")}
     assert set(kept.values()) <= {torch.float32}  # mixed: weights stay in full precision
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
+@pytest.mark.parametrize("method", [m for m in METHODS if m.__name__ in ("FineTuning", "CODAPrompt")])
+def test_a_resumed_run_loses_no_precision(method, precision, tmp_path) -> None:
+    """Lightning loads a checkpoint before it converts the module."""
+    saving = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=6, save_top_k=-1)
+    whole = train(PLAIN, make(method), tmp_path, callbacks=[saving], precision=precision)
+    resumed = train(PLAIN, make(method), tmp_path, ckpt_path=tmp_path / "step=6.ckpt", precision=precision)
+    assert_same_bits(resumed.result(), whole.result())

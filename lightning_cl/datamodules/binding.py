@@ -81,8 +81,24 @@ def refuse_split_modules(trainer: Trainer) -> None:
         )
 
 
-def refuse_foreign_state(info: StreamInfo, module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """A hook before the weights of a module without a method are loaded."""
+def before_loading(
+    info: StreamInfo, has_method: bool, double: bool, module: Any, state_dict: dict[str, Any], prefix: str, *_: Any
+) -> None:
+    """A hook before the weights of a checkpoint are put into a module.
+
+    Args:
+        info: The stream.
+        has_method: There is a method among the callbacks, which looks at the checkpoint itself.
+        double: The Trainer has ``precision="64-true"``. Lightning converts the module only afterwards, when the values
+            have been rounded.
+        module: The module.
+        state_dict: What is about to be loaded.
+        prefix: The module's name in another one that is loaded; empty for the LightningModule.
+    """
+    if double and not prefix:
+        module.double()
+    if has_method:
+        return
     if not hasattr(module, "continual") and any(key.startswith(f"{prefix}continual.") for key in state_dict):
         raise ValueError(
             "the checkpoint was made with a continual-learning method, but this Trainer has none; add the callbacks "

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.plugins.precision import DoublePrecision
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_cl.datamodules.binding import (
+    before_loading,
     callbacks_of,
     epoch_limit,
     is_method,
     method_keys,
     refuse_copied_processes,
-    refuse_foreign_state,
     refuse_split_modules,
 )
 from lightning_cl.datamodules.boundaries import (
@@ -104,15 +105,15 @@ class StreamDriver(Callback):
     # ------------------------------------------------------------------ task hooks
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Show tasks in the bar, seed anew, and name the cause if a method's checkpoint meets a module without one."""
+        """Show tasks in the bar, seed anew, and look at the weights of a checkpoint before they are loaded."""
         if stage == "fit":
             show_tasks(trainer)
         self._saved, self._loss = None, LossWatch()  # the Trainer may have stopped at a bad loss before
         reset_seed()  # to what `seed_everything` said; Lightning does so too, but only with several processes
-        if not method_keys(trainer):
-            module: nn.Module = pl_module
-            info = self.stream.info
-            self._hook = module.register_load_state_dict_pre_hook(partial(refuse_foreign_state, info))
+        module: nn.Module = pl_module
+        double = isinstance(trainer.precision_plugin, DoublePrecision)
+        look = partial(before_loading, self.stream.info, bool(method_keys(trainer)), double)
+        self._hook = module.register_load_state_dict_pre_hook(look)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the module as it was."""
