@@ -50,6 +50,10 @@ WRONG = [
     (callback("L2P", pool_size="many"), "`pool_size` of `L2P` is many; expected int."),
     (callback("ExperienceReplay", memory_size=0), "`memory_size` is 0; give a number of samples"),
     (callback("ExperienceReplay", policy="rnig"), "`policy` of `ExperienceReplay` is rnig; expected"),
+    (
+        callback("PrototypeClassifier", distance="x"),
+        "is x; expected Literal['euclidean', 'cosine']",
+    ),
     (callback("RunCost", repeats=0), "`repeats` is 0"),
     (callback("L2PP"), "unknown callback `L2PP`; did you mean L2P"),
     (scenario(num_task=5), "`ClassIncremental` has no argument `num_task`; did you mean num_tasks"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal, get_origin
 
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
@@ -133,11 +133,18 @@ def wrong_value(path: str, value: str, cls: type, argument: str, error: Exceptio
 
 def expected(cls: type, argument: str, error: Exception) -> str:
     """The type of an argument in words: as the source has it, else as the parser says."""
-    parameter = inspect.signature(cls).parameters.get(argument)
-    if parameter is not None and isinstance(parameter.annotation, str):
-        return parameter.annotation
     match = _EXPECTED.search(str(error))
-    return "another type" if match is None else match["class"] or match["other"]
+    said = "another type" if match is None else match["class"] or match["other"]
+    return annotated(cls, argument) or said
+
+
+def annotated(cls: Any, argument: str) -> str:
+    """The type of an argument as the source has it, a named choice with its values; empty if it has none there."""
+    parameter = inspect.signature(cls).parameters.get(argument)
+    if parameter is None or not isinstance(parameter.annotation, str):
+        return ""
+    named = getattr(cls.__init__, "__globals__", {}).get(parameter.annotation)
+    return str(named).removeprefix("typing.") if get_origin(named) is Literal else parameter.annotation
 
 
 def value_at(config: Any, key: Sequence[str | int]) -> Any:

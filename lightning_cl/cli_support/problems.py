@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,7 +10,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped, unused-ignore]
 
-from lightning_cl.cli_support.arguments import argument_names, import_class
+from lightning_cl.cli_support.arguments import annotated, argument_names, import_class
 from lightning_cl.cli_support.completion import fit_options
 from lightning_cl.cli_support.configs import suggestion
 
@@ -74,8 +73,8 @@ def _incomplete(keys: Sequence[str]) -> str:
 
 def _wrong_value(path: str, key: str, rest: str) -> str:
     expected = ""
-    with suppress(ImportError, AttributeError, ValueError, TypeError, KeyError):
-        expected = _expected(import_class(path), key)
+    with suppress(ImportError, AttributeError, ValueError, TypeError):
+        expected = annotated(import_class(path), key)
     return f"`{key}` of `{_short(path)}` is {_value(rest)}; expected {expected or _types(rest)}."
 
 
@@ -89,12 +88,6 @@ def _types(text: str) -> str:
     found = [line.partition("Expected a")[2].removeprefix("n").partition(". Got")[0] for line in text.splitlines()]
     names = [re.sub(r"typing\.|<class '(?:[\w.]+\.)?(\w+)'>", r"\1", name.strip(" .:")) for name in found]
     return " | ".join("None" if name == "NoneType" else name for name in names if name) or "another type"
-
-
-def _expected(cls: type, key: str) -> str:
-    """The type as the source has it."""
-    annotation = inspect.signature(cls).parameters[key].annotation if "." not in key else ""
-    return annotation if isinstance(annotation, str) else str(getattr(annotation, "__name__", annotation))
 
 
 def _no_settings(path: str) -> str | None:
