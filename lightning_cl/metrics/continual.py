@@ -31,8 +31,9 @@ class MatrixMetric(AccuracyMatrix):
 
     def compute(self) -> Tensor:
         """The value after the last counted stage, a float64 scalar; NaN where it is not defined. Collective."""
-        values = self._values()
-        return values[-1] if len(values) else values.new_tensor(float("nan"))
+        acc = AccuracyMatrix.compute(self)
+        k = F.finished_stages(acc)
+        return self.value(acc, k, self.total.amax(dim=0)) if k else acc.new_tensor(float("nan"))
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
         """The value after every task as a curve, or the curve of the given values. Collective if none are given."""
