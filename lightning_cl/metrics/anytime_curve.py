@@ -233,8 +233,8 @@ class AnytimeCurve:
     # ------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All counts, by name."""
-        return {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        """All counts, by name; what is counted later does not change them."""
+        return {item.name: getattr(self, item.name).clone() for item in dataclasses.fields(self)}
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor]) -> AnytimeCurve:

@@ -143,7 +143,9 @@ def test_state_survives_and_is_a_copy(tmp_path):
     torch.save(curve.state_dict(), tmp_path / "curve.pt")
     again = AnytimeCurve.from_state_dict(torch.load(tmp_path / "curve.pt", weights_only=True))
     assert again.section({}) == curve.section({})
+    saved = curve.state_dict()
     curve.finish_task(0, counts([1, 1], [100, 100]))
+    assert saved["after_correct"][0, 0] == 90  # a checkpoint that is still being written
     copied = AnytimeCurve.from_state_dict(curve.state_dict())
     copied.finish_task(0, counts([2, 2], [100, 100]))
     assert curve.after_correct[0, 0] == 1
