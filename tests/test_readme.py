@@ -7,20 +7,14 @@ import shlex
 from pathlib import Path
 
 import pytest
+from documented import ROOT, blocks
 
 from lightning_cl.cli import main
 
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def blocks(kind: str, language: str) -> dict[str, str]:
-    """``{name: code}`` of the fenced blocks that follow ``<!-- kind: name -->``."""
-    return dict(re.findall(rf"<!-- {kind}: ([\w-]+) -->\n```{language}\n(.*?)```", README, re.DOTALL))
-
-
-COMMANDS, SNIPPETS = blocks("command", "bash"), blocks("snippet", "python")
-SLOW_COMMANDS = blocks("command-slow", "bash")
+PAGE = ROOT / "README.md"
+README = PAGE.read_text(encoding="utf-8")
+COMMANDS, SNIPPETS = blocks(PAGE, "command", "bash"), blocks(PAGE, "snippet", "python")
+SLOW_COMMANDS = blocks(PAGE, "command-slow", "bash")
 
 
 def test_every_table_is_one() -> None:
