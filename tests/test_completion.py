@@ -13,6 +13,7 @@ import pytest
 from lightning_cl.cli import COMMANDS, RUNS, main
 from lightning_cl.cli_support.catalogue import entries
 from lightning_cl.cli_support.completion import SHELLS, fit_options, option_values, script
+from lightning_cl.cli_support.sweeping_options import option_choices
 
 ASK = """
 source {script}
@@ -65,7 +66,10 @@ def test_bash_completes_commands_names_and_options(bash_script: Path, tmp_path: 
     assert offered("compare", "--al") == {"--align"}
     assert offered("compare", "--align", "") == {"memory"}
     assert offered("compare", "--methods", "finetune,proto") == {"finetune,prototypes"}
-    assert "--align" not in offered("fit", "--")
+    assert offered("sweep", "digits_l2p", "--tuning") == {"--tuning-seeds", "--tuning-fraction"}
+    assert offered("sweep", "digits_l2p", "--tune-on", "") == {"order", "classes"}
+    assert offered("sweep", "digits_l2p", "--data.sou") == {"--data.source"}
+    assert not {"--align", "--tune-on"} & offered("fit", "--")
 
 
 def test_every_name_is_completed(bash_script: Path, tmp_path: Path) -> None:
@@ -84,7 +88,8 @@ def test_every_option_of_the_parser_is_completed(capsys: pytest.CaptureFixture[s
 
 def test_values_are_those_of_their_options() -> None:
     values = option_values()
-    assert {option for option in values if option.startswith("--")} <= {*fit_options(), "--methods", "--align"}
+    known = {*fit_options(), *option_choices(), "--methods", "--align"}
+    assert {option for option in values if option.startswith("--")} <= known
     assert {command for command in values if not command.startswith("-")} <= set(COMMANDS)
     assert all(values.values())
 

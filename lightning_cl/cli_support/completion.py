@@ -14,6 +14,7 @@ from pathlib import Path
 from lightning_cl.cli_support.catalogue import KINDS, PACKAGE, entries, exported
 from lightning_cl.cli_support.comparing_options import ALIGNMENTS
 from lightning_cl.cli_support.configs import UsageError, part_names
+from lightning_cl.cli_support.sweeping_options import option_choices
 
 SHELLS = ("bash", "zsh", "fish")
 HELP = """\
@@ -95,6 +96,7 @@ def option_values() -> dict[str, list[str]]:
         "-c": recipes,
         "--methods": [*part_names("methods"), *methods],
         "--align": list(ALIGNMENTS),
+        **{option: choices for option, choices in option_choices().items() if choices},
         "--data.source": [entry.name for entry in entries("sources")],
         "--data.scenario": [entry.name for entry in entries("scenarios")],
         "--model": sorted(exported(PACKAGE / "models" / "__init__.py")),
@@ -110,7 +112,7 @@ def option_values() -> dict[str, list[str]]:
 
 # ---------------------------------------------------------------------- scripts
 
-_WITH_FILES = ("--config", "-c", "--methods", "--ckpt_path", "--folder", "check", "compare", "sweep")
+_WITH_FILES = ("--config", "-c", "--methods", "--ckpt_path", "--folder", "--out", "check", "compare", "sweep")
 _BASH = """\
 # bash completion for lightning-cl; made by `lightning-cl completion bash`
 _lightning_cl() {{
@@ -130,6 +132,7 @@ _lightning_cl() {{
         *)
             case ${{COMP_WORDS[1]}} in
                 compare) names="{compare} {options}" ;;
+                sweep) names="{sweep} {options}" ;;
                 list | completion | reproduce) ;;
                 *) names="{options}" ;;
             esac
@@ -162,10 +165,8 @@ def _bash(commands: Sequence[str], options: Sequence[str], values: Mapping[str, 
         if name == "compare":
             chosen = f'names="{" ".join(_COMPARE)} --config"'
         cases.append(f"        {name}) {guard}{chosen}{files and ' &&' + files if guard else files} ;;")
-    text = _BASH.format(
-        commands=" ".join(commands), cases="\n".join(cases), compare=" ".join(_COMPARE), options=" ".join(options)
-    )
-    return text
+    words = {"commands": commands, "compare": _COMPARE, "sweep": option_choices(), "options": options}
+    return _BASH.format(cases="\n".join(cases), **{name: " ".join(given) for name, given in words.items()})
 
 
 def _fish(
@@ -181,8 +182,8 @@ def _fish(
     running = f"__fish_seen_subcommand_from {' '.join((*runs, 'check', 'compare', 'sweep'))}"
     for option in dict.fromkeys(options):
         lines.append(_fish_option(running, option, values))
-    for option in _COMPARE:
-        lines.append(_fish_option("__fish_seen_subcommand_from compare", option, values))
+    for command, own in (("compare", _COMPARE), ("sweep", option_choices())):
+        lines += [_fish_option(f"__fish_seen_subcommand_from {command}", option, values) for option in own]
     for command in values:
         if not command.startswith("-"):
             wanted = f"__fish_seen_subcommand_from {command}"

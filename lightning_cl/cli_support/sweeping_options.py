@@ -58,12 +58,7 @@ def _count(least: int) -> type:
     return count  # type: ignore[return-value]  # argparse takes any function
 
 
-def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The options of a sweep, and the words for ``fit``.
-
-    Raises:
-        UsageError: If an option is unknown or has a wrong value, or there is no recipe.
-    """
+def _parser() -> _Parser:
     parser = _Parser(prog="lightning-cl sweep", add_help=False, allow_abbrev=False)
     parser.add_argument("--param", action="append", default=[])
     parser.add_argument("--method", choices=("grid", "random", "bayes"))
@@ -79,8 +74,22 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--val-split", type=float, default=0.2)
     parser.add_argument("--final-seeds", type=_count(0), default=3)
     parser.add_argument("--evaluate-again", action="store_true")
+    return parser
+
+
+def option_choices() -> dict[str, list[str]]:
+    """Every option of a sweep, and the values of those that have a choice."""
+    return {action.option_strings[0]: [*(action.choices or ())] for action in _parser()._actions}
+
+
+def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options of a sweep, and the words for ``fit``.
+
+    Raises:
+        UsageError: If an option is unknown or has a wrong value, or there is no recipe.
+    """
     first = [] if not words or words[0].startswith("-") else ["--config", words[0]]
-    options, rest = parser.parse_known_args(list(words[1:] if first else words))
+    options, rest = _parser().parse_known_args(list(words[1:] if first else words))
     if not first and not any(word.partition("=")[0] in ("--config", "-c") for word in rest):
         raise UsageError("there is nothing to sweep; begin with a recipe: `lightning-cl sweep digits_coda_prompt ...`.")
     return options, [*first, *rest]
