@@ -7,8 +7,8 @@
 The base session has 60 classes, then come 8 sessions of 5 classes with 5 samples each (the usual protocol, on a
 sub-sampled data set). `--clip` is a folder with `open_clip_config.json` and `open_clip_model.safetensors`. The frozen
 model's zero-shot answers, its class means, fine-tuning and TEEN start from CPE-CLIP's image tower. Nothing was tuned:
-CPE-CLIP has its published rates, and with 5 epochs its published epochs (but no weight decay, published: 1e-5);
-fine-tuning learns with AdamW at 1e-4 (all weights of the image tower).
+CPE-CLIP has its published optimiser, rates and decay, and with 5 epochs its published epochs; fine-tuning learns with
+AdamW at 1e-4 (all weights of the image tower).
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> Path:
         num_classes=stream.info.num_classes,
         class_names=stream.info.class_names,
         lr=0.001,
+        weight_decay=1e-5,
         lr_schedule="cpe_clip" if args.method == "cpe_clip" else "constant",
     )
     model = clip if args.method in ("zero_shot", "cpe_clip") else ImageTower(clip, stream.info.num_classes)
