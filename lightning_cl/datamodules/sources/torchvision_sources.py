@@ -28,7 +28,8 @@ class TorchvisionSource(ImageSource):
         download: Download the data set in :meth:`prepare` if it is not in ``root``.
 
     Raises:
-        FileNotFoundError: In :meth:`setup`, if the data set is not in ``root``.
+        FileNotFoundError: In :meth:`setup`, if the data set is not in ``root``; in :meth:`prepare`, if it cannot be
+            downloaded.
     """
 
     dataset_name: ClassVar[str]
@@ -51,9 +52,13 @@ class TorchvisionSource(ImageSource):
 
         try:
             return getattr(torchvision.datasets, self.dataset_name)(self.root, download=download, **options)
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:  # a corrupt archive; no network, no space
             if download:
-                raise
+                raise FileNotFoundError(
+                    f"{self.dataset_name} is not in `root`={str(self.root)!r} and could not be downloaded to it "
+                    f"({type(error).__name__}: {error}). Without a network, give the folder that torchvision's "
+                    f"{self.dataset_name} was saved to on another machine."
+                ) from error
             raise FileNotFoundError(
                 f"{self.dataset_name} is not in `root`={str(self.root)!r} ({error}); call `prepare()` with "
                 f"`download=True`, or give the folder that torchvision's {self.dataset_name} was saved to."
@@ -136,7 +141,8 @@ class Omniglot(TorchvisionSource):
 
     Raises:
         ValueError: If ``part`` is none of these.
-        FileNotFoundError: In :meth:`setup`, if the data set is not in ``root``.
+        FileNotFoundError: In :meth:`setup`, if the data set is not in ``root``; in :meth:`prepare`, if it cannot be
+            downloaded.
     """
 
     dataset_name = "Omniglot"

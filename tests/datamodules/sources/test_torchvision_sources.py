@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import urllib.error
 import struct
 
 import numpy as np
@@ -151,6 +152,17 @@ def test_prepare_downloads_only_if_allowed(tmp_path, monkeypatch, source_class):
     source_class(tmp_path).prepare()
     assert len(asked) == 2
     assert all(options["download"] for options in asked)
+
+
+@pytest.mark.parametrize("source_class", [MNIST, CIFAR100, Omniglot])
+@pytest.mark.parametrize("error", [urllib.error.URLError("no route"), RuntimeError("file not found or corrupted")])
+def test_a_failed_download_is_one_sentence(tmp_path, monkeypatch, source_class, error):
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr(getattr(torchvision.datasets, source_class.dataset_name), "download", fail)
+    with pytest.raises(FileNotFoundError, match=r"could not be downloaded.*(no route|corrupted).*another machine"):
+        source_class(tmp_path).prepare()
 
 
 def test_symbols_are_not_mirrored():
