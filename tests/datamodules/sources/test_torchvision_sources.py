@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import urllib.error
 import struct
+import urllib.error
 
 import numpy as np
 import pytest
