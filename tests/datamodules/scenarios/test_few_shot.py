@@ -181,7 +181,7 @@ def test_a_data_set_without_lists():
 
 
 def test_lists_that_are_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there are no index lists in .*index_list of github.com"):
+    with pytest.raises(FileNotFoundError, match=r"there are no index lists in .*index_list of github.com"):
         read_index_lists(tmp_path / "none")
     with pytest.raises(ValueError, match="has no session lists"):
         read_index_lists(tmp_path)
