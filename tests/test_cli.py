@@ -132,6 +132,7 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """The digits recipes ask for one: more only get in each other's way in so small a network."""
     given: list[int] = []
     monkeypatch.setattr("torch.set_num_threads", given.append)
+    monkeypatch.setattr("lightning.pytorch.Trainer.fit", lambda *args, **kwargs: None)
     assert main([*FIT, *SHORT]) == 0
     assert main([*FIT, *SHORT, "--num_threads", "3"]) == 0
     assert main([*FIT, *SHORT, "--num_threads", "null"]) == 0
@@ -165,6 +166,8 @@ def test_the_head_follows_the_data_unless_it_is_given(capsys: pytest.CaptureFixt
         ([*FIT, "--trainer.callbacks+", "CODAPromt"], "unknown callback `CODAPromt`; did you mean CODAPrompt"),
         ([*FIT, "--model.optimizer", "NAdaam"], "unknown optimiser `NAdaam`; did you mean NAdam"),
         ([*FIT, "--data.source.root", "x"], "`Digits` has no argument `root`"),
+        ([*FIT, "--trainer.callbacks.num_prompts", "3"], "is given as `--callbacks.CLASS.ARGUMENT VALUE`"),
+        (["fit", "--config", "small_clip_fscil", "--trainer.callbacks.num_prompt", "3"], "no argument `num_prompt`"),
         ([*FIT, "--data.batch_size", "many"], "`data.batch_size` is many; expected int"),
         ([*FIT, "--data.scenario.num_tasks", "3"], "which 3 does not divide"),
         ([*FIT, "--trainer.max_epochs", "100"], "`max_epochs` is 100 but the schedule has 5 epochs"),
