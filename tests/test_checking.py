@@ -72,7 +72,7 @@ def test_a_recorded_card_counts(capsys: pytest.CaptureFixture[str]) -> None:
         card = ProtocolCard().add([Check("labels", result, "64 samples", "it reads labels.").after(3)])
         report = ContinualReport(class_il=torch.tensor([[1.0]]), protocol=card.to_dict())
         report.write("run", keep_previous=False)
-        assert main(["check", "run"]) == code
+        assert main(["check", "run" if code else "run/continual_report.json"]) == code
         assert "As recorded in run/continual_report.json" in capsys.readouterr().out
 
 
@@ -81,6 +81,7 @@ def test_a_recorded_card_counts(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["no_such_recipe"], "there is no recipe `no_such_recipe`"),
         (["empty"], "empty holds no run: there is no continual_report.json"),
+        (["last.ckpt"], "`last.ckpt` is no configuration, for it is not text; a checkpoint goes to `--ckpt_path`"),
         (["unguarded"], "the run in unguarded was made without `ProtocolGuard`"),
         (["digits_prototypes", "--data.scenario.num_tasks", "3"], "which 3 does not divide"),
         (["digits_prototypes", "--data.source", "Digit"], "unknown source `Digit`; did you mean Digits"),
@@ -88,6 +89,7 @@ def test_a_recorded_card_counts(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_what_cannot_be_checked(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("empty").mkdir()
+    torch.save({"state_dict": {}}, "last.ckpt")
     ContinualReport(class_il=torch.tensor([[1.0]])).write("unguarded")
     assert main(["check", *words]) == 2
     assert message in capsys.readouterr().err

@@ -44,6 +44,8 @@ def check(words: list[str], debug: bool) -> int:
     if not target or target.startswith("-"):
         target, options = "", words
     folder = Path(target)
+    if folder.name == FILE_NAME and folder.is_file():  # a run's report, for the run
+        folder = folder.parent
     if target and folder.is_dir():
         card = of_run(newest_version(folder), options, debug)
     else:

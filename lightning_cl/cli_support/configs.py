@@ -63,17 +63,29 @@ def find_config(given: str) -> str:
     """Path of a file, or of the packaged recipe of that name; configs typed in place (``{...}``) stay as they are.
 
     Raises:
-        UsageError: If there is neither.
+        UsageError: If there is neither, or the file is no text.
     """
-    if "\n" in given or given.lstrip().startswith("{") or Path(given).is_file():
+    if "\n" in given or given.lstrip().startswith("{"):
         return given
     path = Path(given)
+    if path.is_file():
+        _refuse_binary(path)
+        return given
     if len(path.parts) == 1 and (found := packaged(given)) is not None:
         return str(found)
     what = "file" if path.suffix in (".yaml", ".yml", ".json") or len(path.parts) > 1 else "recipe"
     known = [*recipe_names(), *(name for kind in PARTS for name in part_names(kind))]
     hint = suggestion(path.stem, known, "lightning-cl list recipes")
     raise UsageError(f"there is no {what} `{given}`; {hint} A file is given by its path: `--config my_run.yaml`.")
+
+
+def _refuse_binary(path: Path) -> None:
+    try:
+        path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        of_run = "; a checkpoint goes to `--ckpt_path`, and `check` takes the folder of its run"
+        hint = of_run if path.suffix == ".ckpt" else ""
+        raise UsageError(f"`{path}` is no configuration, for it is not text{hint}; give a YAML file.") from None
 
 
 def resolve_configs(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
