@@ -178,6 +178,7 @@ def _mark_tasks(ax: Axes, ends: Sequence[int]) -> None:
         ax.annotate(str(task), xy=(middle, 1.0), xytext=(0, 3), ha="center", **offset)
     if shown:
         ax.annotate("task", xy=(low, 1.0), xytext=(-3, 3), ha="right", **offset)
+        ax.set_title(ax.get_title(), fontsize=draw.SMALL + 2, pad=6 + 1.5 * draw.SMALL)  # above the numbers
 
 
 def _exposed_steps(ax: Axes, seen: Sequence[int], exposed: Sequence[int]) -> None:

@@ -63,6 +63,14 @@ def test_a_curve_shows_its_values():
     assert len(plot_anytime_curve([1], [0.5])[0].axes) == 1
 
 
+def test_a_title_is_above_the_numbers_of_the_tasks():
+    figure, ax = plot_anytime_curve([100, 200], [0.5, 0.5], task_ends=[100, 130, 200], title="A title over all of them")
+    figure.canvas.draw()
+    numbers = max(text.get_window_extent().y1 for text in ax.texts)
+    assert numbers < ax.title.get_window_extent().y0
+    assert ax.title.get_window_extent().y1 <= figure.bbox.y1
+
+
 def test_a_task_too_short_for_its_number_has_none():
     _, ax = plot_anytime_curve([100, 200], [0.5, 0.5], task_ends=[100, 101, 200])
     assert [t.get_text() for t in ax.texts] == ["0", "2", "task"]
