@@ -51,6 +51,14 @@ METHODS: dict[str, Callable[[], list[Callback]]] = {
     "mvp_r": lambda: [MVP(), replay()],
 }
 ALL_WEIGHTS = ("finetune", "er")
+NAMES = {
+    "finetune": "fine-tuning",
+    "er": "ER (500)",
+    "l2p": "L2P",
+    "dualprompt": "DualPrompt",
+    "mvp": "MVP",
+    "mvp_r": "MVP-R (500)",
+}
 SHOWN = {"a_auc": "A_AUC", "a_last": "A_Last", "f_last": "F_Last"}
 
 
@@ -107,10 +115,10 @@ def table(args: argparse.Namespace) -> None:
     for method, known in found.items():
         values = [[100 * report.anytime["metrics"][name] for report in known.values()] for name in SHOWN]
         cells = [f"{fmean(v):.1f}" + (f" ± {stdev(v):.1f}" if len(v) > 1 else "") for v in values]
-        print(f"| {method} | {', '.join(map(str, known))} | {' | '.join(cells)} |")
+        print(f"| {NAMES[method]} | {', '.join(map(str, known))} | {' | '.join(cells)} |")
     if args.figure:
-        curves = {method: known[args.seed] for method, known in found.items() if args.seed in known}
-        figure, _ = plot_anytime_comparison(curves, title=f"seed {args.seed}")
+        curves = {NAMES[method]: known[args.seed] for method, known in found.items() if args.seed in known}
+        figure, _ = plot_anytime_comparison(curves)
         figure.savefig(args.figure, dpi=150)
 
 
