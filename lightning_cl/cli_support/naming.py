@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import yaml  # type: ignore[import-untyped, unused-ignore]
@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from lightning_cl.cli_support.configs import suggestion
 from lightning_cl.cli_support.problems import sentence
 from lightning_cl.datamodules import Scenario, Source
+from lightning_cl.models.classifier import OptimizerName, ScheduleName
 
 #: Where a configuration names a class: dotted key, base class, what it is called, where all are listed.
 _SLOTS: tuple[tuple[str, type, str, str | None], ...] = (
@@ -27,7 +28,8 @@ _SLOTS: tuple[tuple[str, type, str, str | None], ...] = (
     ("model.init_args.lr_schedule", torch.optim.lr_scheduler.LRScheduler, "schedule", None),
 )
 #: Values of those keys that are no class names.
-_PLAIN = {"adam", "adamw", "sgd", "constant", "cosine", "coda_cosine", "true", "false", "null", "none"}
+_PLAIN = {*get_args(OptimizerName), *get_args(ScheduleName), "true", "false", "null", "none"}
+_IN_THE_LIST = " One argument of one callback is given as `--callbacks.CLASS.ARGUMENT VALUE`."
 
 
 def explain(error: Exception, words: Sequence[str], configs: Sequence[str]) -> str:
@@ -47,7 +49,7 @@ def explain(error: Exception, words: Sequence[str], configs: Sequence[str]) -> s
                 return f"{problem} {what} `{name}`; " + (f"{near} Or {own}" if near else own)
     said = sentence(str(error), configs)
     if said is not None:
-        return said
+        return said + _IN_THE_LIST * any(word.startswith("--trainer.callbacks.") for word in words)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return "the configuration cannot be used: " + "\n    ".join(lines)
 
