@@ -35,7 +35,8 @@ class LossWatch:
         if not isinstance(loss, Tensor):
             return False
         if loss.device.type == "cpu":
-            if self._first == -1 and not math.isfinite(loss.detach().double().sum()):
+            good = math.isfinite(loss.item()) if loss.numel() == 1 else bool(torch.isfinite(loss).all())
+            if self._first == -1 and not good:
                 self._first = step
             return True
         if not isinstance(self._first, Tensor):
