@@ -156,6 +156,7 @@ def test_a_changed_recipe_makes_its_entry_stale(tmp_path: Path, monkeypatch: pyt
 
     same = [text.replace("# Nearest", "# The nearest"), text.replace("save_dir: runs", "save_dir: elsewhere")]
     same.append("\n".join(line for line in text.splitlines() if "ContinualCheckpoint" not in line))
+    same.append(text.replace("num_sanity_val_steps: 0", "num_sanity_val_steps: 2"))
     for unchanged in same:
         assert unchanged != text
         path.write_text(unchanged)

@@ -23,7 +23,8 @@ UNITS = ("percent", "ratio")
 KEYS = ("claim", "recipe", "overrides", "command", "source", "seeds", "unit", "numbers", "measured", "note")
 NUMBER_KEYS = ("published", "spread", "tolerance")
 MEASURED_KEYS = ("seeds", "numbers", "version", "hardware", "minutes", "recipe_hash")
-#: Callbacks that only look or save: a run with them ends in the same bits as one without.
+#: Settings of the Trainer, and callbacks, that only look or save: a run with them ends in the same bits as one without.
+_LOOKING = {"logger", "num_sanity_val_steps"}
 _OBSERVERS = {"ContinualCheckpoint", "ModelCheckpoint", "ProtocolGuard", "RichProgressBar", "TQDMProgressBar"}
 
 
@@ -135,7 +136,7 @@ def _plain(numbers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]
 def recipe_hash(recipe: Sequence[str], overrides: Sequence[str] = ()) -> str:
     """Hexadecimal SHA-256 of what decides a result: parsed recipes and overrides.
 
-    Comments, the logger and callbacks that only look or save do not enter.
+    Comments, and settings and callbacks that only look or save, do not enter.
 
     Raises:
         UsageError: If a recipe is not packaged.
@@ -152,7 +153,7 @@ def recipe_hash(recipe: Sequence[str], overrides: Sequence[str] = ()) -> str:
 
 def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of a parsed recipe that decide its result."""
-    trainer = {key: value for key, value in (config.get("trainer") or {}).items() if key != "logger"}
+    trainer = {key: value for key, value in (config.get("trainer") or {}).items() if key not in _LOOKING}
     for key in ("callbacks", "callbacks+"):
         if key in trainer:
             trainer[key] = [entry for entry in trainer[key] if entry.get("class_path") not in _OBSERVERS]
