@@ -282,7 +282,7 @@ def test_a_comparison_at_equal_memory(capfd: pytest.CaptureFixture[str]) -> None
     """In full on two methods: class means are far above fine-tuning with replay of nothing; and bytes are equal."""
     short = ["--trainer.limit_train_batches", "3", *SHORT[:6], "--trainer.enable_progress_bar", "false"]
     assert main(["compare", "--methods", "coda_prompt,er", *DIGITS, "--seeds", "1", "--align", "memory", *short]) == 0
-    assert "er: memory of 1438 samples (all training samples) in place of 500" in capfd.readouterr().out
+    assert "er: memory of 1438 samples (all training samples), in place of 500" in capfd.readouterr().out
 
 
 @pytest.mark.slow
