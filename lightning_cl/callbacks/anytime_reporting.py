@@ -8,8 +8,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cl.callbacks import stream_logging
-from lightning_cl.callbacks.measuring import describe_run
+from lightning_cl.callbacks.measuring import describe_run, validation_sizes
 from lightning_cl.callbacks.run_folder import run_folder
+from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.metrics import AnytimeCurve, ContinualReport
 from lightning_cl.metrics.report import report_files
 
@@ -22,8 +23,7 @@ def accompanied(trainer: Trainer, reporting: bool = False) -> bool:
     """Whether :class:`ContinualEvaluation` is there (and writes the report), which tells the loggers everything."""
     from lightning_cl.callbacks.continual_evaluation import ContinualEvaluation
 
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    return any(isinstance(c, ContinualEvaluation) and (c.report or not reporting) for c in callbacks)
+    return any(isinstance(c, ContinualEvaluation) and (c.report or not reporting) for c in callbacks_of(trainer))
 
 
 def log_evaluation(trainer: Trainer, curve: AnytimeCurve, prequential: bool) -> None:
@@ -81,7 +81,7 @@ def report_of(
     ends = curve.task_ends
     return ContinualReport(
         class_il=curve.after_correct.double() / curve.after_total.double(),
-        sizes=torch.tensor([len(index) for index in stream.eval_data("val").index]),
+        sizes=validation_sizes(stream),
         evaluated=curve.after_total,
         samples_seen=[end - start for start, end in zip([0, *ends], ends, strict=False)],
         anytime=evaluation.section(stream),

@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
+from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.metrics.protocol import Check
 from lightning_cl.mixins.batch import INPUT_KEYS
 
@@ -27,7 +28,7 @@ def choosers(trainer: Trainer) -> list[tuple[str, str]]:
     """Who decides by a metric, and by which: checkpoints, early stopping and plateau schedulers."""
     found = [
         (type(c).__name__, str(c.monitor))
-        for c in trainer.callbacks  # type: ignore[attr-defined]
+        for c in callbacks_of(trainer)
         if isinstance(c, (EarlyStopping, ModelCheckpoint)) and c.monitor is not None
     ]
     plateaus = (config for config in trainer.lr_scheduler_configs if config.reduce_on_plateau)

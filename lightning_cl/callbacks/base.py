@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.datamodules.prefix import is_prefix
 from lightning_cl.mixins.base import STRICTNESS, ContinualMixin, TrainMask
 from lightning_cl.mixins.extending import extend
@@ -160,7 +161,7 @@ def _with_lists(value: Any) -> Any:
 
 
 def _refuse_twice(trainer: Trainer, method: ContinualMethod) -> None:
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks = callbacks_of(trainer)
     same = [type(c).__name__ for c in callbacks if isinstance(c, ContinualMethod) and c.state_key == method.state_key]
     if len(same) > 1:
         raise ValueError(

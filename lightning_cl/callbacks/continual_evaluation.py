@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_cl.callbacks import stream_logging
 from lightning_cl.callbacks.anytime_evaluation import AnytimeEvaluation
 from lightning_cl.callbacks.base import ContinualCallback, require_stream
-from lightning_cl.callbacks.measuring import check_baseline, check_validation, describe_run
+from lightning_cl.callbacks.measuring import check_baseline, check_validation, describe_run, validation_sizes
 from lightning_cl.callbacks.run_folder import run_folder
 from lightning_cl.callbacks.task_counts import SPACES, TaskCounts, grown
 from lightning_cl.metrics import ContinualReport, rich_table, summarise
@@ -150,7 +150,7 @@ class ContinualEvaluation(ContinualCallback):
         values = self._log(pl_module, stream)
         if stream.task_ended and trainer.state.fn == "fit" and trainer.is_global_zero:
             matrix = self.matrix()
-            means = accuracy_per_stage(matrix, sizes=_sizes(stream) > 0)
+            means = accuracy_per_stage(matrix, sizes=validation_sizes(stream) > 0)
             stream_logging.task_ended(trainer, stage, sum(self.samples_seen), values, matrix, means)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -203,7 +203,7 @@ class ContinualEvaluation(ContinualCallback):
         """Log what this validation says; the summary."""
         stage = stream.task_index
         class_il, task_il = (self.matrix(space)[: stage + 1, : stage + 1] for space in SPACES)
-        values = summarise(class_il, task_il, _sizes(stream)[: stage + 1], names=_LOGGED)
+        values = summarise(class_il, task_il, validation_sizes(stream)[: stage + 1], names=_LOGGED)
         summary = {name: value for name in _NAMES if (value := values[name]) is not None}
         logged = dict(summary)
         if stream.info.num_tasks <= MOST_TASKS_LOGGED:
@@ -221,7 +221,7 @@ class ContinualEvaluation(ContinualCallback):
             class_il=self.matrix("class_il"),
             task_il=self.matrix("task_il"),
             baseline=self.baseline,
-            sizes=_sizes(stream),
+            sizes=validation_sizes(stream),
             evaluated=self.total,
             samples_seen=list(self.samples_seen),
             anytime=next((c.section(stream) for c in anytime), None),
@@ -263,8 +263,3 @@ class ContinualEvaluation(ContinualCallback):
         self.total, baseline = grown(state_dict["total"].cpu(), tasks), state_dict["baseline"]
         self.baseline = None if baseline is None else grown(baseline, tasks, float("nan"))
         self.samples_seen = grown(torch.tensor(state_dict["samples_seen"], dtype=torch.long), tasks).tolist()
-
-
-def _sizes(stream: ContinualDataModule) -> Tensor:
-    """``(T,)`` validation samples of each task."""
-    return torch.tensor([len(index) for index in stream.eval_data("val").index])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
+from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.mixins.replay import Replay, ReplayMixin
@@ -105,8 +106,7 @@ class ExperienceReplay(ContinualMethod):
         pl_module.configure_replay(self.replay)
 
     def _check_company(self, trainer: Trainer, stream: ContinualDataModule) -> None:
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        idle = [type(c).__name__ for c in callbacks if isinstance(c, ContinualMethod) and not c.trains]
+        idle = [type(c).__name__ for c in callbacks_of(trainer) if isinstance(c, ContinualMethod) and not c.trains]
         if idle:
             raise ValueError(
                 f"{type(self).__name__} repeats samples for training by gradient descent, but {' and '.join(idle)} "

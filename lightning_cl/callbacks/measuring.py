@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
 
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
 from lightning_cl.callbacks.protocol_guard import ProtocolGuard
+from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.metrics.protocol import ProtocolCard
 
 if TYPE_CHECKING:
@@ -50,14 +52,19 @@ def check_baseline(trainer: Trainer, stream: ContinualDataModule) -> None:
         )
 
 
+def validation_sizes(stream: ContinualDataModule) -> Tensor:
+    """``(T,)`` int64: validation samples of each task."""
+    return torch.tensor([len(index) for index in stream.eval_data("val").index])
+
+
 def describe_run(
     trainer: Trainer, pl_module: LightningModule, stream: ContinualDataModule, note: str | None = None
 ) -> dict[str, Any]:
     """Stream, methods, sizes, protocol card and notes, as fields of :class:`~lightning_cl.metrics.ContinualReport`."""
-    info, methods = stream.info, [c for c in _callbacks(trainer) if isinstance(c, ContinualMethod)]
-    told = [c for c in _callbacks(trainer) if isinstance(c, ContinualCallback)]
+    info, methods = stream.info, [c for c in callbacks_of(trainer) if isinstance(c, ContinualMethod)]
+    told = [c for c in callbacks_of(trainer) if isinstance(c, ContinualCallback)]
     same_classes = info.num_tasks > 1 and len(set(info.classes_per_task)) == 1
-    card = next((c.card for c in _callbacks(trainer) if isinstance(c, ProtocolGuard)), ProtocolCard())
+    card = next((c.card for c in callbacks_of(trainer) if isinstance(c, ProtocolGuard)), ProtocolCard())
     return {
         "label_space": "domain_il" if same_classes else "class_il",
         "few_shot": stream.scenario.few_shot,
@@ -71,10 +78,6 @@ def describe_run(
         "notes": _notes(stream, pl_module) + card.notes() + ([note] if note else []),
         "protocol": card.to_dict() if card.checks else None,
     }
-
-
-def _callbacks(trainer: Trainer) -> list[Callback]:
-    return list(trainer.callbacks)  # type: ignore[attr-defined]
 
 
 def _notes(stream: ContinualDataModule, pl_module: nn.Module) -> list[str]:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from lightning_cl.callbacks.cost_counting import counted_layer, device_name, lea
 from lightning_cl.callbacks.evaluating import EvaluationPass
 from lightning_cl.callbacks.head_capture import HeadCapture
 from lightning_cl.datamodules import ContinualDataModule
+from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.datamodules.layout import EvalBatch
 from lightning_cl.mixins.batch import unpack
 
@@ -182,8 +183,7 @@ class RunCost(ContinualCallback):
         stream = require_stream(trainer, type(self).__name__)
         images = unpack(stream.batch(torch.zeros(1, dtype=torch.long), view="eval"))[0]
         image_bytes = int(images[0].numel())
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        others = [c.report_facts() for c in callbacks if isinstance(c, ContinualCallback) and c is not self]
+        others = [c.report_facts() for c in callbacks_of(trainer) if isinstance(c, ContinualCallback) and c is not self]
         samples, memory = memory_facts(others, image_bytes)
         model = stored_bytes((*pl_module.parameters(), *pl_module.buffers()))
         facts = {

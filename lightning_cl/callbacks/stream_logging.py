@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.metrics._files import jsonable
 from lightning_cl.metrics.plots import matrix_image
 from lightning_cl.metrics.protocol import ProtocolCard
@@ -42,8 +43,7 @@ def begin(trainer: Trainer, stream: ContinualDataModule, after_task: Iterable[st
         stream: The stream.
         after_task: Names of all values that :func:`task_ended` will be given.
     """
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    methods = {type(c).__name__: c.config() for c in callbacks if isinstance(c, ContinualMethod)}
+    methods = {type(c).__name__: c.config() for c in callbacks_of(trainer) if isinstance(c, ContinualMethod)}
     facts = {"stream": describe_stream(stream), "methods": jsonable(methods)}
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):

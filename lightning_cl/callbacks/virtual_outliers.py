@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.prompt_method import PromptMethod
+from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.mixins.outliers import OutlierMixin, OutlierSettings
 from lightning_cl.nn.outliers import OutlierMode
@@ -118,7 +119,7 @@ class VirtualOutlierRegularizer(ContinualMethod):
             self._check_samples(task.index, len(stream.layout.train_index[task.index].unique()))
 
     def _check_company(self, trainer: Trainer) -> None:
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks = callbacks_of(trainer)
         idle = [type(c).__name__ for c in callbacks if isinstance(c, ContinualMethod) and not c.trains_head]
         if idle:
             raise ValueError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -15,6 +14,7 @@ from lightning_cl.callbacks.atomic_checkpoint_io import clear_leftovers, is_comp
 from lightning_cl.callbacks.continual_checkpoint import position
 from lightning_cl.callbacks.run_folder import run_folder
 from lightning_cl.cli_support.configs import UsageError, require_writable
+from lightning_cl.datamodules.binding import callbacks_of
 
 
 class InterruptNotice(Callback):
@@ -122,5 +122,4 @@ def newest_first(folders: list[Path]) -> list[Path]:
 
 
 def _checkpoints(trainer: Trainer) -> list[ContinualCheckpoint]:
-    callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
-    return [callback for callback in callbacks if isinstance(callback, ContinualCheckpoint)]
+    return [callback for callback in callbacks_of(trainer) if isinstance(callback, ContinualCheckpoint)]
