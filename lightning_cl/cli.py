@@ -34,7 +34,7 @@ commands:
   sweep RECIPE --param PATH=VALUES    try values of hyperparameters, on another stream than they are evaluated on: a W&B
                                       sweep file, or trials on this machine; `lightning-cl sweep --help`
   report DIR...                       one HTML page of a run, or of several side by side
-  list methods|sources|scenarios|recipes
+  list methods|sources|scenarios|recipes|callbacks
 
 options of the runs:
   --config NAME        a packaged recipe (`lightning-cl list recipes`) or the path of a YAML file; several compose,

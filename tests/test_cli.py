@@ -62,6 +62,8 @@ def test_lists_hold_what_a_config_may_name() -> None:
     methods = [getattr(callbacks, name) for name in callbacks.__all__]
     keyed = {m.__name__ for m in methods if issubclass(m, ContinualMethod) and isinstance(m.state_key, str)}
     assert {entry.name for entry in entries("methods")} == keyed
+    watching = {m.__name__ for m in methods if not issubclass(m, ContinualMethod)} - {"ContinualCallback"}
+    assert {entry.name for entry in entries("callbacks")} == watching
     exported = [getattr(datamodules, name) for name in datamodules.__all__]
     classes = [c for c in exported if inspect.isclass(c)]
     bases = {datamodules.Source, datamodules.TorchvisionSource, datamodules.Scenario}
@@ -73,7 +75,13 @@ def test_lists_hold_what_a_config_may_name() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("methods", "CODAPrompt"), ("sources", "Digits"), ("scenarios", "Joint"), ("recipes", "digits_coda_prompt")],
+    [
+        ("methods", "CODAPrompt"),
+        ("callbacks", "RunCost"),
+        ("sources", "Digits"),
+        ("scenarios", "Joint"),
+        ("recipes", "digits_coda_prompt"),
+    ],
 )
 def test_list_prints_names(kind: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", kind]) == 0

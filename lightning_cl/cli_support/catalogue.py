@@ -9,12 +9,17 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
 RECIPES = PACKAGE / "recipes"
-KINDS = ("methods", "sources", "scenarios", "recipes")
+KINDS = ("methods", "sources", "scenarios", "recipes", "callbacks")
 _FOLDERS = {
     "methods": ("callbacks", "ContinualMethod", "callbacks"),
     "sources": ("datamodules/sources", "Source", "datamodules"),
     "scenarios": ("datamodules/scenarios", "Scenario", "datamodules"),
+    "callbacks": ("callbacks", "ContinualMethod", "callbacks"),  # those that are none
 }
+
+
+#: Exported to be derived from.
+FOR_AUTHORS = {"ContinualCallback", "ContinualMethod"}
 
 
 @dataclass(frozen=True)
@@ -26,14 +31,14 @@ class Entry:
 
 
 def entries(kind: str) -> list[Entry]:
-    """Everything of one of the :data:`KINDS`, by name."""
+    """Everything of one of the :data:`KINDS`, by name; callbacks are those that watch or save, and are no methods."""
     if kind == "recipes":
         paths = [path for folder in (".", "streams", "methods") for path in sorted((RECIPES / folder).glob("*.yaml"))]
         return [Entry(path.stem, header(path.read_text(encoding="utf-8"))) for path in paths]
     folder, root, exporter = _FOLDERS[kind]
     classes = {node.name: node for node in _classes(PACKAGE / folder)}
-    public = exported(PACKAGE / exporter / "__init__.py")
-    found = [node for name, node in classes.items() if name in public and _derives(name, root, classes)]
+    public, derived = exported(PACKAGE / exporter / "__init__.py") - FOR_AUTHORS, kind != "callbacks"
+    found = [node for name, node in classes.items() if name in public and _derives(name, root, classes) is derived]
     return sorted((Entry(n.name, summary(n)) for n in found if not is_base(n)), key=lambda entry: entry.name.lower())
 
 

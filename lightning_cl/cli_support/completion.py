@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from lightning_cl.cli_support.catalogue import KINDS, PACKAGE, entries, exported
+from lightning_cl.cli_support.catalogue import FOR_AUTHORS, KINDS, PACKAGE, entries, exported
 from lightning_cl.cli_support.comparing_options import ALIGNMENTS
 from lightning_cl.cli_support.configs import UsageError, part_names
 from lightning_cl.cli_support.sweeping_options import option_choices
@@ -89,8 +89,7 @@ def option_values() -> dict[str, list[str]]:
     """What may follow an option (or a command), for those where that is a list of names."""
     recipes = [entry.name for entry in entries("recipes")]
     methods = [entry.name for entry in entries("methods")]
-    bases = {"ContinualCallback", "ContinualMethod"}
-    callbacks = sorted(exported(PACKAGE / "callbacks" / "__init__.py") - bases)
+    callbacks = sorted(exported(PACKAGE / "callbacks" / "__init__.py") - FOR_AUTHORS)
     return {
         "--config": recipes,
         "-c": recipes,
