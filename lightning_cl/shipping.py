@@ -55,7 +55,8 @@ def save_method(path: str | PathLike[str], model: LightningModule) -> None:
         )
     state, own = model.continual, own_parameters(model)
     # A head that a method replaced is frozen as it was drawn; a fresh model has another, and needs not have the same.
-    shipped = state.trained_parameters | {f"{state.head_path}.{part}".lstrip(".") for part in ("weight", "bias")}
+    head = () if state.head_path is None else ("weight", "bias")
+    shipped = state.trained_parameters | {f"{state.head_path}.{part}".lstrip(".") for part in head}
     frozen = {name: p for name, p in own.items() if not p.requires_grad and name not in shipped}
     tensors = shipped_tensors(model, frozen)
     description = {

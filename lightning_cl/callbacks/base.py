@@ -11,6 +11,7 @@ from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.datamodules.prefix import is_prefix
 from lightning_cl.mixins.base import STRICTNESS, ContinualMixin, TrainMask
 from lightning_cl.mixins.extending import extend
+from lightning_cl.training.method_module import MethodModule
 
 if TYPE_CHECKING:
     from lightning_cl.datamodules import ContinualDataModule, StreamInfo, Task
@@ -61,6 +62,8 @@ class ContinualMethod(ContinualCallback):
     trains_head: bool = True
     #: The method leaves something to train by gradient descent.
     trains: bool = True
+    #: The method works on the class head; one that does not attaches to any module, with a head or without.
+    needs_head: bool = True
     #: The method makes the logits itself, or works on the weights of the head: only one can.
     replaces_head: bool = False
 
@@ -119,13 +122,30 @@ class ContinualMethod(ContinualCallback):
             info: The stream.
         """
         self.extend(pl_module, ContinualMixin, info)
+        part = self.build(pl_module, info)
+        if part is not None:
+            assert isinstance(pl_module, ContinualMixin)
+            pl_module.add_method(self.state_key.rpartition(".")[2].lower(), part)
+
+    def build(self, pl_module: LightningModule, info: StreamInfo) -> MethodModule | None:
+        """The method's parameters, buffers and mathematics for a module whose head is known; ``None``: it has none.
+
+        Args:
+            pl_module: With ``continual_head``, unless the method works without one.
+            info: The stream.
+        """
+        return None
 
     def extend(self, pl_module: LightningModule, mixin: type[ContinualMixin], info: StreamInfo) -> None:
         """Add the method's mixin and configure what all methods share."""
         extend(pl_module, mixin)
         assert isinstance(pl_module, ContinualMixin)
         pl_module.configure_continual(
-            info, head=self.head, train_mask=self.train_mask, reset_optimizer=self.reset_optimizer
+            info,
+            head=self.head,
+            train_mask=self.train_mask,
+            reset_optimizer=self.reset_optimizer,
+            needs_head=self.needs_head,
         )
 
     def config(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 #: Hooks that LightningModule leaves to the author, who therefore has nothing to call with ``super()``.
-AUTHORS_HOOKS = ("training_step", "configure_optimizers")
+AUTHORS_HOOKS = ("training_step", "configure_optimizers", "on_before_optimizer_step")
 
 
 def put_mixins_first(cls: Any, base: type) -> None:

@@ -18,12 +18,28 @@ if TYPE_CHECKING:
 def growing_names(model: ContinualMixin) -> set[str]:
     """Names of the parameters and buffers that may have fewer rows in a checkpoint."""
     module: Any = model
-    names = {f"{model.continual.head_path}.{part}".lstrip(".") for part in ("weight", "bias")}
+    path = model.continual.head_path
+    names = set() if path is None else {f"{path}.{part}".lstrip(".") for part in ("weight", "bias")}
     for prefix, part in module.named_modules():
         declared = getattr(part, "growing", ())
         if isinstance(declared, tuple):  # a user's module may mean something else by the word
             names |= {f"{prefix}.{name}".lstrip(".") for name in declared}
     return names
+
+
+def rename_former_keys(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """A hook before a state is loaded: keys that a method's module had in older checkpoints get today's names.
+
+    Args:
+        module: With its methods.
+        state_dict: Changed in place.
+        prefix: The module's name in ``state_dict``.
+    """
+    for name, part in module.continual.parts.items():
+        for former, below in part.former_keys.items():
+            for key in [key for key in state_dict if key.startswith(f"{prefix}{former}")]:
+                rest = key.removeprefix(f"{prefix}{former}")
+                state_dict[f"{prefix}continual.parts.{name}.{below}{rest}"] = state_dict.pop(key)
 
 
 def fits_into(saved: Tensor, fresh: Tensor) -> bool:

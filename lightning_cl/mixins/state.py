@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lightning_cl.datamodules.task import StreamInfo
-from lightning_cl.nn.guard import SliceGuard
+from lightning_cl.nn.guard import ElementGuard, SliceGuard
 from lightning_cl.nn.masks import ClassMask
+from lightning_cl.training.method_module import MethodModule
+from lightning_cl.training.step import HeadCall, Step
 
 #: Which classes compete in the training loss: those of the current batch or task, all seen so far, or all.
 TrainMask = Literal["batch", "task", "seen", "all"]
@@ -20,9 +24,10 @@ class ContinualState(nn.Module):
     """What :class:`ContinualMixin` knows; the module's one extra attribute ``continual``, so that no name collides.
 
     Attributes:
-        mask: Class mask on the head; its buffers are the only part that is saved.
+        mask: Class mask on the head; without a head it has no outputs.
+        parts: The methods' modules, by name.
         info: The stream.
-        head_path: Dotted path of the head.
+        head_path: Dotted path of the head; ``None``: no method needs one, and none was found.
         train_mask: Which classes compete in the training loss.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
         replays: Samples of earlier tasks come again, so ``train_mask="task"`` is read as ``"seen"``.
@@ -30,23 +35,53 @@ class ContinualState(nn.Module):
         configs: For each of them the name of its class and its arguments, if these are plain values.
         guards: Slices that must not move in the current task.
         loss_terms: Terms of the current training step, by name.
+        last_terms: Values of the last step's terms.
+        step: The current training step.
+        calls: Where calls of the head are recorded; ``None``: nowhere.
         own_parameters: Names of the parameters that the user's module had before any method.
         trained_parameters: Those of them that the methods left trainable.
         grown: Shape in the checkpoint of every tensor that has grown since, with the stream.
     """
 
-    def __init__(self, info: StreamInfo, head_path: str, mask: ClassMask) -> None:
+    def __init__(self, info: StreamInfo) -> None:
         super().__init__()
-        self.mask = mask
+        self.mask = ClassMask(0)
+        self.parts = nn.ModuleDict()
         self.info = info
-        self.head_path = head_path
+        self.head_path: str | None = None
         self.train_mask: TrainMask = "all"
         self.reset_optimizer = False
         self.replays = False
         self.methods: list[str] = []
         self.configs: list[dict[str, Any]] = []
-        self.guards: list[SliceGuard] = []
+        self.guards: list[SliceGuard | ElementGuard] = []
         self.loss_terms: dict[str, Tensor] = {}
+        self.last_terms: dict[str, Tensor] = {}
+        self.step: Step | None = None
+        self.calls: list[HeadCall] | None = None
+        self._old_classes: tuple[int, Tensor | None] = (-1, None)
         self.own_parameters: frozenset[str] = frozenset()
         self.trained_parameters: frozenset[str] = frozenset()
         self.grown: dict[str, torch.Size] = {}
+
+    @property
+    def ordered_parts(self) -> list[MethodModule]:
+        """The methods' modules: those that make the logits before those that change them."""
+        return sorted(self.parts.values(), key=lambda part: not part.makes_logits)  # type: ignore[arg-type,return-value]
+
+    @contextmanager
+    def recording(self) -> Iterator[list[HeadCall]]:
+        """Record the calls of the head in a list of their own."""
+        before, calls = self.calls, list[HeadCall]()
+        self.calls = calls
+        try:
+            yield calls
+        finally:
+            self.calls = before
+
+    def old_classes(self, task: Any, device: torch.device) -> Tensor | None:
+        """``(n,)`` ids of the classes seen before ``task``; ``None``: there are none. Made once a task."""
+        if self._old_classes[0] != task.index:
+            old = sorted(set(task.seen_classes) - set(task.new_classes))
+            self._old_classes = task.index, torch.tensor(old, device=device) if old else None
+        return self._old_classes[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -33,6 +35,13 @@ def gather_rows(
     torch.distributed.all_gather(parts, packed)
     rows = torch.cat(parts)
     return rows[:, :-2].to(features.dtype), rows[:, -2].long(), rows[:, -1]
+
+
+def send_from_first_process(tensors: Iterable[Tensor]) -> None:
+    """Give every process the first one's values, in place; without processes nothing is done."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for tensor in tensors:
+            torch.distributed.broadcast(tensor.data, 0)
 
 
 def global_count(count: int, device: torch.device) -> Tensor:

@@ -26,3 +26,21 @@ class SliceGuard:
     def restore(self) -> None:
         """Put the protected rows back."""
         self.parameter.index_copy_(0, self.rows, self.saved)
+
+
+class ElementGuard:
+    """As :class:`SliceGuard`, for single elements.
+
+    Args:
+        parameter: Partly trained now.
+        elements: Bool mask of its shape; ``True`` must not move.
+    """
+
+    def __init__(self, parameter: Tensor, elements: Tensor) -> None:
+        self.parameter, self.elements = parameter, elements.to(parameter.device)
+        self.saved = parameter.detach().clone()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the protected elements back."""
+        self.parameter.copy_(torch.where(self.elements, self.saved, self.parameter))

@@ -1,0 +1,112 @@
+"""The class head of a module: where it is, what it reads, and what methods answer in its place."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cl.datamodules.task import StreamInfo
+from lightning_cl.mixins.finding import find_head
+from lightning_cl.mixins.state import ContinualState
+from lightning_cl.nn.masks import ClassMask
+from lightning_cl.training.method_module import MethodModule
+from lightning_cl.training.step import HeadCall
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule as _Base
+else:
+    _Base = object
+
+
+class HeadMixin(_Base):
+    """Carries the methods' modules and lets them answer after the head."""
+
+    continual: ContinualState
+
+    def _take_head(self, info: StreamInfo, head: str | None, needed: bool) -> None:
+        """Let the methods and the class mask answer after the head."""
+        state = self.continual
+        try:
+            path, layer = find_head(self, info.num_classes, head)
+        except ValueError:
+            if needed or head is not None:
+                if not state.methods:
+                    del self.continual  # as if nothing had been tried
+                raise
+            return
+        state.head_path, state.mask = path, ClassMask(layer.out_features).to(layer.weight.device)
+        layer.register_forward_hook(self._answer)
+
+    def add_method(self, name: str, part: MethodModule) -> None:
+        """Carry a method's module, as ``continual.parts.<name>``; :meth:`configure_continual` comes first.
+
+        Args:
+            name: One word; the prefix of its state in checkpoints.
+            part: Moved to the module's device, and from here on called by this module.
+
+        Raises:
+            ValueError: If there is a part of this name.
+        """
+        state = self.continual
+        if name in state.parts:
+            raise ValueError(f"the module has a method `{name}` already; use one at a time.")
+        reference = next(self.parameters(), None) if state.head_path is None else self.continual_head.weight
+        state.parts[name] = part if reference is None else part.to(reference.device)
+
+    @property
+    def continual_head(self) -> nn.Linear:
+        """The layer that makes the class logits.
+
+        Raises:
+            ValueError: If the module has none.
+        """
+        if self.continual.head_path is None:
+            raise ValueError(f'no head was found in this {type(self).__name__}; name it with `head="..."`.')
+        layer = self.get_submodule(self.continual.head_path)
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    def head_input(self, inputs: Any) -> Tensor:
+        """``(B, D)`` features that reach the head when the module's ``forward`` is called with ``inputs``.
+
+        Raises:
+            ValueError: If there is no ``forward``, or it does not call the head.
+        """
+        captured: list[Tensor] = []
+        hook = self.continual_head.register_forward_pre_hook(lambda _, given: captured.append(given[0]))
+        try:
+            self(inputs)
+        except NotImplementedError as error:
+            raise ValueError(
+                f"`{type(self).__name__}` has no `forward`, through which features are read; define "
+                "`forward(self, images)` to return the class logits."
+            ) from error
+        finally:
+            hook.remove()
+        if not captured:
+            raise ValueError(
+                f"the head `{self.continual.head_path}` was not called by `{type(self).__name__}.forward`, so there "
+                'are no features; name the layer that forward uses with `head="..."`.'
+            )
+        return captured[-1].flatten(1)
+
+    def recorded(self) -> AbstractContextManager[list[HeadCall]]:
+        """Record the calls of the head within a ``with`` block, in the list that it gives."""
+        return self.continual.recording()
+
+    def _answer(self, head: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """Forward hook of the head: what the methods answer, in as many columns as the head has, masked."""
+        state = self.continual
+        if state.calls is not None:
+            state.calls.append(HeadCall(args[0].flatten(1), output))
+        logits = output
+        for part in state.ordered_parts:
+            logits = part.answer(self, args[0].flatten(1), logits)
+        missing = output.shape[-1] - logits.shape[-1]
+        if missing:
+            logits = nn.functional.pad(logits, (0, missing), value=-torch.inf)
+        masked: Tensor = state.mask(logits)
+        return masked

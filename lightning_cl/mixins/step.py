@@ -1,0 +1,101 @@
+"""A training step with methods: their loss terms, their edits of gradients, and steps that are not the user's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_cl.mixins.authoring import own_hook
+from lightning_cl.mixins.head import HeadMixin
+from lightning_cl.mixins.loss_terms import check_term, plus, zero_through
+from lightning_cl.training.step import Step
+
+
+class StepMixin(HeadMixin):
+    """What a training step and a step of an evaluation do with methods."""
+
+    def add_loss(self, name: str, value: Tensor) -> None:
+        """Add a scalar to the loss of the current training step; it is logged as ``name``."""
+        self.continual.loss_terms[name] = value
+
+    def collect_losses(self) -> None:
+        """Called after the user's step; mixins call :meth:`add_loss` here for terms that arose in the forward pass."""
+        step = self.continual.step
+        if step is not None:
+            for part in self.continual.ordered_parts:
+                for name, value in part.losses(step).items():
+                    check_term(name, value, self.device)
+                    self.add_loss(name, value)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """The user's step, with the methods' loss terms added to what it returns."""
+        state = self.continual
+        state.loss_terms.clear()
+        step = Step(self, args[0] if args else next(iter(kwargs.values()), None))
+        state.step, state.calls = step, step.calls
+        try:
+            output = self._replaced_step(step)
+            if output is not None:
+                return output
+            output = own_hook(self, super(), "training_step")(*args, **kwargs)
+            self.collect_losses()
+        finally:
+            state.step = state.calls = None
+        terms = dict(state.loss_terms)
+        state.loss_terms.clear()
+        if not terms or output is None:
+            return output
+        state.last_terms = {name: value.detach() for name, value in terms.items()}
+        self.log_dict(state.last_terms)
+        return plus(output, torch.stack(list(terms.values())).sum())
+
+    def _replaced_step(self, step: Step) -> Tensor | None:
+        """The loss of a step that is not the user's, or ``None``."""
+        parts = self.continual.ordered_parts
+        for part in parts:
+            loss = part.own_step(step)
+            if loss is not None:
+                return loss
+        if all(part.trains_now() for part in parts):
+            return None
+        return zero_through((p for p in self.parameters() if p.requires_grad), self.device)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Let the methods change the gradients."""
+        for part in self.continual.ordered_parts:
+            part.edit_gradients(self, optimizer)
+        own_hook(self, super(), "on_before_optimizer_step")(optimizer)
+
+    # ------------------------------------------------------------------ evaluation images
+
+    def expect_images(self, batch_idx: int, stage: str) -> None:
+        """The next pass is over ``stream.eval_batch(batch_idx, stage)``; mixins with caches tell them."""
+        for part in self.continual.ordered_parts:
+            part.expect_samples(self, batch_idx, stage)
+
+    def forget_images(self) -> None:
+        """The next pass is over images that nobody announced."""
+        for part in self.continual.ordered_parts:
+            part.forget_samples(self)
+
+    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Announce the batch's images."""
+        super().on_validation_batch_start(batch, batch_idx, dataloader_idx)
+        self.expect_images(batch_idx, "val")
+
+    def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Announce the batch's images."""
+        super().on_test_batch_start(batch, batch_idx, dataloader_idx)
+        self.expect_images(batch_idx, "test")
+
+    def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Forget the announcement."""
+        self.forget_images()
+        super().on_validation_batch_end(outputs, batch, batch_idx, dataloader_idx)
+
+    def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Forget the announcement."""
+        self.forget_images()
+        super().on_test_batch_end(outputs, batch, batch_idx, dataloader_idx)

@@ -1,0 +1,107 @@
+"""One training step as a method sees it: the batch, what reached the head, and further passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_cl.mixins.batch import unpack
+from lightning_cl.mixins.features import evaluating
+
+
+class HeadCall(NamedTuple):
+    """One call of the head.
+
+    Attributes:
+        features: ``(B, D)`` what the head was given.
+        raw_logits: ``(B, C_head)`` what its own weights made of it, before any method and any class mask.
+    """
+
+    features: Tensor
+    raw_logits: Tensor
+
+
+@dataclass
+class Step:
+    """A training step while and after the user's ``training_step`` runs.
+
+    Attributes:
+        module: The LightningModule, with its methods.
+        batch: What ``training_step`` was given, with replayed samples behind the stream's.
+        calls: Every call of the head so far in this step.
+    """
+
+    module: Any
+    batch: Any
+    calls: list[HeadCall] = field(default_factory=list)
+
+    @cached_property
+    def inputs(self) -> Any:
+        """The batch's inputs, with replayed rows behind the stream's."""
+        return unpack(self.batch)[0]
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """``(B,)`` the batch's targets."""
+        return unpack(self.batch)[1]
+
+    @property
+    def features(self) -> Tensor:
+        """``(B, D)`` what the head was given last, with gradient.
+
+        Raises:
+            ValueError: If the step has not called the head.
+        """
+        return self._last.features
+
+    @property
+    def raw_logits(self) -> Tensor:
+        """``(B, C_head)`` what the head's own weights answered last, before any method and any class mask."""
+        return self._last.raw_logits
+
+    @property
+    def task(self) -> Any:
+        """The current :class:`~lightning_cl.datamodules.Task`."""
+        return self.module.trainer.datamodule.task
+
+    @property
+    def old_classes(self) -> Tensor | None:
+        """``(n,)`` ids of the classes seen before this task, on the module's device; ``None``: there are none."""
+        old: Tensor | None = self.module.continual.old_classes(self.task, self.module.device)
+        return old
+
+    @property
+    def _last(self) -> HeadCall:
+        if not self.calls:
+            name = type(self.module).__name__
+            raise ValueError(
+                f"`{name}.training_step` did not call the head `{self.module.continual.head_path}`, so there are no "
+                'features and logits; name the layer that the step uses with `head="..."`.'
+            )
+        return self.calls[-1]
+
+    def look(self, inputs: Any = None, weights: Mapping[str, Tensor] | None = None) -> HeadCall:
+        """Another pass without gradient in eval mode.
+
+        Args:
+            inputs: The step's own when ``None``.
+            weights: Other parameters and buffers by name, such as a teacher's; the module's own when ``None``.
+        """
+        with evaluating(self.module), self.module.recorded() as calls:
+            given = self.inputs if inputs is None else inputs
+            torch.func.functional_call(self.module, dict(weights or {}), (given,))
+        return self._last_of(calls)
+
+    def learn(self, inputs: Any) -> tuple[Tensor, HeadCall]:
+        """Another pass with gradient in the current mode: ``(B, C_head)`` masked logits and the call of the head."""
+        with self.module.recorded() as calls:
+            logits: Tensor = self.module(inputs)
+        return logits, self._last_of(calls)
+
+    def _last_of(self, calls: list[HeadCall]) -> HeadCall:
+        return Step(self.module, self.batch, calls)._last

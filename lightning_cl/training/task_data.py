@@ -1,0 +1,116 @@
+"""The training data of a task that has just ended: passes over it, shared out over the processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_cl.mixins.batch import unpack
+from lightning_cl.mixins.features import evaluating
+from lightning_cl.nn.distributed import all_sum, gather_rows
+
+View = Literal["train", "eval"]
+
+
+class TaskBatch(NamedTuple):
+    """The share of a batch that this process has, on the device.
+
+    Attributes:
+        inputs: As the module takes them, without the rows that only fill up the share of another process.
+        targets: ``(B,)``.
+        index: ``(B,)`` positions in the training split, on the CPU.
+    """
+
+    inputs: Any
+    targets: Tensor
+    index: Tensor
+
+
+class TaskFeatures(NamedTuple):
+    """A global batch, the same on every process.
+
+    Attributes:
+        features: ``(B, D)``.
+        labels: ``(B,)`` class ids.
+        index: ``(B,)`` positions in the training split.
+    """
+
+    features: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+@dataclass
+class TaskData:
+    """Passes over a task's training samples, each of them once a pass.
+
+    Attributes:
+        module: The LightningModule, in a fit on a stream.
+        task: Which task.
+    """
+
+    module: Any
+    task: Any
+
+    def batches(self, view: View = "eval", epoch: int = 0) -> Iterator[TaskBatch]:
+        """The shares of this process, of every batch; one may be empty.
+
+        Args:
+            view: ``"train"`` for augmented samples, ``"eval"`` for the evaluation transform.
+            epoch: Seeds the augmentation.
+        """
+        for inputs, targets, share, _ in self._passes(view, epoch):
+            yield TaskBatch(_rows(inputs, share.real), targets[: share.real], share.index[: share.real])
+
+    def features(
+        self, extract: Callable[[Any], Tensor] | None = None, view: View = "eval", epoch: int = 0
+    ) -> Iterator[TaskFeatures]:
+        """Features and labels, one global batch after the other, the same on every process.
+
+        Args:
+            extract: ``(B, D)`` features of inputs, called in eval mode without gradient; what reaches the head when
+                ``None``.
+            view: See :meth:`batches`.
+            epoch: See :meth:`batches`.
+        """
+        for inputs, targets, share, longest in self._passes(view, epoch):
+            with evaluating(self.module):
+                found = (extract or self._head_input)(inputs)
+            joint = torch.cat([found.double(), share.index.to(found.device)[:, None].double()], dim=1)
+            rows, labels, weights = gather_rows(joint, targets, longest, share.real)
+            if weights is not None:
+                rows, labels = rows[weights > 0], labels[weights > 0]
+            yield TaskFeatures(rows[:, :-1].to(found.dtype), labels.long(), rows[:, -1].long())
+
+    def _head_input(self, inputs: Any) -> Tensor:
+        found: Tensor = self.module.head_input(inputs)
+        return found.to(self.module.continual_head.weight.dtype)  # whatever autocast made of it
+
+    def _passes(self, view: View, epoch: int) -> Iterator[tuple[Any, Tensor, Any, int]]:
+        """Inputs and targets as a step gets them, which of the rows count, and the most rows of any process."""
+        trainer = self.module.trainer
+        loader = trainer.datamodule.train_loader_for(self.task.index, view, epoch)
+        order, longest = loader.sampler.order(), -(-loader.batch_size // trainer.world_size)
+        for batch_idx, batch in enumerate(loader):
+            moved = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
+            yield *unpack(moved), loader.sampler.batch(order, batch_idx), longest
+
+    def mean(self, total: Tensor, count: int) -> Tensor:
+        """The mean over all processes' samples, from this process's sum over its ``count`` samples."""
+        samples = all_sum(torch.tensor(float(count), device=total.device, dtype=torch.float64))
+        return all_sum(total) / samples.to(total.dtype)
+
+
+def _rows(inputs: Any, count: int) -> Any:
+    """The first ``count`` rows of a tensor, or of each tensor in a tuple, list or dictionary."""
+    if isinstance(inputs, Tensor):
+        return inputs[:count]
+    if isinstance(inputs, dict):
+        return {name: _rows(value, count) for name, value in inputs.items()}
+    if isinstance(inputs, (tuple, list)):
+        return type(inputs)(_rows(value, count) for value in inputs)
+    return inputs
