@@ -166,4 +166,4 @@ class ExperienceReplay(ContinualMethod):
             return {}
         buffer = self.replay.buffer
         stored = "positions in the training data" if self.replay.by_index else "samples"
-        return {"stored_samples": len(buffer), "stored_bytes": buffer.nbytes, "stored_as": stored}
+        return {"stored_samples": len(buffer), "stored_bytes": self.replay.nbytes, "stored_as": stored}

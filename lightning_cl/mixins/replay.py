@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,16 +25,46 @@ class Replay:
         batch_size: Remembered samples in a training batch, over all processes.
         by_index: Whether the buffer holds positions.
         draws: Memory batches drawn so far; seeds their augmentation.
+        extras: ``(capacity, ...)`` what is kept of each sample beside it (its logits, say), by name.
     """
 
     buffer: ReplayBuffer
     batch_size: int
     by_index: bool = True
     draws: int = 0
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+    def write_extra(self, name: str, slots: Tensor, values: Tensor) -> None:
+        """Put ``(n, ...)`` values into ``slots``; storage is made when the first come.
+
+        Raises:
+            ValueError: If a value has another shape than those that are kept.
+        """
+        store = self.extras.get(name)
+        if store is None:
+            capacity, device = self.buffer.capacity, self.buffer.device
+            store = torch.zeros(capacity, *values.shape[1:], dtype=values.dtype, device=device)
+            self.extras[name] = store
+        if store.shape[1:] != values.shape[1:]:
+            raise ValueError(
+                f"the memory keeps `{name}` of shape {tuple(store.shape[1:])} for each sample, but was given "
+                f"{tuple(values.shape[1:])}; keep values of one shape."
+            )
+        store[slots.to(store.device)] = values.to(store)
+
+    def read_extras(self, slots: Tensor, device: torch.device) -> dict[str, Tensor]:
+        """What is kept of the samples in ``slots``, by name."""
+        return {name: store[slots.to(store.device)].to(device) for name, store in self.extras.items()}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that is stored."""
+        return self.buffer.nbytes + sum(store.nbytes for store in self.extras.values())
 
     def state_dict(self) -> dict[str, Any]:
         """The memory and how often it was drawn from."""
-        return {"version": 1, "by_index": self.by_index, "draws": self.draws, "buffer": self.buffer.state_dict()}
+        state = {"version": 1, "by_index": self.by_index, "draws": self.draws, "buffer": self.buffer.state_dict()}
+        return {**state, "extras": {name: store.clone() for name, store in self.extras.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly as what was saved.
@@ -50,6 +80,8 @@ class Replay:
             )
         self.buffer.load_state_dict(state["buffer"])
         self.draws = int(state["draws"])
+        extras = state.get("extras", {})  # missing in older checkpoints
+        self.extras = {name: store.to(self.buffer.device, copy=True) for name, store in extras.items()}
 
 
 class ReplayMixin(ContinualMixin):
@@ -172,15 +204,20 @@ class ReplayMixin(ContinualMixin):
         stream, buffer = self._replay_stream, self.replay.buffer
         index = stream.train_rows(batch_idx)
         rows, slots = buffer.place(stream.source.train_labels[index])
+        order = rows.argsort()
+        self._write(rows[order], slots[order], batch, index)
+
+    def _write(self, rows: Tensor, slots: Tensor, batch: Any, index: Tensor) -> None:
+        """Put the ``(n,)`` sorted rows of the global batch into their slots."""
         if self.replay.by_index:
-            buffer.write(slots, index[rows])
-            return
-        # Only rows that stay travel; all processes know which and how many.
-        rows, order = rows.sort()
+            self.replay.buffer.write(slots, index[rows])
+        elif len(rows):
+            self.replay.buffer.write(slots, self._of_all(batch, rows, len(index)))
+
+    def _of_all(self, values: Any, rows: Tensor, total: int) -> Any:
+        """The given sorted rows of a global batch of ``total``: only they travel; all processes know whose they are."""
         world_size, rank = self.trainer.world_size, self.trainer.global_rank
-        shares = [share(len(index), world_size, r) for r in range(world_size)]
+        shares = [share(total, world_size, r) for r in range(world_size)]
         sizes = [int(((rows >= start) & (rows < stop)).sum()) for start, stop in shares]
-        if sum(sizes):
-            start, stop = shares[rank]
-            own = take(batch, rows[(rows >= start) & (rows < stop)] - start)
-            buffer.write(slots[order], gather_rows_of(own, sizes))
+        start, stop = shares[rank]
+        return gather_rows_of(take(values, rows[(rows >= start) & (rows < stop)] - start), sizes)
