@@ -4,6 +4,7 @@ from lightning_cl.nn.class_texts import TextHead
 from lightning_cl.nn.clip_prompts import CLIPPrompts
 from lightning_cl.nn.coda_prompt import CODAPromptPool
 from lightning_cl.nn.dual_prompt import DualPromptPool
+from lightning_cl.nn.fisher import fisher_diagonal, per_sample_sum
 from lightning_cl.nn.guard import SliceGuard
 from lightning_cl.nn.l2p import L2PPool
 from lightning_cl.nn.masks import ClassMask
@@ -15,6 +16,7 @@ from lightning_cl.nn.prefix_attention import Prefix, prefix_attention
 from lightning_cl.nn.prompts import PromptProvider, Prompts
 from lightning_cl.nn.prototypes import PrototypeBank
 from lightning_cl.nn.schedules import coda_cosine, cpe_clip_warmup
+from lightning_cl.nn.weights import Snapshot, StepScale, ema, interpolate, pull_gradients, trained
 
 __all__ = [
     "CLIPPrompts",
@@ -29,13 +31,21 @@ __all__ = [
     "Prompts",
     "PrototypeBank",
     "SliceGuard",
+    "Snapshot",
+    "StepScale",
     "TextHead",
     "coda_cosine",
     "cpe_clip_warmup",
+    "ema",
     "energy",
+    "fisher_diagonal",
+    "interpolate",
     "orthogonality_penalty",
     "orthonormal_rows",
     "outlier_regularizer",
+    "per_sample_sum",
     "prefix_attention",
+    "pull_gradients",
     "synthesize_outliers",
+    "trained",
 ]
