@@ -7,6 +7,7 @@ from lightning_cl.nn.dual_prompt import DualPromptPool
 from lightning_cl.nn.fisher import fisher_diagonal, per_sample_sum
 from lightning_cl.nn.guard import SliceGuard
 from lightning_cl.nn.l2p import L2PPool
+from lightning_cl.nn.losses import cosine_distance, distillation, pooled_distance, supervised_contrastive
 from lightning_cl.nn.masks import ClassMask
 from lightning_cl.nn.mvp import MVPPool
 from lightning_cl.nn.one_prompt import OnePromptSet
@@ -35,7 +36,9 @@ __all__ = [
     "StepScale",
     "TextHead",
     "coda_cosine",
+    "cosine_distance",
     "cpe_clip_warmup",
+    "distillation",
     "ema",
     "energy",
     "fisher_diagonal",
@@ -44,8 +47,10 @@ __all__ = [
     "orthonormal_rows",
     "outlier_regularizer",
     "per_sample_sum",
+    "pooled_distance",
     "prefix_attention",
     "pull_gradients",
+    "supervised_contrastive",
     "synthesize_outliers",
     "trained",
 ]
