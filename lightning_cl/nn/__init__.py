@@ -6,6 +6,18 @@ from lightning_cl.nn.coda_prompt import CODAPromptPool
 from lightning_cl.nn.dual_prompt import DualPromptPool
 from lightning_cl.nn.fisher import fisher_diagonal, per_sample_sum
 from lightning_cl.nn.guard import SliceGuard
+from lightning_cl.nn.heads import (
+    ClassStatistics,
+    CosineHead,
+    ETFHead,
+    Gaussians,
+    GramHead,
+    PrototypeHead,
+    align_head,
+    cosine_logits,
+    ridge_solution,
+    simplex_etf,
+)
 from lightning_cl.nn.l2p import L2PPool
 from lightning_cl.nn.losses import cosine_distance, distillation, pooled_distance, supervised_contrastive
 from lightning_cl.nn.masks import ClassMask
@@ -23,7 +35,12 @@ __all__ = [
     "CLIPPrompts",
     "CODAPromptPool",
     "ClassMask",
+    "ClassStatistics",
+    "CosineHead",
     "DualPromptPool",
+    "ETFHead",
+    "Gaussians",
+    "GramHead",
     "L2PPool",
     "MVPPool",
     "OnePromptSet",
@@ -31,12 +48,15 @@ __all__ = [
     "PromptProvider",
     "Prompts",
     "PrototypeBank",
+    "PrototypeHead",
     "SliceGuard",
     "Snapshot",
     "StepScale",
     "TextHead",
+    "align_head",
     "coda_cosine",
     "cosine_distance",
+    "cosine_logits",
     "cpe_clip_warmup",
     "distillation",
     "ema",
@@ -50,6 +70,8 @@ __all__ = [
     "pooled_distance",
     "prefix_attention",
     "pull_gradients",
+    "ridge_solution",
+    "simplex_etf",
     "supervised_contrastive",
     "synthesize_outliers",
     "trained",

@@ -28,7 +28,7 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> 
 
 
 def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """``1 - cos`` of ``(B, D)`` features and a teacher's, mean over the samples, in [0, 2]; the teacher gets no gradient.
+    """``1 - cos`` of ``(B, D)`` features and those of a teacher, mean over the samples, in [0, 2].
 
     LUCIR's less-forget term and PODNet's flat term; the teacher gets no gradient.
 
