@@ -1,75 +1,8 @@
 """Class prototypes: running means of features, and the logits they give."""
 
-from __future__ import annotations
+from lightning_cl.nn.heads.prototypes import Distance, PrototypeHead
 
-from typing import Literal
+#: The name that it had first.
+PrototypeBank = PrototypeHead
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-Distance = Literal["euclidean", "cosine"]
-
-
-class PrototypeBank(nn.Module):
-    """One mean per class, from float64 sums and counts, so any order or split of the samples gives the same means.
-
-    ``distance="euclidean"`` with ``normalize=True`` is the nearest-mean classifier (NMC, arXiv:2210.04428): features
-    are scaled to unit length, the means are not. ``"cosine"`` with ``normalize=False`` is SimpleCIL
-    (arXiv:2303.07338): the cosine between the feature and the mean of raw features.
-
-    Args:
-        num_classes: Rows, ``C``.
-        width: Feature size, ``D``.
-        distance: How a feature is compared with a mean.
-        normalize: Scale features to unit length before they are averaged and compared.
-    """
-
-    growing: tuple[str, ...] = ("sums", "counts")
-    sums: Tensor
-    counts: Tensor
-
-    def __init__(self, num_classes: int, width: int, distance: Distance = "euclidean", normalize: bool = True) -> None:
-        super().__init__()
-        if distance not in ("euclidean", "cosine"):
-            raise ValueError(f'`distance` is {distance!r}; give "euclidean" or "cosine".')
-        self.distance, self.normalize = distance, normalize
-        self.register_buffer("sums", torch.zeros(num_classes, width, dtype=torch.float64))
-        self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.float64))
-
-    def update(self, features: Tensor, targets: Tensor, weights: Tensor | None = None) -> None:
-        """Add ``(B, D)`` features of classes ``(B,)``; rows with weight 0 do not count. Deterministic on any device."""
-        features = self._scaled(features)
-        members = F.one_hot(targets.long(), len(self.counts)).double()
-        if weights is not None:
-            members = members * weights.double()[:, None]
-        self.sums += members.T @ features.double()
-        self.counts += members.sum(0)
-
-    @property
-    def means(self) -> Tensor:
-        """``(C, D)`` float64 means; zero for a class without samples."""
-        return self.sums / self.counts.clamp_min(1)[:, None]
-
-    def forward(self, features: Tensor) -> Tensor:
-        """``(B, D)`` features to ``(B, C)`` logits; -inf for classes without samples.
-
-        Euclidean: ``u . mu_c - |mu_c|^2 / 2``, whose argmax is the nearest mean. Cosine: in [-1, 1].
-        """
-        means = self.means.to(features.dtype if features.dtype == torch.float64 else torch.float32)
-        u = self._scaled(features).to(means.dtype)
-        if self.distance == "cosine":
-            logits = F.normalize(u, dim=1) @ F.normalize(means, dim=1).T
-        else:
-            logits = u @ means.T - 0.5 * means.square().sum(1)
-        return logits.masked_fill(self.counts == 0, -torch.inf)
-
-    def _scaled(self, features: Tensor) -> Tensor:
-        features = features.detach()
-        features = features if features.dtype == torch.float64 else features.float()
-        return F.normalize(features, dim=1) if self.normalize else features
-
-    def extra_repr(self) -> str:
-        """Sizes and options."""
-        classes, width = self.sums.shape
-        return f"{classes} x {width}, distance={self.distance!r}, normalize={self.normalize}"
+__all__ = ["Distance", "PrototypeBank"]

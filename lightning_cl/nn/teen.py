@@ -8,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_cl.nn.heads.cosine import cosine_logits
 from lightning_cl.nn.prototypes import PrototypeBank
+
+__all__ = ["TEENBank", "calibrate", "cosine_logits"]
 
 
 def calibrate(new: Tensor, base: Tensor, alpha: float, temperature: float) -> Tensor:
@@ -29,11 +32,6 @@ def calibrate(new: Tensor, base: Tensor, alpha: float, temperature: float) -> Te
     new, base = F.normalize(new, dim=1), F.normalize(base, dim=1)
     similarity = torch.softmax(temperature * new @ base.T, dim=1)  # (N, B)
     return (1 - alpha) * new + alpha * F.normalize(similarity @ base, dim=1)
-
-
-def cosine_logits(features: Tensor, rows: Tensor, scale: float) -> Tensor:
-    """``(B, D)`` features and ``(C, D)`` rows to ``(B, C)`` logits in ``[-scale, scale]``."""
-    return scale * F.normalize(features, dim=1) @ F.normalize(rows, dim=1).T
 
 
 class TEENBank(PrototypeBank):

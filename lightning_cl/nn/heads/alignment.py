@@ -1,0 +1,64 @@
+"""Train a head alone on features drawn from the Gaussians of all classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_cl.nn.heads.gaussians import Gaussians
+
+
+def align_head(
+    head: nn.Module,
+    gaussians: Gaussians,
+    generator: torch.Generator,
+    *,
+    epochs: int,
+    per_class: int,
+    lr: float,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+) -> None:
+    """Classifier alignment of SLCA (arXiv:2303.05118), MOS and HiDe-Prompt, in place.
+
+    Each epoch draws ``per_class`` features of each of the ``K`` classes, shuffles them and makes ``K`` steps of SGD
+    with ``per_class`` features each; the learning rate falls along a cosine, epoch by epoch. The same generator gives
+    the same head on every process.
+
+    Args:
+        head: ``(B, D)`` features to ``(B, C)`` logits. Its ``forward`` is called without its hooks, so that neither
+            class masks nor methods take part; parameters that need no gradient stay.
+        gaussians: Of the classes that compete.
+        generator: On the CPU.
+        epochs: Above 0.
+        per_class: Features of each class in an epoch, which is the batch size, too.
+        lr: Learning rate of the first epoch.
+        momentum: Of SGD.
+        weight_decay: Of SGD.
+        loss: Of ``(B, K)`` logits in the order of ``gaussians.classes`` and ``(B,)`` places in it.
+
+    Raises:
+        ValueError: If no parameter of the head needs a gradient.
+    """
+    parameters = [p for p in head.parameters() if p.requires_grad]
+    if not parameters:
+        raise ValueError("no parameter of the head needs a gradient, so it cannot be aligned; unfreeze it first.")
+    dtype = parameters[0].dtype
+    columns = torch.tensor(gaussians.classes, device=parameters[0].device)
+    optimizer = torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    with torch.enable_grad():
+        for _ in range(epochs):
+            features, places = gaussians.sample(per_class, generator)
+            order = torch.randperm(len(places), generator=generator).to(places.device)
+            for rows in order.split(per_class):
+                optimizer.zero_grad()
+                logits = head.forward(features[rows].to(dtype))
+                loss(logits[:, columns], places[rows]).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+            schedule.step()
+    optimizer.zero_grad()

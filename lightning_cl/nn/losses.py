@@ -1,0 +1,95 @@
+"""Compare answers and features of two networks, or of the samples of a batch: losses that many methods share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """``T^2 KL(softmax(teacher / T) || softmax(student / T))``, mean over the samples (arXiv:1503.02531).
+
+    0 where both agree. Its gradient is ``T^2`` times that of the cross-entropy form ``-sum p_teacher log p_student``,
+    which several code bases use without ``T^2``.
+
+    Args:
+        student: ``(B, C)`` finite logits of the classes that both know: slice masked columns off.
+        teacher: As ``student``; gets no gradient.
+        temperature: Above 0.
+
+    Raises:
+        ValueError: If the two have different shapes.
+    """
+    _check_shapes(student, teacher, "columns of the classes that both know")
+    log_p = F.log_softmax(student / temperature, dim=1)
+    log_q = F.log_softmax(teacher.detach() / temperature, dim=1)
+    return temperature**2 * F.kl_div(log_p, log_q, log_target=True, reduction="batchmean")
+
+
+def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """``1 - cos`` of ``(B, D)`` features and those of a teacher, mean over the samples, in [0, 2].
+
+    LUCIR's less-forget term and PODNet's flat term; the teacher gets no gradient.
+
+    Raises:
+        ValueError: If the two have different shapes.
+    """
+    _check_shapes(student, teacher, "features of the same layer")
+    return (1 - F.cosine_similarity(student, teacher.detach(), dim=1)).mean()
+
+
+def pooled_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Distance of pooled feature maps (PODNet's spatial term, arXiv:2004.13513), mean over the samples, in [0, sqrt 2].
+
+    Squared values are summed over the height and over the width; both sums, side by side at unit length, are compared
+    by their Euclidean distance.
+
+    Args:
+        student: ``(B, C, H, W)`` feature maps of one stage.
+        teacher: As ``student``; gets no gradient.
+
+    Raises:
+        ValueError: If the two have different shapes.
+    """
+    _check_shapes(student, teacher, "feature maps of the same stage")
+    return torch.linalg.vector_norm(_pooled(student) - _pooled(teacher.detach()), dim=1).mean()
+
+
+def supervised_contrastive(features: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
+    """Pulls samples of a class together and pushes others apart (SupCon, arXiv:2004.11362, the form "out").
+
+    ``-1/|P_i| sum_{p in P_i} log(exp(u_i u_p / T) / sum_{a != i} exp(u_i u_a / T))`` with unit features ``u`` and the
+    other samples ``P_i`` of the same label, mean over the samples that have one. Several views of an image are several
+    rows with one label. On several processes negatives are those of this process, unless all rows are gathered.
+
+    Args:
+        features: ``(N, D)``; scaled to unit length here.
+        labels: ``(N,)``.
+        temperature: Above 0.
+
+    Returns:
+        A scalar, at least 0; 0 if no sample has another one of its label.
+    """
+    unit = F.normalize(features, dim=1)
+    own = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    similarity = unit @ unit.T / temperature
+    log_p = similarity - similarity.masked_fill(own, -torch.inf).logsumexp(dim=1, keepdim=True)
+    positive = (labels[:, None] == labels) & ~own
+    count = positive.sum(dim=1)
+    each = -log_p.masked_fill(~positive, 0.0).sum(dim=1) / count.clamp_min(1)  # (N,), 0 without a positive
+    return each.sum() / (count > 0).sum().clamp_min(1)
+
+
+def _pooled(maps: Tensor) -> Tensor:
+    """``(B, C, H, W)`` to ``(B, C * W + C * H)`` at unit length."""
+    squared = maps.square()
+    return F.normalize(torch.cat([squared.sum(dim=2).flatten(1), squared.sum(dim=3).flatten(1)], dim=1), dim=1)
+
+
+def _check_shapes(student: Tensor, teacher: Tensor, what: str) -> None:
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"the student's tensor has the shape {tuple(student.shape)} and the teacher's {tuple(teacher.shape)}; give "
+            f"both the {what}."
+        )
