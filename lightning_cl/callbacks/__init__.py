@@ -6,6 +6,7 @@ from lightning_cl.callbacks.coda_prompt import CODAPrompt
 from lightning_cl.callbacks.continual_checkpoint import ContinualCheckpoint
 from lightning_cl.callbacks.continual_evaluation import ContinualEvaluation
 from lightning_cl.callbacks.cpe_clip import CPECLIP
+from lightning_cl.callbacks.distillation.lwf import LwF
 from lightning_cl.callbacks.dual_prompt import DualPrompt
 from lightning_cl.callbacks.experience_replay import ExperienceReplay
 from lightning_cl.callbacks.finetuning import FineTuning
@@ -16,6 +17,8 @@ from lightning_cl.callbacks.mvp import MVP
 from lightning_cl.callbacks.one_prompt import OnePrompt
 from lightning_cl.callbacks.protocol_guard import ProtocolGuard
 from lightning_cl.callbacks.prototype_classifier import PrototypeClassifier
+from lightning_cl.callbacks.regularization.ewc import EWC
+from lightning_cl.callbacks.replay.der import DERPlusPlus
 from lightning_cl.callbacks.run_cost import RunCost
 from lightning_cl.callbacks.sharded_backbone import ShardedBackbone
 from lightning_cl.callbacks.teen import TEEN
@@ -24,6 +27,7 @@ from lightning_cl.callbacks.virtual_outliers import VirtualOutlierRegularizer
 
 __all__ = [
     "CPECLIP",
+    "EWC",
     "L2P",
     "LGCL",
     "MVP",
@@ -34,10 +38,12 @@ __all__ = [
     "ContinualCheckpoint",
     "ContinualEvaluation",
     "ContinualMethod",
+    "DERPlusPlus",
     "DualPrompt",
     "ExperienceReplay",
     "FineTuning",
     "LanguageGuidedHead",
+    "LwF",
     "OnePrompt",
     "ProtocolGuard",
     "PrototypeClassifier",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.datamodules.prefix import is_prefix
-from lightning_cl.mixins.base import STRICTNESS, ContinualMixin, TrainMask
+from lightning_cl.mixins.base import STRICTNESS, ContinualMixin, ContinualState, TrainMask, method_names
 from lightning_cl.mixins.extending import extend
+from lightning_cl.nn.weights import Snapshot
 from lightning_cl.training.method_module import MethodModule
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class ContinualCallback(Callback):
         return {}
 
 
+@dataclass(eq=False)
 class ContinualMethod(ContinualCallback):
     """A continual-learning method: its configuration and life cycle.
 
@@ -56,21 +59,30 @@ class ContinualMethod(ContinualCallback):
     """
 
     state_key: ClassVar[str]
+    #: Arguments with which the conformance suite runs the method on models of a few thousand weights.
+    small: ClassVar[dict[str, Any]] = {}
+    #: What the module becomes.
+    mixin: ClassVar[type[ContinualMixin]] = ContinualMixin
     #: The method adds terms to the loss, which manual optimisation does not let it do.
-    adds_loss: bool = False
+    adds_loss: ClassVar[bool] = False
     #: The method trains the head by gradient descent, so that others can work on the head too.
-    trains_head: bool = True
+    trains_head: ClassVar[bool] = True
     #: The method leaves something to train by gradient descent.
-    trains: bool = True
+    trains: ClassVar[bool] = True
     #: The method works on the class head; one that does not attaches to any module, with a head or without.
-    needs_head: bool = True
+    needs_head: ClassVar[bool] = True
     #: The method makes the logits itself, or works on the weights of the head: only one can.
-    replaces_head: bool = False
+    replaces_head: ClassVar[bool] = False
 
-    def __init__(self, head: str | None = None, train_mask: TrainMask = "all", reset_optimizer: bool = False) -> None:
-        if train_mask not in STRICTNESS:
-            raise ValueError(f'`train_mask` is {train_mask!r}; give "batch", "task", "seen" or "all".')
-        self.head, self.train_mask, self.reset_optimizer = head, train_mask, reset_optimizer
+    _: KW_ONLY
+    head: str | None = None
+    train_mask: TrainMask = "all"
+    reset_optimizer: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the arguments; a method that checks its own calls this one, too."""
+        if self.train_mask not in STRICTNESS:
+            raise ValueError(f'`train_mask` is {self.train_mask!r}; give "batch", "task", "seen" or "all".')
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Attach to the module, once."""
@@ -95,6 +107,7 @@ class ContinualMethod(ContinualCallback):
         if state is not None and self.state_key in getattr(state, "methods", ()):
             self._refuse_other_arguments(state.configs[state.methods.index(self.state_key)]["arguments"])
         else:
+            trained_before = {name for name, p in pl_module.named_parameters() if p.requires_grad}
             self.attach(pl_module, info)
             assert isinstance(pl_module, ContinualMixin)
             state = pl_module.continual
@@ -102,6 +115,8 @@ class ContinualMethod(ContinualCallback):
             state.configs.append({"class": type(self).__name__, "arguments": plain(self.config())})
             trained = {name for name, p in pl_module.named_parameters() if p.requires_grad}
             state.trained_parameters = state.own_parameters & trained
+            if trained != trained_before:
+                self._refuse_behind_copies(state)
 
     def _refuse_other_arguments(self, known: dict[str, Any] | None) -> None:
         own = plain(self.config())
@@ -114,6 +129,16 @@ class ContinualMethod(ContinualCallback):
             "which would be ignored; give the same arguments, or a fresh module."
         )
 
+    def _refuse_behind_copies(self, state: ContinualState) -> None:
+        """A method that copied the trained weights when it was attached knows nothing of this one's."""
+        copying = {name for name, part in state.parts.items() if any(isinstance(m, Snapshot) for m in part.modules())}
+        copies = [key for key in state.methods if part_name(key) in copying and key != self.state_key]
+        if copies:
+            raise ValueError(
+                f"{method_names(copies)} copies the trained weights, and {type(self).__name__} behind it changes which "
+                f"they are; put {type(self).__name__} in front of it in the list of callbacks."
+            )
+
     def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
         """Install the method in a live module; no Trainer needed.
 
@@ -121,11 +146,11 @@ class ContinualMethod(ContinualCallback):
             pl_module: Any LightningModule.
             info: The stream.
         """
-        self.extend(pl_module, ContinualMixin, info)
+        self.extend(pl_module, self.mixin, info)
         part = self.build(pl_module, info)
         if part is not None:
             assert isinstance(pl_module, ContinualMixin)
-            pl_module.add_method(self.state_key.rpartition(".")[2].lower(), part)
+            pl_module.add_method(part_name(self.state_key), part)
 
     def build(self, pl_module: LightningModule, info: StreamInfo) -> MethodModule | None:
         """The method's parameters, buffers and mathematics for a module whose head is known; ``None``: it has none.
@@ -163,6 +188,11 @@ def _refuse_extended(pl_module: LightningModule, known: StreamInfo, info: Stream
             f"{info.num_classes} outputs and go on from a checkpoint: "
             "`trainer.fit(fresh, datamodule=stream, ckpt_path=...)`."
         )
+
+
+def part_name(state_key: str) -> str:
+    """Under which name a module carries the part of a method: ``"ewc"`` for ``"lightning_cl.EWC"``."""
+    return state_key.rpartition(".")[2].lower()
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any] | None:

@@ -76,7 +76,7 @@ class CPECLIP(ContinualMethod):
         train_mask: TrainMask = "task",
         reset_optimizer: bool = True,
     ) -> None:
-        super().__init__(head, train_mask, reset_optimizer)
+        super().__init__(head=head, train_mask=train_mask, reset_optimizer=reset_optimizer)
         for name, value in (("num_prompts", num_prompts), ("prompt_depth", prompt_depth)):
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` is {value}; give at least 1.")

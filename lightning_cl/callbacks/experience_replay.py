@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.datamodules.sampling import mix_seed
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.mixins.base import ContinualMixin, TrainMask
 from lightning_cl.mixins.replay import Replay, ReplayMixin
 from lightning_cl.nn.replay import ClassBalanced, Policy, ReplayBuffer, Reservoir, Ring
 
@@ -53,7 +53,8 @@ class ExperienceReplay(ContinualMethod):
             a part of a batch has not one row per sample.
     """
 
-    state_key = "lightning_cl.ExperienceReplay"
+    state_key: ClassVar[str] = "lightning_cl.ExperienceReplay"
+    mixin: ClassVar[type[ContinualMixin]] = ReplayMixin
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class ExperienceReplay(ContinualMethod):
         train_mask: TrainMask = "seen",
         head: str | None = None,
     ) -> None:
-        super().__init__(head, train_mask, False)
+        super().__init__(head=head, train_mask=train_mask, reset_optimizer=False)
         for name, size in (("memory_size", memory_size), ("batch_size", batch_size)):
             if size < 1:
                 raise ValueError(f"`{name}` is {size}; give a number of samples of at least 1.")
@@ -121,7 +122,7 @@ class ExperienceReplay(ContinualMethod):
     def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
         """Give the module an empty memory; see :class:`ContinualMethod`."""
         self.replay = self._empty(info)
-        self.extend(pl_module, ReplayMixin, info)
+        super().attach(pl_module, info)
         assert isinstance(pl_module, ReplayMixin)
         pl_module.configure_replay(self.replay)
 

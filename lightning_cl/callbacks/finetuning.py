@@ -22,4 +22,4 @@ class FineTuning(ContinualMethod):
     state_key = "lightning_cl.FineTuning"
 
     def __init__(self, head: str | None = None, train_mask: TrainMask = "task", reset_optimizer: bool = False) -> None:
-        super().__init__(head, train_mask, reset_optimizer)
+        super().__init__(head=head, train_mask=train_mask, reset_optimizer=reset_optimizer)

@@ -59,7 +59,7 @@ class LanguageGuidedHead(ContinualMethod):
         head: str | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(head, train_mask, False)
+        super().__init__(head=head, train_mask=train_mask, reset_optimizer=False)
         for name, value, known in (
             ("match", match, ("auto", "lift", "project", "compress")),
             ("similarity", similarity, ("cosine", "dot")),

@@ -51,7 +51,7 @@ class LGCL(ContinualMethod):
         head: str | None = None,
         train_mask: TrainMask = "seen",
     ) -> None:
-        super().__init__(head, train_mask, False)
+        super().__init__(head=head, train_mask=train_mask, reset_optimizer=False)
         for name, value in (("task_weight", task_weight), ("class_weight", class_weight)):
             if value < 0:
                 raise ValueError(f"`{name}` is {value}; give a weight of at least 0.")

@@ -37,7 +37,7 @@ class PromptMethod(ContinualMethod):
         reset_optimizer: bool = True,
         cache_queries: bool = True,
     ) -> None:
-        super().__init__(head, train_mask, reset_optimizer)
+        super().__init__(head=head, train_mask=train_mask, reset_optimizer=reset_optimizer)
         self.backbone, self.cache_queries = backbone, cache_queries
 
     def provider(self, info: StreamInfo, width: int, depth: int) -> PromptProvider:

@@ -44,7 +44,7 @@ class PrototypeClassifier(ContinualMethod):
         head: str | None = None,
         cache_features: bool = True,
     ) -> None:
-        super().__init__(head, "all", False)
+        super().__init__(head=head, train_mask="all", reset_optimizer=False)
         self.distance, self.normalize, self.augment, self.cache_features = distance, normalize, augment, cache_features
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

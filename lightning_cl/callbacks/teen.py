@@ -47,7 +47,7 @@ class TEEN(ContinualMethod):
         head: str | None = None,
         train_mask: TrainMask = "seen",
     ) -> None:
-        super().__init__(head, train_mask, False)
+        super().__init__(head=head, train_mask=train_mask, reset_optimizer=False)
         if not 0 <= alpha <= 1:
             raise ValueError(f"`alpha` is {alpha}, the share of the base classes; give a number in [0, 1].")
         for name, value in (("temperature", temperature), ("scale", scale)):

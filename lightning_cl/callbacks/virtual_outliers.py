@@ -74,7 +74,7 @@ class VirtualOutlierRegularizer(ContinualMethod):
         train_mask: TrainMask = "task",
         reset_optimizer: bool = True,
     ) -> None:
-        super().__init__(head, train_mask, reset_optimizer)
+        super().__init__(head=head, train_mask=train_mask, reset_optimizer=reset_optimizer)
         if mode not in ("boundary", "origin"):
             raise ValueError(f'`mode` is {mode!r}; give "boundary" (as described) or "origin" (as released).')
         for name, value, least in (

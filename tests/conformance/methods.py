@@ -49,4 +49,4 @@ def takes(method: type[ContinualMethod], argument: str) -> bool:
 def make(method: type[ContinualMethod], **arguments: Any) -> ContinualMethod:
     """A fresh, small callback; arguments that the method does not have are left out."""
     accepted = {name: value for name, value in arguments.items() if takes(method, name)}
-    return method(**{**SMALL.get(method.__name__, {}), **accepted})
+    return method(**{**SMALL.get(method.__name__, method.small), **accepted})

@@ -1,0 +1,1 @@
+"""Methods that put small trained parts into a frozen backbone."""

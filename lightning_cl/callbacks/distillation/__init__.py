@@ -1,0 +1,1 @@
+"""Methods in which an earlier model teaches the present one."""

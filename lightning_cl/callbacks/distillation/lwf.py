@@ -1,0 +1,76 @@
+"""Learning without forgetting: the model as it was before the task teaches its answers for the old classes."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from lightning_cl.callbacks.arguments import check_above, check_at_least
+from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.mixins.base import TrainMask
+from lightning_cl.nn.losses import distillation
+from lightning_cl.nn.weights import Snapshot
+from lightning_cl.training import MethodModule, Step, TaskData
+from lightning_cl.training.teacher import weights_and_statistics
+
+
+class Teacher(MethodModule):
+    """The weights of the task before, and the term by which they teach."""
+
+    def __init__(self, module: Any, strength: float, temperature: float) -> None:
+        super().__init__()
+        self.strength, self.temperature = strength, temperature
+        self.weights = Snapshot(weights_and_statistics(module))
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        """``strength * T^2 KL(teacher || student)`` over the old classes."""
+        old = step.old_classes
+        if old is None or not self.weights.taken or not self.strength:
+            return {}
+        teacher = step.look(weights=dict(self.weights.items())).raw_logits
+        return {"lwf": self.strength * distillation(step.raw_logits[:, old], teacher[:, old], self.temperature)}
+
+    def end_task(self, module: Any, data: TaskData) -> None:
+        """The present model is the teacher of the next task."""
+        self.weights.take(weights_and_statistics(module))
+
+
+@dataclass(eq=False)
+class LwF(ContinualMethod):
+    """Learning without forgetting (Li & Hoiem, TPAMI 2018, arXiv:1606.09282), class-incremental.
+
+    Adds ``strength * T^2 KL(softmax(z_old / T) || softmax(z / T))`` over the classes of earlier tasks: ``z`` are the
+    head's raw logits, ``z_old`` those of the model at the end of the task before, on the same batch in eval mode. The
+    published cross-entropy form has ``1 / T^2`` of this gradient. Needs task boundaries and one more forward pass a
+    step; keeps one copy of what is trained and no sample. Works on any module with a class head.
+
+    Args:
+        strength: Weight of the term, at least 0; with 0 it is plain fine-tuning.
+        temperature: ``T``, above 0; 2 is the paper's.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss; ``"task"`` is the form of the specification.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+
+    Raises:
+        ValueError: If a number is out of its range.
+    """
+
+    state_key: ClassVar[str] = "lightning_cl.LwF"
+    adds_loss: ClassVar[bool] = True
+
+    strength: float = 1.0
+    temperature: float = 2.0
+    _: KW_ONLY
+    train_mask: TrainMask = "task"
+    reset_optimizer: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 0, "strength")
+        check_above(self, 0, "temperature")
+
+    def build(self, pl_module: Any, info: Any) -> Teacher:
+        """A copy of the weights that are trained when the method is attached."""
+        return Teacher(pl_module, self.strength, self.temperature)

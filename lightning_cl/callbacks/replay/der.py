@@ -1,0 +1,87 @@
+"""Dark experience replay: a memory teaches the logits that its samples had when they came, and their labels."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
+from lightning_cl.mixins.base import ContinualMixin, TrainMask
+from lightning_cl.mixins.memory import MemoryMixin
+from lightning_cl.training import MethodModule, Step
+
+
+class DarkReplay(MethodModule):
+    """The two terms of the memory, each from a batch of its own."""
+
+    def __init__(self, alpha: float, beta: float) -> None:
+        super().__init__()
+        self.alpha, self.beta = alpha, beta
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        """``alpha * MSE(z, z_then)`` on one batch of the memory, ``beta * CE(z, y)`` on another."""
+        step.module.keep(logits=step.raw_logits)
+        return {**self._term(step, "logits", self.alpha), **self._term(step, "labels", self.beta)}
+
+    def _term(self, step: Step, name: str, strength: float) -> dict[str, Tensor]:
+        drawn = step.module.draw() if strength else None
+        if drawn is None:
+            return {}
+        answers, call = step.learn(drawn.inputs)
+        if name == "logits":
+            term = F.mse_loss(call.raw_logits, drawn.extras["logits"].to(call.raw_logits.dtype))
+        else:
+            term = F.cross_entropy(answers, drawn.labels)
+        return {f"der_{name}": drawn.weight * strength * term}
+
+
+class DERPlusPlus(ExperienceReplay):
+    """Dark experience replay (DER and DER++; Buzzega et al., NeurIPS 2020, arXiv:2004.07211).
+
+    Adds ``alpha * mean (z - z_then)^2`` over all columns of the head's raw logits, and ``beta * CE(z, y)``, on two
+    independent batches of the memory; ``z_then`` are the logits of the training step in which a sample came, kept with
+    it. ``beta=0`` is DER. Needs no task boundary; works on any module with a class head. A step makes two more forward
+    passes. The memory keeps a sample's logits beside it.
+
+    Args:
+        memory_size: Slots of the memory.
+        batch_size: Samples of each batch from the memory, over all processes; fewer while the memory fills.
+        alpha: Weight of the logits, at least 0; the paper's for CIFAR-10 with 500 slots.
+        beta: Weight of the labels, at least 0; with both 0 it is plain fine-tuning.
+        policy: See :class:`ExperienceReplay`; the paper's is ``"reservoir"``.
+        store: See :class:`ExperienceReplay`; ``"index"`` augments a sample anew, as the paper does.
+        device: See :class:`ExperienceReplay`.
+        train_mask: Which classes compete in the training loss.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+
+    Raises:
+        ValueError: As :class:`ExperienceReplay`, and for a negative weight.
+    """
+
+    state_key: ClassVar[str] = "lightning_cl.DERPlusPlus"
+    adds_loss: ClassVar[bool] = True
+    mixin: ClassVar[type[ContinualMixin]] = MemoryMixin
+    small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5}
+
+    def __init__(
+        self,
+        memory_size: int = 500,
+        batch_size: int = 32,
+        alpha: float = 0.1,
+        beta: float = 0.5,
+        policy: ReplayPolicy = "reservoir",
+        store: ReplayStore = "index",
+        device: str | None = None,
+        train_mask: TrainMask = "seen",
+        head: str | None = None,
+    ) -> None:
+        super().__init__(memory_size, batch_size, policy, store, device, train_mask, head)
+        self.alpha, self.beta = alpha, beta
+        check_at_least(self, 0, "alpha", "beta")
+
+    def build(self, pl_module: Any, info: Any) -> DarkReplay:
+        """The two terms."""
+        return DarkReplay(self.alpha, self.beta)
