@@ -50,6 +50,6 @@ class ClassMask(nn.Module):
 
 def _allow(allowed: Tensor, classes: Sequence[int] | None) -> None:
     mask = torch.full(allowed.shape, classes is None)  # on the CPU: one copy, however many classes
-    if classes is not None:
+    if classes is not None and len(mask):  # without a head there is nothing to mask
         mask[torch.as_tensor(list(classes), dtype=torch.long)] = True
     allowed.copy_(mask, non_blocking=True)
