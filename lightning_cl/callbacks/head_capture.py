@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.mixins.finding import find_head
+from lightning_cl.nn.masks import ClassMask, with_infinite
 
 
 class HeadCapture:
@@ -25,6 +26,7 @@ class HeadCapture:
     def __init__(self, pl_module: nn.Module, num_classes: int, head: str | None = None) -> None:
         known = getattr(getattr(pl_module, "continual", None), "head_path", None)
         self.path, self.layer = find_head(pl_module, num_classes, head or known)
+        self._mask: ClassMask | None = getattr(getattr(pl_module, "continual", None), "mask", None)
         self._captured: list[Tensor] = []
         self._hook: Any = None
 
@@ -46,6 +48,8 @@ class HeadCapture:
     def take(self, count: int) -> Tensor:
         """``(count, C)`` logits of the batch's samples: the head's last answer, or all of them when it came in parts.
 
+        Classes that the mask does not allow are -inf.
+
         Raises:
             RuntimeError: If the head was not called, or answered for fewer samples.
         """
@@ -58,4 +62,4 @@ class HeadCapture:
         logits = captured[-1] if len(captured[-1]) >= count else torch.cat(captured)
         if len(logits) < count:
             raise RuntimeError(f"the head `{self.path}` answered for {len(logits)} of the batch's {count} samples.")
-        return logits[:count]
+        return logits[:count] if self._mask is None else with_infinite(logits[:count], self._mask.eval_allowed)

@@ -19,7 +19,7 @@ from lightning_cl.mixins.optimizers import hand_over, optimizers_in
 from lightning_cl.mixins.state import STRICTNESS, ContinualState, TrainMask
 from lightning_cl.mixins.step import StepMixin
 from lightning_cl.nn.distributed import send_from_first_process
-from lightning_cl.nn.guard import ElementGuard, SliceGuard
+from lightning_cl.nn.guard import Guard
 from lightning_cl.training.task_data import TaskData
 from lightning_cl.versions import check_version
 
@@ -141,10 +141,7 @@ class ContinualMixin(StepMixin):
 
     def protect(self) -> None:
         """Take the protected rows as they are now; from here on they stay, whatever an optimiser does."""
-        self.continual.guards = [
-            (ElementGuard if rows.dtype == torch.bool else SliceGuard)(parameter, rows)
-            for parameter, rows in self.protected_rows()
-        ]
+        self.continual.guards = [Guard(parameter, rows) for parameter, rows in self.protected_rows()]
 
     def _after_optimizer_step(self, optimizer: Any, *_: Any) -> None:
         for part in self.continual.ordered_parts:

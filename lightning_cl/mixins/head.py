@@ -38,7 +38,7 @@ class HeadMixin(_Base):
                 raise
             return
         state.head_path, state.mask = path, ClassMask(layer.out_features).to(layer.weight.device)
-        layer.register_forward_hook(self._answer)
+        layer.register_forward_hook(self._answer_of_methods)
 
     def add_method(self, name: str, part: MethodModule) -> None:
         """Carry a method's module, as ``continual.parts.<name>``; :meth:`configure_continual` comes first.
@@ -97,7 +97,7 @@ class HeadMixin(_Base):
         """Record the calls of the head within a ``with`` block, in the list that it gives."""
         return self.continual.recording()
 
-    def _answer(self, head: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def _answer_of_methods(self, head: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Forward hook of the head: what the methods answer, in as many columns as the head has, masked."""
         state = self.continual
         if state.calls is not None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.datamodules.task import StreamInfo
-from lightning_cl.nn.guard import ElementGuard, SliceGuard
+from lightning_cl.nn.guard import Guard
 from lightning_cl.nn.masks import ClassMask
 from lightning_cl.training.method_module import MethodModule
 from lightning_cl.training.step import HeadCall, Step
@@ -54,7 +54,7 @@ class ContinualState(nn.Module):
         self.replays = False
         self.methods: list[str] = []
         self.configs: list[dict[str, Any]] = []
-        self.guards: list[SliceGuard | ElementGuard] = []
+        self.guards: list[Guard] = []
         self.loss_terms: dict[str, Tensor] = {}
         self.last_terms: dict[str, Tensor] = {}
         self.step: Step | None = None

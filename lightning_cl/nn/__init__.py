@@ -5,7 +5,7 @@ from lightning_cl.nn.clip_prompts import CLIPPrompts
 from lightning_cl.nn.coda_prompt import CODAPromptPool
 from lightning_cl.nn.dual_prompt import DualPromptPool
 from lightning_cl.nn.fisher import fisher_diagonal, per_sample_sum
-from lightning_cl.nn.guard import SliceGuard
+from lightning_cl.nn.guard import Guard, SliceGuard
 from lightning_cl.nn.heads import (
     ClassStatistics,
     CosineHead,
@@ -20,7 +20,7 @@ from lightning_cl.nn.heads import (
 )
 from lightning_cl.nn.l2p import L2PPool
 from lightning_cl.nn.losses import cosine_distance, distillation, pooled_distance, supervised_contrastive
-from lightning_cl.nn.masks import ClassMask
+from lightning_cl.nn.masks import ClassMask, ElementMask, random_elements, smallest_elements
 from lightning_cl.nn.mvp import MVPPool
 from lightning_cl.nn.one_prompt import OnePromptSet
 from lightning_cl.nn.orthogonal import orthogonality_penalty, orthonormal_rows
@@ -29,7 +29,17 @@ from lightning_cl.nn.prefix_attention import Prefix, prefix_attention
 from lightning_cl.nn.prompts import PromptProvider, Prompts
 from lightning_cl.nn.prototypes import PrototypeBank
 from lightning_cl.nn.schedules import coda_cosine, cpe_clip_warmup
-from lightning_cl.nn.weights import Snapshot, StepScale, ema, interpolate, pull_gradients, trained
+from lightning_cl.nn.subspace import StepProjection, SubspaceMemory, layer_inputs
+from lightning_cl.nn.weights import (
+    NamedTensors,
+    Snapshot,
+    StepEdit,
+    StepScale,
+    ema,
+    interpolate,
+    pull_gradients,
+    trained,
+)
 
 __all__ = [
     "CLIPPrompts",
@@ -39,10 +49,13 @@ __all__ = [
     "CosineHead",
     "DualPromptPool",
     "ETFHead",
+    "ElementMask",
     "Gaussians",
     "GramHead",
+    "Guard",
     "L2PPool",
     "MVPPool",
+    "NamedTensors",
     "OnePromptSet",
     "Prefix",
     "PromptProvider",
@@ -51,7 +64,10 @@ __all__ = [
     "PrototypeHead",
     "SliceGuard",
     "Snapshot",
+    "StepEdit",
+    "StepProjection",
     "StepScale",
+    "SubspaceMemory",
     "TextHead",
     "align_head",
     "coda_cosine",
@@ -63,6 +79,7 @@ __all__ = [
     "energy",
     "fisher_diagonal",
     "interpolate",
+    "layer_inputs",
     "orthogonality_penalty",
     "orthonormal_rows",
     "outlier_regularizer",
@@ -70,8 +87,10 @@ __all__ = [
     "pooled_distance",
     "prefix_attention",
     "pull_gradients",
+    "random_elements",
     "ridge_solution",
     "simplex_etf",
+    "smallest_elements",
     "supervised_contrastive",
     "synthesize_outliers",
     "trained",

@@ -1,4 +1,4 @@
-"""Keeps protected slices of trainable parameters bit-for-bit as they are, whatever the optimiser does."""
+"""Keeps protected rows or elements of trainable parameters bit-for-bit as they are, whatever the optimiser does."""
 
 from __future__ import annotations
 
@@ -6,41 +6,41 @@ import torch
 from torch import Tensor
 
 
-class SliceGuard:
-    """Copies protected rows back after every optimiser step.
+class Guard:
+    """Copies protected rows or elements back after every optimiser step.
 
-    A row with zero gradient still moves under momentum, Adam's stale moments and decoupled weight decay; copying back
+    What has a zero gradient still moves under momentum, Adam's stale moments and decoupled weight decay; copying back
     is exact for all of them. The cost does not depend on the number of past tasks.
 
     Args:
         parameter: ``(R, ...)`` parameter that is only partly trained now.
-        rows: ``(P,)`` indices of the rows that must not move.
+        protected: ``(P,)`` indices of the rows that must not move, or a boolean mask of the parameter's shape, true
+            where it must not move.
+
+    Raises:
+        ValueError: If a mask has another shape than the parameter.
     """
 
-    def __init__(self, parameter: Tensor, rows: Tensor) -> None:
+    def __init__(self, parameter: Tensor, protected: Tensor) -> None:
         self.parameter = parameter
-        self.rows = rows.to(parameter.device)
-        self.saved = parameter.detach()[self.rows]  # indexing copies
+        self.protected = protected.to(parameter.device)
+        self.by_element = protected.dtype == torch.bool
+        if self.by_element and protected.shape != parameter.shape:
+            raise ValueError(
+                f"the mask has the shape {tuple(protected.shape)} and the parameter {tuple(parameter.shape)}; give a "
+                "mask with an entry for each element, or the indices of rows."
+            )
+        kept = parameter.detach()
+        self.saved = kept.clone() if self.by_element else kept[self.protected]  # indexing copies
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put the protected rows back."""
-        self.parameter.index_copy_(0, self.rows, self.saved)
+        """Put the protected values back."""
+        if self.by_element:
+            self.parameter.copy_(torch.where(self.protected, self.saved, self.parameter))
+        else:
+            self.parameter.index_copy_(0, self.protected, self.saved)
 
 
-class ElementGuard:
-    """As :class:`SliceGuard`, for single elements.
-
-    Args:
-        parameter: Partly trained now.
-        elements: Bool mask of its shape; ``True`` must not move.
-    """
-
-    def __init__(self, parameter: Tensor, elements: Tensor) -> None:
-        self.parameter, self.elements = parameter, elements.to(parameter.device)
-        self.saved = parameter.detach().clone()
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Put the protected elements back."""
-        self.parameter.copy_(torch.where(self.elements, self.saved, self.parameter))
+#: The name that it had first.
+SliceGuard = Guard

@@ -1,18 +1,26 @@
-"""Which classes a head may answer with, while training and while evaluating."""
+"""Which classes a head may answer with, and which elements of weights belong together."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from lightning_cl.nn.guard import Guard
+from lightning_cl.nn.weights import NamedTensors
+
+#: How far below the smallest allowed logit a masked one lies: exp of less than -745 is 0 in 64 bits, too.
+MASKED_BELOW = 1000.0
+
 
 class ClassMask(nn.Module):
-    """Sets logits of classes that are not allowed to -inf; everything is allowed until told otherwise.
+    """Puts logits of classes that are not allowed far below the others; everything is allowed until told otherwise.
 
-    Cross-entropy on masked logits equals, in value and gradient, cross-entropy on the slice of allowed columns.
+    Cross-entropy on masked logits equals, in value and gradient, cross-entropy on the slice of allowed columns: a
+    masked logit lies :data:`MASKED_BELOW` under the sample's smallest allowed one (and under 0), where its probability
+    is exactly 0. It is finite and a constant, so other losses (label smoothing, binary cross-entropy, focal, mean
+    squared error, penalties on logits) stay finite, too.
 
     Args:
         num_outputs: Number of columns of the head, ``C_head``.
@@ -38,14 +46,21 @@ class ClassMask(nn.Module):
         _allow(self.train_allowed, classes)
 
     def forward(self, logits: Tensor) -> Tensor:
-        """``(..., C_head)`` logits with -inf where a class is not allowed."""
+        """``(..., C_head)`` logits; those of classes that are not allowed, or -inf already, far below the others."""
         allowed = self.train_allowed if self.training else self.eval_allowed
-        return logits.masked_fill(~allowed, -torch.inf)
+        return fill_masked(logits, allowed & (logits > -torch.inf)) if len(allowed) else logits
 
-    def hook(self, head: nn.Module, args: Any, logits: Tensor) -> Tensor:
-        """Forward hook for a head; a bound method, so that it is copied along with the module."""
-        masked: Tensor = self(logits)
-        return masked
+
+def fill_masked(logits: Tensor, allowed: Tensor) -> Tensor:
+    """``(..., C)`` logits with a finite number far below the others where ``allowed`` (bool, ``(..., C)``) is false."""
+    lowest = logits.detach().masked_fill(~allowed, torch.inf).amin(dim=-1, keepdim=True)
+    return torch.where(allowed, logits, lowest.clamp(max=0) - MASKED_BELOW)
+
+
+def with_infinite(logits: Tensor, allowed: Tensor) -> Tensor:
+    """``(..., C)`` logits with -inf for the classes that are not ``allowed`` and were put far below the others."""
+    lowest = logits.masked_fill(~allowed, torch.inf).amin(dim=-1, keepdim=True).clamp(max=0)
+    return logits.masked_fill(~allowed & (logits <= lowest - MASKED_BELOW / 2), -torch.inf)
 
 
 def _allow(allowed: Tensor, classes: Sequence[int] | None) -> None:
@@ -53,3 +68,58 @@ def _allow(allowed: Tensor, classes: Sequence[int] | None) -> None:
     if classes is not None and len(mask):  # without a head there is nothing to mask
         mask[torch.as_tensor(list(classes), dtype=torch.long)] = True
     allowed.copy_(mask, non_blocking=True)
+
+
+class ElementMask(NamedTensors):
+    """A boolean mask for each of some weights, saved with the module; all false until set.
+
+    PackNet, DST and HFT keep one of what is frozen, WSN and SupSup one for each task. Set it in place through
+    :meth:`items`, for example ``mask |= used``.
+
+    Args:
+        weights: The weights to mask, by name.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        super().__init__({name: torch.zeros_like(weight, dtype=torch.bool) for name, weight in weights.items()})
+
+    @torch.no_grad()
+    def zero_gradients(self, weights: Mapping[str, Tensor]) -> None:
+        """Set the gradient of every true element to 0."""
+        for name, mask in self.items():
+            gradient = weights[name].grad
+            if gradient is not None:
+                gradient.masked_fill_(mask, 0)
+
+    @torch.no_grad()
+    def zero_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Set every true element to 0, in place."""
+        for name, mask in self.items():
+            weights[name].masked_fill_(mask, 0)
+
+    def guards(self, weights: Mapping[str, Tensor]) -> Iterator[Guard]:
+        """Guards that keep every true element where it is now."""
+        return (Guard(weights[name], mask) for name, mask in self.items())
+
+
+def smallest_elements(weight: Tensor, share: float, among: Tensor) -> Tensor:
+    """Mask of the ``int(share * n)`` smallest by magnitude of the ``n`` elements that are true in ``among``.
+
+    Exactly as many, also among equals: those of the lowest index (PackNet, arXiv:1711.05769; DST's death).
+
+    Args:
+        weight: Any shape.
+        share: In [0, 1].
+        among: Boolean, of the weight's shape.
+    """
+    size = weight.detach().abs().float().masked_fill(~among, torch.inf).flatten()
+    chosen = torch.zeros_like(among).flatten()
+    chosen[size.sort(stable=True).indices[: int(share * int(among.sum()))]] = True
+    return chosen.view_as(among)
+
+
+def random_elements(shape: Sequence[int], share: float, generator: torch.Generator) -> Tensor:
+    """Mask of exactly ``int(share * n)`` of ``n`` elements, drawn with a generator on the CPU."""
+    mask = torch.zeros(tuple(shape), dtype=torch.bool).flatten()
+    mask[torch.randperm(len(mask), generator=generator)[: int(share * len(mask))]] = True
+    return mask.view(tuple(shape))

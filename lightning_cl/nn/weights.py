@@ -16,12 +16,33 @@ def trained(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
-class Snapshot(nn.Module):
-    """Copies of chosen weights as buffers: an anchor, a teacher, or importances of the same shapes.
+class NamedTensors(nn.Module):
+    """Tensors as buffers under the names of the weights that they belong to.
 
     Buffers and not parameters: a user's optimiser would decay them. A buffer has the name of its weight with ``/`` for
-    ``.``, so that a checkpoint says what it holds. ``taken`` tells whether anything was taken yet; it is a plain
-    ``bool`` beside the buffer that is saved, so that a training step does not wait for the device.
+    ``.``, so that a checkpoint says what it holds.
+
+    Args:
+        tensors: By name.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        for name, tensor in tensors.items():
+            self.register_buffer(_key(name), tensor)
+        self.names = tuple(tensors)
+        self.growing = tuple(map(_key, tensors))  # a head among them gets rows when the stream is extended
+
+    def items(self) -> Iterator[tuple[str, Tensor]]:
+        """Names of the weights, as in the module, and their tensors."""
+        return ((name, self.get_buffer(_key(name))) for name in self.names)
+
+
+class Snapshot(NamedTensors):
+    """Copies of chosen weights: an anchor, a teacher, or importances of the same shapes.
+
+    ``taken`` tells whether anything was taken yet; it is a plain ``bool`` beside the buffer that is saved, so that a
+    training step does not wait for the device.
 
     Args:
         weights: The weights to copy, by name, for example :func:`trained` of a module.
@@ -31,12 +52,8 @@ class Snapshot(nn.Module):
     is_taken: Tensor
 
     def __init__(self, weights: Mapping[str, Tensor], zero: bool = False) -> None:
-        super().__init__()
-        for name, weight in weights.items():
-            start = torch.zeros_like(weight) if zero else weight.detach().clone()
-            self.register_buffer(_key(name), start.detach().requires_grad_(False))
-        self.names = tuple(weights)
-        self.growing = tuple(map(_key, weights))  # a head among them gets rows when the stream is extended
+        known = {name: weight.detach() for name, weight in weights.items()}
+        super().__init__({name: torch.zeros_like(w) if zero else w.clone() for name, w in known.items()})
         self.register_buffer("is_taken", torch.zeros((), dtype=torch.bool))
         self.taken = False
         self.register_load_state_dict_post_hook(_after_load)
@@ -60,10 +77,6 @@ class Snapshot(nn.Module):
             kept.copy_(weights[name])
         self.is_taken.fill_(True)
         self.taken = True
-
-    def items(self) -> Iterator[tuple[str, Tensor]]:
-        """Names of the weights, as in the module, and the copies."""
-        return ((name, self.get_buffer(_key(name))) for name in self.names)
 
     def extra_repr(self) -> str:
         """How much is kept."""
@@ -138,7 +151,36 @@ def pull_gradients(
         weight.grad.add_(away if importance is None else importance[name] * away, alpha=strength)
 
 
-class StepScale:
+class StepEdit:
+    """Changes what an optimiser's step did, from the weights before and after it; the optimiser stays the user's.
+
+    Args:
+        weights: Parameters whose steps are changed; one copy of them is kept.
+    """
+
+    def __init__(self, weights: Iterable[Tensor]) -> None:
+        self.weights = list(weights)
+        self.before: list[Tensor] = []
+
+    def attach(self, optimizer: Optimizer) -> None:
+        """Change every step of this optimiser from now on."""
+        optimizer.register_step_pre_hook(self.remember)
+        optimizer.register_step_post_hook(self.edit)
+
+    @torch.no_grad()
+    def remember(self, *_: Any) -> None:
+        """Copy the weights as they are before a step."""
+        if not self.before:
+            self.before = [torch.empty_like(w) for w in self.weights]
+        for kept, weight in zip(self.before, self.weights, strict=True):
+            kept.copy_(weight)
+
+    def edit(self, *_: Any) -> None:
+        """Change the weights after a step, in place."""
+        raise NotImplementedError
+
+
+class StepScale(StepEdit):
     """Makes only a part of every optimiser step: ``w <- w_before + scale * (w_after - w_before)``.
 
     A slow trunk without touching the user's optimiser. For SGD with momentum and decay, Adam and AdamW it equals a
@@ -155,24 +197,11 @@ class StepScale:
     def __init__(self, weights: Iterable[Tensor], scale: float) -> None:
         if not 0 <= scale <= 1:
             raise ValueError(f"`scale` is {scale}; give a share of the step in [0, 1].")
-        self.weights, self.scale = list(weights), scale
-        self.before: list[Tensor] = []
-
-    def attach(self, optimizer: Optimizer) -> None:
-        """Scale every step of this optimiser from now on."""
-        optimizer.register_step_pre_hook(self.remember)
-        optimizer.register_step_post_hook(self.rescale)
+        super().__init__(weights)
+        self.scale = scale
 
     @torch.no_grad()
-    def remember(self, *_: Any) -> None:
-        """Copy the weights as they are before a step."""
-        if not self.before:
-            self.before = [torch.empty_like(w) for w in self.weights]
-        for kept, weight in zip(self.before, self.weights, strict=True):
-            kept.copy_(weight)
-
-    @torch.no_grad()
-    def rescale(self, *_: Any) -> None:
+    def edit(self, *_: Any) -> None:
         """Take back all but a share of what the step did."""
         if self.weights:  # the part that goes back to `before` is `1 - scale`
             get_ema_multi_avg_fn(self.scale)([w.detach() for w in self.weights], self.before, 0)  # type: ignore[arg-type]

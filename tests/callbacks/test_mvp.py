@@ -205,7 +205,7 @@ def test_at_first_logits_are_the_heads_times_0_537883_and_unseen_classes_are_out
     logits = module.eval()(images(5))
     expected = 0.537883 * F.linear(features[0], head.weight, head.bias)
     assert_close(logits[:, SEEN], expected[:, SEEN], rtol=1e-5, atol=1e-6)
-    assert bool(torch.isneginf(logits[:, ~SEEN]).all())
+    assert bool((logits[:, ~SEEN] < -500).all())
     assert bool((logits.softmax(1)[:, ~SEEN] == 0).all())
 
 
@@ -272,7 +272,7 @@ def test_a_factor_of_0_makes_no_nan_of_a_masked_class():
     module.prompts.mask.data[:] = -1e4
     logits = module.eval()(images(3))
     assert bool((logits[:, SEEN] == 0).all())
-    assert bool(torch.isneginf(logits[:, ~SEEN]).all())
+    assert bool((logits[:, ~SEEN] < -500).all())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -90,5 +90,5 @@ def test_a_copy_is_whole_and_apart(method, case, duplicate, trained, finished):
     for tensor in [*twin.parameters(), *twin.buffers()]:
         if tensor.is_floating_point():
             tensor.fill_(0.25)
-    assert bool(torch.isneginf(twin(images)[:, 1:]).all())
+    assert bool((twin(images)[:, 1:] < -500).all())
     assert_close(module(images), expected, rtol=0, atol=0)

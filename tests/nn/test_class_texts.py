@@ -76,9 +76,8 @@ def test_the_head_is_found_masked_and_has_no_parameter():
     model.head.fill(rows, None)
     mask = ClassMask(6)
     mask.allow([1], [1, 3])
-    model.head.register_forward_hook(mask.hook)
-    logits = model.head(torch.randn(5, 24))
-    assert logits.isfinite().any(0).tolist() == [False, True, False, False, False, False]
+    logits = mask(model.head(torch.randn(5, 24)))
+    assert (logits > -500).any(0).tolist() == [False, True, False, False, False, False]
     assert torch.equal(model.head.weight, rows)
     assert not model.head.state_dict()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_cl.nn import SliceGuard
+from lightning_cl.nn import Guard, SliceGuard
 
 OPTIMIZERS = {
     "adamw": lambda p: torch.optim.AdamW([p], lr=0.1, weight_decay=0.5),
@@ -20,7 +20,7 @@ def test_protected_rows_stay_bit_for_bit_and_the_others_move(name):
     parameter.square().sum().backward()
     optimizer.step()  # momentum and moments for all rows
     before, rows = parameter.detach().clone(), torch.tensor([0, 4, 5])
-    guard = SliceGuard(parameter, rows)
+    guard = Guard(parameter, rows)
 
     optimizer.zero_grad()
     parameter[1:4].square().sum().backward()
@@ -35,7 +35,32 @@ def test_protected_rows_stay_bit_for_bit_and_the_others_move(name):
 
 def test_nothing_to_protect():
     parameter = nn.Parameter(torch.ones(2, 2))
-    guard = SliceGuard(parameter, torch.zeros(0, dtype=torch.long))
+    guard = Guard(parameter, torch.zeros(0, dtype=torch.long))
     parameter.data.add_(1)
     guard.restore()
     assert (parameter == 2).all()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_protected_elements_stay_bit_for_bit_and_the_others_move(name):
+    parameter = nn.Parameter(torch.randn(6, 3))
+    optimizer = OPTIMIZERS[name](parameter)
+    parameter.square().sum().backward()
+    optimizer.step()
+    before, mask = parameter.detach().clone(), torch.rand(6, 3) < 0.5
+    mask[0, 0], mask[5, 2] = True, False
+    guard = Guard(parameter, mask)
+    for _ in range(2):
+        optimizer.zero_grad()
+        parameter.masked_fill(mask, 0).square().sum().backward()
+        optimizer.step()
+        assert not torch.equal(parameter[mask], before[mask])
+        guard.restore()
+        assert torch.equal(parameter[mask], before[mask])
+    assert (parameter[~mask] != before[~mask]).all()
+
+
+def test_a_mask_of_rows_is_no_mask_of_elements():
+    with pytest.raises(ValueError, match=r"the mask has the shape \(6,\) and the parameter \(6, 3\)"):
+        Guard(nn.Parameter(torch.ones(6, 3)), torch.ones(6, dtype=torch.bool))
+    assert SliceGuard is Guard

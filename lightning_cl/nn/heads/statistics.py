@@ -50,7 +50,8 @@ class ClassStatistics(nn.Module):
     def update(self, features: Tensor, targets: Tensor, weights: Tensor | None = None) -> None:
         """Add ``(B, D)`` features of classes ``(B,)``; rows with weight 0 do not count. Deterministic on any device."""
         features = features.double()
-        members = F.one_hot(targets.long(), len(self.counts)).double()  # (B, C)
+        targets = targets.long()
+        members = F.one_hot(targets, len(self.counts)).double()  # (B, C)
         if weights is not None:
             members = members * weights.double()[:, None]
         self.sums += members.T @ features
