@@ -1,5 +1,17 @@
 """Parameters and mathematics in pure torch: prompts, prefix attention, masks and guards."""
 
+from lightning_cl.nn.adapters import (
+    Adapter,
+    Adapters,
+    Bank,
+    FrozenBackbone,
+    LoRA,
+    RankOne,
+    ScaleShift,
+    folded,
+    freeze_backbone,
+    inject,
+)
 from lightning_cl.nn.class_texts import TextHead
 from lightning_cl.nn.clip_prompts import CLIPPrompts
 from lightning_cl.nn.coda_prompt import CODAPromptPool
@@ -42,6 +54,9 @@ from lightning_cl.nn.weights import (
 )
 
 __all__ = [
+    "Adapter",
+    "Adapters",
+    "Bank",
     "CLIPPrompts",
     "CODAPromptPool",
     "ClassMask",
@@ -50,10 +65,12 @@ __all__ = [
     "DualPromptPool",
     "ETFHead",
     "ElementMask",
+    "FrozenBackbone",
     "Gaussians",
     "GramHead",
     "Guard",
     "L2PPool",
+    "LoRA",
     "MVPPool",
     "NamedTensors",
     "OnePromptSet",
@@ -62,6 +79,8 @@ __all__ = [
     "Prompts",
     "PrototypeBank",
     "PrototypeHead",
+    "RankOne",
+    "ScaleShift",
     "SliceGuard",
     "Snapshot",
     "StepEdit",
@@ -78,6 +97,9 @@ __all__ = [
     "ema",
     "energy",
     "fisher_diagonal",
+    "folded",
+    "freeze_backbone",
+    "inject",
     "interpolate",
     "layer_inputs",
     "orthogonality_penalty",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lightning_cl.nn.adapters.frozen import FrozenBackbone, freeze_backbone
 from lightning_cl.nn.feature_cache import FeatureCache
 from lightning_cl.nn.prefix_attention import Prefix, as_prefix, check_block, join_prefixes, run_block
 from lightning_cl.nn.prompts import PromptProvider, Prompts
@@ -17,11 +18,8 @@ if TYPE_CHECKING:
 else:
     _Base = nn.Module
 
-#: Parts of a ViT that stay trainable and follow the module's training mode.
-HEAD_PARTS = ("head", "head_drop", "head_dist")
 
-
-class PromptedViT(_Base):
+class PromptedViT(FrozenBackbone, _Base):
     """Mixin for a live timm ``VisionTransformer``; :func:`install_prompts` sets it up.
 
     ``forward`` computes the last block only for the class token, where that is all that is read;
@@ -31,14 +29,6 @@ class PromptedViT(_Base):
     def prompt_state(self) -> tuple[PromptProvider, FeatureCache]:
         """The provider (which lives elsewhere in the module tree) and the cache of evaluation queries."""
         return self.__dict__["_prompt_state"]  # type: ignore[no-any-return]
-
-    def train(self, mode: bool = True) -> Any:
-        """Only the head follows; the frozen network stays in eval mode."""
-        super().train(mode)
-        for name, child in self.named_children():
-            if name not in HEAD_PARTS:
-                child.train(False)
-        return self
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
@@ -164,9 +154,5 @@ def install_prompts(vit: Any, provider: PromptProvider) -> None:
         ValueError: See :func:`check_vit`.
     """
     check_vit(vit, provider)
-    head = {id(p) for name in HEAD_PARTS for p in getattr(vit, name, nn.Identity()).parameters()}
-    for parameter in vit.parameters():
-        if id(parameter) not in head:
-            parameter.requires_grad_(False)
     vit.__dict__["_prompt_state"] = (provider, FeatureCache())
-    vit.train(vit.training)
+    freeze_backbone(vit)

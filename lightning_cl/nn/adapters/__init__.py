@@ -1,0 +1,18 @@
+"""Small trained parts beside the layers of a frozen network: banks of them, and how they get there."""
+
+from lightning_cl.nn.adapters.banks import Adapter, Bank, LoRA, RankOne, ScaleShift
+from lightning_cl.nn.adapters.frozen import FrozenBackbone, freeze_backbone
+from lightning_cl.nn.adapters.injection import Adapters, folded, inject
+
+__all__ = [
+    "Adapter",
+    "Adapters",
+    "Bank",
+    "FrozenBackbone",
+    "LoRA",
+    "RankOne",
+    "ScaleShift",
+    "folded",
+    "freeze_backbone",
+    "inject",
+]

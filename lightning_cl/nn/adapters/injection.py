@@ -1,0 +1,191 @@
+"""Put adapters at the layers of a live network, without wrapping a layer or renaming a parameter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cl.nn.adapters.banks import Bank, Slots
+from lightning_cl.nn.extension import extend
+
+#: Slots of one pass through the network: one, several that are added up, or ``None``, the network without adapters.
+Path = int | Sequence[int] | None
+
+
+class Adapters(nn.Module):
+    """The banks of one kind at all their places, and which of their slots answer; made by :func:`inject`.
+
+    Register it in the module that is trained: the adapted network does not hold it.
+
+    Args:
+        banks: By the names of the layers.
+    """
+
+    def __init__(self, banks: dict[str, Bank]) -> None:
+        super().__init__()
+        self.banks = nn.ModuleDict({_key(name): bank for name, bank in banks.items()})
+        self.paths: tuple[Slots | None, ...] = ((0,),)
+
+    def select(self, *paths: Path) -> None:
+        """Let these slots answer from now on; several paths for a batch that :func:`folded` has repeated.
+
+        Raises:
+            ValueError: If a slot does not exist, or paths add up different numbers of slots.
+        """
+        slots = min(bank.slots for bank in self)
+        chosen = tuple(None if p is None else (p,) if isinstance(p, int) else tuple(p) for p in paths)
+        wrong = [i for path in chosen if path is not None for i in path if not 0 <= i < slots]
+        if wrong:
+            raise ValueError(
+                f"there are no slots {wrong}: the banks have {slots}, 0 to {slots - 1}; choose among them."
+            )
+        if not chosen or len({len(path) for path in chosen if path is not None}) > 1:
+            raise ValueError(f"the paths are {paths}; give at least one, and each the same number of slots.")
+        self.paths = chosen
+
+    @contextmanager
+    def selected(self, *paths: Path) -> Iterator[None]:
+        """:meth:`select` for the length of a block."""
+        before = self.paths
+        self.select(*paths)
+        try:
+            yield
+        finally:
+            self.paths = before
+
+    def __iter__(self) -> Iterator[Bank]:
+        """The banks, in the order of the layers."""
+        return iter(self.banks.values())  # type: ignore[arg-type]
+
+    def copy_slot(self, source: int, target: int) -> None:
+        """In every bank, a slot starts from another one."""
+        for bank in self:
+            bank.copy_slot(source, target)
+
+    def protected(self, trained: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each parameter with the slots that must not move while those of ``trained`` learn."""
+        return (pair for bank in self for pair in bank.protected(trained))
+
+    def adapted(self, name: str, x: Tensor, y: Tensor) -> Tensor:
+        """The output of a layer with what its bank adds."""
+        if all(path is None for path in self.paths):
+            return y
+        bank, paths = self.banks[_key(name)], self.paths
+        assert isinstance(bank, Bank)
+        if len(y) % len(paths):
+            raise ValueError(f"a batch of {len(y)} does not hold {len(paths)} paths; pass it through `folded`.")
+        real = [path if path is not None else next(p for p in paths if p is not None) for path in paths]
+        out = bank.adapted(x, y, real)
+        if None in paths:
+            parts = zip(paths, y.chunk(len(paths)), out.chunk(len(paths)), strict=True)
+            out = torch.cat([plain if path is None else new for path, plain, new in parts])
+        return out
+
+
+def inject(
+    module: nn.Module,
+    make: Callable[[nn.Module], Bank],
+    at: str,
+    site: str = "adapter",
+    read: str | None = None,
+) -> Adapters:
+    r"""Change the outputs of some layers of a live network by a bank each; names of its parameters stay.
+
+    LoRA of timm's attention: ``at=r"blocks\.\d+\.attn\.qkv"``. An adapter beside the MLP of timm's blocks, which reads
+    what the MLP's norm reads: ``at=r"blocks\.\d+\.drop_path2", read="norm2"``.
+
+    Args:
+        module: The network; batches come first in the tensors of these layers.
+        make: The bank of a layer; it is moved to the layer's device and dtype.
+        at: Regular expression of the whole names of the layers whose outputs are changed.
+        site: Name of this kind of adapters; a layer may have several kinds, one of each.
+        read: A neighbour of the layer whose input the adapter reads; ``None``: the layer's own input.
+
+    Returns:
+        The banks; the first slot answers until :meth:`Adapters.select`.
+
+    Raises:
+        ValueError: If no layer has such a name, a neighbour is missing, or a layer has adapters of this site already.
+    """
+    found = {name: layer for name, layer in module.named_modules() if re.fullmatch(at, name)}
+    if not found:
+        known = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
+        raise ValueError(f"no layer's name matches {at!r}; linear layers are {', '.join(known[:4]) or 'missing'}.")
+    readers = {name: _neighbour(module, name, read) for name in found}
+    for name, layer in found.items():
+        if site in layer.__dict__.get("_adapted_by", {}):
+            raise ValueError(
+                f"the layer `{name}` has adapters of the site {site!r} already; give each method that adapts it its "
+                "own `site`, or use one of them."
+            )
+    banks = {name: make(layer).to(_like(layer, module)) for name, layer in found.items()}
+    adapters = Adapters(banks)
+    for name, layer in found.items():
+        reader = readers[name]
+        extend(layer, AdaptedLayer)
+        layer.__dict__.setdefault("_adapted_by", {})[site] = (adapters, name, reader)
+        if reader is not None:
+            extend(reader, ReadLayer)
+            reader.__dict__.setdefault("_read_for", {})[site, name] = None
+    return adapters
+
+
+def folded(adapters: Adapters, paths: Sequence[Path], inputs: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
+    """One pass through ``network`` for several paths: ``(B, ...)`` inputs to ``(P, B, ...)`` outputs.
+
+    Args:
+        adapters: Whose slots the paths choose.
+        paths: ``P`` of them; ``None`` is the network without adapters.
+        inputs: Repeated ``P`` times along the batch.
+        network: Anything that holds the adapted layers; what it answers for a row may not depend on other rows.
+    """
+    with adapters.selected(*paths):
+        out = network(inputs.repeat(len(paths), *(1,) * (inputs.ndim - 1)))
+    return out.unflatten(0, (len(paths), len(inputs)))
+
+
+class AdaptedLayer(nn.Module):
+    """Mixin for a live layer: its output passes through the adapters of every site."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As before, with adapters."""
+        output = super().forward(*args, **kwargs)
+        for site, (adapters, name, reader) in self.__dict__["_adapted_by"].items():
+            x = (*args, *kwargs.values())[0]
+            if reader is not None:
+                x, reader.__dict__["_read_for"][site, name] = reader.__dict__["_read_for"][site, name], None
+            output = adapters.adapted(name, x, output)
+        return output
+
+
+class ReadLayer(nn.Module):
+    """Mixin for a live layer whose input an adapter reads."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As before; the input is kept until the adapter has read it."""
+        self.__dict__["_read_for"] = dict.fromkeys(self.__dict__["_read_for"], x)
+        return super().forward(x, *args, **kwargs)
+
+
+def _neighbour(module: nn.Module, name: str, read: str | None) -> nn.Module | None:
+    if read is None:
+        return None
+    parent = module.get_submodule(name.rpartition(".")[0])
+    if read not in dict(parent.named_children()):
+        known = ", ".join(child for child, _ in parent.named_children())
+        raise ValueError(f"`{name}` has no neighbour `{read}` to read from; its neighbours are {known}.")
+    return parent.get_submodule(read)
+
+
+def _like(layer: nn.Module, module: nn.Module) -> Tensor:
+    """A tensor whose device and dtype a layer's adapters share."""
+    return next((p for part in (layer, module) for p in part.parameters()), torch.empty(0)).detach()
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")
