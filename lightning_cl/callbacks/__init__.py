@@ -1,5 +1,6 @@
 """What a user puts into ``Trainer(callbacks=[...])``: one file a method."""
 
+from lightning_cl.callbacks.adapters.aper import APER
 from lightning_cl.callbacks.anytime_evaluation import AnytimeEvaluation
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
 from lightning_cl.callbacks.coda_prompt import CODAPrompt
@@ -26,6 +27,7 @@ from lightning_cl.callbacks.two_phase import TwoPhaseProtocol
 from lightning_cl.callbacks.virtual_outliers import VirtualOutlierRegularizer
 
 __all__ = [
+    "APER",
     "CPECLIP",
     "EWC",
     "L2P",

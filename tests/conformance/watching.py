@@ -51,7 +51,7 @@ class Watcher(ContinualCallback):
             others = torch.tensor([c for c in range(head.out_features) if c not in task.classes])
             kept += [(names[id(p)], p, others) for p in head.parameters()]
         self._kept = [(name, p, rows, p.detach()[rows].clone()) for name, p, rows in kept]
-        self.protected.update(name for name, _, rows, _ in self._kept if len(rows))
+        self.protected.update(name for name, _, rows, _ in self._kept if rows.numel())
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.modes.update(frozen_modules_in_train_mode(pl_module.get_submodule(self.case.backbone)))

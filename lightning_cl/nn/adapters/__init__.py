@@ -3,6 +3,7 @@
 from lightning_cl.nn.adapters.banks import Adapter, Bank, LoRA, RankOne, ScaleShift
 from lightning_cl.nn.adapters.frozen import FrozenBackbone, freeze_backbone
 from lightning_cl.nn.adapters.injection import Adapters, folded, inject
+from lightning_cl.nn.adapters.paths import fold_paths, unfolded
 
 __all__ = [
     "Adapter",
@@ -12,7 +13,9 @@ __all__ = [
     "LoRA",
     "RankOne",
     "ScaleShift",
+    "fold_paths",
     "folded",
     "freeze_backbone",
     "inject",
+    "unfolded",
 ]

@@ -30,6 +30,8 @@ class Adapters(nn.Module):
         super().__init__()
         self.banks = nn.ModuleDict({_key(name): bank for name, bank in banks.items()})
         self.paths: tuple[Slots | None, ...] = ((0,),)
+        #: Rows of the batch that the network repeated last; see :mod:`lightning_cl.nn.adapters.paths`.
+        self.folded_rows: int | None = None
 
     def select(self, *paths: Path) -> None:
         """Let these slots answer from now on; several paths for a batch that :func:`folded` has repeated.

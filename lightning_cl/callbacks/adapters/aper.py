@@ -1,0 +1,117 @@
+"""APER: adapters learn the first task; then class means of the frozen and the adapted features side by side."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cl.callbacks.arguments import check_at_least, check_share
+from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.mixins.base import TrainMask
+from lightning_cl.mixins.finding import find_vit
+from lightning_cl.nn.adapters import Adapter, Adapters, fold_paths, freeze_backbone, inject, unfolded
+from lightning_cl.nn.counter import Counter
+from lightning_cl.nn.heads import PrototypeHead, cosine_logits
+from lightning_cl.training import MethodModule, TaskData
+
+
+class AdaptedPrototypes(MethodModule):
+    """A cosine head and adapters in the first task; afterwards class means of ``[f_frozen; f_adapted]``."""
+
+    makes_logits = True
+
+    def __init__(self, adapters: Adapters, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.adapters, self.means = adapters, PrototypeHead(num_classes, 2 * width, "cosine", normalize=False)
+        self.scale, self.finished = nn.Parameter(torch.ones(())), Counter()
+        self.register_load_state_dict_post_hook(_choose_paths)
+
+    def choose_paths(self) -> None:
+        """The adapted network while it learns; then the frozen one, too."""
+        self.adapters.select(*((None, 0) if self.finished.value else (0,)))
+
+    def trains_now(self) -> bool:
+        """In the first task only."""
+        return not self.finished.value
+
+    def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:
+        """Cosines with the head's rows, or with the class means."""
+        if self.finished.value:
+            return self.means(unfolded(self.adapters, features)).to(logits.dtype)
+        head = module.continual_head
+        unused = 0.0 if head.bias is None else 0.0 * head.bias  # DDP waits for its gradient
+        return cosine_logits(features, head.weight, self.scale) + unused
+
+    def end_task(self, module: Any, data: TaskData) -> None:
+        """Count the means of the task's classes; after the first task nothing is trained any more."""
+        self.finished.set(1)
+        self.choose_paths()
+        rows = len(self.adapters.paths)
+
+        def both(inputs: Any) -> Tensor:
+            found: Tensor = module.head_input(inputs)
+            return torch.cat(found.chunk(rows), dim=1)
+
+        for features, labels, _ in data.features(both):
+            self.means.update(features, labels)
+
+
+def _choose_paths(part: nn.Module, keys: Any) -> None:
+    assert isinstance(part, AdaptedPrototypes)
+    part.choose_paths()
+
+
+@dataclass(eq=False)
+class APER(ContinualMethod):
+    """APER, first named ADAM (Zhou et al., IJCV 2024, arXiv:2303.07338), with adapters.
+
+    First task: adapters ``s * U relu(D x)`` beside the MLP of every block (AdaptFormer) and a cosine head with a
+    learned scale are trained by the user's loss; the backbone is frozen. Then nothing is trained: a class is the mean
+    of ``[f_frozen(x); f_adapted(x)]`` over its training images on the evaluation transform, and logits are cosines of
+    the whole vector. Both features come from one pass of a doubled batch. Needs the end of a task; keeps one mean a
+    class and no sample. Works on timm ViTs.
+
+    Args:
+        rank: Hidden size of an adapter, at least 1.
+        scale: ``s`` of what adapters add, at least 0; with 0 it is ``PrototypeClassifier("cosine", normalize=False)``.
+        dropout: Behind the ReLU, in [0, 1].
+        backbone: Dotted path of the ViT; found when ``None``.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss of the first task.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+
+    Raises:
+        ValueError: If a number is out of its range; when attached, without a ViT whose blocks can be adapted.
+    """
+
+    state_key: ClassVar[str] = "lightning_cl.APER"
+    replaces_head: ClassVar[bool] = True
+    small: ClassVar[dict[str, Any]] = {"rank": 4, "dropout": 0.0}
+
+    rank: int = 64
+    scale: float = 0.1
+    dropout: float = 0.1
+    _: KW_ONLY
+    backbone: str | None = None
+    train_mask: TrainMask = "seen"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "rank")
+        check_at_least(self, 0, "scale")
+        check_share(self, "dropout")
+
+    def build(self, pl_module: Any, info: Any) -> AdaptedPrototypes:
+        """Freeze the ViT and put an adapter beside the MLP of every block."""
+        _, vit = find_vit(pl_module, self.backbone)
+
+        def make(layer: nn.Module) -> Adapter:
+            return Adapter(1, vit.embed_dim, self.rank, self.scale, self.dropout)
+
+        adapters = inject(vit, make, at=r"blocks\.\d+\.drop_path2", read="norm2")
+        freeze_backbone(vit)
+        fold_paths(vit, adapters)
+        return AdaptedPrototypes(adapters, info.num_classes, pl_module.continual_head.in_features)

@@ -1,0 +1,44 @@
+"""Run several paths through an adapted network in one batch, whoever calls it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cl.nn.adapters.injection import Adapters
+from lightning_cl.nn.extension import extend
+
+
+class FoldedNetwork(nn.Module):
+    """Mixin for a live network: its input is repeated for every selected path of its adapters."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As before, with ``(P * B, ...)`` rows, path after path."""
+        adapters: Adapters = self.__dict__["_folds_for"]
+        adapters.folded_rows = len(x)
+        if len(adapters.paths) > 1:
+            x = x.repeat(len(adapters.paths), *(1,) * (x.ndim - 1))
+        return super().forward(x, *args, **kwargs)
+
+
+def fold_paths(network: nn.Module, adapters: Adapters) -> None:
+    """From here on ``network`` answers for all selected paths; :func:`unfolded` takes its features apart."""
+    extend(network, FoldedNetwork)
+    network.__dict__["_folds_for"] = adapters
+
+
+def unfolded(adapters: Adapters, features: Tensor) -> Tensor:
+    """``(P * B, D)`` features to ``(B, P * D)``: those of a sample's paths side by side.
+
+    Raises:
+        ValueError: If the network was not called as a module since, so that its input was not repeated.
+    """
+    rows, adapters.folded_rows = adapters.folded_rows, None
+    if rows is None or rows * len(adapters.paths) != len(features):
+        raise ValueError(
+            f"{len(features)} features reached the head for {len(adapters.paths)} paths through the backbone, whose "
+            "input was not repeated for them; call the backbone as a module, `self.backbone(images)`, once for a batch."
+        )
+    return torch.cat(list(features.unflatten(0, (len(adapters.paths), rows))), dim=1)
