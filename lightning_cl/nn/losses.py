@@ -53,7 +53,8 @@ def pooled_distance(student: Tensor, teacher: Tensor) -> Tensor:
         ValueError: If the two have different shapes.
     """
     _check_shapes(student, teacher, "feature maps of the same stage")
-    return torch.linalg.vector_norm(_pooled(student) - _pooled(teacher.detach()), dim=1).mean()
+    distance: Tensor = torch.linalg.vector_norm(_pooled(student) - _pooled(teacher.detach()), dim=1)
+    return distance.mean()
 
 
 def supervised_contrastive(features: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:

@@ -32,7 +32,7 @@ class SubspaceMemory(nn.Module):
         self.register_buffer("directions", torch.zeros(width, width))  # of one size, so that any checkpoint fits
         self.register_buffer("rank", torch.zeros((), dtype=torch.long))
         self.size = 0  # mirrors `rank` without a host sync
-        self.register_load_state_dict_post_hook(_after_load)
+        self.register_load_state_dict_post_hook(_after_load)  # type: ignore[no-untyped-call]
 
     @property
     def basis(self) -> Tensor:

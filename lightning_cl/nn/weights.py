@@ -56,7 +56,7 @@ class Snapshot(NamedTensors):
         super().__init__({name: torch.zeros_like(w) if zero else w.clone() for name, w in known.items()})
         self.register_buffer("is_taken", torch.zeros((), dtype=torch.bool))
         self.taken = False
-        self.register_load_state_dict_post_hook(_after_load)
+        self.register_load_state_dict_post_hook(_after_load)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def take(self, weights: Mapping[str, Tensor]) -> None:
@@ -122,7 +122,7 @@ def ema(average: Mapping[str, Tensor], weights: Mapping[str, Tensor], decay: flo
     names = list(average)
     if names:
         update = get_ema_multi_avg_fn(decay)
-        update([average[name] for name in names], [weights[name].detach() for name in names], 0)  # type: ignore[arg-type]
+        update([average[name] for name in names], [weights[name].detach() for name in names], 0)
 
 
 @torch.no_grad()
@@ -204,4 +204,4 @@ class StepScale(StepEdit):
     def edit(self, *_: Any) -> None:
         """Take back all but a share of what the step did."""
         if self.weights:  # the part that goes back to `before` is `1 - scale`
-            get_ema_multi_avg_fn(self.scale)([w.detach() for w in self.weights], self.before, 0)  # type: ignore[arg-type]
+            get_ema_multi_avg_fn(self.scale)([w.detach() for w in self.weights], self.before, 0)

@@ -192,7 +192,7 @@ class ScaleShift(Bank):
     def adapted(self, x: Tensor, y: Tensor, paths: Sequence[Slots]) -> Tensor:
         """``(P * B, ...)`` to the same shape; ``x`` plays no part."""
         gamma, beta = self.stack("gamma", paths), self.stack("beta", paths)  # (P, C)
-        rows = y.movedim(self.channel_dim, -1).unflatten(0, (len(paths), -1))
+        rows: Tensor = y.movedim(self.channel_dim, -1).unflatten(0, (len(paths), -1))
         shape = (len(paths), *(1,) * (rows.ndim - 2), -1)
         out = rows * gamma.view(shape) + beta.view(shape)
         return out.flatten(0, 1).movedim(-1, self.channel_dim)

@@ -148,7 +148,7 @@ def folded(adapters: Adapters, paths: Sequence[Path], inputs: Tensor, network: C
     """
     with adapters.selected(*paths):
         out = network(inputs.repeat(len(paths), *(1,) * (inputs.ndim - 1)))
-    return out.unflatten(0, (len(paths), len(inputs)))
+    return out.view(len(paths), len(inputs), *out.shape[1:])
 
 
 class AdaptedLayer(nn.Module):

@@ -58,7 +58,7 @@ def align_head(
             for rows in order.split(per_class):
                 optimizer.zero_grad()
                 logits = head.forward(features[rows].to(dtype))
-                loss(logits[:, columns], places[rows]).backward()  # type: ignore[no-untyped-call]
+                loss(logits[:, columns], places[rows]).backward()
                 optimizer.step()
             schedule.step()
     optimizer.zero_grad()

@@ -53,7 +53,7 @@ class GramHead(nn.Module):
         self.register_buffer("cross", torch.zeros(size, num_classes, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.float64))
         self._solution: Tensor | None = None
-        self.register_load_state_dict_post_hook(_forget_solution)
+        self.register_load_state_dict_post_hook(_forget_solution)  # type: ignore[no-untyped-call]
 
     def hidden(self, features: Tensor) -> Tensor:
         """``(B, D)`` features to ``(B, M)`` float64 regressors; float32 would round by the size of the batch."""
