@@ -1,13 +1,13 @@
 """Parameters and mathematics in pure torch: prompts, prefix attention, masks and guards."""
 
 from lightning_cl.nn.adapters import (
+    SSF,
     Adapter,
     Adapters,
     Bank,
     FrozenBackbone,
     LoRA,
     RankOne,
-    ScaleShift,
     folded,
     freeze_backbone,
     inject,
@@ -54,6 +54,7 @@ from lightning_cl.nn.weights import (
 )
 
 __all__ = [
+    "SSF",
     "Adapter",
     "Adapters",
     "Bank",
@@ -80,7 +81,6 @@ __all__ = [
     "PrototypeBank",
     "PrototypeHead",
     "RankOne",
-    "ScaleShift",
     "SliceGuard",
     "Snapshot",
     "StepEdit",

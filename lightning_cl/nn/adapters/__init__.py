@@ -1,18 +1,18 @@
 """Small trained parts beside the layers of a frozen network: banks of them, and how they get there."""
 
-from lightning_cl.nn.adapters.banks import Adapter, Bank, LoRA, RankOne, ScaleShift
+from lightning_cl.nn.adapters.banks import SSF, Adapter, Bank, LoRA, RankOne
 from lightning_cl.nn.adapters.frozen import FrozenBackbone, freeze_backbone
 from lightning_cl.nn.adapters.injection import Adapters, folded, inject
 from lightning_cl.nn.adapters.paths import fold_paths, unfolded
 
 __all__ = [
+    "SSF",
     "Adapter",
     "Adapters",
     "Bank",
     "FrozenBackbone",
     "LoRA",
     "RankOne",
-    "ScaleShift",
     "fold_paths",
     "folded",
     "freeze_backbone",

@@ -169,7 +169,7 @@ class Adapter(Bank):
         return y + self.scale * matmul(hidden, self.stack("up", paths).mT, bias)
 
 
-class ScaleShift(Bank):
+class SSF(Bank):
     """``gamma * y + beta`` for each channel of a layer's output (SSF, arXiv:2210.08823); one slot a path.
 
     Args:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from lightning_cl.nn import Adapter, LoRA, RankOne, ScaleShift
+from lightning_cl.nn import SSF, Adapter, LoRA, RankOne
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -26,7 +26,7 @@ BANKS = {
     "lora": lambda: LoRA(3, 5, 5, 2, scale=0.5),
     "rank_one": lambda: RankOne(3, 5, 5, 2, topk=3, temperature=0.5),
     "adapter": lambda: Adapter(3, 5, 4),
-    "scale_shift": lambda: ScaleShift(3, 5, std=0.0),
+    "scale_shift": lambda: SSF(3, 5, std=0.0),
 }
 
 
@@ -65,7 +65,7 @@ def test_adapter():
 
 
 def test_scale_shift_in_channels_last_and_first():
-    bank, y = shaken(ScaleShift(2, 5)), rand(2, 4, 5)
+    bank, y = shaken(SSF(2, 5)), rand(2, 4, 5)
     expected = y * bank.gamma[1] + bank.beta[1]
     assert_close(bank.adapted(y, y, [(1,)]), expected)
     bank.channel_dim = 1

@@ -11,7 +11,7 @@ from tiny import images, tiny_vit
 from torch import nn
 from torch.testing import assert_close
 
-from lightning_cl.nn import Adapter, Guard, LoRA, RankOne, ScaleShift, folded, inject
+from lightning_cl.nn import SSF, Adapter, Guard, LoRA, RankOne, folded, inject
 from lightning_cl.nn.prefix_attention import run_block
 
 QKV, MLP = r"blocks\.\d+\.attn\.qkv", r"blocks\.\d+\.drop_path2"
@@ -36,8 +36,8 @@ KINDS = {
     "adapter": with_adapters,
     "lora": with_lora,
     "rank_one": lambda vit: inject(vit, lambda layer: RankOne(3, 48, 144, 2), QKV),
-    "scale_shift": lambda vit: inject(vit, lambda _: ScaleShift(3, 48, std=0.0), r"norm|blocks\.\d+\.norm\d"),
-    "convolution": lambda vit: inject(vit, lambda _: ScaleShift(3, 48, std=0.0, channel_dim=1), r"patch_embed\.proj"),
+    "scale_shift": lambda vit: inject(vit, lambda _: SSF(3, 48, std=0.0), r"norm|blocks\.\d+\.norm\d"),
+    "convolution": lambda vit: inject(vit, lambda _: SSF(3, 48, std=0.0, channel_dim=1), r"patch_embed\.proj"),
 }
 
 
