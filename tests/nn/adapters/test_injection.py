@@ -83,7 +83,7 @@ def test_blocks_that_are_run_by_hand_see_the_adapters():
 @pytest.mark.parametrize("name", KINDS)
 def test_folded_paths_are_separate_passes(name):
     vit, x = tiny_vit(), images(3)
-    adapters, paths = shaken(KINDS[name](vit)), [None, 2, 0]
+    adapters, paths = shaken(KINDS[name](vit)), [None, 0, 2]
     together = folded(adapters, paths, x, vit)
     assert together.shape == (3, 3, 10)
     for out, path in zip(together, paths, strict=True):
