@@ -1,20 +1,54 @@
-"""TEEN as a drop-in callback: the training-free baseline of few-shot class-incremental learning."""
+"""TEEN: the base session is trained; few-shot classes are means, shifted towards base classes that they resemble."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar
 
-from lightning.pytorch import LightningModule
+import torch
+from torch import Tensor
 
+from lightning_cl.callbacks.arguments import check_above
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.mixins.teen import TEENMixin
+from lightning_cl.nn.heads import cosine_logits
 from lightning_cl.nn.teen import TEENBank
-
-if TYPE_CHECKING:
-    from lightning_cl.datamodules import StreamInfo
+from lightning_cl.training import MethodModule, TaskData
 
 
+class CalibratedMeans(MethodModule):
+    """Cosines with the head's own rows in the base session, with calibrated class means afterwards."""
+
+    makes_logits = True
+    former_keys: ClassVar[dict[str, str]] = {"teen.": "bank."}
+    known_as: ClassVar[dict[str, str]] = {"teen": "bank"}
+
+    def __init__(self, bank: TEENBank, train_base: bool) -> None:
+        super().__init__()
+        self.bank, self.train_base = bank, train_base
+
+    def trains_now(self) -> bool:
+        """In the base session, if at all."""
+        return self.train_base and not self.bank.ready
+
+    def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:
+        """``(B, C)`` cosines times the scale."""
+        if self.bank.ready:
+            answer: Tensor = self.bank(features)
+            return answer.to(logits.dtype)
+        head = module.continual_head
+        own = cosine_logits(features.to(head.weight.dtype), head.weight, self.bank.scale)
+        return own if head.bias is None else own + 0.0 * head.bias  # unused, but DDP waits for its gradient
+
+    def end_task(self, module: Any, data: TaskData) -> None:
+        """Count the means of the task's classes, on evaluation transforms."""
+        for features, labels, _ in data.features():
+            self.bank.update(features, labels)
+        if not self.bank.ready:
+            self.bank.finish_base(torch.tensor(data.task.classes))
+
+
+@dataclass(eq=False)
 class TEEN(ContinualMethod):
     """TEEN, training-free prototype calibration (Wang et al., NeurIPS 2023, arXiv:2312.05229).
 
@@ -30,35 +64,30 @@ class TEEN(ContinualMethod):
         train_base: Train in the base session; ``False`` takes the module's features as they are.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss of the base session.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range.
     """
 
-    state_key = "lightning_cl.TEEN"
-    replaces_head = True
+    state_key: ClassVar[str] = "lightning_cl.TEEN"
+    replaces_head: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        alpha: float = 0.5,
-        temperature: float = 16.0,
-        scale: float = 16.0,
-        train_base: bool = True,
-        head: str | None = None,
-        train_mask: TrainMask = "seen",
-    ) -> None:
-        super().__init__(head=head, train_mask=train_mask, reset_optimizer=False)
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"`alpha` is {alpha}, the share of the base classes; give a number in [0, 1].")
-        for name, value in (("temperature", temperature), ("scale", scale)):
-            if value <= 0:
-                raise ValueError(f"`{name}` is {value}; give a number above 0.")
-        self.alpha, self.temperature, self.scale, self.train_base = alpha, temperature, scale, train_base
+    alpha: float = 0.5
+    temperature: float = 16.0
+    scale: float = 16.0
+    train_base: bool = True
+    _: KW_ONLY
+    train_mask: TrainMask = "seen"
 
-    def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
-        """Make the head a cosine head and add the bank of means."""
-        self.extend(pl_module, TEENMixin, info)
-        assert isinstance(pl_module, TEENMixin)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"`alpha` is {self.alpha}, the share of the base classes; give a number in [0, 1].")
+        check_above(self, 0, "temperature", "scale")
+
+    def build(self, pl_module: Any, info: Any) -> CalibratedMeans:
+        """The bank of means."""
         width = pl_module.continual_head.in_features
         bank = TEENBank(info.num_classes, width, self.alpha, self.temperature, self.scale)
-        pl_module.add_teen(bank, self.train_base)
+        return CalibratedMeans(bank, self.train_base)

@@ -55,6 +55,9 @@ class HeadMixin(_Base):
             raise ValueError(f"the module has a method `{name}` already; use one at a time.")
         reference = next(self.parameters(), None) if state.head_path is None else self.continual_head.weight
         state.parts[name] = part if reference is None else part.to(reference.device)
+        for shown, piece in part.known_as.items():
+            if not hasattr(self, shown):
+                self.__dict__[shown] = part.get_submodule(piece)  # a name only: its state is saved once
 
     @property
     def continual_head(self) -> nn.Linear:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_cl.nn.heads.cosine import cosine_logits
 from lightning_cl.nn.prototypes import PrototypeBank
@@ -56,6 +56,7 @@ class TEENBank(PrototypeBank):
         self.alpha, self.temperature, self.scale = alpha, temperature, scale
         self.register_buffer("base", torch.zeros(num_classes, dtype=torch.bool))
         self.ready = False  # mirrors whether there are base classes, without a host sync
+        self.register_load_state_dict_post_hook(_see_base)
 
     def finish_base(self, classes: Tensor) -> None:
         """The means of these ``(B,)`` classes are those of the base session."""
@@ -76,11 +77,12 @@ class TEENBank(PrototypeBank):
         logits = cosine_logits(features.to(dtype), self.rows.to(dtype), self.scale)
         return logits.masked_fill(self.counts == 0, -torch.inf)
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self.ready = bool(self.base.any())
-
     def extra_repr(self) -> str:
         """Sizes and options."""
         classes, width = self.sums.shape
         return f"{classes} x {width}, alpha={self.alpha}, temperature={self.temperature}, scale={self.scale}"
+
+
+def _see_base(bank: nn.Module, keys: Any) -> None:
+    assert isinstance(bank, TEENBank)
+    bank.ready = bool(bank.base.any())

@@ -21,12 +21,15 @@ class MethodModule(nn.Module):
     Attributes:
         makes_logits: Whether :meth:`answer` makes the logits anew; such a method answers before those that change them.
         former_keys: Prefixes of state keys in older checkpoints, each with the prefix below this module now.
+        known_as: Names under which the LightningModule shows pieces of this module, unless it has such an attribute of
+            its own; each with the piece's name here.
         growing: Own parameters and buffers with a row for each class or task, which get more rows when the stream is
             extended.
     """
 
     makes_logits: ClassVar[bool] = False
     former_keys: ClassVar[Mapping[str, str]] = {}
+    known_as: ClassVar[Mapping[str, str]] = {}
     growing: tuple[str, ...] = ()
 
     # ------------------------------------------------------------------ a training step
