@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_cl.datamodules.sources.base import Split
-from lightning_cl.datamodules.sources.image_folder import ImageFolder, image_files, unpacked_archive
+from lightning_cl.datamodules.sources.image_files import image_files
+from lightning_cl.datamodules.sources.image_folder import ImageFolder, unpacked_archive
 from lightning_cl.datamodules.sources.images import Augment
 
 
