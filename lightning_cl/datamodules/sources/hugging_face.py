@@ -14,7 +14,7 @@ from lightning_cl.datamodules.sources.base import Split
 from lightning_cl.datamodules.sources.images import Augment, ImageSource
 from lightning_cl.datamodules.sources.label_map import LabelMap, check_label_map, map_labels
 from lightning_cl.datamodules.sources.labels import ClassNames
-from lightning_cl.datamodules.sources.pictures import as_shown, naming
+from lightning_cl.datamodules.sources.pictures import as_shown, reading
 from lightning_cl.datamodules.sources.targets import (
     check_indexed,
     column,
@@ -160,8 +160,8 @@ class HuggingFaceSource(ImageSource):
 
     def item(self, split: Split, index: int) -> Any:
         """``(image, label)``: an RGB PIL image (of arrays a uint8 tensor ``(C, H, W)``), and an int."""
-        with naming(f"{split}[{int(index)}]"):
-            image = _decoded(self._data[split][int(index)][self._image_key])
+        name, data = f"{split}[{int(index)}]", self._data[split]
+        image = reading(name, lambda: _decoded(data[int(index)][self._image_key]))
         labels = self.train_labels if split == "train" else self.test_labels
         return image, int(labels[index])
 

@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 _ORIENTATION = 0x0112
-_MAY_BE_TURNED = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
+_MAY_BE_TURNED = frozenset(("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"))
+Picture = TypeVar("Picture")
 
 
-@contextmanager
-def naming(name: str) -> Iterator[None]:
-    """Name the picture in the error if it cannot be read.
+def reading(name: str, read: Callable[[], Picture]) -> Picture:
+    """What ``read`` makes of a picture, which is named in the error if it cannot be read.
 
     Raises:
         OSError: In place of whatever a decoder raises.
     """
-    from PIL import Image
-
     try:
-        yield
+        return read()
     except (MemoryError, ImportError, FileNotFoundError):  # the last names the file itself
         raise
-    except Image.DecompressionBombError as error:
-        raise OSError(
-            f"the picture {name!r} has more pixels than Pillow opens ({error}); make it smaller, or raise "
-            "`PIL.Image.MAX_IMAGE_PIXELS`."
-        ) from error
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+        if type(error).__name__ == "DecompressionBombError":
+            raise OSError(
+                f"the picture {name!r} has more pixels than Pillow opens ({error}); make it smaller, or raise "
+                "`PIL.Image.MAX_IMAGE_PIXELS`."
+            ) from error
         raise OSError(
             f"the picture {name!r} cannot be read ({error}); replace the file or remove it (`ImageFolder` leaves such "
             'files out with `on_error="skip"`).'
@@ -51,21 +48,19 @@ def read_picture(file: Any, name: str, channels: int | None = None) -> Any:
     Raises:
         OSError: If the picture cannot be read; it is named.
     """
+    return reading(name, lambda: _read(file, name, channels))
+
+
+def _read(file: Any, name: str, channels: int | None) -> Any:
     from PIL import Image
 
-    with naming(name):
-        if channels is not None and str(file).lower().endswith((".tif", ".tiff")):
-            return _read_tiff(file, channels)
-        with Image.open(file) as image:
-            _warn_if_huge(image, name)
-            return as_shown(image) if channels is None else _with_channels(image, channels)
-
-
-def _warn_if_huge(image: Any, name: str) -> None:
-    from PIL import Image
-
-    if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-        warnings.warn(f"the picture {name!r} has {image.width} x {image.height} pixels.", UserWarning, stacklevel=3)
+    if channels is not None and str(file).lower().endswith((".tif", ".tiff")):
+        return _read_tiff(file, channels)
+    with Image.open(file) as image:
+        if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+            size = f"{image.width} x {image.height}"
+            warnings.warn(f"the picture {name!r} has {size} pixels.", UserWarning, stacklevel=2)
+        return as_shown(image) if channels is None else _with_channels(image, channels)
 
 
 def as_shown(image: Any) -> Any:
@@ -77,9 +72,12 @@ def as_shown(image: Any) -> Any:
     Raises:
         ValueError: If levels are in neither range.
     """
+    image = _upright(image)
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image.convert("RGB")
+
     from PIL import Image
 
-    image = _upright(image)
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(_grey_levels(image)).convert("RGB")
     if "transparency" in image.info or image.getbands()[-1] in ("A", "a"):
@@ -90,11 +88,12 @@ def as_shown(image: Any) -> Any:
 
 def _upright(image: Any) -> Any:
     """The image turned and mirrored as its EXIF data say, if it has any; no copy otherwise."""
+    image.load()  # some formats have their EXIF data behind the pixels
+    if _MAY_BE_TURNED.isdisjoint(image.info):
+        return image
+
     from PIL.Image import Transpose
 
-    image.load()  # some formats have their EXIF data behind the pixels
-    if not any(key in image.info for key in _MAY_BE_TURNED):
-        return image
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a picture with damaged EXIF data is a good picture
         try:
