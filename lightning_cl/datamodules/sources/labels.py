@@ -46,7 +46,7 @@ def _unboxed(values: np.ndarray, what: str) -> np.ndarray:
     kinds = set(map(type, plain))
     if all(issubclass(kind, str) for kind in kinds):
         return np.array(plain, dtype=str)
-    if all(issubclass(kind, Integral) and kind is not bool for kind in kinds):
+    if all(issubclass(kind, Integral) and not issubclass(kind, bool) for kind in kinds):
         return np.array(plain, dtype=np.int64)
     shown = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise ValueError(f"`{what}` must be integers, one per sample, but they are objects of the types {shown}.")

@@ -101,7 +101,7 @@ class TinyImageNet(ImageFolder):
             raise ValueError(f"`class_order` is {class_order!r}; expected 'sorted' or 'wnids'.")
         self.class_order = class_order
         if normalize:
-            self.std = tuple(std)
+            self.std = (std[0], std[1], std[2])
 
     def _open(self) -> None:
         needed = ("wnids.txt", "words.txt", "train", "val/images", "val/val_annotations.txt")

@@ -55,7 +55,7 @@ class _WrappedSource(Source):
         names = self._class_names
         if names is None:
             names = self._own_names(data["train"], labels)
-        mapped = map_labels(*labels, names, self.label_map, ("train_targets", "test_targets"))
+        mapped = map_labels(labels[0], labels[1], names, self.label_map, ("train_targets", "test_targets"))
         self._data, self._mapped, self._process = data, mapped.changed, os.getpid()
         self._label_keys = {
             split: label_column(part, None, f"{split}_targets")
