@@ -57,6 +57,10 @@ def test_a_pair_and_a_folder(tmp_path):
         assert source.digest() == pair.digest()
 
 
+def not_called(batch):
+    raise AssertionError("labels and pictures are read without the data set's own transform")
+
+
 @pytest.mark.parametrize("change", ["shuffle", "select", "numpy", "transform"])
 def test_views_of_a_data_set(change):
     data = rows()
@@ -67,7 +71,7 @@ def test_views_of_a_data_set(change):
     elif change == "numpy":
         data = data.with_format("numpy")
     else:
-        data = data.with_transform(lambda batch: {"img": [None for _ in batch["img"]], "label": batch["label"]})
+        data = data.with_transform(not_called)
     source = opened((data, rows()))
     plain = data.with_format(None)
     for i, row in enumerate(plain):
@@ -130,6 +134,13 @@ def test_dataset_source_leaves_the_transform_in_force():
     item = source.item("train", 4)
     assert np.array_equal(item["x"].numpy(), PIXELS[4])
     assert item["label"] == 0
+
+
+def test_labels_are_read_without_decoding():
+    data = rows().with_transform(not_called)
+    source = DatasetSource(data, data)
+    source.setup()
+    assert source.train_labels.tolist() == LABELS
 
 
 def test_dataset_source_replaces_mapped_labels_in_the_label_column():
