@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.sources.cub200 import CUB200
     from lightning_cl.datamodules.sources.digits import Digits
     from lightning_cl.datamodules.sources.domain_net import DomainNet
+    from lightning_cl.datamodules.sources.hugging_face import HuggingFaceSource
     from lightning_cl.datamodules.sources.image_folder import ImageFolder
     from lightning_cl.datamodules.sources.imagenet_r import ImageNetR
     from lightning_cl.datamodules.sources.litdata_source import LitDataSource
@@ -63,6 +64,7 @@ _LAZY = {
     "FashionMNIST": "sources.torchvision_sources",
     "FewShot": "scenarios.few_shot",
     "GeneralizedCIL": "scenarios.generalized_cil",
+    "HuggingFaceSource": "sources.hugging_face",
     "IBlurry": "scenarios.i_blurry",
     "ImageFolder": "sources.image_folder",
     "ImageNetR": "sources.imagenet_r",
@@ -103,6 +105,7 @@ __all__ = [
     "FashionMNIST",
     "FewShot",
     "GeneralizedCIL",
+    "HuggingFaceSource",
     "IBlurry",
     "ImageFolder",
     "ImageNetR",

@@ -14,7 +14,8 @@ from torch import Tensor
 from lightning_cl.datamodules.sampling import hold_out
 from lightning_cl.datamodules.scenarios.base import Scenario
 from lightning_cl.datamodules.scenarios.table import TableScenario
-from lightning_cl.datamodules.sources.base import Source, Split, check_ids
+from lightning_cl.datamodules.sources.base import Source, Split
+from lightning_cl.datamodules.sources.labels import check_ids
 from lightning_cl.datamodules.table import StreamTable
 from lightning_cl.datamodules.task import StreamInfo
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_cl.datamodules.sources.base import as_ids
+from lightning_cl.datamodules.sources.labels import as_ids
 from lightning_cl.datamodules.task import Order
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_cl.datamodules.sources.array_layout import TABLES, Layout, TableTransform, as_images, check_layout
 from lightning_cl.datamodules.sources.base import Split
 from lightning_cl.datamodules.sources.images import Augment, ImageSource
+from lightning_cl.datamodules.sources.label_map import LabelMap, check_label_map, map_labels
+from lightning_cl.datamodules.sources.labels import ClassNames
+from lightning_cl.datamodules.sources.pictures import read_picture
 
 _SPLITS: tuple[Split, Split] = ("train", "test")
-
-
-def as_images(values: Any, what: str) -> Tensor:
-    """Images as one ``(N, C, H, W)`` tensor that shares memory with ``values`` where possible.
-
-    Args:
-        values: NumPy array ``(N, H, W)`` or ``(N, H, W, C)``, or tensor ``(N, H, W)`` or ``(N, C, H, W)``; uint8, or
-            floating point in [0, 1]; ``C`` is 1 or 3.
-        what: Name of the values in an error message.
-
-    Raises:
-        ValueError: If shape or dtype are others.
-    """
-    channels_last = not isinstance(values, Tensor)
-    images = torch.from_numpy(np.asarray(values)) if channels_last else values
-    if images.ndim == 3:
-        images = images[:, None]
-    elif images.ndim == 4 and channels_last:
-        images = images.movedim(3, 1)
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
-        layout = "arrays are (N, H, W) or (N, H, W, C)" if channels_last else "tensors are (N, H, W) or (N, C, H, W)"
-        raise ValueError(f"`{what}` has shape {tuple(np.shape(values))}, but {layout} with C = 1 or 3.")
-    if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise ValueError(f"`{what}` is {images.dtype}; expected uint8 in 0..255, or floating point in [0, 1].")
-    return images
 
 
 class JpegImages(Sequence[Any]):
@@ -49,25 +28,26 @@ class JpegImages(Sequence[Any]):
     Args:
         data: ``(num_bytes,)`` uint8.
         offsets: ``(N + 1,)`` integers, ascending.
+        name: Where the data are from, for errors.
     """
 
-    def __init__(self, data: Any, offsets: Any) -> None:
-        self.data, self.offsets = data, offsets
+    def __init__(self, data: Any, offsets: Any, name: str = "") -> None:
+        self.data, self.offsets, self.name = data, offsets, name
 
     def __len__(self) -> int:
         return max(len(self.offsets) - 1, 0)
 
-    def _open(self, index: int) -> Any:
-        from PIL import Image
-
-        return Image.open(io.BytesIO(self.data[self.offsets[index] : self.offsets[index + 1]].tobytes()))
+    def _file(self, index: int) -> io.BytesIO:
+        return io.BytesIO(self.data[self.offsets[index] : self.offsets[index + 1]].tobytes())
 
     def __getitem__(self, index: Any) -> Any:
-        return self._open(index).convert("RGB")  # some files of colour data sets are stored grey
+        return read_picture(self._file(index), f"{self.name}[{index}]")  # some files of colour data sets are grey
 
     def size(self) -> tuple[int, int]:
         """Height and width of the first image, from its header."""
-        width, height = self._open(0).size
+        from PIL import Image
+
+        width, height = Image.open(self._file(0)).size
         return height, width
 
 
@@ -81,7 +61,11 @@ def read_npz(archive: Mapping[str, Any], names: Sequence[str], path: Path, split
     if labels in names and pixels in names:
         return archive[pixels], archive[labels]
     if labels in names and jpeg in names and offsets in names:
-        return JpegImages(archive[jpeg], archive[offsets]), archive[labels]
+        return JpegImages(archive[jpeg], archive[offsets], f"{path.name}:{jpeg}"), archive[labels]
+    for images, targets in ((f"x_{split}", f"y_{split}"), (f"{split}_images", f"{split}_labels")):
+        if images in names and targets in names:
+            found = archive[targets]
+            return archive[images], found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
     raise ValueError(
         f"{path.name!r} has no {split} split: expected the keys {labels!r} and {pixels!r} (pixels), or {labels!r}, "
         f"{jpeg!r} and {offsets!r} (JPEG files), but found {', '.join(map(repr, sorted(names)))}; rename the keys."
@@ -93,13 +77,16 @@ class ArraySource(ImageSource):
 
     A file has the keys ``train_x``, ``train_y``, ``test_x``, ``test_y`` and, if there are names, ``class_names``; in
     place of ``train_x`` there may be ``train_jpeg`` and ``train_off`` (see :class:`JpegImages`), likewise for the test
-    split. Domains may be in ``train_domains``, ``test_domains`` and ``domain_names``. Nothing in it is unpickled.
+    split. ``x_train`` and ``y_train``, and ``train_images`` and ``train_labels``, are known, too. Domains may be in
+    ``train_domains``, ``test_domains`` and ``domain_names``. Nothing in it is unpickled.
 
     Args:
         train: ``(images, labels)``, or the path of a ``.npz`` file with both splits. Images are arrays ``(N, H, W)`` or
-            ``(N, H, W, C)``, or tensors ``(N, H, W)`` or ``(N, C, H, W)``; uint8, or floating point in [0, 1].
+            ``(N, H, W, C)``, or tensors ``(N, H, W)`` or ``(N, C, H, W)``, with C = 1 or 3, unless ``layout`` says
+            more; uint8, uint16, or floating point in [0, 1]. Labels are integers or class names.
         test: ``(images, labels)`` if ``train`` is; otherwise left out.
-        class_names: One per class; ``None``: as in the file, else the numbers.
+        class_names: One per class, ``{name: id}`` or ``{id: name}``; ``None``: as in the file, else the labels' own
+            names in sorted order, or the numbers.
         train_domains: ``(N_train,)`` integers from 0; ``None``: as in the file, else there are no domains.
         test_domains: ``(N_test,)`` integers from 0.
         domain_names: One per domain; ``None``: as in the file, else the numbers.
@@ -110,9 +97,16 @@ class ArraySource(ImageSource):
         augment: Training augmentation: ``"none"``; ``"flip"``; ``"crop"``: at the original size a shift by up to an
             eighth and a flip, resized a random crop of 8 % to 100 % of the area and a flip.
         rgb: Repeat a grey channel three times, for backbones that expect colour.
+        layout: What the dimensions are: ``"NHW"``, ``"NHWC"`` or ``"NCHW"`` for images with any number of channels,
+            floating point of any range if they are not 1 or 3; ``"ND"`` for a table of features, ``"NTD"`` for series
+            of T steps. Those of the last two are served as float32, ``mean`` and ``std`` are per feature, and nothing
+            is resized or augmented. ``None``: see ``train``.
+        label_map: ``"compact"`` numbers the labels of the training split 0..C-1 in ascending order, and keeps their
+            names, where labels leave gaps or start at 1.
 
     Raises:
-        ValueError: In :meth:`setup`, if keys are missing, shapes or types are not as above, images and labels
+        ValueError: If ``layout`` or ``label_map`` is unknown, or a table is to be resized or augmented; in
+            :meth:`setup`, if keys are missing, shapes, types or ranges are not as above, images and labels
             differ in number, or labels are not ``0 .. C-1`` with training samples each.
         FileNotFoundError: In :meth:`setup`, if there is no such file.
     """
@@ -123,7 +117,7 @@ class ArraySource(ImageSource):
         self,
         train: str | os.PathLike[str] | tuple[Any, Any],
         test: tuple[Any, Any] | None = None,
-        class_names: Sequence[str] | None = None,
+        class_names: ClassNames | None = None,
         train_domains: Any = None,
         test_domains: Any = None,
         domain_names: Sequence[str] | None = None,
@@ -132,8 +126,13 @@ class ArraySource(ImageSource):
         std: tuple[float, ...] | None = None,
         augment: Augment | None = None,
         rgb: bool = False,
+        layout: Layout | None = None,
+        label_map: LabelMap | None = None,
     ) -> None:
         super().__init__(image_size, mean is not None, augment, rgb)
+        check_layout(layout, image_size, self.augment, rgb)
+        check_label_map(label_map)
+        self.layout, self.label_map = layout, label_map
         if (mean is None) != (std is None):
             raise ValueError(f"`mean` is {mean} and `std` is {std}; give both, or neither to leave pixels in [0, 1].")
         if isinstance(train, (str, os.PathLike)):
@@ -154,7 +153,8 @@ class ArraySource(ImageSource):
         self._images = {"train": self._checked(train, "train"), "test": self._checked(test, "test")}
         self.native_size = self._square_size()
         self.image_size = self._resize_to if self._resize_to is not None else self.native_size
-        self._describe(train[1], test[1], **facts)
+        labels = map_labels(train[1], test[1], facts.pop("class_names"), self.label_map)
+        self._describe(labels.train, labels.test, labels.names, **facts)
 
     def _read(self, path: Path, facts: dict[str, Any]) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         if not path.is_file():
@@ -169,17 +169,30 @@ class ArraySource(ImageSource):
     def _checked(self, part: Any, split: str) -> Any:
         if not isinstance(part, (tuple, list)) or len(part) != 2:
             raise ValueError(f"`{split}` must be a pair (images, labels), but it is {type(part).__name__}.")
-        images = part[0] if isinstance(part[0], JpegImages) else as_images(part[0], f"{split} images")
+        is_jpeg = isinstance(part[0], JpegImages)
+        images = part[0] if is_jpeg else as_images(part[0], f"{split} images", self.layout)
         if len(images) != len(part[1]):
             raise ValueError(f"`{split}` has {len(images)} images but {len(part[1])} labels; give one label per image.")
         return images
 
     def _square_size(self) -> int | None:
+        if self.layout in TABLES:
+            return None
         parts = [part for part in self._images.values() if len(part)]
         sides = {side for part in parts for side in (part.size() if isinstance(part, JpegImages) else part.shape[-2:])}
         return sides.pop() if len(sides) == 1 else None
 
     def item(self, split: Split, index: int) -> Any:
-        """``(image, label)``: a tensor ``(C, H, W)``, or for JPEG files an RGB PIL image, and an int."""
+        """``(image, label)``: a tensor ``(C, H, W)`` (``(D,)`` or ``(T, D)``), or an RGB PIL image, and an int."""
         labels = self.train_labels if split == "train" else self.test_labels
-        return self._images[split][index], int(labels[index])
+        image = self._images[split][index]
+        if (
+            self.layout not in TABLES and isinstance(image, Tensor) and image.dtype == torch.uint16
+        ):  # unknown to resizing
+            image = image.float() / 65535
+        return image, int(labels[index])
+
+    def _transform(self, augment: Augment) -> Callable[[Any], Any]:
+        if self.layout in TABLES:
+            return TableTransform(self.mean, self.std)
+        return super()._transform(augment)

@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import torch
 from torch import Tensor
+
+from lightning_cl.datamodules.sources.labels import ClassNames, as_ids, check_ids, default_names, ordered_names
 
 Split = Literal["train", "test"]
 _KNOWN_AFTER_SETUP = (
@@ -21,66 +21,6 @@ _KNOWN_AFTER_SETUP = (
     "class_names",
     "num_classes",
 )
-
-
-def as_ids(values: Any, what: str) -> Tensor:
-    """Labels or domains as a ``(N,)`` int64 tensor.
-
-    Args:
-        values: Tensor, array or sequence of integers.
-        what: Name of the values in an error message.
-
-    Raises:
-        ValueError: If ``values`` is not one-dimensional or does not hold integers.
-    """
-    try:
-        if isinstance(values, np.ndarray) and values.dtype.kind == "u":
-            values = values.astype(np.int64)  # files often hold uint16, of which PyTorch knows little
-        ids = torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"`{what}` must be integers, one per sample, but they could not be read: {error}") from error
-    if ids.numel() and (ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex()):
-        raise ValueError(f"`{what}` must be integers 0..C-1, but they are {ids.dtype}; convert them to integers.")
-    if ids.ndim != 1:
-        raise ValueError(f"`{what}` must be one integer per sample, shape (N,), but the shape is {tuple(ids.shape)}.")
-    return ids.to(device="cpu", dtype=torch.int64)
-
-
-def check_ids(train: Tensor, test: Tensor, names: Sequence[str], kind: str) -> None:
-    """Check that ids run from 0 to ``len(names) - 1`` and that each one has training samples.
-
-    A test split may lack some ids; they are simply never evaluated.
-
-    Args:
-        train: ``(N_train,)`` int64.
-        test: ``(N_test,)`` int64.
-        names: One name per id.
-        kind: ``"class"`` or ``"domain"``, for the message.
-
-    Raises:
-        ValueError: If an id is out of range or has no training sample.
-    """
-    for split, ids in (("train", train), ("test", test)):
-        outside = torch.unique(ids[(ids < 0) | (ids >= len(names))]).tolist()
-        if outside:
-            raise ValueError(
-                f"the {split} split has the {kind} ids {outside[:10]}, but they must be integers 0..{len(names) - 1} "
-                f"({len(names)} {kind} names are known); renumber them from 0, or give a name for every {kind}."
-            )
-    counts = torch.bincount(train, minlength=len(names))
-    empty = (counts == 0).nonzero().flatten().tolist()
-    if empty:
-        shown = ", ".join(f"{i} ({names[i]!r})" for i in empty[:10])
-        raise ValueError(
-            f"{len(empty)} of {len(names)} {kind} ids have no training samples: {shown}; remove them and number the "
-            f"others 0..{len(names) - len(empty) - 1}, or add samples."
-        )
-
-
-def default_names(*ids: Tensor | None) -> tuple[str, ...]:
-    """``("0", "1", ...)`` up to the largest id."""
-    highest = max((int(i.max()) for i in ids if i is not None and len(i)), default=-1)
-    return tuple(str(i) for i in range(highest + 1))
 
 
 class Source(ABC):
@@ -146,7 +86,7 @@ class Source(ABC):
         self,
         train_labels: Any,
         test_labels: Any,
-        class_names: Sequence[str] | None = None,
+        class_names: ClassNames | None = None,
         train_domains: Any = None,
         test_domains: Any = None,
         domain_names: Sequence[str] | None = None,
@@ -155,10 +95,11 @@ class Source(ABC):
 
         Raises:
             ValueError: If labels or domains are not integers ``0 .. C-1``, a class or a domain has no training
-                sample, or domains are given for one split only or in another number than the labels.
+                sample, two classes have one name, or domains are given for one split only or in another number than
+                the labels.
         """
         train, test = as_ids(train_labels, "train labels"), as_ids(test_labels, "test labels")
-        names = tuple(map(str, class_names)) if class_names is not None else default_names(train, test)
+        names = ordered_names(class_names) if class_names is not None else default_names(train, test)
         if not len(train):
             raise ValueError(f"{type(self).__name__} has no training samples.")
         check_ids(train, test, names, "class")

@@ -10,7 +10,8 @@ import torch
 
 from lightning_cl.datamodules.sampling import hold_out
 from lightning_cl.datamodules.sources.file_lists import FileList, check_listed, names_of_labels, read_file_list
-from lightning_cl.datamodules.sources.image_folder import ImageFolder, class_folders, image_files
+from lightning_cl.datamodules.sources.image_files import class_folders, image_files
+from lightning_cl.datamodules.sources.image_folder import ImageFolder
 from lightning_cl.datamodules.sources.images import Augment
 
 DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from lightning_cl.datamodules.sources.base import Source, Split
+from lightning_cl.datamodules.sources.items import replace_label
 
 #: Whether the classes of a later source are new ones, or those of the earlier sources where the names coincide.
 Matching = Literal["new", "by_name"]
-_TARGET_KEYS = ("label", "labels", "target", "targets", "y")
 
 
 def match_classes(known: Sequence[str], names: Sequence[str], matching: Matching) -> tuple[list[int], list[str]]:
@@ -150,15 +150,7 @@ class ExtendedSource(Source):
 
 def relabelled(item: Any, ids: Tensor) -> Any:
     """The item with ``ids[label]`` for its label, of the same type."""
-    if isinstance(item, (tuple, list)) and len(item) > 1:
-        return type(item)((item[0], _renumbered(item[1], ids), *item[2:]))
-    key = next((key for key in _TARGET_KEYS if isinstance(item, dict) and key in item), None)
-    if key is None:
-        raise ValueError(
-            f"the label of an item of the source was not found in a {type(item).__name__}; give items "
-            f"(image, label) or dictionaries with one of the keys {', '.join(_TARGET_KEYS)}."
-        )
-    return {**item, key: _renumbered(item[key], ids)}
+    return replace_label(item, lambda label: _renumbered(label, ids))
 
 
 def _renumbered(label: Any, ids: Tensor) -> Any:

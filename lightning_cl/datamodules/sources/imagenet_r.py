@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from lightning_cl.datamodules.sources.file_lists import below, check_listed, names_of_labels, read_file_list
-from lightning_cl.datamodules.sources.image_folder import ImageFolder, class_folders
+from lightning_cl.datamodules.sources.image_files import class_folders
+from lightning_cl.datamodules.sources.image_folder import ImageFolder
 from lightning_cl.datamodules.sources.images import Augment
 
 _FOLDER = "imagenet-r"

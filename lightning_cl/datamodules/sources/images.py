@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_cl.datamodules.sampling import hold_out
-from lightning_cl.datamodules.sources.base import Source, as_ids
+from lightning_cl.datamodules.sources.base import Source
+from lightning_cl.datamodules.sources.labels import as_ids
 
 Augment = Literal["none", "flip", "crop"]
 
@@ -89,20 +91,39 @@ def image_transform(
     return transform
 
 
-def split_off_test(labels: Any, test_fraction: float, seed: int) -> tuple[list[int], list[int]]:
+def split_off_test(
+    labels: Any, test_fraction: float, seed: int, class_names: Sequence[str] | None = None
+) -> tuple[list[int], list[int]]:
     """Stratified split into sorted positions ``(train, test)``; every class keeps and gives at least one sample.
 
+    A class with one sample keeps it for training, and a warning says so.
+
+    Args:
+        labels: ``(N,)`` integers from 0.
+        test_fraction: The test split's share of each class, in (0, 1).
+        seed: Decides which samples those are.
+        class_names: One per class, for the warning; ``None``: the numbers.
+
     Raises:
-        ValueError: If ``test_fraction`` is not in (0, 1) or a class has fewer than two samples.
+        ValueError: If ``test_fraction`` is not in (0, 1).
     """
     ids = as_ids(labels, "labels")
     if not 0.0 < test_fraction < 1.0:
         raise ValueError(f"`test_fraction` is {test_fraction}; give the test split's share of the images, in (0, 1).")
-    for label, count in enumerate(torch.bincount(ids).tolist()):
-        if count == 1:
-            raise ValueError(f"class {label} has one sample, which cannot be split into train and test; add another.")
-    train, test = hold_out(ids, test_fraction, seed)
-    return train.tolist(), test.tolist()
+    counts = torch.bincount(ids)
+    single = (counts == 1).nonzero().flatten().tolist()
+    if single:
+        shown = ", ".join(repr(class_names[label]) if class_names is not None else str(label) for label in single[:10])
+        warnings.warn(
+            f"{len(single)} of {int((counts > 0).sum())} classes have one image ({shown}), which is for training, so "
+            "that they have no test images.",
+            UserWarning,
+            stacklevel=2,
+        )
+    several = (counts[ids] > 1).nonzero().flatten()
+    held = several[hold_out(ids[several], test_fraction, seed)[1]]
+    in_test = torch.zeros(len(ids), dtype=torch.bool).index_fill(0, held, True)
+    return (~in_test).nonzero().flatten().tolist(), held.tolist()
 
 
 class ImageSource(Source):

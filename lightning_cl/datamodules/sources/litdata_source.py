@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,9 @@ import numpy as np
 
 from lightning_cl.datamodules.sources.base import Split
 from lightning_cl.datamodules.sources.images import Augment, ImageSource
+from lightning_cl.datamodules.sources.label_map import map_labels
+from lightning_cl.datamodules.sources.labels import ClassNames
+from lightning_cl.datamodules.sources.pictures import as_shown
 
 #: Formats of LitData that decode an image (or a film) when an item is read.
 _DECODING = ("image", "pil", "jpeg", "jpeg_array", "tifffile", "video")
@@ -138,7 +140,7 @@ class LitDataSource(ImageSource):
         test: Name of the test split.
         image_key: Of the image in an item.
         label_key: Of the label.
-        class_names: One per class; ``None``: the labels' own names, else the numbers.
+        class_names: One per class, ``{name: id}`` or ``{id: name}``; ``None``: the labels' own names, else the numbers.
         image_size: Height and width in pixels of the transformed images; ``None``: as they are.
         normalize: Use ImageNet's mean and standard deviation; ``False`` leaves pixels in [0, 1].
         augment: See :class:`ImageFolder`.
@@ -160,7 +162,7 @@ class LitDataSource(ImageSource):
         test: str = "test",
         image_key: str | int = "image",
         label_key: str | int = "label",
-        class_names: Sequence[str] | None = None,
+        class_names: ClassNames | None = None,
         image_size: int | None = 224,
         normalize: bool = True,
         augment: Augment | None = None,
@@ -182,16 +184,8 @@ class LitDataSource(ImageSource):
 
     def _open(self) -> None:
         found = [read_labels(self._paths[s], self.label_key, self._cache, **self._options) for s in ("train", "test")]
-        names = self._names
-        if any(labels.dtype.kind == "U" for labels in found):
-            order = list(names) if names is not None else sorted({str(n) for labels in found for n in labels})
-            unknown = sorted({str(n) for labels in found for n in labels} - set(order))
-            if unknown:
-                raise ValueError(f"the classes {unknown[:10]} of the set are not in `class_names`; add them.")
-            at = {name: label for label, name in enumerate(order)}
-            found = [np.asarray([at[str(name)] for name in labels], dtype=np.int64) for labels in found]
-            names = order
-        self._describe(found[0], found[1], names)
+        labels = map_labels(found[0], found[1], self._names)
+        self._describe(labels.train, labels.test, labels.names)
 
     def item(self, split: Split, index: int) -> Any:
         """``(image, label)``: an RGB PIL image or a uint8 tensor, and an int."""
@@ -200,7 +194,7 @@ class LitDataSource(ImageSource):
             self._opened[where] = open_set(self._paths[split], **self._options)
         image = field(self._opened[where][int(index)], self.image_key, self._paths[split])
         labels = self.train_labels if split == "train" else self.test_labels
-        return image.convert("RGB") if hasattr(image, "convert") else image, int(labels[index])
+        return as_shown(image) if hasattr(image, "convert") else image, int(labels[index])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": {}}

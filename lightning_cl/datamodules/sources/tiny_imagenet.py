@@ -6,15 +6,19 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from lightning_cl.datamodules.sources.base import Split
-from lightning_cl.datamodules.sources.image_folder import ImageFolder, image_files, unpacked_archive
+from lightning_cl.datamodules.sources.image_files import image_files
+from lightning_cl.datamodules.sources.image_folder import ImageFolder, unpacked_archive
 from lightning_cl.datamodules.sources.images import Augment
+
+ClassOrder = Literal["sorted", "wnids"]
 
 
 def read_wnids(path: Path) -> list[str]:
-    """Class folders that the data set has, sorted."""
-    return sorted(path.read_text(encoding="utf-8").split())
+    """Class folders that the data set has, in the order of the file."""
+    return path.read_text(encoding="utf-8").split()
 
 
 def read_words(path: Path, wnids: Sequence[str]) -> list[str]:
@@ -60,7 +64,8 @@ class TinyImageNet(ImageFolder):
 
     The layout is that of the archive: ``train/<wnid>/images/``, ``val/images/`` with ``val_annotations.txt``,
     ``wnids.txt`` and ``words.txt``. The labelled validation images are the test split, since the archive's test images
-    have no labels. Class ids follow the sorted wnids, as in the published streams; names are from ``words.txt``.
+    have no labels. Names are from ``words.txt``. Images are in the order of the sorted wnids, whatever their ids are,
+    as torchvision lists the folder.
 
     Args:
         root: The folder that holds ``tiny-imagenet-200``, or that folder itself.
@@ -69,10 +74,14 @@ class TinyImageNet(ImageFolder):
             [0, 1], which the published prompt methods feed their ViT.
         augment: ``"crop"`` (default): at 64 pixels a shift by up to 8 and a flip, resized a random crop of 8 % to 100 %
             of the area and a flip; ``"flip"``; ``"none"``.
+        class_order: What class ids follow: ``"sorted"`` wnids, or ``"wnids"``: the lines of ``wnids.txt``, as in the
+            released code of Si-Blurry (2308.09303). No class has the same id in both.
+        std: Standard deviation of each channel; by default that of all pixels. Many published codes, Si-Blurry's among
+            them, have (0.2302, 0.2265, 0.2262), the mean deviation within an image.
 
     Raises:
         FileNotFoundError: In :meth:`setup`, if the folder or a part of it is missing; it says where to get it.
-        ValueError: In :meth:`setup`, if a text file is of another kind.
+        ValueError: For an unknown ``class_order``; in :meth:`setup`, if a text file is of another kind.
     """
 
     mean, std = (0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821)
@@ -84,19 +93,30 @@ class TinyImageNet(ImageFolder):
         image_size: int = 64,
         normalize: bool = True,
         augment: Augment | None = None,
+        class_order: ClassOrder = "sorted",
+        std: tuple[float, float, float] = (0.2770, 0.2691, 0.2821),
     ) -> None:
         super().__init__(root, image_size=image_size, normalize=normalize, augment=augment)
+        if class_order not in ("sorted", "wnids"):
+            raise ValueError(f"`class_order` is {class_order!r}; expected 'sorted' or 'wnids'.")
+        self.class_order = class_order
+        if normalize:
+            self.std = (std[0], std[1], std[2])
 
     def _open(self) -> None:
         needed = ("wnids.txt", "words.txt", "train", "val/images", "val/val_annotations.txt")
         download = "download http://cs231n.stanford.edu/tiny-imagenet-200.zip (248 MB)"
         folder = unpacked_archive(self.root, "tiny-imagenet-200", needed, "Tiny-ImageNet", download, "train")
-        wnids = read_wnids(folder / "wnids.txt")
+        listed = read_wnids(folder / "wnids.txt")
+        wnids = sorted(listed)
         train = image_files(folder / "train", wnids)
         test = read_annotations(folder / "val" / "val_annotations.txt", wnids)
         _check_unpacked(folder, wnids, train[0], test[0])
         self._folders = {"train": folder / "train", "test": folder / "val" / "images"}
-        self._publish(read_words(folder / "words.txt", wnids), train, test)
+        order = wnids if self.class_order == "sorted" else listed
+        new_id = [order.index(wnid) for wnid in wnids]
+        train, test = ((paths, [new_id[label] for label in labels]) for paths, labels in (train, test))
+        self._publish(read_words(folder / "words.txt", order), train, test)
 
     def file_names(self, split: Split) -> Sequence[str]:
         """``<wnid>/<file>`` of the training images, as published lists have them; names of the test images."""

@@ -2,90 +2,82 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
-from torch.utils.data import ConcatDataset, Subset, TensorDataset
-
-from lightning_cl.datamodules.sources.base import Source, Split, as_ids
+from lightning_cl.datamodules.sources.base import Source, Split
+from lightning_cl.datamodules.sources.handles import is_factory, warn_of_handles
+from lightning_cl.datamodules.sources.items import replace_label
+from lightning_cl.datamodules.sources.label_map import LabelMap, check_label_map, label_values, map_labels
+from lightning_cl.datamodules.sources.labels import ClassNames
+from lightning_cl.datamodules.sources.targets import (
+    check_indexed,
+    is_hugging_face,
+    label_column,
+    read_class_names,
+    read_targets,
+)
 
 if TYPE_CHECKING:
     from lightning import LightningDataModule
 
 
-def read_targets(dataset: Any, argument: str) -> Tensor:
-    """Labels of a data set, ``(N,)`` int64, without fetching an item.
-
-    They come from ``.targets``, ``.labels`` or the second tensor of a ``TensorDataset``; subsets and concatenations
-    of such data sets are followed.
-
-    Args:
-        dataset: A map-style data set.
-        argument: Name of the argument that takes the labels, for the message.
-
-    Raises:
-        ValueError: If the labels cannot be read this way, or are not integers.
-    """
-    if isinstance(dataset, Subset):
-        return read_targets(dataset.dataset, argument)[torch.as_tensor(dataset.indices, dtype=torch.int64)]
-    if isinstance(dataset, ConcatDataset):
-        return torch.cat([read_targets(part, argument) for part in dataset.datasets])
-    for name in ("targets", "labels"):
-        if getattr(dataset, name, None) is not None:
-            return as_ids(getattr(dataset, name), f"{type(dataset).__name__}.{name}")
-    if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
-        return as_ids(dataset.tensors[1], "TensorDataset.tensors[1]")
-    raise ValueError(
-        f"the labels of {type(dataset).__name__} cannot be read without decoding its items, because it has neither "
-        f"`.targets` nor `.labels`; pass `{argument}=` with one integer per item."
-    )
-
-
-def read_class_names(dataset: Any, num_classes: int) -> list[str] | None:
-    """The first ``num_classes`` names in the data set's ``.classes``, or ``None`` if it has no such list."""
-    if isinstance(dataset, Subset):
-        return read_class_names(dataset.dataset, num_classes)
-    if isinstance(dataset, ConcatDataset):
-        return read_class_names(dataset.datasets[0], num_classes)
-    names = getattr(dataset, "classes", None)
-    if not isinstance(names, (list, tuple)) or len(names) < num_classes:
-        return None
-    return [str(name) for name in names[:num_classes]]
-
-
 class _WrappedSource(Source):
-    """Base of the sources whose items come out of a data set unchanged."""
+    """Base of the sources whose items come out of a data set; only labels that were mapped are replaced in them."""
 
     def __init__(
         self,
         train_targets: Any,
         test_targets: Any,
-        class_names: Sequence[str] | None,
+        class_names: ClassNames | None,
         train_domains: Any,
         test_domains: Any,
         domain_names: Sequence[str] | None,
+        label_map: LabelMap | None,
     ) -> None:
+        check_label_map(label_map)
         self._targets = {"train": train_targets, "test": test_targets}
-        self._class_names, self._domain_names = class_names, domain_names
+        self._class_names, self._domain_names, self.label_map = class_names, domain_names, label_map
         self._domains = {"train": train_domains, "test": test_domains}
         self._data: dict[str, Any] = {}
+        self._factories: dict[str, Callable[[], Any]] = {}
+        self._process: int | None = None
+        self._mapped = False
 
     def _wrap(self, train: Any, test: Any) -> None:
-        labels = {"train": self._labels(train, "train"), "test": self._labels(test, "test")}
+        given = {"train": train, "test": test}
+        self._factories = {split: data for split, data in given.items() if is_factory(data)}
+        data = {split: part() if split in self._factories else part for split, part in given.items()}
+        for split, part in data.items():
+            check_indexed(part, split)
+        labels = [self._labels(part, split) for split, part in data.items()]
         names = self._class_names
         if names is None:
-            highest = max((int(ids.max()) for ids in labels.values() if len(ids)), default=-1)
-            names = read_class_names(train, highest + 1)
-        self._data = {"train": train, "test": test}
+            names = self._own_names(data["train"], labels)
+        mapped = map_labels(labels[0], labels[1], names, self.label_map, ("train_targets", "test_targets"))
+        self._data, self._mapped, self._process = data, mapped.changed, os.getpid()
+        self._label_keys = {
+            split: label_column(part, None, f"{split}_targets")
+            for split, part in data.items()
+            if mapped.changed and is_hugging_face(part)
+        }
         self._describe(
-            labels["train"], labels["test"], names, self._domains["train"], self._domains["test"], self._domain_names
+            mapped.train, mapped.test, mapped.names, self._domains["train"], self._domains["test"], self._domain_names
         )
 
-    def _labels(self, dataset: Any, split: str) -> Tensor:
+    def _own_names(self, train: Any, labels: Sequence[Any]) -> ClassNames | None:
+        """Names that the training data set knows for integer labels."""
+        if any(part.dtype.kind == "U" for part in labels):
+            return None
+        if self.label_map is not None:
+            return read_class_names(train)
+        highest = max((int(ids.max()) for ids in labels if len(ids)), default=-1)
+        return read_class_names(train, highest + 1)
+
+    def _labels(self, dataset: Any, split: str) -> Any:
         given, argument = self._targets[split], f"{split}_targets"
-        labels = read_targets(dataset, argument) if given is None else as_ids(given, argument)
+        labels = read_targets(dataset, argument) if given is None else label_values(given, argument)
         if len(labels) != len(dataset):
             raise ValueError(
                 f"the {split} data set has {len(dataset)} items but {len(labels)} labels; pass `{argument}=` with one "
@@ -94,29 +86,52 @@ class _WrappedSource(Source):
         return labels
 
     def item(self, split: Split, index: int) -> Any:
-        """Item of the wrapped data set, unchanged."""
-        return self._data[split][index]
+        """Item of the wrapped data set, unchanged but for a label that was mapped."""
+        if self._process != os.getpid():
+            self._enter_process()
+        item = self._data[split][index]
+        if not self._mapped:
+            return item
+        label = int((self.train_labels if split == "train" else self.test_labels)[index])
+        return replace_label(item, lambda _: label, self._label_keys.get(split))
+
+    def _enter_process(self) -> None:
+        """Open anew, in a data worker, what is given by a function."""
+        self._process = os.getpid()
+        for split, data in self._data.items():
+            if split not in self._factories:
+                warn_of_handles(data, split)
+        self._data.update({split: make() for split, make in self._factories.items()})
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {split: data for split, data in self._data.items() if split not in self._factories}
+        return {**self.__dict__, "_data": kept, "_process": None if self._factories else self._process}
 
 
 class DatasetSource(_WrappedSource):
-    """Any pair of map-style data sets; items (tuple, list or dictionary) are passed through unchanged.
+    """Any pair of map-style data sets; items (tuple, list or dictionary) are passed through, with mapped labels.
 
     The data sets' own transforms stay in force, so there is no default transform.
 
     Args:
-        train: Training data set with ``__len__`` and ``__getitem__``.
-        test: Test data set.
-        train_targets: ``(N_train,)`` integers from 0; ``None``: read from ``.targets`` or ``.labels``, without
-            decoding an item.
-        test_targets: ``(N_test,)`` integers, as ``train_targets``.
-        class_names: One per class; ``None``: ``train.classes``, else the numbers.
+        train: Training data set with ``__len__`` and ``__getitem__``, a ``datasets.Dataset`` among them; or a function
+            that makes it, which every data worker calls for itself (LMDB and HDF5 files must be opened so).
+        test: Test data set, as ``train``.
+        train_targets: ``(N_train,)`` integers from 0, or class names, as a list, array, tensor or pandas column;
+            ``None``: read from ``.targets``, ``.labels`` or the label column, without decoding an item.
+        test_targets: ``(N_test,)``, as ``train_targets``.
+        class_names: One per class, ``{name: id}`` or ``{id: name}``; ``None``: as ``train`` has them in ``.classes``,
+            ``.class_to_idx`` or ``.id2label``, else the numbers. Targets that are names get ids in this order, else in
+            sorted order.
         train_domains: ``(N_train,)`` integers from 0; ``None``: there are no domains.
         test_domains: ``(N_test,)`` integers from 0.
         domain_names: One per domain; ``None``: the numbers.
+        label_map: ``"compact"`` numbers the labels of the training split 0..C-1 in ascending order, and keeps their
+            names, where labels leave gaps or start at 1; the labels in the items are replaced alike.
 
     Raises:
-        ValueError: In :meth:`setup`, if labels cannot be read, are not one integer ``0 .. C-1`` per item, or a class
-            has no training samples.
+        ValueError: In :meth:`setup`, if labels cannot be read, are not one integer ``0 .. C-1`` or name per item, a
+            class has no training samples or the name of another, or items have no positions.
     """
 
     def __init__(
@@ -125,12 +140,13 @@ class DatasetSource(_WrappedSource):
         test: Any,
         train_targets: Any = None,
         test_targets: Any = None,
-        class_names: Sequence[str] | None = None,
+        class_names: ClassNames | None = None,
         train_domains: Any = None,
         test_domains: Any = None,
         domain_names: Sequence[str] | None = None,
+        label_map: LabelMap | None = None,
     ) -> None:
-        super().__init__(train_targets, test_targets, class_names, train_domains, test_domains, domain_names)
+        super().__init__(train_targets, test_targets, class_names, train_domains, test_domains, domain_names, label_map)
         self._given = train, test
 
     def _open(self) -> None:
@@ -147,13 +163,15 @@ class DataModuleSource(_WrappedSource):
         datamodule: The data module.
         evaluate: Loader that the test split is taken from: ``"test"`` or ``"val"``; ``None``: the test loader if the
             data module defines one, else the validation loader.
-        train_targets: ``(N_train,)`` integers from 0; ``None``: read from ``.targets`` or ``.labels``, also through
-            ``Subset``, without decoding an item.
-        test_targets: ``(N_test,)`` integers, as ``train_targets``.
-        class_names: One per class; ``None``: the training data set's ``.classes``, else the numbers.
+        train_targets: ``(N_train,)`` integers from 0 or class names; ``None``: read from ``.targets`` or ``.labels``,
+            also through ``Subset``, without decoding an item.
+        test_targets: ``(N_test,)``, as ``train_targets``.
+        class_names: As in :class:`DatasetSource`.
         train_domains: ``(N_train,)`` integers from 0; ``None``: there are no domains.
         test_domains: ``(N_test,)`` integers from 0.
         domain_names: One per domain; ``None``: the numbers.
+        label_map: ``"compact"`` numbers the labels of the training split 0..C-1 in ascending order, and keeps their
+            names, where labels leave gaps or start at 1; the labels in the items are replaced alike.
 
     Raises:
         ValueError: In :meth:`setup`, if a loader is missing or is not a single ``DataLoader``, or for the same reasons
@@ -166,12 +184,13 @@ class DataModuleSource(_WrappedSource):
         evaluate: Literal["test", "val"] | None = None,
         train_targets: Any = None,
         test_targets: Any = None,
-        class_names: Sequence[str] | None = None,
+        class_names: ClassNames | None = None,
         train_domains: Any = None,
         test_domains: Any = None,
         domain_names: Sequence[str] | None = None,
+        label_map: LabelMap | None = None,
     ) -> None:
-        super().__init__(train_targets, test_targets, class_names, train_domains, test_domains, domain_names)
+        super().__init__(train_targets, test_targets, class_names, train_domains, test_domains, domain_names, label_map)
         if evaluate not in (None, "test", "val"):
             raise ValueError(f"`evaluate` is {evaluate!r}; expected 'test', 'val' or None.")
         self.datamodule, self.evaluate = datamodule, evaluate

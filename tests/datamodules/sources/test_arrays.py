@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from lightning_cl.datamodules import ArraySource
 from lightning_cl.datamodules.sources import arrays
-from lightning_cl.datamodules.sources.arrays import as_images
+from lightning_cl.datamodules.sources.array_layout import as_images
 
 
 def pixels(*shape, seed=0):

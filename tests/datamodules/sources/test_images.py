@@ -140,9 +140,14 @@ def test_split_fraction_is_checked(fraction):
         split_off_test([0, 0], fraction, 0)
 
 
-def test_a_class_of_one_sample_cannot_be_split():
-    with pytest.raises(ValueError, match="class 1 has one sample"):
-        split_off_test([0, 0, 1], 0.5, 0)
+@pytest.mark.parametrize(("names", "shown"), [(None, "1"), (["cat", "dog", "fox"], "'dog'")])
+def test_a_class_of_one_sample_keeps_it_for_training(names, shown):
+    labels = [0, 0, 1, 2, 2, 2]
+    with pytest.warns(UserWarning, match=rf"1 of 3 classes have one image \({shown}\), which is for training"):
+        train, test = split_off_test(labels, 0.5, 0, names)
+    assert sorted(train + test) == list(range(6))
+    assert [sum(labels[i] == c for i in test) for c in range(3)] == [1, 0, 2]
+    assert 2 in train
 
 
 @pytest.mark.parametrize("augment", ["none", "flip", "crop"])

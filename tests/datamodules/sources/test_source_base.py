@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_cl.datamodules import Source
-from lightning_cl.datamodules.sources.base import as_ids
+from lightning_cl.datamodules.sources.labels import as_ids
 
 GOLDEN = "02b1c54a5cd800fc4b815e5bed7c753ec5209755dcd3621cc3727ebe32f9b05d"
 

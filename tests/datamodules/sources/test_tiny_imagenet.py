@@ -61,6 +61,37 @@ def test_images_labels_and_names(root, inside):
             assert abs(image.getpixel((5, 5))[0] - 40 * label) < 5
 
 
+def test_both_orders_of_classes(root):
+    ours, released = opened(root), opened(root, class_order="wnids")
+    # The reference is torchvision's list of the folder with labels by the lines of wnids.txt, as the released code has.
+    from torchvision.datasets import ImageFolder
+
+    listed = ImageFolder(root / "tiny-imagenet-200" / "train").samples
+    files = [path.split("train/")[1] for path, _ in listed]
+    ids = [WNIDS.index(file.split("/")[0]) for file in files]
+    assert [path.replace("/images/", "/") for path in files] == released.file_names("train") == ours.file_names("train")
+    assert released.train_labels.tolist() == ids == [1, 1, 1, 3, 3, 3, 0, 0, 0, 2, 2, 2]
+    assert released.class_names == ("Egyptian cat", "goldfish", "crane, hoist", "crane")
+    names = [[source.class_names[label] for label in source.test_labels] for source in (ours, released)]
+    assert names[0] == names[1]
+    for i in range(12):
+        assert released.item("train", i)[1] == ids[i]
+    assert ours.digest() != released.digest()
+
+
+def test_the_deviation_of_the_published_codes(root):
+    source = opened(root, std=(0.2302, 0.2265, 0.2262))
+    black = source.eval_transform()(torch.zeros(3, 64, 64, dtype=torch.uint8))[:, 0, 0]
+    torch.testing.assert_close(black, -torch.tensor([0.4802, 0.4481, 0.3975]) / torch.tensor([0.2302, 0.2265, 0.2262]))
+    assert opened(root, normalize=False, std=(0.2302, 0.2265, 0.2262)).std is None
+    assert opened(root).std == TinyImageNet.std == (0.2770, 0.2691, 0.2821)
+
+
+def test_an_unknown_order_is_refused():
+    with pytest.raises(ValueError, match="`class_order` is 'published'; expected 'sorted' or 'wnids'"):
+        TinyImageNet("data", class_order="published")
+
+
 def test_labels_are_read_without_decoding(root):
     for path in (root / "tiny-imagenet-200").rglob("*.JPEG"):
         path.write_bytes(b"no image")
