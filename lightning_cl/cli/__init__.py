@@ -1,4 +1,4 @@
-"""The ``lightning-cl`` command: ``fit``, ``validate``, ``test`` and ``predict`` on a stream, and what goes around them.
+"""Run the ``lightning-cl`` command: ``fit``, ``validate``, ``test``, ``predict`` on a stream, and what surrounds them.
 
 Help and listings are answered before torch is imported.
 """

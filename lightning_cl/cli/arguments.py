@@ -1,4 +1,4 @@
-"""Arguments by short paths: ``model.lr``, ``data.scenario.num_tasks``, ``--callbacks.CODAPrompt.prompt_length 4``."""
+"""Find the arguments of a configuration by short paths: ``model.lr``, ``--callbacks.CODAPrompt.prompt_length 4``."""
 
 from __future__ import annotations
 

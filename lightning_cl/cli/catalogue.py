@@ -1,4 +1,4 @@
-"""What ``lightning-cl list`` shows, read from the package's own source text: no torch, so it answers at once."""
+"""List what a configuration may name, read from the package's own source text: no torch, so it answers at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LightningCLI on streams: short class names, recipes, clear errors. Imports torch, so it is imported last."""
+"""Run LightningCLI on streams: short class names, recipes, clear errors. Imports torch, so it is imported last."""
 
 from __future__ import annotations
 

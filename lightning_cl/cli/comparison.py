@@ -1,4 +1,4 @@
-"""``lightning-cl compare``: several methods on one stream, over several seeds, in one table."""
+"""Run ``lightning-cl compare``: several methods on one stream, over several seeds, in one table."""
 
 from __future__ import annotations
 

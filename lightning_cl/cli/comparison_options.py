@@ -1,4 +1,4 @@
-"""The words of ``lightning-cl compare``: which methods, which stream, which seeds. Imports no torch."""
+"""Read the words of ``lightning-cl compare``: which methods, which stream, which seeds. Imports no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``lightning-cl completion SHELL``: a script that completes without Python, made of source text like the listings."""
+"""Write the script with which a shell completes ``lightning-cl``, made of source text like the listings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``--config NAME``: packaged recipes by name, files by path."""
+"""Find what ``--config NAME`` names: packaged recipes by name, files by path."""
 
 from __future__ import annotations
 

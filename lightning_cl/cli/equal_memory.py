@@ -1,4 +1,4 @@
-"""Equal stored bytes: how large each memory of replay may be when every method stores as much as the largest."""
+"""Size the memories of replay so that every method stores as many bytes as the largest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reproduction ledger: what was published, what was measured here with which recipe, and what has changed since.
+"""Keep the ledger of claims: what was published, what was measured here with which recipe, what changed since.
 
 One YAML file per claim in ``lightning_cl/ledger``; numbers are percent unless a claim says otherwise. No torch.
 """

@@ -1,4 +1,4 @@
-"""The commands of ``lightning-cl`` with their options, as one tree of parsers; imports no torch."""
+"""Parse the commands of ``lightning-cl`` and their options; imports no torch."""
 
 from __future__ import annotations
 

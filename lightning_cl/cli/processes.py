@@ -1,4 +1,4 @@
-"""Runs in processes of their own: one that dies takes nothing along, and none outlives the command that started it."""
+"""Run work in a process of its own: one that dies takes nothing along, and none outlives the command."""
 
 from __future__ import annotations
 

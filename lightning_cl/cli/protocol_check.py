@@ -1,4 +1,4 @@
-"""``lightning-cl check``: the protocol of a configuration, before it is run, or of a run that is finished."""
+"""Check the protocol of a configuration before it is run, or of a finished run: ``lightning-cl check``."""
 
 from __future__ import annotations
 

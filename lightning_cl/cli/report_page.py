@@ -1,4 +1,4 @@
-"""``lightning-cl report``: the reports of one or several runs as one HTML page."""
+"""Write the HTML page of one or several runs: ``lightning-cl report``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``lightning-cl reproduce``: run a claim of the ledger over its seeds and compare."""
+"""Run a claim of the ledger over its seeds and compare: ``lightning-cl reproduce``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``lightning-cl sweep``: a W&B sweep file, or trials on this machine; tuning and evaluation are two phases."""
+"""Sweep hyperparameters in two phases: ``lightning-cl sweep`` writes a W&B file, or tries values on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two phases of a sweep: what is tuned on, what is evaluated on, and that they are apart (arXiv:2403.09066)."""
+"""Keep the two phases of a sweep apart: what is tuned on, what is evaluated on (arXiv:2403.09066)."""
 
 from __future__ import annotations
 
@@ -30,8 +30,6 @@ METRICS = {
 }
 _SET_BY_PROTOCOL = ("data.seed", "data.val_split", "data.scenario.seed")
 PROTOCOL = "lightning_cl.callbacks.TwoPhaseProtocol"
-
-
 _HEADER = """\
 # Sweep of {name}
 # wandb sweep {file}   # prints the command of the agents, which start the runs

@@ -1,4 +1,4 @@
-"""The space of a sweep: which arguments of a configuration take which values, here and in W&B's file."""
+"""Parse the space of a sweep: which arguments of a configuration take which values, here and in W&B's file."""
 
 from __future__ import annotations
 

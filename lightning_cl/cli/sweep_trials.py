@@ -1,4 +1,4 @@
-"""The trials of a sweep on this machine, chosen by Optuna; what is there stays whatever happens."""
+"""Try the values of a sweep on this machine, chosen by Optuna; what is there stays whatever happens."""
 
 from __future__ import annotations
 
@@ -57,8 +57,9 @@ class LocalSweep:
         self._study = optuna.create_study(storage=storage, study_name="sweep", direction=goal, load_if_exists=True)
         for trial in self._in(self._states.RUNNING):  # when the sweep was stopped: they are tried again
             self._study.tell(trial.number, state=self._states.FAIL)  # without an error, see `trials`
-            if set(trial.params) == {parameter.path for parameter in self.parameters}:
-                self._study.enqueue_trial(trial.params)
+            values = trial.system_attrs.get("fixed_params", trial.params)
+            if set(values) == {parameter.path for parameter in self.parameters}:
+                self._study.enqueue_trial(values)
 
     def _in(self, *states: Any) -> Any:
         return self._study.get_trials(deepcopy=False, states=states)
