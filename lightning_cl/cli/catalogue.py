@@ -57,7 +57,7 @@ def entries(kind: str) -> list[Entry]:
         return [Entry(path.stem, head.split(" Measured:")[0]) for path, head in zip(paths, heads, strict=True)]
     root = _BASES.get(kind, "ContinualMethod")
     folder = PACKAGE / ("datamodules" if kind in _BASES else "callbacks")
-    trees = [ast.parse(path.read_text("utf-8")) for path in (folder / kind if kind in _BASES else folder).glob("*.py")]
+    trees = [ast.parse(path.read_text("utf-8")) for path in (folder / kind if kind in _BASES else folder).rglob("*.py")]
     classes = {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
     public, derived = exported(folder / "__init__.py") - FOR_AUTHORS, kind != "callbacks"
     found = [node for name, node in classes.items() if name in public and _derives(name, root, classes) is derived]
