@@ -74,7 +74,8 @@ def is_base(node: ast.ClassDef) -> bool:
     """A class that is only there to be derived from: abstract, with a fact to state, or with a method to write."""
     if any(isinstance(base, ast.Name) and base.id == "ABC" for base in node.bases):
         return True
-    if any(isinstance(item, ast.AnnAssign) and item.value is None for item in node.body):
+    fields = node.decorator_list  # of a dataclass
+    if not fields and any(isinstance(item, ast.AnnAssign) and item.value is None for item in node.body):
         return True
     raised = (item.exc for item in ast.walk(node) if isinstance(item, ast.Raise))
     return any(isinstance(exc, ast.Name) and exc.id == "NotImplementedError" for exc in raised)
