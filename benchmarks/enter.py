@@ -14,8 +14,7 @@ import re
 import statistics
 from pathlib import Path
 
-from lightning_cl.cli_support.ledger import LEDGER, Claim, Measurement, summary
-from lightning_cl.cli_support.ledger_reading import claim_names, read_claim
+from lightning_cl.cli.ledger import LEDGER, Claim, Measurement, claim_names, read_claim, summary
 from lightning_cl.metrics import read_report
 
 RESULTS = Path(__file__).parent / "results"

@@ -54,16 +54,16 @@ def checks(_: str) -> str:
 
 def listing(kind: str) -> str:
     """What ``lightning-cl list`` shows of a kind."""
-    from lightning_cl.cli_support.catalogue import entries
+    from lightning_cl.cli.catalogue import entries
 
     return table(("Name", ""), [(f"`{entry.name}`", entry.summary) for entry in entries(kind)])
 
 
 def usage(_: str) -> str:
     """What ``lightning-cl --help`` prints."""
-    from lightning_cl.cli import HELP
+    from lightning_cl.cli.options import build
 
-    return f"```text\n{HELP}```"
+    return f"```text\n{build().format_help()}```"
 
 
 def table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:

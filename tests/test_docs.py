@@ -74,7 +74,7 @@ def test_the_quick_start_is_that_of_the_readme() -> None:
 
 
 def test_every_scenario_and_source_is_on_the_page() -> None:
-    from lightning_cl.cli_support.catalogue import entries
+    from lightning_cl.cli.catalogue import entries
 
     page = HOOKS["fill"]((DOCS / "streams.md").read_text(encoding="utf-8"))
     known = [entry.name for kind in ("scenarios", "sources") for entry in entries(kind)]
@@ -121,7 +121,7 @@ def test_no_public_module_is_forgotten() -> None:
 
 
 def test_generated_tables_are_complete() -> None:
-    from lightning_cl.cli_support.catalogue import entries
+    from lightning_cl.cli.catalogue import entries
     from lightning_cl.metrics.summary import DEFINITIONS
 
     metrics = HOOKS["fill"]((DOCS / "metrics.md").read_text("utf-8"))

@@ -292,8 +292,8 @@ def test_the_command_is_stopped_killed_and_continued(tmp_path):
 def test_the_command_passes_over_broken_files(tmp_path, monkeypatch):
     from jsonargparse import Namespace
 
-    from lightning_cl.cli_support.configs import UsageError
-    from lightning_cl.cli_support.continuing import last_checkpoint
+    from lightning_cl.cli.checkpoints import last_checkpoint
+    from lightning_cl.cli.configs import UsageError
 
     monkeypatch.chdir(tmp_path)
     old, new = (Path(f"runs/one/version_{version}/checkpoints") for version in (0, 1))
@@ -332,7 +332,7 @@ def test_the_command_passes_over_broken_files(tmp_path, monkeypatch):
 def test_where_the_command_looks(tmp_path, monkeypatch, config, found):
     from jsonargparse import Namespace
 
-    from lightning_cl.cli_support.continuing import last_checkpoint
+    from lightning_cl.cli.checkpoints import last_checkpoint
 
     monkeypatch.chdir(tmp_path)
     Path(found).mkdir(parents=True)

@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from lightning_cl.cli import main
-from lightning_cl.cli_support.catalogue import RECIPES
-from lightning_cl.cli_support.configs import part_names, recipe_names
+from lightning_cl.cli.configs import RECIPES, part_names, recipe_names
 from lightning_cl.metrics.report import read
 
 OFFLINE = [name for name in recipe_names() if name.startswith("digits_")]

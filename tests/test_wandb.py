@@ -30,7 +30,7 @@ from lightning_cl.callbacks import (
 )
 from lightning_cl.callbacks import stream_logging as log
 from lightning_cl.cli import main
-from lightning_cl.cli_support.causes import own_message
+from lightning_cl.cli.user_errors import own_message
 from lightning_cl.metrics import read_report
 from lightning_cl.metrics.plots import matrix_image
 

@@ -1,0 +1,200 @@
+"""Run LightningCLI on streams: short class names, recipes, clear errors. Imports torch, so it is imported last."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from jsonargparse import Namespace
+from jsonargparse.typing import PositiveInt
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_only
+
+import lightning_cl.callbacks
+import lightning_cl.models  # noqa: F401  (classes are known by their short names once they are imported)
+from lightning_cl import datamodules
+from lightning_cl.callbacks import ContinualCallback
+from lightning_cl.callbacks.run_folder import run_folder
+from lightning_cl.cli.arguments import import_class, parse, plain_config
+from lightning_cl.cli.checkpoints import InterruptNotice, check_output, given_checkpoint, last_checkpoint
+from lightning_cl.cli.configs import UsageError, resolve_configs
+from lightning_cl.cli.user_errors import explain, own_message
+from lightning_cl.datamodules import ContinualDataModule
+
+for _name in datamodules.__all__:
+    getattr(datamodules, _name)  # they are imported lazily otherwise
+
+
+class RunConfig(SaveConfigCallback):
+    """Keeps the configuration of a run in its folder, also with W&B and other loggers that have none for one run.
+
+    There Lightning writes into the folder of all runs, and refuses the second run because of the first one's file.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save the configuration, once."""
+        self.save_to_log_dir = not trainer.loggers or bool(getattr(trainer.loggers[0], "log_dir", None))
+        super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Called in the first process only."""
+        if self.save_to_log_dir:
+            return
+        logger: Any = trainer.loggers[0]
+        _ = logger.experiment  # only now the run has a name
+        folder = run_folder(trainer)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / self.config_filename
+        # by place: the argument's name, skip_none, is another since jsonargparse 4.49
+        self.parser.save(self.config, path, "parser_mode", False, overwrite=True, multifile=self.multifile)
+
+
+class ContinualCLI(LightningCLI):
+    """LightningCLI with a stream as data and any LightningModule as model.
+
+    A model's ``num_classes`` follows the data unless it is given.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"save_config_callback": RunConfig, **options})
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """One setting of PyTorch that no Trainer argument has; and what else ``--config`` takes."""
+        parser._option_string_actions["--config"].help = (
+            "Name of a packaged recipe (`lightning-cl list recipes`) or path of a YAML file; several compose, later "
+            "ones win."
+        )
+        parser.add_argument(
+            "--num_threads",
+            type=PositiveInt | None,
+            default=None,
+            help="CPU threads per process (torch.set_num_threads); None leaves PyTorch's choice.",
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse a list of words, short paths of callbacks included; Lightning's own warns about ``sys.argv``."""
+        assert isinstance(args, list)
+        self.config = parse(parser, args)
+        path = self.config[self.config["subcommand"]].get("ckpt_path")
+        if path:  # Lightning is about to look into it for hyperparameters
+            given_checkpoint(path)
+
+    def before_instantiate_classes(self) -> None:
+        """Set the threads, look at the folders, and make the stream first if the model needs its classes."""
+        section = self.config[str(self.subcommand)]
+        if section.num_threads is not None:
+            torch.set_num_threads(section.num_threads)
+        if section.get("ckpt_path") == "last":
+            section.ckpt_path = last_checkpoint(section.trainer)
+        check_output(section.trainer)
+        model = section.model.get("init_args")
+        if model is None or "num_classes" not in model or model.num_classes is not None:
+            return
+        _try_callbacks(section.trainer.get("callbacks"))
+        stream = make_stream(section.data)
+        model.num_classes = stream.info.num_classes
+        self.parser.add_instantiator(
+            lambda class_type, *args, **kwargs: stream, ContinualDataModule, subclasses=False, prepend=True
+        )
+
+
+class ParsingCLI(ContinualCLI):
+    """Parses, checks every value, and builds nothing."""
+
+    def _set_seed(self) -> None:
+        pass
+
+    def before_instantiate_classes(self) -> None:
+        """Leave everything as it is."""
+
+    def instantiate_classes(self) -> None:
+        """Build nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+def run(words: Sequence[str], debug: bool, cli: Callable[..., Any] = ContinualCLI) -> int:
+    """Run a subcommand of LightningCLI and return its exit code; ``debug`` lets exceptions through."""
+    resolved, configs = resolve_configs(words)
+    _quiet()
+    notice = InterruptNotice()
+    strict = {"exit_on_error": False, "allow_abbrev": False}  # a name cut short is a wrong name, as in a file
+    try:
+        cli(
+            datamodule_class=ContinualDataModule,
+            subclass_mode_model=True,
+            trainer_defaults={"callbacks": [notice]},
+            auto_configure_optimizers=False,
+            parser_kwargs={**strict, **{name: dict(strict) for name in LightningCLI.subcommands()}},
+            args=resolved,
+        )
+    except ArgumentError as error:
+        if debug:
+            raise
+        raise UsageError(explain(error, resolved, configs)) from error
+    except SystemExit as stop:  # --help, --print_config, and Lightning after Ctrl-C
+        code = 1 if isinstance(stop.code, str) else stop.code or 0
+        return 130 if notice.interrupted else code
+    except Exception as error:
+        message = None if debug else own_message(error)
+        if message is None:
+            raise
+        raise UsageError(f"{message} (`--debug` shows the traceback)") from error
+    return 0
+
+
+CLI = TypeVar("CLI", bound=ContinualCLI)
+
+
+def built(cli: type[CLI], words: Sequence[str], debug: bool, **options: Any) -> CLI:
+    """What was made to run the words; ``SystemExit`` after ``--help`` and ``--print_config``."""
+    made: list[CLI] = []
+    code = run(words, debug, lambda **given: made.append(cli(**given, **options)))
+    if not made:
+        raise SystemExit(code)
+    return made[0]
+
+
+def read(words: Sequence[str], debug: bool) -> tuple[LightningArgumentParser, dict[str, Any]]:
+    """The parser of the command, and the whole configuration as plain values with full class paths."""
+    cli = built(ParsingCLI, words, debug)
+    return cli.parser, plain_config(cli.parser, cli.config)
+
+
+def _try_callbacks(configs: Any) -> None:
+    """Build this package's callbacks for nothing: what their constructors refuse is said before data is opened."""
+    parser = LightningArgumentParser()
+    parser.add_subclass_arguments(Callback, "callback")
+    for config in configs if isinstance(configs, list) else [configs]:
+        made = import_class(config.class_path) if isinstance(config, Namespace) else None
+        if isinstance(made, type) and issubclass(made, ContinualCallback):
+            parser.instantiate_classes(Namespace(callback=config))  # type: ignore[no-untyped-call]
+
+
+def make_stream(config: Any) -> ContinualDataModule:
+    """The DataModule of a parsed config, with its data opened."""
+    parser = LightningArgumentParser()
+    parser.add_class_arguments(ContinualDataModule, "data", fail_untyped=False, sub_configs=True)
+    stream: ContinualDataModule = parser.instantiate_classes(Namespace(data=config)).data  # type: ignore[no-untyped-call]
+    if int(getattr(rank_zero_only, "rank", 0) or 0) == 0:
+        stream.prepare_data()
+    stream.setup()
+    return stream
+
+
+def _quiet() -> None:
+    """Hints that are wrong or no news here."""
+    deprecated = (f"{name}.*deprecated" for name in ("instantiate_classes", "skip_none", "LeafSpec"))  # of others
+    for hint in ("does not have many workers", "`max_epochs` was not set", *deprecated):
+        warnings.filterwarnings("ignore", message=f".*{hint}")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tips)
+
+
+def _no_tips(record: logging.LogRecord) -> bool:
+    return "Tip: For seamless cloud" not in record.getMessage()

@@ -1,0 +1,124 @@
+"""Write the script with which a shell completes ``lightning-cl``, made of source text like the listings."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from lightning_cl.cli.catalogue import FOR_AUTHORS, KINDS, entries, exported
+from lightning_cl.cli.configs import PACKAGE, UsageError, part_names
+from lightning_cl.cli.options import COMMANDS, RUNS, SHELLS
+
+#: Options that run on what ``fit`` gets, besides those of its classes.
+_COMMON = ("--config", "--help", "--print_config", "--debug", "--seed_everything", "--num_threads", "--model", "--data")
+#: What a Trainer's ``fit`` is given by the command itself.
+_GIVEN = ("self", "model", "train_dataloaders", "val_dataloaders", "datamodule")
+_WITH_FILES = ("--config", "-c", "--methods", "--ckpt_path", "--folder", "--out", "check", "compare", "sweep")
+
+
+def main(options: argparse.Namespace, rest: Sequence[str], debug: bool) -> int:
+    """Print the script for a shell."""
+    shell = options.target
+    if not shell or rest:
+        raise UsageError(f"`completion` needs one shell: {', '.join(SHELLS)}.")
+    if shell not in SHELLS:
+        raise UsageError(f"there is no completion for `{shell}`; give {', '.join(SHELLS[:-1])} or {SHELLS[-1]}.")
+    print(script(shell), end="")
+    return 0
+
+
+def script(shell: str) -> str:
+    """The script for one of the shells."""
+    if shell == "fish":
+        return _fish()
+    head = "#compdef lightning-cl\nautoload -U +X bashcompinit && bashcompinit\n" if shell == "zsh" else ""
+    return head + _bash()
+
+
+def fit_options() -> list[str]:
+    """Every option of the runs, but for the arguments of classes that a configuration names."""
+    lightning = find_spec("lightning")  # finds it, and imports nothing
+    assert lightning is not None
+    assert lightning.submodule_search_locations is not None
+    trainer = Path(lightning.submodule_search_locations[0], "pytorch", "trainer", "trainer.py")
+    found = [*_COMMON, "--trainer", "--trainer.callbacks+"]
+    found += [f"--trainer.{name}" for name in arguments(trainer, "Trainer", "__init__")]
+    found += [f"--{name}" for name in arguments(trainer, "Trainer", "fit") if name not in _GIVEN]
+    module = PACKAGE / "datamodules" / "datamodule.py"
+    found += [f"--data.{name}" for name in arguments(module, "ContinualDataModule", "__init__")]
+    model = PACKAGE / "models" / "image_classifier.py"
+    return found + [f"--model.{name}" for name in arguments(model, "ImageClassifier", "__init__")]
+
+
+def arguments(path: Path, owner: str, method: str) -> list[str]:
+    """Names of a method's arguments in a source file, without ``self``."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name == owner:
+            for item in node.body:
+                if isinstance(item, ast.FunctionDef) and item.name == method:
+                    return [argument.arg for argument in (*item.args.args, *item.args.kwonlyargs)][1:]
+    return []
+
+
+def own_options(command: str) -> dict[str, list[str]]:
+    """The options of a command that are not those of ``fit``, and the values of those that have a choice."""
+    found = {names.split()[0]: more for names, _, _, more in COMMANDS[command].options}
+    return {name: [*more.get("choices", ())] for name, more in found.items() if name != "--config"}
+
+
+def option_values() -> dict[str, list[str]]:
+    """What may follow an option (or a command), for those where that is a list of names."""
+    recipes = [entry.name for entry in entries("recipes")]
+    methods = [entry.name for entry in entries("methods")]
+    callbacks = sorted(exported(PACKAGE / "callbacks" / "__init__.py") - FOR_AUTHORS)
+    choices = {**own_options("compare"), **own_options("sweep")}
+    return {
+        "--config": recipes,
+        "-c": recipes,
+        **{option: values for option, values in choices.items() if values},
+        "--methods": [*part_names("methods"), *methods],
+        "--align": ["memory"],
+        "--data.source": [entry.name for entry in entries("sources")],
+        "--data.scenario": [entry.name for entry in entries("scenarios")],
+        "--model": sorted(exported(PACKAGE / "models" / "__init__.py")),
+        "--trainer.callbacks+": callbacks,
+        "--trainer.callbacks": callbacks,
+        "--ckpt_path": ["last"],
+        "check": recipes,
+        "sweep": recipes,
+        "list": list(KINDS),
+        "completion": list(SHELLS),
+    }
+
+
+def _bash() -> str:
+    values = {**{name: [] for name in _WITH_FILES if name != "compare"}, **option_values()}
+    ends = {name: " files=yes" if name in _WITH_FILES else "" for name in values}
+    cases = [f'        {name}) names="{" ".join(given)}"{ends[name]} ;;' for name, given in values.items()]
+    words = {"commands": [*RUNS, *COMMANDS], "options": fit_options()}
+    words |= {command: [*own_options(command)] for command in ("compare", "sweep")}
+    text = Path(__file__).with_name("completion.bash").read_text(encoding="utf-8")
+    for name, known in words.items():
+        text = text.replace(f"@{name}@", " ".join(known))
+    return text.replace("@cases@", "\n".join(cases))
+
+
+def _fish() -> str:
+    values, start = option_values(), "complete -c lightning-cl"
+    lines = ["# fish completion for lightning-cl; made by `lightning-cl completion fish`", f"{start} -f"]
+    first = (f"-a '{' '.join((*RUNS, *COMMANDS))}'", "-l help", "-l version")
+    lines += [f"{start} -n __fish_use_subcommand {what}" for what in first]
+    known = {" ".join((*RUNS, "check", "compare", "sweep")): fit_options()}
+    known |= {command: list(own_options(command)) for command in ("compare", "sweep")}
+    for commands, options in known.items():
+        for option in dict.fromkeys(options):
+            chosen = f" -r -a '{' '.join(values[option])}'" if option in values else ""
+            files = " -F" if option in _WITH_FILES else ""
+            where = f"-n '__fish_seen_subcommand_from {commands}' -l '{option.removeprefix('--')}'"
+            lines.append(f"{start} {where}{chosen}{files}")
+    for command in (name for name in values if not name.startswith("-")):
+        lines.append(f"{start} -n '__fish_seen_subcommand_from {command}' -a '{' '.join(values[command])}'")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,100 @@
+"""Find what ``--config NAME`` names: packaged recipes by name, files by path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+RECIPES = PACKAGE / "recipes"
+_OPTIONS = ("--config", "-c")
+PARTS = ("streams", "methods")
+
+
+class UsageError(Exception):
+    """A command line that cannot be run; the message says what was given, what was expected and what to do."""
+
+
+def suggestion(given: str, known: Sequence[str], listing: str | None = None) -> str:
+    """``did you mean A, B?``, and the command that shows all."""
+    by_lower = {name.lower(): name for name in known}
+    near = [by_lower[name] for name in get_close_matches(given.lower(), list(by_lower), n=3, cutoff=0.5)]
+    sentences = [f"did you mean {', '.join(near)}?"] if near else []
+    return " ".join([*sentences, f"`{listing}` shows all."] if listing else sentences)
+
+
+def require_writable(folder: Path, instead: str) -> None:
+    """Refuse a folder that cannot be made or written; ``instead`` gives another one on the command line."""
+    whole = folder.absolute()
+    there = next(path for path in (whole, *whole.parents) if os.path.exists(path))  # raises nothing, as Path does
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return
+    why = "you may not write there" if there.is_dir() else f"{there} is a file"
+    raise UsageError(f"nothing can be written to `{folder}`: {why}; give another folder with {instead}.")
+
+
+def recipe_names() -> list[str]:
+    """Names of the packaged recipes that are complete."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def part_names(kind: str) -> list[str]:
+    """Names of the packaged parts of recipes: ``"streams"``, or ``"methods"`` to put on a stream."""
+    return sorted(path.stem for path in (RECIPES / kind).glob("*.yaml"))
+
+
+def packaged(name: str) -> Path | None:
+    """Path of a packaged recipe, stream or method."""
+    paths = (RECIPES / f"{name}.yaml", *(RECIPES / kind / f"{name}.yaml" for kind in PARTS))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def find_config(given: str) -> str:
+    """Path of a file, or of the packaged recipe of that name; configs typed in place (``{...}``) stay as they are."""
+    if "\n" in given or given.lstrip().startswith("{"):
+        return given
+    path = Path(given)
+    if path.is_file():
+        try:
+            path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            of_run = "; a checkpoint goes to `--ckpt_path`, and `check` takes the folder of its run"
+            hint = of_run if path.suffix == ".ckpt" else ""
+            raise UsageError(f"`{path}` is no configuration, for it is not text{hint}; give a YAML file.") from None
+        return given
+    if len(path.parts) == 1 and (found := packaged(given)) is not None:
+        return str(found)
+    what = "file" if path.suffix in (".yaml", ".yml", ".json") or len(path.parts) > 1 else "recipe"
+    known = [*recipe_names(), *(name for kind in PARTS for name in part_names(kind))]
+    hint = suggestion(path.stem, known, "lightning-cl list recipes")
+    raise UsageError(f"there is no {what} `{given}`; {hint} A file is given by its path: `--config my_run.yaml`.")
+
+
+def resolve_configs(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The command line with every config replaced by its path, and those paths in order.
+
+    A packaged stream with packaged methods runs under all of their names: ``digits`` and ``coda_prompt`` in
+    ``runs/digits_coda_prompt``.
+    """
+    resolved: list[str] = []
+    paths: list[str] = []
+    words, last = iter(arguments), 0
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name not in _OPTIONS:
+            resolved.append(word)
+            continue
+        if not equals:
+            value = next(words, "")
+        if not value:
+            raise UsageError(f"`{name}` needs the name of a recipe or the path of a file.")
+        paths.append(find_config(value))
+        resolved += ["--config", paths[-1]]
+        last = len(resolved)
+    folders = [Path(path).parent for path in paths if "\n" not in path]
+    composed = len(folders) == len(paths) > 1 and set(folders[1:]) == {RECIPES / "methods"}
+    if composed and folders[0] == RECIPES / "streams":
+        resolved.insert(last, f"--trainer.logger.init_args.name={'_'.join(Path(path).stem for path in paths)}")
+    return resolved, paths

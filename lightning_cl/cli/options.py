@@ -1,0 +1,241 @@
+"""Parse the commands of ``lightning-cl`` and their options; imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from lightning_cl import __version__
+from lightning_cl.cli.catalogue import KINDS
+from lightning_cl.cli.configs import UsageError
+
+RUNS = ("fit", "validate", "test", "predict")
+SHELLS = ("bash", "zsh", "fish")
+SEARCHES = ("grid", "random", "bayes")
+_EPILOG = """\
+options of the runs:
+  --config NAME        a packaged recipe (`lightning-cl list recipes`) or the path of a YAML file; several compose,
+                       later ones win
+  --data.batch_size 32, --trainer.devices 2, ...
+                       any value of the config by its dotted name
+  --trainer.callbacks+ ProtocolGuard
+                       one more callback; methods, sources, scenarios and models are known by their short names
+  --callbacks.CODAPrompt.prompt_length 4
+                       an argument of one of the callbacks
+  --print_config       show the whole configuration and stop
+  --ckpt_path PATH     continue, or evaluate, a checkpoint
+  --debug              tracebacks instead of messages (or LIGHTNING_CL_DEBUG=1)
+
+example:
+  lightning-cl fit --config digits_coda_prompt
+"""
+
+
+def count(text: str, least: int = 1) -> int:
+    """A whole number of at least that."""
+    if not text.isdigit() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"it is {text!r}; give a whole number of at least {least}")
+    return int(text)
+
+
+class Once(argparse.Action):
+    """Stores a value, and refuses a second one."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Called by the parser."""
+        if getattr(namespace, self.dest) is not self.default:
+            raise UsageError(f"`{option_string}` is given twice; give it once.")
+        setattr(namespace, self.dest, values)
+
+
+class Command(NamedTuple):
+    """A command that is none of the runs."""
+
+    module: str  # its ``main`` carries it out
+    usage: str
+    text: str  # in its own help, the first sentence also in the overview
+    target: str  # its first word, and what that is
+    options: tuple[tuple[str, str, str, Mapping[str, Any]], ...] = ()  # names, value, what it does, for argparse
+    end: str = ""
+    for_fit: bool = True  # further words are those of ``fit``
+    alone: bool = False  # it does something without any word
+
+
+_FLAG, _EACH, _ONCE = {"action": "store_true"}, {"action": "append", "default": []}, {"action": Once}
+_NUMBER = partial(count, least=0)
+COMMANDS = {
+    "check": Command(
+        "protocol_check",
+        "NAME|CONFIG|RUN_DIR [options as for `fit`]",
+        """\
+Shows whether the numbers can be trusted. Prints a protocol card: do predictions depend on the batch, is the task or a
+label told at test time, are unseen classes predicted, is anything chosen by the test split, is evaluation data trained
+on, ... A config is built, trained on a few batches of two tasks and looked at, and nothing is written. Of a finished
+run: its recorded card, and a new look at its newest checkpoint.""",
+        "NAME|CONFIG|RUN_DIR  a recipe, a YAML file or the folder of a run",
+        end="""\
+exit code: 0 no violation, 1 violation, 2 cannot be checked
+`--trainer.callbacks+ ProtocolGuard` makes the same checks after every task of a run.""",
+    ),
+    "reproduce": Command(
+        "reproduction",
+        "NAME [--seeds 0,1,2] [--update] [options as for `fit`]",
+        """\
+Runs a claim of the ledger over its seeds and compares. The reference is what was published, or else what was measured
+before; prints the verdict and the updated entry.""",
+        "NAME  of a claim; or one of --list and --markdown",
+        (
+            ("--seeds", "0,1,2", "instead of the claim's own", {}),
+            (
+                "--update",
+                "",
+                "write the entry back into the ledger; not together with options that change the run",
+                _FLAG,
+            ),
+            ("--ledger", "FOLDER", "a ledger of your own, one YAML a claim", {"type": Path}),
+            ("--runs", "FOLDER", "where the runs go", {"type": Path, "default": Path("runs", "reproduce")}),
+            ("--list", "", "all claims with their status", _FLAG),
+            ("--markdown", "", "all claims as a page", _FLAG),
+        ),
+        "exit code: 0 within tolerance (or nothing to compare with), 1 outside, 2 cannot be run",
+    ),
+    "compare": Command(
+        "comparison_options",
+        "--methods A,B --config STREAM [--seeds 3] [options as for `fit`] | RUN_DIR... [--folder DIR]",
+        """\
+Runs several methods on one stream, over several seeds, for one table of results and costs. Each run has a process of
+its own; costs are time, images through the network, parameters, stored bytes and latency.
+
+Runs lie in DIR/STREAM/METHOD/seed0, with their configuration in run.yaml and what they print in output.txt. The same
+command again reuses finished runs and continues interrupted ones; a run of another configuration is kept as seed0-1.
+Tables: comparison.md, comparison.csv, runs.csv and comparison.png in DIR/STREAM.""",
+        "RUN_DIR  folders of finished runs, or of a comparison: only the table is made",
+        (
+            ("--methods", "A,B", "packaged ones (`lightning-cl list recipes`), YAML files, names of callbacks", _ONCE),
+            ("--config -c", "STREAM", "a packaged stream or a YAML file; further ones win over the methods", _EACH),
+            ("--seeds", "3", "seeds 0, 1, 2 for `seed_everything` and `data.seed`; `--seeds 1,3,5` gives them", _ONCE),
+            ("--align", "memory", "equal stored bytes: memories grow until all store as much as the largest", _ONCE),
+            ("--folder", "DIR", "where runs and tables go; runs/compare by default", {**_ONCE, "type": Path}),
+        ),
+        "exit code: 0 all runs have a result, 1 some failed, 2 nothing can be compared, 130 interrupted",
+    ),
+    "sweep": Command(
+        "sweep",
+        "RECIPE --param PATH=VALUES [--param ...] [options] [options as for `fit`]",
+        """\
+Tries values of hyperparameters, on another stream than they are evaluated on. Prints a W&B sweep file; with --local,
+tries the values here, and evaluates the best: no trial sees the test split.
+
+parameters:
+  --param callbacks.CODAPrompt.prompt_length=4,8     a list of values
+  --param model.lr=1e-4..1e-2:log                    a range; `:log`: uniform in the logarithm
+  --param data.batch_size=8..64                      a range of whole numbers
+                       callbacks.CLASS.ARGUMENT, model.ARGUMENT, data.ARGUMENT, data.scenario.ARGUMENT,
+                       trainer.ARGUMENT, or the end of a path that no other has: `prompt_length`""",
+        "RECIPE  or a YAML file",
+        (
+            ("--param", "PATH=VALUES", "an argument, and what it may be", _EACH),
+            ("--method", "|".join(SEARCHES), "grid if all are lists, else bayes (--local: TPE)", {"choices": SEARCHES}),
+            ("--metric", "NAME", "as `ContinualEvaluation` logs it", {"default": "class_il/average_accuracy"}),
+            ("--out", "FILE", "write the sweep file, too", {"type": Path}),
+            ("--local", "N", "N trials here, in all: repeat to go on (needs `lightning-cl[sweep]`)", {"type": count}),
+            ("--jobs", "N", "so many of them at a time", {"type": count, "default": 1}),
+            ("--folder", "DIR", "of trials, table, best.yaml and the final runs; sweeps/RECIPE", {"type": Path}),
+            ("--seed", "N", "of the search", {"type": _NUMBER, "default": 0}),
+            (
+                "--tune-on",
+                "order|classes",
+                "other class orders, or a seeded part of the classes that the evaluation does without",
+                {"choices": ("order", "classes"), "default": "order"},
+            ),
+            ("--tuning-seeds", "N", "class orders per trial, the mean counts", {"type": count, "default": 1}),
+            ("--tuning-fraction", "F", "of the classes, with `--tune-on classes`", {"type": float, "default": 0.5}),
+            ("--val-split", "F", "of the training split, to measure trials on", {"type": float, "default": 0.2}),
+            (
+                "--final-seeds",
+                "N",
+                "then run the best values with seeds 0 to N-1; 0: none",
+                {"type": _NUMBER, "default": 3},
+            ),
+            ("--evaluate-again", "", "evaluate other values than before on the same stream; reports say so", _FLAG),
+        ),
+        "example:\n  lightning-cl sweep digits_coda_prompt --param callbacks.CODAPrompt.prompt_length=4,8 --local 2",
+    ),
+    "report": Command(
+        "report_page",
+        "DIR... [--output FILE]",
+        """\
+Writes one HTML page of a finished (or interrupted) run, or of several side by side. It has accuracy matrix, curves,
+metrics with their definitions, protocol card, stream, methods and versions, and needs no network and no other file.""",
+        "DIR  of a run, or its continual_report.json; of a folder with version_* the newest",
+        (("--output -o", "FILE", "report.html in DIR; of several, comparison.html here", {"type": Path}),),
+        for_fit=False,
+    ),
+    "completion": Command(
+        "completion",
+        "|".join(SHELLS),
+        """\
+Prints a script that completes commands, recipes, methods, classes and options. To have it in every shell:
+
+  bash   lightning-cl completion bash > ~/.local/share/bash-completion/completions/lightning-cl
+  zsh    lightning-cl completion zsh > DIR/_lightning-cl    (DIR is in $fpath, before compinit is called)
+  fish   lightning-cl completion fish > ~/.config/fish/completions/lightning-cl.fish""",
+        "SHELL  its name",
+        for_fit=False,
+        alone=True,
+    ),
+    "list": Command(
+        "catalogue",
+        "|".join(KINDS),
+        "Shows what a configuration may name.",
+        "KIND  one or several; all without",
+        for_fit=False,
+        alone=True,
+    ),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong as every part of the command does, and takes no option by its beginning."""
+
+    def __init__(self, **options: Any) -> None:
+        layout = partial(argparse.RawDescriptionHelpFormatter, max_help_position=26, width=118)
+        super().__init__(**{"formatter_class": layout, "allow_abbrev": False, **options})
+
+    def error(self, message: str) -> NoReturn:
+        """One sentence, and where to look."""
+        raise UsageError(f"{message}; `{self.prog} --help` shows the options.")
+
+
+def build() -> Parser:
+    """The parser of ``lightning-cl``, with one below for each command."""
+    what = "Continual learning for PyTorch Lightning: one `fit` runs a whole stream of tasks."
+    whole = Parser(prog="lightning-cl", usage="lightning-cl COMMAND [options]", description=what, epilog=_EPILOG)
+    whole.add_argument("--version", action="version", version=f"lightning-cl {__version__}")
+    below = whole.add_subparsers(title="commands", dest="command", metavar="COMMAND [options]", prog="lightning-cl")
+    for run in RUNS:
+        below.add_parser(run, help=f"run a stream; `lightning-cl {run} --help` shows every option", add_help=False)
+    for name, command in COMMANDS.items():
+        says = " ".join(command.text.split()).partition(".")[0]
+        what = f"{name} {command.usage.partition(' [')[0]}: {says[0].lower()}{says[1:]}"
+        usage = f"lightning-cl {name} {command.usage}"
+        parser = below.add_parser(name, usage=usage, help=what, description=command.text, epilog=command.end)
+        first, _, what = command.target.partition("  ")
+        parser.add_argument("target", metavar=first, help=what)
+        for option, value, does, more in command.options:
+            default = "" if more.get("default") in (None, []) else " (%(default)s)"
+            metavar: dict[str, Any] = {"metavar": value} if value else {}
+            parser.add_argument(*option.split(), help=does + default, **more, **metavar)
+    return whole
+
+
+def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options of one of the :data:`COMMANDS`, and the words that it does not know.
+
+    Its ``target`` is the first word, ``""`` if that is an option; a later word may be the value of one of ``fit``.
+    """
+    command, *given = words
+    return build().parse_known_args([command, *([] if given and given[0][:1] != "-" else [""]), *given])

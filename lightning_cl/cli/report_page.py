@@ -1,0 +1,82 @@
+"""Write the HTML page of one or several runs: ``lightning-cl report``."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning_cl.cli.configs import UsageError
+from lightning_cl.metrics.html import page, unique_names
+from lightning_cl.metrics.report import FILE_NAME, ContinualReport, read
+
+
+def main(options: argparse.Namespace, rest: Sequence[str], debug: bool) -> int:
+    """Write the page and say where."""
+    if not options.target:
+        raise UsageError("`report` needs the folder of a run; see `lightning-cl report --help`.")
+    files = [find_report(Path(folder)) for folder in (options.target, *rest)]
+    names = unique_names(shortest_names(files))
+    reports = dict(zip(names, map(_read, files), strict=True))
+    paths = {name: file.with_name("config.yaml") for name, file in zip(names, files, strict=True)}
+    configs = {name: path.read_text(encoding="utf-8") for name, path in paths.items() if path.is_file()}
+    try:
+        text = page(reports, configs)
+    except ValueError as error:
+        raise UsageError(f"{error} Give fewer folders.") from error
+    of_one = files[0].parent / "report.html" if len(files) == 1 else Path("comparison.html")
+    target: Path = options.output or of_one
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"{target} cannot be written ({error.strerror}); give another file with `--output`."
+        ) from error
+    print(f"Report: {target}")
+    return 0
+
+
+def _read(file: Path) -> ContinualReport:
+    try:
+        return read(file)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(
+            f"{file} cannot be read as a report: {error}; give the folder of a run, or its {FILE_NAME}."
+        ) from error
+
+
+def find_report(path: Path) -> Path:
+    """The report's file: ``path`` itself, the one in it, or that of its newest ``version_*``."""
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise UsageError(f"there is no folder {path}; give the folder that a run wrote.")
+    versions = sorted(path.glob(f"version_*/{FILE_NAME}"), key=lambda file: file.stat().st_mtime, reverse=True)
+    for file in (path / FILE_NAME, *versions):
+        if file.is_file():
+            return file
+    below = sorted(str(file.parent) for file in path.glob(f"*/**/{FILE_NAME}"))[:5]
+    hint = f" There are reports in {', '.join(below)}." if below else ""
+    raise UsageError(
+        f"{path} holds no run: there is no {FILE_NAME}. Give the folder that a run with `ContinualEvaluation` wrote."
+        + hint
+    )
+
+
+def shortest_names(files: Sequence[Path]) -> list[str]:
+    """The folders of the reports without what they share at the start and at the end; of one its last parts."""
+    parts = [list(file.absolute().parent.parts) for file in files]
+    if all(part == parts[0] for part in parts):
+        of_comparison = re.fullmatch(r"seed\d+", parts[0][-2]) is not None  # its method stands before
+        return ["/".join(parts[0][-3 if of_comparison else -2 :])] * len(parts)
+    start = _shared(parts)
+    end = _shared([part[start:][::-1] for part in parts])
+    return ["/".join(part[start : len(part) - end]) or part[-1] for part in parts]
+
+
+def _shared(parts: Sequence[Sequence[str]]) -> int:
+    """How many entries at the start are the same in all."""
+    different = (n for n, entries in enumerate(zip(*parts, strict=False)) if len(set(entries)) > 1)
+    return next(different, min(map(len, parts)))

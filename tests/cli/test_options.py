@@ -1,0 +1,73 @@
+"""The commands' own options: what is theirs, what goes on to `fit`, and help that is there at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import lightning_cl
+from lightning_cl.cli import main
+from lightning_cl.cli.options import COMMANDS, RUNS, parse
+
+
+def test_words_of_fit_go_on_in_order() -> None:
+    words = ["--data.batch_size", "8", "--seeds", "0,1", "--trainer.callbacks+=RunCost", "--model.lr", "-1"]
+    given, rest = parse(["reproduce", "digits_l2p", *words])
+    assert (given.target, given.seeds) == ("digits_l2p", "0,1")
+    assert rest == ["--data.batch_size", "8", "--trainer.callbacks+=RunCost", "--model.lr", "-1"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_value_of_an_option_of_fit_is_no_target(command: str) -> None:
+    given, rest = parse([command, "--data.batch_size", "8"])
+    assert (given.target, rest) == ("", ["--data.batch_size", "8"])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_every_option_of_a_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"usage: lightning-cl {command} ")
+    assert all(name in printed for names, *_ in COMMANDS[command].options for name in names.split())
+    assert max(map(len, printed.splitlines())) <= 120
+
+
+def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"\n    {command} " in printed for command in (*RUNS, *COMMANDS))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["compare", "--folder", "a", "--folder", "b"], "`--folder` is given twice; give it once."),
+        (
+            ["report", "a", "--output"],
+            "argument --output/-o: expected one argument; `lightning-cl report --help` shows",
+        ),
+        (["list", "recipes", "--all"], "`list` has no option `--all`; see `lightning-cl list --help`."),
+        (["sweep", "digits_l2p", "--method", "best"], "invalid choice: 'best'"),
+    ],
+)
+def test_wrong_options_are_one_sentence(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.startswith("lightning-cl: ")
+    assert said.count("\n") == 1
+
+
+def test_python_runs_the_package() -> None:
+    code = (
+        "import runpy, sys; sys.argv = ['x', '--version'];"
+        "codes = []\n"
+        "for name in ('lightning_cl', 'lightning_cl.cli'):\n"
+        "    try: runpy.run_module(name, run_name='__main__')\n"
+        "    except SystemExit as stop: codes.append(stop.code)\n"
+        "assert codes == [0, 0]; assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == 2 * f"lightning-cl {lightning_cl.__version__}\n"
