@@ -17,8 +17,11 @@ PUBLIC = (
     "lightning_cl.mixins",
     "lightning_cl.models",
     "lightning_cl.nn",
+    "lightning_cl.nn.adapters",
+    "lightning_cl.nn.heads",
     "lightning_cl.nn.replay",
     "lightning_cl.targets",
+    "lightning_cl.training",
 )
 
 
