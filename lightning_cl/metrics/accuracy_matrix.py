@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_cl.metrics.figures import draw_with
 from lightning_cl.metrics.functional._matrix import to_float64
 
 if TYPE_CHECKING:
@@ -127,10 +128,8 @@ class AccuracyMatrix(Metric):
         return self.counts()[1].amax(dim=0)
 
     def plot(self, val: Tensor | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
-        """Heat map of the matrix, or of ``val`` ``(T, T)``; see :func:`lightning_cl.metrics.plot_accuracy_matrix`."""
-        from lightning_cl.metrics.plots import plot_accuracy_matrix
-
-        return plot_accuracy_matrix(self.compute() if val is None else val, ax=ax)
+        """Heat map of the matrix, or of ``val`` ``(T, T)``; see :func:`~lightning_cl.reports.plot_accuracy_matrix`."""
+        return draw_with("plot_accuracy_matrix", self.compute() if val is None else val, ax=ax)
 
     def _check_stage(self, stage: int) -> None:
         if not 0 <= stage < self.num_tasks:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_cl.metrics import functional as F
+from lightning_cl.metrics.figures import draw_with
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,11 +100,9 @@ class AnytimeAccuracy(Metric):
 
     def plot(self, val: Tensor | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
         """The curve, or the accuracies ``val`` ``(P,)`` in its place; collective. See :func:`plot_anytime_curve`."""
-        from lightning_cl.metrics.plots_anytime import plot_anytime_curve
-
         with self.sync_context(should_unsync=not self._is_synced, should_sync=not self._is_synced):
             seen, accuracy = self.samples_seen.tolist(), self.accuracy
-        return plot_anytime_curve(seen, accuracy if val is None else val, ax=ax)
+        return draw_with("plot_anytime_curve", seen, accuracy if val is None else val, ax=ax)
 
 
 def _append(values: Tensor, value: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_cl.metrics import functional as F
 from lightning_cl.metrics.accuracy_matrix import AccuracyMatrix
+from lightning_cl.metrics.figures import draw_with
 from lightning_cl.metrics.functional import ForgettingVariant
 
 if TYPE_CHECKING:
@@ -37,13 +38,11 @@ class MatrixMetric(AccuracyMatrix):
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
         """The value after every task as a curve, or the curve of the given values. Collective if none are given."""
-        from lightning_cl.metrics.plots import plot_metric_curve
-
         if val is None:
             with self.sync_context():
                 val = self._values()
         values = val if isinstance(val, Tensor) else torch.stack([torch.as_tensor(v) for v in val])
-        return plot_metric_curve(values.reshape(-1), type(self).__name__, ax=ax)
+        return draw_with("plot_metric_curve", values.reshape(-1), type(self).__name__, ax=ax)
 
     def _values(self) -> Tensor:
         """The value after each of the ``k`` counted stages, ``(k,)``."""

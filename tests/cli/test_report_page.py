@@ -16,8 +16,8 @@ import torch
 from lightning_cl.cli import main
 from lightning_cl.cli.report_page import shortest_names
 from lightning_cl.metrics import ContinualReport
-from lightning_cl.metrics.html import page, unique_names
-from lightning_cl.metrics.protocol import Check, ProtocolCard
+from lightning_cl.reports.page import page, unique_names
+from lightning_cl.reports.protocol import Check, ProtocolCard
 
 NAN = float("nan")
 ACC = torch.tensor([[0.80, NAN, NAN], [0.90, 0.805, NAN], [0.60, 0.84, 0.85]], dtype=torch.float64)

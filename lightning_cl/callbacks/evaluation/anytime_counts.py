@@ -1,0 +1,171 @@
+"""What an evaluation at any time counts: which samples, right answers by task and class, answers before learning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
+from lightning_cl.datamodules.layout import EvalBatch
+from lightning_cl.datamodules.sampling import permutation
+from lightning_cl.metrics import class_table
+from lightning_cl.nn.masks import ClassMask
+
+
+def next_evaluation(seen: int, due: int, every: int) -> int:
+    """The number of samples at which the next evaluation is due, after one at ``seen >= due``: beyond ``seen``."""
+    return due + every * ((seen - due) // every + 1)
+
+
+def stratified_subset(labels: Tensor, index: Tensor, size: int, seed: int) -> Tensor:
+    """Some of the samples, every class in proportion (largest remainders first) and at least once.
+
+    Args:
+        labels: ``(N_split,)`` label of every sample of a split.
+        index: ``(N,)`` positions in the split to choose from.
+        size: How many to choose, at least one for each class; with fewer samples than that, all are chosen.
+        seed: Decides which.
+
+    Returns:
+        Sorted positions in the split.
+
+    Raises:
+        ValueError: If ``size`` is smaller than the number of classes.
+    """
+    classes, counts = labels[index].unique(return_counts=True)
+    if size < len(classes):
+        raise ValueError(
+            f"`subset` is {size} but the evaluation data have {len(classes)} classes; give at least {len(classes)}, "
+            "or `None` to evaluate on everything."
+        )
+    if size >= len(index):
+        return index.sort().values
+    exact = counts.double() * size / len(index)
+    quota = exact.floor().long().clamp(min=1)
+    while int(quota.sum()) != size:  # one at a time: where most is missing, or where most is too much
+        gap = exact - quota
+        if int(quota.sum()) < size:
+            quota[gap.argmax()] += 1
+        else:
+            quota[torch.where(quota > 1, gap, torch.inf).argmin()] -= 1
+    members = [index[labels[index] == c] for c in classes]
+    chosen = [m.sort().values[permutation(len(m), seed, int(c))] for m, c in zip(members, classes, strict=True)]
+    return torch.cat([m[:count] for m, count in zip(chosen, quota.tolist(), strict=True)]).sort().values
+
+
+class GroupCounts:
+    """Right answers and all samples by task and by class, for one or more sets of samples, on the logits' device.
+
+    Args:
+        sets: ``(N_split,)`` bool masks on the CPU, each a set of samples to count.
+        classes: Exposed classes; only these compete.
+        num_tasks, num_classes: ``T`` and ``C`` of the stream.
+        columns: Outputs of the head.
+        device: Of the logits.
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[Tensor],
+        classes: Sequence[int],
+        num_tasks: int,
+        num_classes: int,
+        columns: int,
+        device: torch.device,
+    ) -> None:
+        self.sets, self.num_tasks = sets, num_tasks
+        self.allowed = class_table([classes], columns, device)[0]
+        #: ``(S, 2, T + C)`` int64: set, right or all, group.
+        self.counts = torch.zeros(len(sets), 2, num_tasks + num_classes, dtype=torch.long, device=device)
+
+    def add(self, logits: Tensor, samples: EvalBatch) -> None:
+        """Count ``(B, C_head)`` logits of ``samples``. No device synchronisation."""
+        device = logits.device
+        labels, tasks = (t.to(device, non_blocking=True) for t in (samples.labels, samples.tasks))
+        hits = (logits.masked_fill(~self.allowed, -torch.inf).argmax(-1) == labels).long()
+        for counts, chosen in zip(self.counts, self.sets, strict=True):
+            one = chosen[samples.index].to(device, non_blocking=True).long()
+            for group in (tasks, labels + self.num_tasks):
+                counts[0].index_add_(0, group, hits * one)
+                counts[1].index_add_(0, group, one)
+
+
+class PrequentialCounter:
+    """Counts how often the training forward answers rightly, before the step learns from the batch.
+
+    It reads the head's first answer in a step before the class mask, which may let only the batch's own classes
+    compete, and lets the exposed classes compete.
+
+    Args:
+        capture: Knows the head.
+        device: Where to count.
+    """
+
+    def __init__(self, capture: HeadCapture, device: torch.device) -> None:
+        self.path, self.layer = capture.path, capture.layer
+        #: ``(2,)`` int64 of this process since they were last taken: right answers, all samples.
+        self.counts = torch.zeros(2, dtype=torch.long, device=device)
+        self._hook: Any = None
+        self._logits: Tensor | None = None
+        self._allowed: tuple[tuple[int, ...], Tensor] | None = None
+
+    def watch(self) -> None:
+        """A step begins: keep the head's next answer."""
+        self.stop()
+        self._hook = self.layer.register_forward_hook(self._keep)
+        hooks: Any = self.layer._forward_hooks
+        keys = list(hooks)
+        masks = [n for n, hook in enumerate(hooks.values()) if isinstance(getattr(hook, "__self__", None), ClassMask)]
+        for key in keys[masks[0] : -1] if masks else ():  # the mask and what follows it go behind this hook
+            hooks.move_to_end(key)
+
+    def _keep(self, layer: nn.Module, args: Any, output: Tensor) -> None:
+        if self._logits is None:
+            self._logits = output.detach()
+        self._remove()  # once: a copy of the module that is made later has no hook
+
+    def _remove(self) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+
+    def stop(self) -> None:
+        """Leave the head alone."""
+        self._remove()
+        self._logits = None
+
+    def count(self, labels: Tensor, exposed: tuple[int, ...]) -> None:
+        """The step is over: count the answers for its first ``len(labels)`` rows. No device synchronisation.
+
+        Args:
+            labels: ``(B,)`` labels of this process's share of the stream batch; rows behind them (padding, replayed
+                samples) do not count.
+            exposed: Classes that compete, this batch's included.
+
+        Raises:
+            RuntimeError: If the head was not called in the step, or answered for fewer rows.
+        """
+        logits = self._logits
+        self.stop()
+        if len(labels) == 0:
+            return
+        if logits is None or len(logits) < len(labels):
+            found = "was not called" if logits is None else f"answered for {len(logits)} of {len(labels)} samples"
+            raise RuntimeError(
+                f"the head `{self.path}` {found} in a training step, so there is no prediction from before learning; "
+                'set `prequential=False`, or name the layer that the step uses with `head="..."`.'
+            )
+        if self._allowed is None or self._allowed[0] != exposed or self._allowed[1].device != logits.device:
+            self._allowed = exposed, class_table([exposed], logits.shape[-1], logits.device)[0]
+        answers = logits[: len(labels)].masked_fill(~self._allowed[1], -torch.inf).argmax(-1)
+        hits = (answers == labels.to(logits.device, non_blocking=True)).sum()
+        self.counts[0] += hits
+        self.counts[1] += len(labels)
+
+    def take(self) -> Tensor:
+        """``(2,)`` counts of this process since the last time."""
+        counts, self.counts = self.counts, torch.zeros_like(self.counts)
+        return counts
