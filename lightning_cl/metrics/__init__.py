@@ -25,6 +25,7 @@ from lightning_cl.metrics.functional import (
     summarise,
     task_il_predictions,
 )
+from lightning_cl.metrics.group_accuracy import CountedAccuracy, GroupAccuracy
 
 __all__ = [  # those of the reports are found by `__getattr__`
     "AccuracyMatrix",
@@ -32,8 +33,10 @@ __all__ = [  # those of the reports are found by `__getattr__`
     "AverageAccuracy",
     "AverageIncrementalAccuracy",
     "BackwardTransfer",
+    "CountedAccuracy",
     "Forgetting",
     "ForwardTransfer",
+    "GroupAccuracy",
     "LearningAccuracy",
     "MatrixMetric",
     "class_il_predictions",

@@ -1,17 +1,15 @@
-"""What an evaluation at any time counts: which samples, right answers by task and class, answers before learning."""
+"""Samples and moments of evaluations inside a run, and the answers given before training on a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
-from lightning_cl.datamodules.layout import EvalBatch
 from lightning_cl.datamodules.sampling import permutation
-from lightning_cl.metrics import class_table
+from lightning_cl.metrics import GroupAccuracy, class_il_predictions, class_table
 from lightning_cl.nn.masks import ClassMask
 
 
@@ -56,43 +54,6 @@ def stratified_subset(labels: Tensor, index: Tensor, size: int, seed: int) -> Te
     return torch.cat([m[:count] for m, count in zip(chosen, quota.tolist(), strict=True)]).sort().values
 
 
-class GroupCounts:
-    """Right answers and all samples by task and by class, for one or more sets of samples, on the logits' device.
-
-    Args:
-        sets: ``(N_split,)`` bool masks on the CPU, each a set of samples to count.
-        classes: Exposed classes; only these compete.
-        num_tasks, num_classes: ``T`` and ``C`` of the stream.
-        columns: Outputs of the head.
-        device: Of the logits.
-    """
-
-    def __init__(
-        self,
-        sets: Sequence[Tensor],
-        classes: Sequence[int],
-        num_tasks: int,
-        num_classes: int,
-        columns: int,
-        device: torch.device,
-    ) -> None:
-        self.sets, self.num_tasks = sets, num_tasks
-        self.allowed = class_table([classes], columns, device)[0]
-        #: ``(S, 2, T + C)`` int64: set, right or all, group.
-        self.counts = torch.zeros(len(sets), 2, num_tasks + num_classes, dtype=torch.long, device=device)
-
-    def add(self, logits: Tensor, samples: EvalBatch) -> None:
-        """Count ``(B, C_head)`` logits of ``samples``. No device synchronisation."""
-        device = logits.device
-        labels, tasks = (t.to(device, non_blocking=True) for t in (samples.labels, samples.tasks))
-        hits = (logits.masked_fill(~self.allowed, -torch.inf).argmax(-1) == labels).long()
-        for counts, chosen in zip(self.counts, self.sets, strict=True):
-            one = chosen[samples.index].to(device, non_blocking=True).long()
-            for group in (tasks, labels + self.num_tasks):
-                counts[0].index_add_(0, group, hits * one)
-                counts[1].index_add_(0, group, one)
-
-
 class PrequentialCounter:
     """Counts how often the training forward answers rightly, before the step learns from the batch.
 
@@ -106,8 +67,8 @@ class PrequentialCounter:
 
     def __init__(self, capture: HeadCapture, device: torch.device) -> None:
         self.path, self.layer = capture.path, capture.layer
-        #: ``(2,)`` int64 of this process since they were last taken: right answers, all samples.
-        self.counts = torch.zeros(2, dtype=torch.long, device=device)
+        #: Of this process, since it was last taken.
+        self.accuracy = GroupAccuracy(1).to(device)
         self._hook: Any = None
         self._logits: Tensor | None = None
         self._allowed: tuple[tuple[int, ...], Tensor] | None = None
@@ -160,12 +121,11 @@ class PrequentialCounter:
             )
         if self._allowed is None or self._allowed[0] != exposed or self._allowed[1].device != logits.device:
             self._allowed = exposed, class_table([exposed], logits.shape[-1], logits.device)[0]
-        answers = logits[: len(labels)].masked_fill(~self._allowed[1], -torch.inf).argmax(-1)
-        hits = (answers == labels.to(logits.device, non_blocking=True)).sum()
-        self.counts[0] += hits
-        self.counts[1] += len(labels)
+        answers = class_il_predictions(logits[: len(labels)], self._allowed[1])
+        self.accuracy.update(answers, labels.to(logits.device, non_blocking=True), torch.zeros_like(answers))
 
     def take(self) -> Tensor:
-        """``(2,)`` counts of this process since the last time."""
-        counts, self.counts = self.counts, torch.zeros_like(self.counts)
+        """``(2,)`` right answers and all samples of this process since the last time."""
+        counts = torch.cat([self.accuracy.correct, self.accuracy.total])
+        self.accuracy.reset()
         return counts

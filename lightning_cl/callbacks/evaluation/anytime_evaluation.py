@@ -1,9 +1,9 @@
-"""Accuracy at any time: evaluations inside the one fit, every so many training samples, that leave no trace in it."""
+"""Evaluate a model inside the fit, every so many training samples."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -11,21 +11,15 @@ from torch import Tensor
 
 from lightning_cl.callbacks.base import ContinualCallback, require_stream
 from lightning_cl.callbacks.evaluation import stream_logging
-from lightning_cl.callbacks.evaluation.anytime_counts import (
-    GroupCounts,
-    PrequentialCounter,
-    next_evaluation,
-    stratified_subset,
-)
-from lightning_cl.callbacks.evaluation.anytime_report import accompanied, log_evaluation, metadata, publish, report_of
+from lightning_cl.callbacks.evaluation.anytime_counts import PrequentialCounter, next_evaluation, stratified_subset
+from lightning_cl.callbacks.evaluation.anytime_report import describe_evaluations, log_evaluation, report_of
 from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
-from lightning_cl.callbacks.evaluation.run_description import check_validation
+from lightning_cl.callbacks.evaluation.run_description import RunReporter, check_validation, write_report
 from lightning_cl.callbacks.evaluation.silent_evaluation import SilentEvaluation
+from lightning_cl.callbacks.evaluation.task_counts import SetCounts, summed
+from lightning_cl.datamodules import ContinualDataModule
 from lightning_cl.datamodules.sampling import evaluation_order
 from lightning_cl.reports import AnytimeCurve, ContinualReport
-
-if TYPE_CHECKING:
-    from lightning_cl.datamodules import ContinualDataModule
 
 _LOGGED_AFTER_TASK = ("a_avg", "a_last", "f_last")
 
@@ -94,7 +88,7 @@ class AnytimeEvaluation(ContinualCallback):
         self._chosen: Tensor = torch.empty(0, dtype=torch.bool)  # (N_split,) what the evaluations may use
         self._capture: HeadCapture | None = None
         self._counter: PrequentialCounter | None = None
-        self._after: GroupCounts | None = None
+        self._after: SetCounts | None = None
 
     # ------------------------------------------------------------------ life cycle
 
@@ -118,7 +112,7 @@ class AnytimeEvaluation(ContinualCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell the loggers what stream this is, and start to count predictions of new batches, on the device."""
-        if trainer.is_global_zero and not accompanied(trainer):
+        if trainer.is_global_zero and not RunReporter.among(trainer):
             stream_logging.begin(trainer, require_stream(trainer, type(self).__name__))
         if self.prequential:
             assert self._capture is not None
@@ -183,24 +177,18 @@ class AnytimeEvaluation(ContinualCallback):
             for batch_idx, batch in enumerate(stream.anytime_dataloader(order[chosen[order]])):
                 samples = stream.eval_batch(batch_idx, "anytime")
                 counts.add(evaluation.logits(batch, batch_idx, len(samples.labels), "anytime"), samples)
-        return self._reduce(trainer, counts)[0]
+        self._sum_online(trainer)
+        return summed(trainer, *counts.accuracies)[0]
 
-    def _counts(self, sets: Sequence[Tensor], stream: ContinualDataModule, device: torch.device) -> GroupCounts:
+    def _counts(self, sets: Sequence[Tensor], stream: ContinualDataModule, device: torch.device) -> SetCounts:
         assert self._capture is not None
-        info, columns = stream.info, self._capture.layer.out_features
-        return GroupCounts(sets, stream.exposed_classes, info.num_tasks, info.num_classes, columns, device)
+        return SetCounts(sets, stream.exposed_classes, stream.info, self._capture.layer.out_features, device)
 
-    def _reduce(self, trainer: Trainer, counts: GroupCounts) -> Tensor:
-        """The counts over all processes, on the CPU; predictions of new batches are summed on the way."""
-        online = counts.counts.new_zeros(2) if self._counter is None else self._counter.take()
-        reduced = trainer.strategy.reduce(torch.cat([counts.counts.flatten(), online]), reduce_op="sum").cpu()
-        self._add_online(reduced[-2:])
-        total: Tensor = reduced[:-2].view(counts.counts.shape)
-        return total
-
-    def _add_online(self, counts: Tensor) -> None:
-        right, count = counts.tolist()
-        self._online = (self._online[0] + int(right), self._online[1] + int(count))
+    def _sum_online(self, trainer: Trainer) -> None:
+        """Add up what the processes predicted of new batches since the last time."""
+        if self._counter is not None:
+            right, count = trainer.strategy.reduce(self._counter.take(), reduce_op="sum").tolist()
+            self._online = (self._online[0] + int(right), self._online[1] + int(count))
 
     # ------------------------------------------------------------------ the validation after a task
 
@@ -215,13 +203,7 @@ class AnytimeEvaluation(ContinualCallback):
             self._capture.start()
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Count a batch."""
         if self._after is not None:
@@ -236,7 +218,8 @@ class AnytimeEvaluation(ContinualCallback):
         assert self._capture is not None
         self._capture.stop()
         stream, task = require_stream(trainer, type(self).__name__), self._ended
-        everything, chosen = self._reduce(trainer, self._after)
+        self._sum_online(trainer)
+        everything, chosen = summed(trainer, *self._after.accuracies)
         self._after = None
         self.curve.finish_task(task, everything)
         exposed = len(stream.exposed_classes)
@@ -249,23 +232,29 @@ class AnytimeEvaluation(ContinualCallback):
 
     def section(self, stream: ContinualDataModule) -> dict[str, Any]:
         """The curve, its metrics and how it was measured, for a report."""
-        return self.curve.section(metadata(self, stream, int(self._chosen.sum())), self.windows)
+        described = describe_evaluations(stream, vars(self), int(self._chosen.sum()))
+        return self.curve.section(described, self.windows)
 
     def build_report(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> ContinualReport:
         """A report of what was measured here alone; :class:`ContinualEvaluation` makes a fuller one."""
-        return report_of(self, trainer, pl_module, require_stream(trainer, type(self).__name__), note)
+        stream = require_stream(trainer, type(self).__name__)
+        return report_of(self.curve, self.section(stream), trainer, pl_module, stream, note)
 
     def _publish(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> None:
         wanted = self.report and trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
-        if wanted and not accompanied(trainer, reporting=True):
-            publish(trainer, self.build_report(trainer, pl_module, note))
+        if not wanted or RunReporter.among(trainer, writing=True):
+            return
+        report = self.build_report(trainer, pl_module, note)
+        files = write_report(trainer, report, "Report, curve and pictures")
+        if not RunReporter.among(trainer):
+            stream_logging.finished(trainer, report, files)
 
     # ------------------------------------------------------------------ state
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Sum what every process counted since the last evaluation."""
         if self._counter is not None and self.state_key in checkpoint.get("callbacks", {}):
-            self._add_online(trainer.strategy.reduce(self._counter.take(), reduce_op="sum"))
+            self._sum_online(trainer)
             checkpoint["callbacks"][self.state_key] = self.state_dict()
 
     def state_dict(self) -> dict[str, Any]:

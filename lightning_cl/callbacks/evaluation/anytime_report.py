@@ -1,29 +1,17 @@
-"""What evaluations at any time say: each of them to the loggers, and all of them in a report."""
+"""Log an evaluation inside a run, and report all of them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cl.callbacks.evaluation import stream_logging
 from lightning_cl.callbacks.evaluation.run_description import describe_run, validation_sizes
-from lightning_cl.callbacks.run_folder import run_folder
-from lightning_cl.datamodules.binding import callbacks_of
+from lightning_cl.datamodules import ContinualDataModule
 from lightning_cl.reports import AnytimeCurve, ContinualReport
-from lightning_cl.reports.report import report_files
-
-if TYPE_CHECKING:
-    from lightning_cl.callbacks.evaluation.anytime_evaluation import AnytimeEvaluation
-    from lightning_cl.datamodules import ContinualDataModule
-
-
-def accompanied(trainer: Trainer, reporting: bool = False) -> bool:
-    """Whether :class:`ContinualEvaluation` is there (and writes the report), which tells the loggers everything."""
-    from lightning_cl.callbacks.evaluation.continual_evaluation import ContinualEvaluation
-
-    return any(isinstance(c, ContinualEvaluation) and (c.report or not reporting) for c in callbacks_of(trainer))
 
 
 def log_evaluation(trainer: Trainer, curve: AnytimeCurve, prequential: bool) -> None:
@@ -42,16 +30,16 @@ def log_evaluation(trainer: Trainer, curve: AnytimeCurve, prequential: bool) -> 
         logger.log_metrics(with_axis, step=stream_logging.step_of(trainer))
 
 
-def metadata(evaluation: AnytimeEvaluation, stream: ContinualDataModule, chosen: int) -> dict[str, Any]:
-    """How it was measured, as plain values.
+def describe_evaluations(stream: ContinualDataModule, options: Mapping[str, Any], chosen: int) -> dict[str, Any]:
+    """How the evaluations were made, as plain values.
 
     Args:
-        evaluation: The callback.
-        stream: Its stream.
+        stream: The stream.
+        options: Arguments of :class:`~lightning_cl.callbacks.AnytimeEvaluation`.
         chosen: Number of validation samples that the evaluations may use.
     """
     return {
-        "every_n_samples": evaluation.every_n_samples,
+        "every_n_samples": options["every_n_samples"],
         "counted_in": "training samples over all processes; repeated updates on a batch do not count",
         "updates_per_batch": stream.updates_per_batch,
         "batch_size": stream.batch_size,
@@ -60,38 +48,30 @@ def metadata(evaluation: AnytimeEvaluation, stream: ContinualDataModule, chosen:
         if stream.online
         else "a class is exposed from the start of the first task that holds it on",
         "evaluated": "all validation samples of exposed classes in tasks that have begun"
-        if evaluation.subset is None
+        if options["subset"] is None
         else f"of {chosen} fixed validation samples those of exposed classes in begun tasks",
-        "subset": evaluation.subset,
-        "windows": list(evaluation.windows),
+        "subset": options["subset"],
+        "windows": list(options["windows"]),
         "windows_counted_in": "evaluations, periodic ones and task ends",
-        "prequential": evaluation.prequential,
+        "prequential": options["prequential"],
     }
 
 
 def report_of(
-    evaluation: AnytimeEvaluation,
+    curve: AnytimeCurve,
+    section: dict[str, Any],
     trainer: Trainer,
     pl_module: LightningModule,
     stream: ContinualDataModule,
     note: str | None = None,
 ) -> ContinualReport:
-    """A report of these evaluations alone."""
-    curve = evaluation.curve
+    """A report of a curve alone; ``section``: what it says, see :meth:`AnytimeCurve.section`."""
     ends = curve.task_ends
     return ContinualReport(
         class_il=curve.after_correct.double() / curve.after_total.double(),
         sizes=validation_sizes(stream),
         evaluated=curve.after_total,
         samples_seen=[end - start for start, end in zip([0, *ends], ends, strict=False)],
-        anytime=evaluation.section(stream),
+        anytime=section,
         **describe_run(trainer, pl_module, stream, note),
     )
-
-
-def publish(trainer: Trainer, report: ContinualReport) -> None:
-    """Write a report with its curve and pictures, and tell the loggers unless another callback does."""
-    path = report.write(run_folder(trainer))
-    print(f"Report, curve and pictures: {path.parent}")
-    if not accompanied(trainer):
-        stream_logging.finished(trainer, report, report_files(path.parent))

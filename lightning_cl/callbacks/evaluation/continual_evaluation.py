@@ -1,33 +1,30 @@
-"""Accuracy matrix and continual-learning metrics from the user's own validation pass; report, table and pictures."""
+"""Measure the accuracy matrix and the continual-learning metrics in the validation of every task."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_cl.callbacks.base import ContinualCallback, require_stream
+from lightning_cl.callbacks.base import require_stream
 from lightning_cl.callbacks.evaluation import stream_logging
 from lightning_cl.callbacks.evaluation.anytime_evaluation import AnytimeEvaluation
 from lightning_cl.callbacks.evaluation.run_description import (
+    RunReporter,
     check_baseline,
     check_validation,
     describe_run,
     validation_sizes,
+    write_report,
 )
 from lightning_cl.callbacks.evaluation.task_counts import SPACES, TaskCounts, grown
-from lightning_cl.callbacks.run_folder import run_folder
+from lightning_cl.datamodules import ContinualDataModule, Task
 from lightning_cl.metrics.functional import accuracy_per_stage, summarise
 from lightning_cl.reports import ContinualReport, rich_table
-from lightning_cl.reports.report import report_files
-
-if TYPE_CHECKING:
-    from lightning_cl.datamodules import ContinualDataModule, Task
-    from lightning_cl.datamodules.layout import Stage
 
 #: In longer streams the accuracies of single tasks are in the report only: logging them would cost more than training.
 MOST_TASKS_LOGGED = 100
@@ -35,7 +32,7 @@ _LOGGED = ("average_accuracy", "average_incremental_accuracy", "forgetting", "ba
 _NAMES = tuple(f"{space}/{name}" for space in SPACES for name in _LOGGED)
 
 
-class ContinualEvaluation(ContinualCallback):
+class ContinualEvaluation(RunReporter):
     """Measures every task after every task, in the validation that the Trainer makes anyway.
 
     The logits that the module's ``validation_step`` computes are read where they leave the head, so no pass is made
@@ -126,24 +123,25 @@ class ContinualEvaluation(ContinualCallback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start counting."""
-        self._start(trainer, pl_module)
+        stream = require_stream(trainer, type(self).__name__)
+        assert self._counts is not None
+        untrained = stream.evaluate_on == "all" and trainer.sanity_checking
+        self._counts.start(range(stream.info.num_classes) if untrained else stream.exposed_classes, pl_module.device)
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Count a batch."""
-        self._count(trainer, batch_idx, "val")
+        assert self._counts is not None
+        stream = require_stream(trainer, type(self).__name__)
+        self._counts.add(stream.eval_batch(batch_idx, "test" if trainer.testing else "val"))
+
+    on_test_start, on_test_batch_end = on_validation_start, on_validation_batch_end
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sum over the processes, fill the row of the current task, and log."""
-        counts = self._finish(trainer)
-        stream = require_stream(trainer, type(self).__name__)
+        assert self._counts is not None
+        counts, stream = self._counts.finish(trainer), require_stream(trainer, type(self).__name__)
         if trainer.sanity_checking:
             if self.forward_transfer:
                 self.baseline = counts[1, 0].double() / counts[1, 1].double()
@@ -158,42 +156,12 @@ class ContinualEvaluation(ContinualCallback):
             means = accuracy_per_stage(matrix, sizes=validation_sizes(stream) > 0)
             stream_logging.task_ended(trainer, stage, sum(self.samples_seen), values, matrix, means)
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start counting."""
-        self._start(trainer, pl_module)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Count a batch."""
-        self._count(trainer, batch_idx, "test")
-
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the accuracy over all tasks."""
-        counts = self._finish(trainer)
-        for space, (correct, total) in zip(SPACES, counts, strict=True):
+        assert self._counts is not None
+        for space, (correct, total) in zip(SPACES, self._counts.finish(trainer), strict=True):
             accuracy = correct[total > 0].double() / total[total > 0].double()
             pl_module.log(f"test/{space}/average_accuracy", accuracy.mean().float(), batch_size=1)
-
-    def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        stream = require_stream(trainer, type(self).__name__)
-        assert self._counts is not None
-        untrained = stream.evaluate_on == "all" and trainer.sanity_checking
-        self._counts.start(range(stream.info.num_classes) if untrained else stream.exposed_classes, pl_module.device)
-
-    def _count(self, trainer: Trainer, batch_idx: int, stage: Stage) -> None:
-        assert self._counts is not None
-        self._counts.add(require_stream(trainer, type(self).__name__).eval_batch(batch_idx, stage))
-
-    def _finish(self, trainer: Trainer) -> Tensor:
-        assert self._counts is not None
-        return self._counts.finish(trainer)
 
     # ------------------------------------------------------------------ results
 
@@ -236,16 +204,14 @@ class ContinualEvaluation(ContinualCallback):
     def _publish(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> None:
         if not trainer.is_global_zero:
             return
-        directory, files = run_folder(trainer), list[Path]()
+        files = list[Path]()
         report = self.build_report(trainer, pl_module, note)
         if self.print_table:
             from rich.console import Console
 
             Console().print(rich_table(report))
         if self.report and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            path = report.write(directory)
-            print(f"Report, matrix and pictures: {path.parent}")
-            files = report_files(directory)
+            files = write_report(trainer, report, "Report, matrix and pictures")
         if trainer.state.fn == "fit":
             stream_logging.finished(trainer, report, files)
 

@@ -1,8 +1,9 @@
-"""What callbacks that measure have in common: the validation they need, and what a report says about a run."""
+"""Check the validation that a measurement needs, and describe a run for its report."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -10,15 +11,27 @@ from torch import Tensor, nn
 
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
 from lightning_cl.callbacks.evaluation.protocol_guard import ProtocolGuard
+from lightning_cl.callbacks.run_folder import run_folder
+from lightning_cl.datamodules import ContinualDataModule
 from lightning_cl.datamodules.binding import callbacks_of
-from lightning_cl.reports.protocol import ProtocolCard
+from lightning_cl.reports import ContinualReport, ProtocolCard
+from lightning_cl.reports.report import report_files
 
-if TYPE_CHECKING:
-    from lightning_cl.datamodules import ContinualDataModule
+
+class RunReporter(ContinualCallback):
+    """Base of callbacks whose report holds all that was measured in a run, and which tell it to the loggers."""
+
+    #: Write the files of the report.
+    report: bool
+
+    @staticmethod
+    def among(trainer: Trainer, writing: bool = False) -> bool:
+        """Whether the Trainer has one (that writes files)."""
+        return any(isinstance(c, RunReporter) and (c.report or not writing) for c in callbacks_of(trainer))
 
 
 def check_validation(trainer: Trainer, stream: ContinualDataModule, who: str) -> None:
-    """The end of every task is validated.
+    """Check that every task end is validated.
 
     Raises:
         ValueError: If there is no validation, or not in the last epoch of every task.
@@ -40,7 +53,7 @@ def check_validation(trainer: Trainer, stream: ContinualDataModule, who: str) ->
 
 
 def check_baseline(trainer: Trainer, stream: ContinualDataModule) -> None:
-    """The untrained model is evaluated on all tasks.
+    """Check that the untrained model is evaluated on all tasks.
 
     Raises:
         ValueError: If not.
@@ -87,3 +100,16 @@ def _notes(stream: ContinualDataModule, pl_module: nn.Module) -> list[str]:
     if getattr(provider, "batch_dependent", False):
         notes.append("predictions depend on the batch: prompts are chosen by a vote over it")
     return notes
+
+
+def write_report(trainer: Trainer, report: ContinualReport, contents: str) -> list[Path]:
+    """Write a report into the run's folder and print where; its files.
+
+    Args:
+        trainer: The Trainer.
+        report: The report.
+        contents: What the files hold, for the person who reads where they are.
+    """
+    folder = report.write(run_folder(trainer)).parent
+    print(f"{contents}: {folder}")
+    return report_files(folder)

@@ -19,6 +19,20 @@ from lightning.pytorch.loggers import Logger
 from tiny import tiny_vit
 from torch import Tensor, nn
 
+from callbacks.anytime_runs import (
+    NUM_CLASSES,
+    NUM_TASKS,
+    SIZES,
+    TEST,
+    TRAIN,
+    ByHand,
+    Module,
+    fit,
+    images,
+    make_stream,
+    offline,
+    state,
+)
 from lightning_cl.callbacks import (
     AnytimeEvaluation,
     ContinualEvaluation,
@@ -33,21 +47,6 @@ from lightning_cl.datamodules import ArraySource, ClassIncremental
 from lightning_cl.metrics import functional as F
 from lightning_cl.metrics import read_report
 from lightning_cl.nn.feature_cache import FeatureCache
-
-from .anytime_runs import (
-    NUM_CLASSES,
-    NUM_TASKS,
-    SIZES,
-    TEST,
-    TRAIN,
-    ByHand,
-    Module,
-    fit,
-    images,
-    make_stream,
-    offline,
-    state,
-)
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TOTAL = sum(SIZES)
