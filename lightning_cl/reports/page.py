@@ -1,36 +1,39 @@
-"""Reports as one HTML page that needs nothing but itself: no network, pictures inside, matrices as tables.
-
-Everything that comes from a run (names, notes, configurations) is escaped.
-"""
+"""Fill the HTML page of one or several reports; its looks are in ``templates/``, where everything is escaped."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+import base64
+import html
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from lightning_cl.metrics.functional import accuracy_per_stage
 from lightning_cl.metrics.functional.summary import DEFINITIONS, FEW_SHOT_DEFINITIONS
+from lightning_cl.reports import drawing as draw
 from lightning_cl.reports.anytime_plots import plot_anytime_comparison, plot_section
-from lightning_cl.reports.page_parts import (
-    definition,
-    definition_list,
-    folded,
-    matrix_table,
-    metric_names,
-    metrics_of,
-    picture,
-    readable,
-    shown_value,
-    verdict,
-)
-from lightning_cl.reports.page_style import SCRIPT, STYLE
-from lightning_cl.reports.plots import plot_accuracy_curves, plot_stage_comparison
+from lightning_cl.reports.files import jsonable
+from lightning_cl.reports.plots import COLORMAP, plot_accuracy_curves, plot_stage_comparison
 from lightning_cl.reports.protocol import CHECKS, ProtocolCard
 from lightning_cl.reports.report import ContinualReport
-from lightning_cl.reports.tables import SPACES
+from lightning_cl.reports.tables import SPACES, percent, shown
 
 MOST_COMPARED = 28  # runs that can be told apart in one picture
+MOST_SHOWN = 100  # tasks in a table; of a longer stream the first and the last
+#: Metrics that are always shown; the others are folded away.
+MAIN = (
+    "average_accuracy", "average_incremental_accuracy", "learning_accuracy", "backward_transfer", "forgetting",
+    "forward_transfer", "performance_drop", "base_accuracy", "novel_accuracy", "harmonic_mean",
+    "average_session_accuracy", "a_auc", "a_avg", "a_last", "f_last",
+)  # fmt: skip
+_SHORT = {"a_auc": "A_AUC", "a_avg": "A_Avg", "a_last": "A_Last", "f_last": "F_Last", "min_acc": "min-ACC",
+          "wc_acc": "WC-ACC"}  # fmt: skip
+_SHORT_SPACES = {"class_il": "class-IL", "task_il": "task-IL", "few_shot": "few-shot", "anytime": "any time"}
 
 
 def page(reports: Mapping[str, ContinualReport], configs: Mapping[str, str] | None = None) -> str:
@@ -47,182 +50,180 @@ def page(reports: Mapping[str, ContinualReport], configs: Mapping[str, str] | No
         raise ValueError(f"{len(reports)} reports were given; 1 to {MOST_COMPARED} fit on one page.")
     several = len(reports) > 1
     title = "Continual learning: " + (f"{len(reports)} runs" if several else next(iter(reports)))
-    parts = [_comparison(reports)] if several else []
-    parts += [_run(name, report, several, (configs or {}).get(name, "")) for name, report in reports.items()]
-    body = parts[0] + f'<div class="runs">{"".join(parts[1:])}</div>' if several else "".join(parts)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{escape(title)}</h1>\n{body}\n</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
-    )
+    runs = [_run(name, report, (configs or {}).get(name, "")) for name, report in reports.items()]
+    comparison = _comparison(reports, runs) if several else None
+    template = _environment().get_template("page.html.j2")
+    return template.render(title=title, runs=runs, comparison=comparison, said_of_checks=CHECKS)
 
 
-# ---------------------------------------------------------------------- several runs
+def unique_names(names: Sequence[str]) -> list[str]:
+    """The names, equal ones told apart by a number."""
+    seen = [names[: place + 1].count(name) for place, name in enumerate(names)]
+    return [name if count == 1 else f"{name} ({count})" for name, count in zip(names, seen, strict=True)]
 
 
-def _comparison(reports: Mapping[str, ContinualReport]) -> str:
-    hashes = {report.stream_hash for report in reports.values()}
-    spaces = {report.label_space for report in reports.values()}
+# ---------------------------------------------------------------------- what the template is given
+
+
+def _comparison(reports: Mapping[str, ContinualReport], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    stages = {name: accuracy_per_stage(r.matrix, sizes=r.has_data).tolist() for name, r in reports.items()}
+    pictures = [_picture(plot_stage_comparison(stages), "Average accuracy after every task, all runs")]
+    timed = {name: report for name, report in reports.items() if report.anytime is not None}
+    if len(timed) > 1:
+        pictures.append(_picture(plot_anytime_comparison(timed), "Accuracy over the samples seen, all runs"))
+    return {
+        "warnings": _warnings(reports),
+        "metrics": list(dict.fromkeys(name for run in runs for name in run["metrics"])),
+        "facts": {
+            "stream": [(report.stream_hash or "-")[:12] for report in reports.values()],
+            "methods": [", ".join(report.methods) or "none" for report in reports.values()],
+            "protocol": [run["verdict"] for run in runs],
+        },
+        "pictures": pictures,
+    }
+
+
+def _warnings(reports: Mapping[str, ContinualReport]) -> list[str]:
     warnings = []
-    if len(hashes) > 1:
+    if len({report.stream_hash for report in reports.values()}) > 1:
         warnings.append("These runs are not on the same stream (their hashes differ): compare them with care.")
+    spaces = {report.label_space for report in reports.values()}
     if len(spaces) > 1:
         warnings.append("The label spaces differ: " + ", ".join(SPACES[space] for space in sorted(spaces)) + ".")
     partial = [name for name, report in reports.items() if report.partial_stages]
     if partial:
         warnings.append(f"Only part of the test data was used in: {', '.join(partial)}.")
-    rows = {
-        name: f"<tr><th scope='row'>{escape(readable(name))}</th>"
-        + "".join(f"<td class='num'>{shown_value(metrics_of(report).get(name))}</td>" for report in reports.values())
-        + "</tr>"
-        for name in metric_names(reports.values())
+    return warnings
+
+
+def _run(name: str, report: ContinualReport, config: str) -> dict[str, Any]:
+    anytime = report.anytime or {"metrics": {}, "curve": {"samples_seen": []}}
+    means = accuracy_per_stage(report.matrix, sizes=report.has_data)
+    card = None if report.protocol is None else ProtocolCard.from_dict(report.protocol)
+    pictures = [
+        _picture(plot_accuracy_curves(report.matrix, seen_average=means), "Accuracy on each task over time"),
+        *(_picture(plot_section(anytime), "Accuracy over the training samples seen")
+          for _ in range(bool(anytime["curve"]["samples_seen"]))),
+    ]  # fmt: skip
+    return {
+        "name": name,
+        "lead": _lead(report),
+        "tiles": _tiles(report),
+        "notes": [*report.notes, *_partial_note(report)],
+        "matrix": report.matrix.tolist(),
+        "means": means.tolist(),
+        "shown": shown(len(report.matrix), MOST_SHOWN),
+        "classes": [_classes_of(report, task) for task in range(len(report.matrix))],
+        "pictures": pictures,
+        "metrics": {**report.metrics, **{f"anytime/{name}": value for name, value in anytime["metrics"].items()}},
+        "definitions": {**DEFINITIONS, **FEW_SHOT_DEFINITIONS, **anytime.get("definitions", {})},
+        "checks": None if card is None else card.checks,
+        "verdict": "not checked"
+        if card is None
+        else f"{len(card.violations)} violated"
+        if card.violations
+        else "passed",
+        "blocks": _blocks(report),
+        "config": config,
     }
-    told = {name: r.stream_hash[:12] if r.stream_hash else "-" for name, r in reports.items()}
-    facts = [
-        _facts_row("stream", told.values()),
-        _facts_row("methods", (", ".join(report.methods) or "none" for report in reports.values())),
-        _facts_row("protocol", (verdict(report) for report in reports.values())),
-    ]
-    named = "".join(f"<th scope='col' class='num word'>{escape(name)}</th>" for name in reports)
-    pictures = [picture(plot_stage_comparison(_stages(reports))[0], "Average accuracy after every task, all runs")]
-    timed = {name: report for name, report in reports.items() if report.anytime is not None}
-    if len(timed) > 1:
-        pictures.append(picture(plot_anytime_comparison(timed)[0], "Accuracy over the samples seen, all runs"))
-    return (
-        "<section class='card'><h2>Comparison (%)</h2>"
-        + "".join(f"<p class='warning'>{escape(text)}</p>" for text in warnings)
-        + folded(rows, f"<tr><th></th>{named}</tr>", facts)
-        + f"<div class='pictures'>{''.join(pictures)}</div></section>"
-    )
 
 
-def _stages(reports: Mapping[str, ContinualReport]) -> dict[str, list[float]]:
-    return {name: accuracy_per_stage(r.matrix, sizes=r.has_data).tolist() for name, r in reports.items()}
-
-
-def _facts_row(name: str, values: Iterable[str]) -> str:
-    cells = "".join(f"<td class='num word'>{escape(value)}</td>" for value in values)
-    return f"<tr><th scope='row'>{escape(name)}</th>{cells}</tr>"
-
-
-# ---------------------------------------------------------------------- one run
-
-
-def _run(name: str, report: ContinualReport, several: bool, config: str) -> str:
-    heading = f"<h2>{escape(name)}</h2>" if several else ""
-    parts = [
-        _headline(report),
-        matrix_table(report),
-        _curves(report),
-        _summary(report),
-        _protocol(report),
-        _configuration(report, config),
-    ]
-    return f"<article>{heading}{''.join(parts)}</article>"
-
-
-def _headline(report: ContinualReport) -> str:
-    space, metrics = report.matrix_name, report.metrics
-    shown = {
-        "average accuracy": metrics.get(f"{space}/average_accuracy"),
-        "incremental accuracy": metrics.get(f"{space}/average_incremental_accuracy"),
-        "forgetting": metrics.get(f"{space}/forgetting"),
-    }
-    if report.anytime is not None:
-        shown["A_AUC (at any time)"] = report.anytime["metrics"].get("a_auc")
-    tiles = [
-        f"<div class='tile'><b>{shown_value(value)}<small>{'' if value is None else '&thinsp;%'}</small></b>"
-        f"<span>{escape(label)}</span></div>"
-        for label, value in shown.items()
-    ]
+def _lead(report: ContinualReport) -> str:
     tasks, classes = len(report.matrix), len({c for held in report.task_classes for c in held})
     methods = ", ".join(report.methods) or "no method"
-    text = f"{methods}; {tasks} tasks" + (f", {classes} classes" if classes else "")
-    notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
-    if report.partial_stages:
-        stages = ", ".join(map(str, report.partial_stages))
-        notes += f"<li>Only part of the test data was used after task {stages}.</li>"
-    return (
-        f"<section class='card'><p class='lead'>{escape(text)}, {SPACES[report.label_space]}</p>"
-        f"<div class='tiles'>{''.join(tiles)}</div>{f'<ul class=notes>{notes}</ul>' if notes else ''}</section>"
-    )
+    return f"{methods}; {tasks} tasks{f', {classes} classes' if classes else ''}, {SPACES[report.label_space]}"
 
 
-def _curves(report: ContinualReport) -> str:
-    means = accuracy_per_stage(report.matrix, sizes=report.has_data)
-    pictures = [picture(plot_accuracy_curves(report.matrix, seen_average=means)[0], "Accuracy on each task over time")]
-    if report.anytime is not None and report.anytime["curve"]["samples_seen"]:
-        pictures.append(picture(plot_section(report.anytime)[0], "Accuracy over the training samples seen"))
-    return f"<section class='card'><h3>Curves</h3><div class='pictures'>{''.join(pictures)}</div></section>"
+def _tiles(report: ContinualReport) -> dict[str, float | None]:
+    names = ("average_accuracy", "average_incremental_accuracy", "forgetting")
+    values = [report.metrics.get(f"{report.matrix_name}/{name}") for name in names]
+    tiles = dict(zip(("average accuracy", "incremental accuracy", "forgetting"), values, strict=True))
+    return tiles if report.anytime is None else {**tiles, "A_AUC (at any time)": report.anytime["metrics"].get("a_auc")}
 
 
-def _summary(report: ContinualReport) -> str:
-    definitions = {**DEFINITIONS, **FEW_SHOT_DEFINITIONS}
-    if report.anytime is not None:
-        definitions |= report.anytime.get("definitions", {})
-    rows = {
-        name: f"<tr><th scope='row'>{escape(readable(name))}</th><td class='num'>{shown_value(value)}</td>"
-        f"<td class='small'>{escape(definition(name, definitions))}</td></tr>"
-        for name, value in metrics_of(report).items()
+def _partial_note(report: ContinualReport) -> list[str]:
+    stages = ", ".join(map(str, report.partial_stages))
+    return [f"Only part of the test data was used after task {stages}."] if stages else []
+
+
+def _classes_of(report: ContinualReport, task: int) -> str:
+    held = report.task_classes[task] if task < len(report.task_classes) else []
+    names = [report.class_names[c] if c < len(report.class_names) else str(c) for c in held[:12]]
+    return ", ".join(names) + (f" and {len(held) - 12} more" if len(held) > 12 else "")
+
+
+def _blocks(report: ContinualReport) -> dict[str, dict[str, Any]]:
+    """Title to names and values of the parts that fold."""
+    return {
+        "Stream": {
+            "hash": report.stream_hash or "unknown",
+            "tasks": len(report.matrix),
+            "label space": SPACES[report.label_space],
+            "training samples seen": report.samples_seen,
+            "test samples of each task": None if report.sizes is None else report.sizes.tolist(),
+        },
+        "Classes of each task": {f"task {t}": held for t, held in enumerate(report.task_classes)},
+        **{f"Method: {name}": dict(config) for name, config in report.methods.items()},
+        **{f"Facts of {name}": dict(facts) for name, facts in report.facts.items()},
+        "Parameters": {"trainable": report.trainable_parameters, "all": report.total_parameters},
+        "Versions": dict(report.versions),
     }
-    head = "<tr><th scope='col'>metric</th><th scope='col' class='num'>value</th><th scope='col'>definition</th></tr>"
-    return f"<section class='card'><h3>Metrics (%)</h3>{folded(rows, head)}</section>"
 
 
-def _protocol(report: ContinualReport) -> str:
-    if report.protocol is None:
-        text = "Not checked in this run. <code>lightning-cl check RUN_DIR</code> looks at it, and the callback "
-        return f"<section class='card'><h3>Protocol</h3><p>{text}<code>ProtocolGuard</code> in every run.</p></section>"
-    rows = []
-    for check in ProtocolCard.from_dict(report.protocol).checks:
-        mark = {"pass": "✓ pass", "fail": "✗ fail", "not checked": "– not checked"}[check.result]
-        said = CHECKS.get(check.name, "")
-        remark = "; ".join(text for text in (check.compared, check.message) if text)
-        rows.append(
-            f"<tr class='{check.result.replace(' ', '-')}'><th scope='row'>{escape(check.name)}</th><td>{mark}</td>"
-            f"<td>{escape(said)}<br><span class='small'>{escape(remark)}</span></td></tr>"
-        )
-    return (
-        f"<section class='card'><h3>Protocol: {escape(verdict(report))}</h3><div class='scroll'>"
-        f"<table class='protocol'><tbody>{''.join(rows)}</tbody></table></div></section>"
+def _picture(drawn: tuple[Any, Any], description: str) -> tuple[str, str]:
+    """An SVG as a data address: what is inside cannot meet names of other pictures, and text is drawn as outlines."""
+    buffer = io.BytesIO()
+    drawn[0].savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}", description
+
+
+# ---------------------------------------------------------------------- how the template shows a value
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("lightning_cl.reports"),
+        autoescape=True,
+        finalize=lambda value: value if hasattr(value, "__html__") else Markup(html.escape(str(value))),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
     )
-
-
-def _configuration(report: ContinualReport, config: str) -> str:
-    stream: dict[str, Any] = {
-        "hash": report.stream_hash or "unknown",
-        "tasks": len(report.matrix),
-        "label space": SPACES[report.label_space],
-        "training samples seen": report.samples_seen,
-        "test samples of each task": None if report.sizes is None else report.sizes.tolist(),
+    environment.tests["main_metric"] = lambda name: name.rpartition("/")[2] in MAIN
+    environment.filters |= {
+        "colours": _colours,
+        "definition": _definition,
+        "fraction": percent,
+        "percent": lambda value: "–" if value is None or value != value else percent(value),
+        "plain": _plain,
+        "readable": _readable,
     }
-    classes = {f"task {t}": held for t, held in enumerate(report.task_classes)}
-    sizes = {"trainable": report.trainable_parameters, "all": report.total_parameters}
-    blocks = [
-        ("Stream", stream, True),
-        ("Classes of each task", classes, False),
-        *((f"Method: {name}", dict(config), True) for name, config in report.methods.items()),
-        *((f"Facts of {name}", dict(facts), True) for name, facts in report.facts.items()),
-        ("Parameters", sizes, True),
-        ("Versions", dict(report.versions), True),
-    ]
-    shown = [
-        f"<details{' open' if is_open else ''}><summary>{escape(title)}</summary>{definition_list(values)}</details>"
-        for title, values, is_open in blocks
-        if values
-    ]
-    if config:
-        shown.append(f"<details><summary>Configuration of the run</summary><pre>{escape(config)}</pre></details>")
-    return f"<section class='card'><h3>Stream, methods, versions</h3>{''.join(shown)}</section>"
+    return environment
 
 
-def unique_names(names: Sequence[str]) -> list[str]:
-    """The names, equal ones told apart by a number."""
-    counts: dict[str, int] = {}
-    unique = []
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1
-        unique.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
-    return unique
+def _readable(name: str) -> str:
+    """``class_il/average_accuracy`` as ``class-IL: average accuracy``."""
+    space, _, metric = name.rpartition("/")
+    return f"{_SHORT_SPACES.get(space, space)}: " + _SHORT.get(metric, metric.replace("_", " "))
+
+
+def _definition(name: str, definitions: Mapping[str, str]) -> str:
+    """By name; of a windowed metric by its name without the window."""
+    short = name.rpartition("/")[2]
+    return definitions.get(short) or definitions.get(re.sub(r"_\d+$", "", short), "")
+
+
+def _plain(value: Any) -> str:
+    plain = jsonable(value)
+    if isinstance(plain, list) and len(plain) > 1 and all(item == plain[0] for item in plain):
+        return f"{json.dumps(plain[0], ensure_ascii=False)} each"
+    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+
+
+def _colours(value: float) -> str:
+    """The style of a matrix cell: the colour map's ground, and ink that can be read on it."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    colour = colormaps[COLORMAP](min(max(int(256 * value), 0), 255))
+    return f"background:{to_hex(colour)};color:{draw.ink(colour)}"
