@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_cl.reports.comparison import Comparison, mean_and_deviation, values_of
+from lightning_cl.reports.files import to_csv
+from lightning_cl.reports.rendering import render
+from lightning_cl.reports.tables import stacked
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,9 +22,9 @@ def runs_csv(comparison: Comparison) -> str:
     rows: list[list[Any]] = [["method", "seed", *(c.key for c in columns), "stream_hash", "folder"]]
     for run in comparison.runs:
         values = values_of(run.report)
-        cells = [values.get(c.key, "") for c in columns]
+        cells = [values.get(c.key) for c in columns]
         rows.append([run.method, run.seed, *cells, run.report.stream_hash or "", run.folder])
-    return _csv(rows)
+    return to_csv(rows, "\n")
 
 
 def summary_csv(comparison: Comparison) -> str:
@@ -36,29 +36,14 @@ def summary_csv(comparison: Comparison) -> str:
         cells: list[Any] = []
         for column in columns:
             values = comparison.values(method, column.key)
-            pair = mean_and_deviation(values) if values else (None, None)
-            cells += ["" if value is None else value for value in pair]
+            cells += mean_and_deviation(values) if values else (None, None)
         rows.append([method, sum(run.method == method for run in comparison.runs), *cells])
-    return _csv(rows)
-
-
-def _csv(rows: Sequence[Sequence[Any]]) -> str:
-    stream = io.StringIO(newline="")
-    csv.writer(stream, lineterminator="\n").writerows(rows)
-    return stream.getvalue()
+    return to_csv(rows, "\n")
 
 
 def markdown(comparison: Comparison) -> str:
     """A table of results and one of costs, with what their columns are and the notes below."""
-    lines = [f"# Methods on {comparison.name}", ""]
-    for cost in (False, True):
-        columns = comparison.columns(cost)
-        if columns:
-            lines += [f"| method | {' | '.join(c.title for c in columns)} |", f"| --- |{' ---: |' * len(columns)}"]
-            for method in comparison.methods:
-                lines.append(f"| {method} | {' | '.join(comparison.cell(method, c) for c in columns)} |")
-            lines += ["", "; ".join(f"{c.title}: {c.says}" for c in columns) + ".", ""]
-    return "\n".join(lines + [f"- {note}" for note in comparison.notes()]) + "\n"
+    return render("comparison.md", {}, comparison=comparison)
 
 
 def rich_comparison(comparison: Comparison) -> Table:
@@ -67,8 +52,7 @@ def rich_comparison(comparison: Comparison) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table.grid()
-    grid.add_row(Text(f"Methods on {comparison.name}", style="bold"))
+    tables = []
     results, costs = comparison.columns(False), comparison.columns(True)
     blocks = [results[start : start + _WIDEST] for start in range(0, len(results), _WIDEST)]
     for columns in [*blocks, costs] if costs else blocks:
@@ -78,6 +62,6 @@ def rich_comparison(comparison: Comparison) -> Table:
             table.add_column(column.title.replace(" ", "\n"), justify="right", no_wrap=True)
         for method in comparison.methods:
             table.add_row(method, *(comparison.cell(method, c).replace(" ± ", "±") for c in columns))
-        grid.add_row(table)
-    grid.add_row(Text("\n".join(f"Note: {note}" for note in comparison.notes())))
-    return grid
+        tables.append(table)
+    notes = Text("\n".join(f"Note: {note}" for note in comparison.notes()))
+    return stacked(f"Methods on {comparison.name}", *tables, notes)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,19 @@ def to_json(value: Any) -> str:
     # only what json.dumps broke into lines: a string never holds a line break, it is escaped
     flat = re.compile(r"\[\n\s*((?:-?[\d.eE+-]+|null)(?:,\n\s*(?:-?[\d.eE+-]+|null))*)\n\s*\]")
     return flat.sub(lambda row: "[" + re.sub(r"\s+", " ", row.group(1)) + "]", text) + "\n"
+
+
+def to_csv(rows: Iterable[Iterable[Any]], line_end: str = "\r\n") -> str:
+    """CSV text (RFC 4180); None and NaN are empty cells."""
+    stream = io.StringIO(newline="")
+    cells = (["" if value is None or value != value else value for value in row] for row in rows)
+    csv.writer(stream, lineterminator=line_end).writerows(cells)
+    return stream.getvalue()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, line ends as they are."""
+    path.write_bytes(text.encode("utf-8"))
 
 
 def write_files(

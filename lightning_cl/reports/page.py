@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from lightning_cl.metrics.functional import accuracy_per_stage
 from lightning_cl.metrics.functional.summary import DEFINITIONS, FEW_SHOT_DEFINITIONS
@@ -20,6 +16,7 @@ from lightning_cl.reports.anytime_plots import plot_anytime_comparison, plot_sec
 from lightning_cl.reports.files import jsonable
 from lightning_cl.reports.plots import COLORMAP, plot_accuracy_curves, plot_stage_comparison
 from lightning_cl.reports.protocol import CHECKS, ProtocolCard
+from lightning_cl.reports.rendering import render
 from lightning_cl.reports.report import ContinualReport
 from lightning_cl.reports.tables import SPACES, percent, shown
 
@@ -52,8 +49,7 @@ def page(reports: Mapping[str, ContinualReport], configs: Mapping[str, str] | No
     title = "Continual learning: " + (f"{len(reports)} runs" if several else next(iter(reports)))
     runs = [_run(name, report, (configs or {}).get(name, "")) for name, report in reports.items()]
     comparison = _comparison(reports, runs) if several else None
-    template = _environment().get_template("page.html.j2")
-    return template.render(title=title, runs=runs, comparison=comparison, said_of_checks=CHECKS)
+    return render("page.html", _FILTERS, title=title, runs=runs, comparison=comparison, said_of_checks=CHECKS)
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
@@ -180,27 +176,6 @@ def _picture(drawn: tuple[Any, Any], description: str) -> tuple[str, str]:
 # ---------------------------------------------------------------------- how the template shows a value
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("lightning_cl.reports"),
-        autoescape=True,
-        finalize=lambda value: value if hasattr(value, "__html__") else Markup(html.escape(str(value))),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.tests["main_metric"] = lambda name: name.rpartition("/")[2] in MAIN
-    environment.filters |= {
-        "colours": _colours,
-        "definition": _definition,
-        "fraction": percent,
-        "percent": lambda value: "–" if value is None or value != value else percent(value),
-        "plain": _plain,
-        "readable": _readable,
-    }
-    return environment
-
-
 def _readable(name: str) -> str:
     """``class_il/average_accuracy`` as ``class-IL: average accuracy``."""
     space, _, metric = name.rpartition("/")
@@ -227,3 +202,14 @@ def _colours(value: float) -> str:
 
     colour = colormaps[COLORMAP](min(max(int(256 * value), 0), 255))
     return f"background:{to_hex(colour)};color:{draw.ink(colour)}"
+
+
+_FILTERS = {
+    "is_main": lambda name: name.rpartition("/")[2] in MAIN,
+    "colours": _colours,
+    "definition": _definition,
+    "fraction": percent,
+    "percent": lambda value: "–" if value is None or value != value else percent(value),
+    "plain": _plain,
+    "readable": _readable,
+}

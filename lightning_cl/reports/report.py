@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import os
@@ -14,12 +13,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_cl.metrics.functional.accuracy import accuracy_per_stage
 from lightning_cl.metrics.functional.summary import DEFINITIONS, FEW_SHOT_DEFINITIONS, summarise
-from lightning_cl.reports.files import to_json, write_files
+from lightning_cl.reports.anytime_plots import plot_section
+from lightning_cl.reports.files import to_csv, to_json, write_files
+from lightning_cl.reports.files import write_text as _write_text
+from lightning_cl.reports.plots import plot_accuracy_curves, plot_accuracy_matrix
 
 FILE_NAME = "continual_report.json"
 FORMAT_VERSION = 1
@@ -166,22 +169,20 @@ class ContinualReport:
         Returns:
             The path of the JSON.
         """
-        from lightning_cl.reports.plots import plot_accuracy_curves, plot_accuracy_matrix
-
-        matrix, means = self.matrix, accuracy_per_stage(self.matrix, sizes=self.has_data)
-        writers: dict[str, Callable[[Path], None]] = {
-            "accuracy_matrix.csv": partial(_write_csv, matrix=matrix),
-            "accuracy_matrix.png": lambda path: plot_accuracy_matrix(matrix)[0].savefig(path),
-            "accuracy_curves.png": lambda path: plot_accuracy_curves(matrix, seen_average=means)[0].savefig(path),
-        }
+        texts = {"accuracy_matrix.csv": _matrix_csv(self.matrix), FILE_NAME: to_json(self.to_dict())}
         for name, other in (("class_il", self.class_il), ("task_il", self.task_il)):
             if other is not None and name != self.matrix_name:
-                writers[f"accuracy_matrix_{name}.csv"] = partial(_write_csv, matrix=other)
+                texts[f"accuracy_matrix_{name}.csv"] = _matrix_csv(other)
+        means = accuracy_per_stage(self.matrix, sizes=self.has_data)
+        figures = {
+            "accuracy_matrix.png": partial(plot_accuracy_matrix, self.matrix),
+            "accuracy_curves.png": partial(plot_accuracy_curves, self.matrix, seen_average=means),
+        }
         if self.anytime is not None:
-            writers["anytime_curve.csv"] = partial(_write_curve, section=self.anytime)
-            writers["anytime_curve.png"] = partial(_draw_curve, section=self.anytime)
-        text = to_json(self.to_dict())
-        writers[FILE_NAME] = partial(_write_text, text=text)
+            texts["anytime_curve.csv"] = _curve_csv(self.anytime)
+            figures["anytime_curve.png"] = partial(plot_section, self.anytime)
+        writers = {name: partial(_save_figure, draw=draw) for name, draw in figures.items()}
+        writers |= {name: partial(_write_text, text=texts[name]) for name in sorted(texts)}  # the JSON comes last
         write_files(Path(directory), writers, FAMILY, keep_previous)
         return Path(directory) / FILE_NAME
 
@@ -219,44 +220,23 @@ def read(path: str | os.PathLike[str]) -> ContinualReport:
 
 def _tensor(value: Any, counts: bool) -> Tensor | None:
     """Numbers and null (NaN) as a float64 tensor, counts as int64."""
-    if value is None:
-        return None
-    if counts:
-        return torch.tensor(value, dtype=torch.int64)
-    return torch.tensor(_numbers(value), dtype=torch.float64)
+    kind = np.int64 if counts else np.float64
+    return None if value is None else torch.from_numpy(np.array(value, dtype=kind))
 
 
-def _numbers(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    return float("nan") if value is None else value
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def _write_csv(path: Path, matrix: Tensor) -> None:
+def _matrix_csv(matrix: Tensor) -> str:
     """A header, then a line for each stage; an empty cell was not measured."""
-    rows = matrix.tolist()
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["after_task", *(f"task_{task}" for task in range(len(rows)))])
-        writer.writerows([stage, *("" if v != v else repr(v) for v in row)] for stage, row in enumerate(rows))
+    head = ["after_task", *(f"task_{task}" for task in range(len(matrix)))]
+    return to_csv([head, *([stage, *row] for stage, row in enumerate(matrix.tolist()))])
 
 
-def _write_curve(path: Path, section: Mapping[str, Any]) -> None:
+def _curve_csv(section: Mapping[str, Any]) -> str:
     """A line for each evaluation inside the run, the accuracy on each task behind; an empty cell was not measured."""
     curve, by_task = section["curve"], section["task_accuracy"]
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow([*curve, *(f"task_{task}" for task in range(len(by_task[0]) if by_task else 0))])
-        for *point, tasks in zip(*curve.values(), by_task, strict=True):
-            cells = [int(value) if isinstance(value, bool) else value for value in (*point, *tasks)]
-            writer.writerow(["" if value is None else repr(value) for value in cells])
+    head = [*curve, *(f"task_{task}" for task in range(len(by_task[0]) if by_task else 0))]
+    rows = ((*point, *tasks) for *point, tasks in zip(*curve.values(), by_task, strict=True))
+    return to_csv([head, *([int(v) if isinstance(v, bool) else v for v in row] for row in rows)])
 
 
-def _draw_curve(path: Path, section: Mapping[str, Any]) -> None:
-    from lightning_cl.reports.anytime_plots import plot_section
-
-    plot_section(section)[0].savefig(path)
+def _save_figure(path: Path, draw: Callable[[], tuple[Any, Any]]) -> None:
+    draw()[0].savefig(path)

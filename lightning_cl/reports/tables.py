@@ -8,9 +8,11 @@ from torch import Tensor
 
 from lightning_cl.metrics.functional import accuracy_per_stage
 from lightning_cl.reports.protocol import CHECKS, Check, ProtocolCard
+from lightning_cl.reports.rendering import render
 from lightning_cl.reports.report import ContinualReport
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
 SPACES = {"class_il": "class-incremental", "task_il": "task-incremental", "domain_il": "domain-incremental"}
@@ -26,17 +28,25 @@ def rich_table(report: ContinualReport, max_tasks: int = 12) -> Table:
     Raises:
         ValueError: If ``max_tasks`` is less than 2.
     """
-    from rich.table import Table
     from rich.text import Text
 
     if max_tasks < 2:
         raise ValueError(f"`max_tasks` is {max_tasks}; at least 2 are needed to show the first and the last.")
     space = SPACES["domain_il" if report.label_space == "domain_il" else report.matrix_name]
-    table = Table.grid()  # a caption would be wrapped at the width of the matrix
-    table.add_row(Text(f"Accuracy (%), {space}", style="bold"))
-    table.add_row(_matrix_table(report.matrix, accuracy_per_stage(report.matrix, sizes=report.has_data), max_tasks))
-    table.add_row(Text("\n".join(summary_lines(report))))
-    return table
+    means = accuracy_per_stage(report.matrix, sizes=report.has_data)
+    matrix = _matrix_table(report.matrix, means, max_tasks)
+    return stacked(f"Accuracy (%), {space}", matrix, Text("\n".join(summary_lines(report))))
+
+
+def stacked(title: str, *parts: RenderableType) -> Table:
+    """A bold title above tables and text; a caption would be wrapped at the width of a table."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid()
+    for part in (Text(title, style="bold"), *parts):
+        grid.add_row(part)
+    return grid
 
 
 def _matrix_table(matrix: Tensor, means: Tensor, max_tasks: int) -> Table:
@@ -61,38 +71,8 @@ def _matrix_table(matrix: Tensor, means: Tensor, max_tasks: int) -> Table:
 
 def summary_lines(report: ContinualReport) -> list[str]:
     """The main results of a report in words, then its notes."""
-    space = report.matrix_name
-
-    def said(name: str, where: str = space) -> str:
-        value = report.metrics.get(f"{where}/{name}")
-        return "-" if value is None else percent(value)
-
-    micro = report.metrics.get(f"{space}/average_accuracy_micro")
-    pooled = "" if micro is None else f" ({percent(micro)} over samples)"
-    lines = [
-        f"Average accuracy {said('average_accuracy')}{pooled}, incremental {said('average_incremental_accuracy')}, "
-        f"just learned {said('learning_accuracy')}",
-        f"Forgetting {said('forgetting')} (best earlier minus final), "
-        f"{said('forgetting_max_incl_last')} (best of all minus final)",
-        f"Backward transfer {said('backward_transfer')}",
-    ]
-    if report.task_il is not None and space != "task_il":
-        lines.append(f"Task-incremental: average accuracy {said('average_accuracy', 'task_il')}")
-    if report.few_shot:
-        lines.append(
-            f"Few-shot: drop {said('performance_drop', 'few_shot')}, base {said('base_accuracy', 'few_shot')}, novel "
-            f"{said('novel_accuracy', 'few_shot')}, harmonic mean {said('harmonic_mean', 'few_shot')}, average session "
-            f"{said('average_session_accuracy', 'few_shot')}"
-        )
-    if report.anytime is not None:
-        anytime = {name: "-" if v is None else percent(v) for name, v in report.anytime["metrics"].items()}
-        lines.append(
-            f"At any time: A_AUC {anytime['a_auc']}, after tasks A_Avg {anytime['a_avg']}, A_Last {anytime['a_last']}, "
-            f"F_Last {anytime['f_last']}; worst case WC-ACC {anytime['wc_acc']}, min-ACC {anytime['min_acc']}"
-        )
-    if report.partial_stages:
-        lines.append(f"Note: only part of the test data was used after task {_ranges(report.partial_stages)}")
-    return lines + [f"Note: {note}" for note in report.notes]
+    filters = {"percent": lambda value: "-" if value is None else percent(value), "ranges": _ranges}
+    return render("summary.txt", filters, report=report).splitlines()
 
 
 def protocol_table(card: ProtocolCard) -> Table:
@@ -108,14 +88,12 @@ def protocol_table(card: ProtocolCard) -> Table:
     table.add_column("what was compared")
     for check in card.checks:
         table.add_row(check.name, Text(check.result, styles[check.result]), Text(_compared(check)))
-    grid = Table.grid()
-    grid.add_row(Text("Protocol", style="bold"))
-    grid.add_row(table)
+    violations = []
     for check in card.violations:
         after = f", after task {_ranges(list(check.violated))}" if check.violated else ""
         wanted = CHECKS.get(check.name, "")
-        grid.add_row(Text(f"Violated: {check.name} ({wanted}){after}: {check.message}", style="red"))
-    return grid
+        violations.append(Text(f"Violated: {check.name} ({wanted}){after}: {check.message}", style="red"))
+    return stacked("Protocol", table, *violations)
 
 
 def _compared(check: Check) -> str:
