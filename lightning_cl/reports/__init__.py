@@ -1,7 +1,8 @@
 """The report of a run, its figures and tables, the protocol card, and comparisons of runs."""
 
 from lightning_cl.reports.anytime_curve import AnytimeCurve
-from lightning_cl.reports.anytime_plots import plot_anytime_comparison, plot_anytime_curve
+from lightning_cl.reports.anytime_plots import plot_anytime_curve
+from lightning_cl.reports.comparison_plots import plot_anytime_comparison
 from lightning_cl.reports.plots import plot_accuracy_curves, plot_accuracy_matrix, plot_metric_curve
 from lightning_cl.reports.protocol import ProtocolCard, ProtocolError
 from lightning_cl.reports.report import ContinualReport

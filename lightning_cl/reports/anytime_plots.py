@@ -1,12 +1,7 @@
-"""Figures of the accuracy over a run: one curve with its task ends and exposed classes, or several runs in one.
-
-As in :mod:`lightning_cl.reports.plots`, accuracies are given in [0, 1] and shown in percent, and each function gives
-``(figure, axes)``.
-"""
+"""Draw the accuracy over a run with its task ends and exposed classes; as in :mod:`lightning_cl.reports.plots`."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +14,6 @@ from lightning_cl.reports.plots import COLUMN_WIDTH
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from lightning_cl.reports.report import ContinualReport
 
 _EXPOSED = "0.72"
 _MARKED = 40  # evaluations; beyond, marks would touch
@@ -59,8 +52,8 @@ def plot_anytime_curve(
     ends = [int(end) for end in task_ends]
     marked = len(seen) <= _MARKED
     ax.plot(seen, percent, color=draw.COLOURS[0], lw=1.3, marker="o" if marked else None, ms=2.6, mew=0, clip_on=False)
-    _frame(ax, title, max([*seen, *ends, 1]))
-    _mark_tasks(ax, ends)
+    frame_samples(ax, title, max([*seen, *ends, 1]))
+    mark_tasks(ax, ends)
     return figure, ax
 
 
@@ -77,53 +70,6 @@ def plot_section(section: Mapping[str, Any]) -> tuple[Figure, Axes]:
     )
 
 
-def plot_anytime_comparison(
-    reports: Mapping[str, ContinualReport | str | os.PathLike[str]],
-    *,
-    title: str | None = None,
-    ax: Axes | None = None,
-) -> tuple[Figure, Axes]:
-    """The accuracy over samples seen of several runs on one stream, each named at its right end.
-
-    Only the periodic evaluations are drawn. The task ends are those of the first run, and are left out when the runs
-    are not all on the same stream.
-
-    Args:
-        reports: Name to report, or to the path of its file or folder.
-        title: Text above the figure.
-        ax: Axes to draw into; a figure of column width by default.
-
-    Raises:
-        ValueError: If there is no report, more than can be told apart, or one without an anytime section.
-    """
-    from lightning_cl.reports.report import ContinualReport, read
-
-    if not 1 <= len(reports) <= draw.MOST_STYLES:
-        raise ValueError(f"{len(reports)} runs were given; 1 to {draw.MOST_STYLES} can be told apart in one figure.")
-    runs = {name: r if isinstance(r, ContinualReport) else read(r) for name, r in reports.items()}
-    missing = [name for name, report in runs.items() if report.anytime is None]
-    if missing:
-        raise ValueError(
-            f"the report(s) of {', '.join(map(repr, missing))} have no anytime section; run them with the callback "
-            "`AnytimeEvaluation`."
-        )
-    figure, ax = draw.new_axes(ax, (COLUMN_WIDTH, COLUMN_WIDTH * 0.68))
-    ends, last = [], 1
-    for number, (name, report) in enumerate(runs.items()):
-        seen, percent = _periodic(report)
-        colour, style = draw.run_style(number)
-        ax.plot(seen, percent, style, color=colour, lw=1.3)
-        last = max([last, *seen])
-        if seen:
-            ends.append((percent[-1], name, colour, False))
-    boundaries = _shared_ends(list(runs.values()))
-    last = max([last, *boundaries])
-    _frame(ax, title, last)
-    _mark_tasks(ax, boundaries)
-    draw.label_ends(ax, last, ends)
-    return figure, ax
-
-
 def _points(samples_seen: Sequence[int] | Tensor, accuracy: RowLike) -> tuple[list[int], list[float]]:
     seen = [int(n) for n in samples_seen]
     percent: list[float] = (100 * to_float64(accuracy)).cpu().flatten().tolist()
@@ -132,39 +78,22 @@ def _points(samples_seen: Sequence[int] | Tensor, accuracy: RowLike) -> tuple[li
     return seen, percent
 
 
-def _periodic(report: ContinualReport) -> tuple[list[int], list[float]]:
-    assert report.anytime is not None
-    curve = report.anytime["curve"]
-    chosen = [n for n, due in enumerate(curve["periodic"]) if due]
-    values = [float("nan") if curve["accuracy"][n] is None else curve["accuracy"][n] for n in chosen]
-    return _points([curve["samples_seen"][n] for n in chosen], values)
-
-
-def _shared_ends(reports: Sequence[ContinualReport]) -> list[int]:
-    same = len({report.stream_hash for report in reports}) == 1
-    assert reports[0].anytime is not None
-    ends: list[int] = reports[0].anytime["task_ends"] if same else []
-    return ends
-
-
-def _frame(ax: Axes, title: str | None, last: int) -> None:
+def frame_samples(ax: Axes, title: str | None, last: int) -> None:
+    """Name the axes of accuracy over the samples seen, and set their ticks."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     draw.frame(ax, title, "Training samples seen", "Accuracy (%)")
     ax.set_xlim(0, last)
-    ax.set_ylim(0, 101)  # a line at 100 is not cut in half
-    ax.set_yticks([0, 20, 40, 60, 80, 100])
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 2.5, 5, 10]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _thousands(value)))
-    ax.grid(axis="y", color="0.9", lw=0.5)
-    ax.set_axisbelow(True)
+    draw.percent_axis(ax)
 
 
 def _thousands(value: float) -> str:
     return f"{value / 1000:g}k" if value >= 10_000 else f"{value:g}"
 
 
-def _mark_tasks(ax: Axes, ends: Sequence[int]) -> None:
+def mark_tasks(ax: Axes, ends: Sequence[int]) -> None:
     """A dotted line where one task gives way to the next, and above it the numbers of the tasks that have room."""
     for end in ends[:-1]:
         # many lines together must not be darker than the curve

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lightning_cl.reports.comparison import Comparison, mean_and_deviation, values_of
+from lightning_cl.reports.compared_runs import ComparedRuns, mean_and_deviation, values_of
 from lightning_cl.reports.files import to_csv
 from lightning_cl.reports.rendering import render
 from lightning_cl.reports.tables import stacked
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _WIDEST = 6  # columns of results with deviations, beside a name, in a terminal of 80 characters
 
 
-def runs_csv(comparison: Comparison) -> str:
+def runs_csv(comparison: ComparedRuns) -> str:
     """A line for each run with every value unscaled; an empty cell was not measured."""
     columns = comparison.columns()
     rows: list[list[Any]] = [["method", "seed", *(c.key for c in columns), "stream_hash", "folder"]]
@@ -27,7 +27,7 @@ def runs_csv(comparison: Comparison) -> str:
     return to_csv(rows, "\n")
 
 
-def summary_csv(comparison: Comparison) -> str:
+def summary_csv(comparison: ComparedRuns) -> str:
     """A line for each method: runs, then mean and deviation of every value, unscaled."""
     columns = comparison.columns()
     heads = [name for c in columns for name in (c.key, f"{c.key}_std")]
@@ -41,12 +41,12 @@ def summary_csv(comparison: Comparison) -> str:
     return to_csv(rows, "\n")
 
 
-def markdown(comparison: Comparison) -> str:
+def markdown(comparison: ComparedRuns) -> str:
     """A table of results and one of costs, with what their columns are and the notes below."""
     return render("comparison.md", {}, comparison=comparison)
 
 
-def rich_comparison(comparison: Comparison) -> Table:
+def rich_comparison(comparison: ComparedRuns) -> Table:
     """The tables of :func:`markdown` for the terminal."""
     from rich import box
     from rich.table import Table

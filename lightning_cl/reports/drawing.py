@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -58,11 +58,6 @@ def frame(ax: Axes, title: str | None, xlabel: str, ylabel: str) -> None:
         spine.set_color(GREY)
 
 
-def run_style(number: int) -> tuple[str, str]:
-    """Colour and line style of a run."""
-    return COLOURS[number % len(COLOURS)], STYLES[number // len(COLOURS) % len(STYLES)]
-
-
 def spaced(count: int, most: int = 11) -> list[int]:
     """Positions of at most ``most`` ticks among ``0..count-1``, at a step of 1, 2, 5, 10, ... from 0."""
     steps = [digit * 10**power for power in range(6) for digit in (1, 2, 5)]
@@ -112,15 +107,40 @@ def ink(background: tuple[float, ...]) -> str:
     return "black" if luminance > 0.179 else "white"  # where (L + 0.05) / 0.05 is 1.05 / (L + 0.05)
 
 
-def stage_axes(ax: Axes, count: int, percent: bool) -> None:
-    """Stages on the horizontal axis and, for accuracies, 0 to 100 percent on the vertical one, with faint lines."""
-    ax.set_xticks(spaced(count))
-    ax.set_xlim(-0.03 * max(count - 1, 1), (count - 1) + 0.03 * max(count - 1, 1))
-    if percent:
-        ax.set_ylim(0, 101)  # a line at 100 is not cut in half
-        ax.set_yticks([0, 20, 40, 60, 80, 100])
+def percent_axis(ax: Axes) -> None:
+    """0 to 100 percent on the vertical axis, with faint lines."""
+    ax.set_ylim(0, 101)  # a line at 100 is not cut in half
+    ax.set_yticks([0, 20, 40, 60, 80, 100])
     ax.grid(axis="y", color="0.9", lw=0.5)
     ax.set_axisbelow(True)
+
+
+def stage_axis(ax: Axes, count: int) -> None:
+    """Stages on the horizontal axis."""
+    ax.set_xticks(spaced(count))
+    margin = 0.03 * max(count - 1, 1)
+    ax.set_xlim(-margin, (count - 1) + margin)
+
+
+def draw_runs(ax: Axes, runs: Mapping[str, tuple[Sequence[float], Sequence[float]]], **style: Any) -> list[Any]:
+    """A curve in percent for each run, told apart by colour and line style; its end for :func:`label_ends`."""
+    ends = []
+    for number, (name, (places, percent)) in enumerate(runs.items()):
+        colour, line = COLOURS[number % len(COLOURS)], STYLES[number // len(COLOURS) % len(STYLES)]
+        ax.plot(places, percent, line, color=colour, lw=1.3, **style)
+        measured = [value for value in percent if value == value]
+        ends += [(measured[-1], name, colour, False)] if measured else []
+    return ends
+
+
+def refuse_too_many(runs: Sized) -> None:
+    """Refuse runs that cannot be told apart in one figure.
+
+    Raises:
+        ValueError: If there is none, or too many.
+    """
+    if not 1 <= len(runs) <= MOST_STYLES:
+        raise ValueError(f"{len(runs)} runs were given; 1 to {MOST_STYLES} can be told apart in one figure.")
 
 
 def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:

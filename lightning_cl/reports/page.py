@@ -12,7 +12,8 @@ from typing import Any
 from lightning_cl.metrics.functional import accuracy_per_stage
 from lightning_cl.metrics.functional.summary import DEFINITIONS, FEW_SHOT_DEFINITIONS
 from lightning_cl.reports import drawing as draw
-from lightning_cl.reports.anytime_plots import plot_anytime_comparison, plot_section
+from lightning_cl.reports.anytime_plots import plot_section
+from lightning_cl.reports.comparison_plots import plot_anytime_comparison
 from lightning_cl.reports.files import jsonable
 from lightning_cl.reports.plots import COLORMAP, plot_accuracy_curves, plot_stage_comparison
 from lightning_cl.reports.protocol import CHECKS, ProtocolCard

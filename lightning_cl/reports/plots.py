@@ -104,7 +104,8 @@ def plot_accuracy_curves(
     marker = 3.5 if count <= MAX_PRINTED else 0
     line = ax.plot(range(count), average.tolist(), "o-", color="black", lw=2.0, ms=marker, zorder=5, clip_on=False)
     draw.frame(ax, title, "After task", "Accuracy (%)")
-    draw.stage_axes(ax, count, percent=True)
+    draw.stage_axis(ax, count)
+    draw.percent_axis(ax)
     if dense:
         ax.legend(
             line, ["Average of seen tasks"], loc="lower right", bbox_to_anchor=(1.02, 0.98), frameon=False, fontsize=7
@@ -131,20 +132,15 @@ def plot_stage_comparison(
     Raises:
         ValueError: If there is no run, or more than can be told apart.
     """
-    if not 1 <= len(runs) <= draw.MOST_STYLES:
-        raise ValueError(f"{len(runs)} runs were given; 1 to {draw.MOST_STYLES} can be told apart in one figure.")
+    draw.refuse_too_many(runs)
     count = max(len(values) for values in runs.values())
     figure, ax = draw.new_axes(ax, (COLUMN_WIDTH, COLUMN_WIDTH * 0.68))
-    ends = []
-    for number, (name, values) in enumerate(runs.items()):
-        percent = [100 * float(value) for value in values]
-        colour, style = draw.run_style(number)
-        marker = "o" if count <= MAX_PRINTED else None
-        ax.plot(range(len(percent)), percent, style, color=colour, lw=1.3, marker=marker, ms=2.6, mew=0, clip_on=False)
-        measured = [value for value in percent if value == value]
-        ends.append((measured[-1] if measured else float("nan"), name, colour, False))
+    curves = {name: (range(len(values)), [100 * float(v) for v in values]) for name, values in runs.items()}
+    marker = "o" if count <= MAX_PRINTED else None
+    ends = draw.draw_runs(ax, curves, marker=marker, ms=2.6, mew=0, clip_on=False)
     draw.frame(ax, title, "After task", "Average accuracy (%)")
-    draw.stage_axes(ax, count, percent=True)
+    draw.stage_axis(ax, count)
+    draw.percent_axis(ax)
     draw.label_ends(ax, count - 1, ends)
     return figure, ax
 
@@ -161,7 +157,9 @@ def plot_metric_curve(values: Tensor | Sequence[float], name: str, *, ax: Axes |
     figure, ax = draw.new_axes(ax, (COLUMN_WIDTH, COLUMN_WIDTH * 0.62))
     ax.plot(range(len(line)), line.tolist(), color="black", lw=1.6, marker="o", ms=3)
     draw.frame(ax, None, "After task", name)
-    draw.stage_axes(ax, max(len(line), 1), percent=False)
+    draw.stage_axis(ax, max(len(line), 1))
+    ax.grid(axis="y", color="0.9", lw=0.5)
+    ax.set_axisbelow(True)
     return figure, ax
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lightning_cl.reports.comparison import COLUMNS, Comparison, Failure, Run, values_of
-from lightning_cl.reports.comparison_plot import plot_comparison
+from lightning_cl.reports.comparison_plots import plot_comparison
 from lightning_cl.reports.comparison_tables import markdown, rich_comparison, runs_csv
 from lightning_cl.reports.report import ContinualReport
 
