@@ -63,6 +63,13 @@ class Check:
         return replace(self, tasks=checked, violated=(task,) if self.result == "fail" else ())
 
 
+def verdict(
+    name: str, compared: str, fault: str = "", numbers: Mapping[str, float] | None = None, remark: str = ""
+) -> Check:
+    """A check that failed if there is a ``fault``, and else passed with a remark; see :class:`Check`."""
+    return Check(name, "fail" if fault else "pass", compared, fault or remark, numbers or {})
+
+
 def merge(earlier: Check, later: Check) -> Check:
     """Both in one: a failure stays, the first failure speaks, else the later one; numbers are the largest."""
     worse = max(earlier.result, later.result, key=_WORST.index)

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 SPACES = {"class_il": "class-incremental", "task_il": "task-incremental", "domain_il": "domain-incremental"}
 
 
+def print_table(table: RenderableType) -> None:
+    """Print a table to the terminal."""
+    from rich.console import Console
+
+    Console().print(table)
+
+
 def rich_table(report: ContinualReport, max_tasks: int = 12) -> Table:
     """The headline matrix in percent, a row for every stage, and the summary below it.
 

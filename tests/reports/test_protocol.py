@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from lightning_cl.callbacks.evaluation.fingerprints import fingerprint, row_fingerprints
 from lightning_cl.callbacks.evaluation.protocol_checks import Tolerance, compare, judge, unseen_classes, unseen_rows
+from lightning_cl.callbacks.evaluation.side_effects import fingerprint, row_fingerprints
 from lightning_cl.metrics import ContinualReport, read_report
 from lightning_cl.reports.files import to_json
 from lightning_cl.reports.protocol import CHECKS, Check, ProtocolCard, merge

@@ -25,6 +25,7 @@ from lightning_cl.callbacks.evaluation.task_counts import SPACES, TaskCounts, gr
 from lightning_cl.datamodules import ContinualDataModule, Task
 from lightning_cl.metrics.functional import accuracy_per_stage, summarise
 from lightning_cl.reports import ContinualReport, rich_table
+from lightning_cl.reports.tables import print_table
 
 #: In longer streams the accuracies of single tasks are in the report only: logging them would cost more than training.
 MOST_TASKS_LOGGED = 100
@@ -207,9 +208,7 @@ class ContinualEvaluation(RunReporter):
         files = list[Path]()
         report = self.build_report(trainer, pl_module, note)
         if self.print_table:
-            from rich.console import Console
-
-            Console().print(rich_table(report))
+            print_table(rich_table(report))
         if self.report and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             files = write_report(trainer, report, "Report, matrix and pictures")
         if trainer.state.fn == "fit":

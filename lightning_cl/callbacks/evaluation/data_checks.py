@@ -1,10 +1,10 @@
-"""What can be said of a protocol without a forward pass: who chooses by which data, and what overlaps."""
+"""Check the data of a protocol: what is chosen by test data, and which samples are trained on and evaluated."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +12,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
+from lightning_cl.datamodules import ContinualDataModule
 from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.mixins.batch import INPUT_KEYS
-from lightning_cl.reports.protocol import Check
-
-if TYPE_CHECKING:
-    from lightning_cl.datamodules import ContinualDataModule
+from lightning_cl.reports.protocol import Check, verdict
 
 _MANY = 0.01  # real data sets hold a few copies of their own
 
@@ -49,18 +47,17 @@ def selection(chosen_by: list[tuple[str, str]], validated: Collection[str], spli
         validated: Metrics that the validation logs.
         split: The split that is validated on.
     """
-    name = "selection"
     measured = [(who, metric) for who, metric in chosen_by if _base(metric) in validated or metric in validated]
     compared = f"the metrics of {len(chosen_by)} choosing callback(s) and schedule(s); validation on the {split} split"
     if split != "test" or not measured:
-        return Check(name, "pass", compared, numbers={"by_test_data": 0})
+        return verdict("selection", compared, numbers={"by_test_data": 0})
     who = ", ".join(f'{chooser}(monitor="{metric}")' for chooser, metric in measured)
     found = (
         f"{who} decides by a metric that is measured on the test split, and the best of several test results is no "
         "test result; hold training data out for it with `ContinualDataModule(val_split=0.1)` (and report "
         "`trainer.test`), or monitor a training metric."
     )
-    return Check(name, "fail", compared, found, {"by_test_data": len(measured)})
+    return verdict("selection", compared, found, {"by_test_data": len(measured)})
 
 
 def _base(metric: str) -> str:
@@ -72,22 +69,20 @@ def _base(metric: str) -> str:
 
 def overlap(stream: ContinualDataModule) -> Check:
     """Whether a position of the training split is both trained on and evaluated."""
-    name, layout = "overlap", stream.layout
+    layout = stream.layout
     held_out = [data for data in layout.evaluation.values() if data.split == "train"]
     trained = torch.zeros(len(stream.source.train_labels), dtype=torch.bool)
     trained[torch.cat(list(layout.train_index))] = True
     if not held_out:
-        return Check(name, "pass", "training and evaluation samples are of different splits", numbers={"shared": 0})
+        return verdict("overlap", "training and evaluation samples are of different splits", numbers={"shared": 0})
     evaluated = torch.cat([index for data in held_out for index in data.index]).unique()
     shared = int(trained[evaluated].sum())
     compared = f"{int(trained.sum())} training and {len(evaluated)} evaluation samples of the same split"
-    if shared == 0:
-        return Check(name, "pass", compared, numbers={"shared": 0})
     found = (
         f"{shared} of {len(evaluated)} evaluation samples are trained on too, so their accuracy shows memory; let the "
         "scenario leave out what is held out (`ContinualDataModule(val_split=...)` does)."
     )
-    return Check(name, "fail", compared, found, {"shared": shared})
+    return verdict("overlap", compared, found if shared else "", {"shared": shared})
 
 
 def whole_classes(train: Tensor, evaluation: Tensor, budget: int) -> tuple[Tensor, Tensor, list[int]]:
@@ -146,15 +141,13 @@ def duplicates(stream: ContinualDataModule, budget: int) -> Check:
     digests = [content_digest(source.item(data.split, int(i))) for i in evaluated[eval_rows]]
     copies = sum(digest in known for digest in digests)
     compared = f"{len(digests)} test images with {len(rows)} training images of {len(classes)} class(es), byte for byte"
-    numbers = {"copies": copies}
-    if copies <= max(1, _MANY * len(digests)):
-        remark = "" if copies == 0 else f"{copies} copy: so few are the data set's own"
-        return Check(name, "pass", compared, remark, numbers)
+    remark = f"{copies} copy: so few are the data set's own" if copies else ""
     found = (
         f"{copies} of {len(digests)} test images are among the training images, so their accuracy shows memory; give "
         "the source a test split of its own, or remove the copies from the training split."
     )
-    return Check(name, "fail", compared, found, numbers)
+    many = copies > max(1, _MANY * len(digests))
+    return verdict(name, compared, found if many else "", {"copies": copies}, remark)
 
 
 def tuning(declared: str | None) -> Check:

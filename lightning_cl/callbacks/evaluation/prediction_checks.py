@@ -1,18 +1,34 @@
-"""What must not change a prediction: the size, order and company of a batch, labels, the claimed task, time."""
+"""Check that a prediction depends on its sample alone: not on its batch, labels, the claimed task, or time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_cl.callbacks.evaluation.protocol_checks import Difference, Tolerance, compare, judge
 from lightning_cl.callbacks.evaluation.protocol_probe import Probe, by_task, claiming, in_batches
 from lightning_cl.mixins.base import ContinualMixin
-from lightning_cl.reports.protocol import Check
+from lightning_cl.reports.protocol import Check, verdict
 
 _FEW = 7  # samples of a small batch: no divisor of the usual batch sizes
+#: What is wrong and how to repair it, by check.
+_REMEDIES = {
+    "batch size": "a sample's prediction uses its batch mates, and test batches of one task tell the task; make no use "
+    "of batch statistics or of a vote over the batch in evaluation.",
+    "batch order": "something depends on a sample's place in the batch; no sorting, cumulative sum or index within the "
+    "batch may reach the logits.",
+    "batch mates": "batches of one task give other predictions than mixed ones, so the batch tells the task; choose "
+    "prompts, experts and statistics for each sample by itself.",
+    "claimed task": "the module reads the current task (or epoch) while it evaluates: with task {task} claimed it "
+    "answers otherwise. At test time no task is told; keep what was learned in buffers, and take the classes seen so "
+    "far from `stream.exposed_classes`.",
+    "labels": "the module looks at labels or task ids of the evaluation batch, which are not known at test time.",
+    "repetition": "the evaluation is random or changes itself; use evaluation transforms without randomness, and no "
+    "dropout or update in eval mode.",
+    "remembered features": "the remembered features are not those of the images any more; use evaluation transforms "
+    "without randomness and a frozen backbone, or turn the memory off (`cache_queries=False`, `cache_features=False`).",
+}
 
 
 def prediction_checks(probe: Probe, expected: Tensor, tolerance: Tolerance) -> Iterator[Check]:
@@ -23,38 +39,34 @@ def prediction_checks(probe: Probe, expected: Tensor, tolerance: Tolerance) -> I
         expected: ``(N, C)`` logits of its rows in order, in full batches.
         tolerance: What may differ by rounding.
     """
-    rows, full = probe.rows, in_batches(probe.rows, probe.full)
+    full, count = in_batches(probe.rows, probe.full), f"{len(probe.rows)} samples"
 
-    def measure(batches: Sequence[Tensor], **options: Any) -> Difference:
-        return compare(expected, probe.logits(batches, **options), tolerance)
-
-    def verdict(name: str, difference: Difference, compared: str, remedy: str) -> Check:
-        return judge(name, difference, tolerance, f"{len(rows)} samples {compared}", remedy)
+    def judged(name: str, compared: str, actual: Tensor, wanted: Tensor = expected, task: int = 0) -> Check:
+        remedy = _REMEDIES[name].format(task=task)
+        return judge(name, compare(wanted, actual, tolerance), tolerance, count + compared, remedy)
 
     yield _sizes(probe, expected, tolerance)
-    yield verdict(
-        "batch order",
-        measure([batch.flip(0) for batch in full]),
-        "in order and in reverse",
-        "something depends on a sample's place in the batch; no sorting, cumulative sum or index within the batch "
-        "may reach the logits.",
-    )
-    yield _mates(probe, expected, tolerance)
-    yield _claimed(probe, expected, tolerance)
-    yield verdict(
-        "labels",
-        measure(full, mislabelled=True),
-        "with their own labels and with those of others",
-        "the module looks at labels or task ids of the evaluation batch, which are not known at test time.",
-    )
-    yield verdict(
-        "repetition",
-        measure(full, later=True),
-        "evaluated twice",
-        "the evaluation is random or changes itself; use evaluation transforms without randomness, and no dropout "
-        "or update in eval mode.",
-    )
-    yield _remembered(probe, expected, tolerance)
+    yield judged("batch order", " in order and in reverse", probe.logits([batch.flip(0) for batch in full]))
+    if len(probe.tasks.unique()) == 1:
+        yield Check("batch mates", "not checked", message="only one task has been seen")
+    else:
+        compared = " with others of their task and mixed with other tasks"
+        yield judged("batch mates", compared, probe.logits(by_task(probe.tasks, probe.full)))
+    if probe.stream.info.num_tasks == 1:
+        yield Check("claimed task", "not checked", message="the stream has only one task")
+    else:
+        other = abs(probe.stream.task_index - 1)  # the one before; for the first the second
+        with claiming(probe.trainer, probe.stream, other):
+            actual = probe.logits(full)
+        yield judged("claimed task", ", the stream claiming another task than it is in", actual, task=other)
+    yield judged("labels", " with their own labels and with those of others", probe.logits(full, mislabelled=True))
+    yield judged("repetition", " evaluated twice", probe.logits(full, later=True))
+    hook = getattr(type(probe.pl_module), "expect_images", None)
+    if hook is None or hook is ContinualMixin.expect_images:
+        yield Check("remembered features", "not checked", message="nothing remembers features")
+    else:
+        actual, rows = probe.remembered()
+        yield judged("remembered features", " with fresh and with remembered features", actual, expected[rows])
 
 
 def _sizes(probe: Probe, expected: Tensor, tolerance: Tolerance) -> Check:
@@ -64,62 +76,11 @@ def _sizes(probe: Probe, expected: Tensor, tolerance: Tolerance) -> Check:
         found = [compare(expected, probe.logits(in_batches(probe.rows, size)), tolerance) for size in (1, few)]
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         broken = f"the module cannot evaluate every size of batch ({type(error).__name__}: {error}); "
-        return Check(name, "fail", compared, broken + "let it take batches of one sample too.")
+        return verdict(name, compared, broken + "let it take batches of one sample too.")
     worst = max(found, key=lambda difference: (difference.moved, difference.largest))
-    remedy = (
-        "a sample's prediction uses its batch mates, and test batches of one task tell the task; make no use of "
-        "batch statistics or of a vote over the batch in evaluation."
-    )
-    if _votes(probe.pl_module):
+    if any(getattr(part, "batch_dependent", False) is True for part in probe.pl_module.modules()):
         return _voted(worst, compared)
-    return judge(name, worst, tolerance, compared, remedy)
-
-
-def _mates(probe: Probe, expected: Tensor, tolerance: Tolerance) -> Check:
-    name = "batch mates"
-    if len(probe.tasks.unique()) == 1:
-        return Check(name, "not checked", message="only one task has been seen")
-    difference = compare(expected, probe.logits(by_task(probe.tasks, probe.full)), tolerance)
-    remedy = (
-        "batches of one task give other predictions than mixed ones, so the batch tells the task; choose prompts, "
-        "experts and statistics for each sample by itself."
-    )
-    compared = f"{len(probe.rows)} samples with others of their task and mixed with other tasks"
-    return judge(name, difference, tolerance, compared, remedy)
-
-
-def _claimed(probe: Probe, expected: Tensor, tolerance: Tolerance) -> Check:
-    name, tasks, current = "claimed task", probe.stream.info.num_tasks, probe.stream.task_index
-    if tasks == 1:
-        return Check(name, "not checked", message="the stream has only one task")
-    other = current - 1 if current else 1
-    with claiming(probe.trainer, probe.stream, other):
-        actual = probe.logits(in_batches(probe.rows, probe.full))
-    remedy = (
-        f"the module reads the current task (or epoch) while it evaluates: with task {other} claimed it answers "
-        "otherwise. At test time no task is told; keep what was learned in buffers, and take the classes seen so "
-        "far from `stream.exposed_classes`."
-    )
-    compared = f"{len(probe.rows)} samples, the stream claiming another task than it is in"
-    return judge(name, compare(expected, actual, tolerance), tolerance, compared, remedy)
-
-
-def _remembered(probe: Probe, expected: Tensor, tolerance: Tolerance) -> Check:
-    name = "remembered features"
-    hook = getattr(type(probe.pl_module), "expect_images", None)
-    if hook is None or hook is ContinualMixin.expect_images:
-        return Check(name, "not checked", message="nothing remembers features")
-    actual, rows = probe.remembered()
-    remedy = (
-        "the remembered features are not those of the images any more; use evaluation transforms without "
-        "randomness and a frozen backbone, or turn the memory off (`cache_queries=False`, `cache_features=False`)."
-    )
-    compared = f"{len(probe.rows)} samples with fresh and with remembered features"
-    return judge(name, compare(expected[rows], actual, tolerance), tolerance, compared, remedy)
-
-
-def _votes(pl_module: nn.Module) -> bool:
-    return any(getattr(part, "batch_dependent", False) is True for part in pl_module.modules())
+    return judge(name, worst, tolerance, compared, _REMEDIES[name])
 
 
 def _voted(difference: Difference, compared: str) -> Check:
@@ -129,4 +90,4 @@ def _voted(difference: Difference, compared: str) -> Check:
         f"{difference.samples} samples here, {difference.changed} of them to another class, and where test batches "
         'are of one task it tells the task; use `batch_vote="never"` or "train".'
     )
-    return Check("batch size", "fail", compared, found, difference.numbers())
+    return verdict("batch size", compared, found, difference.numbers())

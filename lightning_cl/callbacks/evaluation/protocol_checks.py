@@ -1,4 +1,4 @@
-"""Judges measurements of a protocol: how far predictions are apart, and what is done with classes nobody has seen."""
+"""Judge measurements of a protocol: how far predictions are apart, and what is done with unseen classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_cl.reports.protocol import Check
+from lightning_cl.reports.protocol import Check, verdict
 
 # ---------------------------------------------------------------------- comparing predictions
 
@@ -81,14 +81,12 @@ def compare(expected: Tensor, actual: Tensor, tolerance: Tolerance) -> Differenc
 
 def judge(name: str, difference: Difference, tolerance: Tolerance, compared: str, remedy: str) -> Check:
     """The check of a difference that should not be there."""
-    numbers = difference.numbers()
-    if difference.moved <= math.floor(tolerance.outliers * difference.samples):
-        return Check(name, "pass", compared, numbers=numbers)
+    moved = difference.moved > math.floor(tolerance.outliers * difference.samples)
     found = (
         f"the logits of {difference.moved} of {difference.samples} samples change (by up to "
         f"{difference.largest:.1e} of the largest logit), {difference.changed} of them to another class; "
     )
-    return Check(name, "fail", compared, found + remedy, numbers)
+    return verdict(name, compared, found + remedy if moved else "", difference.numbers())
 
 
 # ---------------------------------------------------------------------- classes that nobody has seen
@@ -115,23 +113,19 @@ def unseen_classes(logits: Tensor, exposed: Iterable[int], masked: bool) -> Chec
     won = int(unseen[answers.nan_to_num(nan=-torch.inf).argmax(1)].sum())
     numbers = {"columns": open_columns, "predicted": won}
     compared = f"{int(unseen.sum())} unseen columns of {len(answers)} samples' logits"
-    if open_columns == 0:
-        return Check(name, "pass", compared, numbers=numbers)
-    if masked:
+    if masked or open_columns == 0:
         found = (
             f"the class mask lets {open_columns} unseen classes through, and {won} of {len(answers)} samples are "
             "predicted as one; allow only `task.seen_classes` in the mask for evaluation."
         )
-        return Check(name, "fail", compared, found, numbers)
-    if won == 0:
-        remark = "no mask on the head, but no unseen class won; the accuracy matrix masks them"
-        return Check(name, "pass", compared, remark, numbers)
+        return verdict(name, compared, found if open_columns else "", numbers)
+    remark = "no mask on the head, but no unseen class won; the accuracy matrix masks them"
     found = (
         f"{won} of {len(answers)} samples are predicted as a class that was never seen: nothing masks the head, so "
         "the module's own accuracy and loss count untrained outputs (the accuracy matrix masks them); add a method, "
         "such as `FineTuning()`, which puts the mask on."
     )
-    return Check(name, "fail", compared, found, numbers)
+    return verdict(name, compared, found if won else "", numbers, remark)
 
 
 def unseen_rows(before: Tensor, after: Tensor, exposed: Iterable[int], train_mask: str | None) -> Check:
@@ -150,14 +144,12 @@ def unseen_rows(before: Tensor, after: Tensor, exposed: Iterable[int], train_mas
         return Check(name, "not checked", message="all classes of the head have been seen")
     moved = int((before.cpu() != after.cpu())[unseen].sum())
     compared, numbers = f"{int(unseen.sum())} rows, before and after the task", {"rows": moved}
-    if moved == 0:
-        return Check(name, "pass", compared, numbers=numbers)
-    if train_mask in ("task", "seen"):
+    if moved == 0 or train_mask in ("task", "seen"):
         found = (
             f'{moved} rows moved although `train_mask="{train_mask}"` keeps their classes out of the loss; something '
             "writes to the head past the mask (an own loss term on its weight, or an own update)."
         )
-        return Check(name, "fail", compared, found, numbers)
+        return verdict(name, compared, found if moved else "", numbers)
     why = {
         None: "nothing masks the training loss, so unseen classes are trained as negatives",
         "all": '`train_mask="all"`: unseen classes are trained as negatives',

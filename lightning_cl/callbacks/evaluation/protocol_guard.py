@@ -1,9 +1,9 @@
-"""Numbers that can be trusted, because the protocol is checked: a cheap probe at every task boundary."""
+"""Check the evaluation protocol with a cheap probe at every task boundary."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -12,16 +12,15 @@ from torch import Tensor
 
 from lightning_cl.callbacks.base import ContinualCallback, require_stream
 from lightning_cl.callbacks.evaluation import data_checks
-from lightning_cl.callbacks.evaluation.fingerprints import row_fingerprints
 from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
 from lightning_cl.callbacks.evaluation.prediction_checks import prediction_checks
 from lightning_cl.callbacks.evaluation.protocol_checks import Tolerance, unseen_classes, unseen_rows
 from lightning_cl.callbacks.evaluation.protocol_probe import Probe, in_batches
-from lightning_cl.callbacks.evaluation.side_effects import fingerprints, generators_moved, moved_names
-from lightning_cl.reports.protocol import Check, ProtocolCard, ProtocolError, merge
-
-if TYPE_CHECKING:
-    from lightning_cl.datamodules import ContinualDataModule, Task
+from lightning_cl.callbacks.evaluation.side_effects import fingerprints, generators_moved, moved_names, row_fingerprints
+from lightning_cl.datamodules import ContinualDataModule, Task
+from lightning_cl.datamodules.resuming import random_states
+from lightning_cl.reports.protocol import Check, ProtocolCard, ProtocolError, verdict
+from lightning_cl.reports.tables import print_table, protocol_table
 
 
 class ProtocolGuard(ContinualCallback):
@@ -111,8 +110,6 @@ class ProtocolGuard(ContinualCallback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember what the validation must not change."""
-        from lightning_cl.datamodules.resuming import random_states
-
         if self._due(trainer):
             self._before = fingerprints(pl_module), random_states(trainer.strategy.root_device)
 
@@ -123,22 +120,15 @@ class ProtocolGuard(ContinualCallback):
         stream = require_stream(trainer, type(self).__name__)
         task, self._checked = stream.task_index, self._ended
         found = [*self._of_the_validation(trainer, pl_module), *self._of_the_head(stream, pl_module)]
-        found.append(
-            data_checks.selection(
-                data_checks.choosers(trainer), data_checks.validated_metrics(trainer), stream.eval_data("val").split
-            )
-        )
+        chosen_by, validated = data_checks.choosers(trainer), data_checks.validated_metrics(trainer)
+        found.append(data_checks.selection(chosen_by, validated, stream.eval_data("val").split))
         found += self._of_predictions(trainer, pl_module, stream)
         self._add(trainer, [check.after(task) for check in found], f"after task {task}")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the card."""
         if self.print_card and trainer.is_global_zero:
-            from rich.console import Console
-
-            from lightning_cl.reports.tables import protocol_table
-
-            Console().print(protocol_table(self.card))
+            print_table(protocol_table(self.card))
 
     def _due(self, trainer: Trainer) -> bool:
         """Whether this validation is a task boundary's first, or one of its own (``trainer.validate``)."""
@@ -149,8 +139,6 @@ class ProtocolGuard(ContinualCallback):
     # ------------------------------------------------------------------ findings
 
     def _of_the_validation(self, trainer: Trainer, pl_module: LightningModule) -> Iterator[Check]:
-        from lightning_cl.datamodules.resuming import random_states
-
         assert self._before is not None
         (weights, generators), self._before = self._before, None
         moved = moved_names(weights, fingerprints(pl_module))
@@ -160,7 +148,7 @@ class ProtocolGuard(ContinualCallback):
             "on otherwise than without it; update nothing in `validation_step` and its hooks, and keep batch norm in "
             "eval mode."
         )
-        yield Check("state", "fail" if moved else "pass", compared, message if moved else "", numbers)
+        yield verdict("state", compared, message if moved else "", numbers)
         drawn = generators_moved(generators, random_states(trainer.strategy.root_device))
         compared = "the random generators before and after the validation"
         message = (
@@ -168,7 +156,7 @@ class ProtocolGuard(ContinualCallback):
             "goes on otherwise than without it; use deterministic evaluation transforms and draw nothing in "
             "`validation_step`."
         )
-        yield Check("random numbers", "fail" if drawn else "pass", compared, message if drawn else "")
+        yield verdict("random numbers", compared, message if drawn else "")
 
     def _of_the_head(self, stream: ContinualDataModule, pl_module: LightningModule) -> Iterator[Check]:
         state: Any = getattr(pl_module, "continual", None)
@@ -236,7 +224,4 @@ def agreed(found: list[Check], world_size: int) -> list[Check]:
         return found
     gathered: list[Any] = [None] * world_size
     torch.distributed.all_gather_object(gathered, found)
-    merged: dict[str, Check] = {}
-    for check in (check for part in gathered for check in part):
-        merged[check.name] = merge(merged[check.name], check) if check.name in merged else check
-    return list(merged.values())
+    return list(ProtocolCard().add(check for part in gathered for check in part).checks)
