@@ -1,10 +1,9 @@
-"""Single numbers that are kept as an accuracy matrix: average accuracy, forgetting, transfer."""
+"""Average accuracy, forgetting and transfer as torchmetrics that keep an accuracy matrix."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -26,13 +25,19 @@ class MatrixMetric(AccuracyMatrix):
     so a metric can be read after every task. In a ``MetricCollection`` all of them share one pair of counts.
     """
 
-    @abstractmethod
+    #: Of :mod:`lightning_cl.metrics.functional`, and the attributes that are its options.
+    formula: ClassVar[Callable[..., Tensor]]
+    options: ClassVar[tuple[str, ...]] = ()
+    micro = False
+
     def value(self, acc: Tensor, k: int, sizes: Tensor) -> Tensor:
         """The metric after ``k`` finished tasks, from ``acc`` ``(T, T)`` and the test samples ``sizes`` ``(T,)``."""
+        given = {name: getattr(self, name) for name in self.options}
+        return type(self).formula(acc, k=k, **given, **({"sizes": sizes} if self.micro else {}))
 
     def compute(self) -> Tensor:
         """The value after the last counted stage, a float64 scalar; NaN where it is not defined. Collective."""
-        acc = AccuracyMatrix.compute(self)
+        acc = super().compute()
         k = F.finished_stages(acc)
         return self.value(acc, k, self.total.amax(dim=0)) if k else acc.new_tensor(float("nan"))
 
@@ -46,8 +51,7 @@ class MatrixMetric(AccuracyMatrix):
 
     def _values(self) -> Tensor:
         """The value after each of the ``k`` counted stages, ``(k,)``."""
-        acc = AccuracyMatrix.compute(self)
-        sizes = self.total.amax(dim=0)
+        acc, sizes = super().compute(), self.total.amax(dim=0)
         stages = [self.value(acc, k, sizes) for k in range(1, F.finished_stages(acc) + 1)]
         return torch.stack(stages) if stages else acc.new_empty(0)
 
@@ -61,13 +65,11 @@ class AverageAccuracy(MatrixMetric):
         **kwargs: Passed to :class:`torchmetrics.Metric`.
     """
 
+    formula = staticmethod(F.average_accuracy)
+
     def __init__(self, num_tasks: int, micro: bool = False, **kwargs: Any) -> None:
         super().__init__(num_tasks, **kwargs)
         self.micro = micro
-
-    def value(self, acc: Tensor, k: int, sizes: Tensor) -> Tensor:
-        """See the base."""
-        return F.average_accuracy(acc, k, sizes=sizes if self.micro else None)
 
 
 class AverageIncrementalAccuracy(MatrixMetric):
@@ -81,22 +83,19 @@ class AverageIncrementalAccuracy(MatrixMetric):
         **kwargs: Passed to :class:`torchmetrics.Metric`.
     """
 
+    formula = staticmethod(F.average_incremental_accuracy)
+    options = ("skip_first",)
+
     def __init__(self, num_tasks: int, skip_first: bool = False, micro: bool = False, **kwargs: Any) -> None:
         super().__init__(num_tasks, **kwargs)
         self.skip_first = skip_first
         self.micro = micro
 
-    def value(self, acc: Tensor, k: int, sizes: Tensor) -> Tensor:
-        """See the base."""
-        return F.average_incremental_accuracy(acc, k, skip_first=self.skip_first, sizes=sizes if self.micro else None)
-
 
 class LearningAccuracy(MatrixMetric):
     """Mean accuracy on each task just after it; :func:`~lightning_cl.metrics.functional.learning_accuracy`."""
 
-    def value(self, acc: Tensor, k: int, sizes: Tensor) -> Tensor:
-        """See the base."""
-        return F.learning_accuracy(acc, k)
+    formula = staticmethod(F.learning_accuracy)
 
 
 class Forgetting(MatrixMetric):
@@ -112,6 +111,8 @@ class Forgetting(MatrixMetric):
         ValueError: If ``variant`` is unknown.
     """
 
+    formula = staticmethod(F.forgetting)
+    options = ("variant", "from_first_seen")
     higher_is_better = False
 
     def __init__(
@@ -125,17 +126,11 @@ class Forgetting(MatrixMetric):
         self.variant = variant
         self.from_first_seen = from_first_seen
 
-    def value(self, acc: Tensor, k: int, sizes: Tensor) -> Tensor:
-        """See the base."""
-        return F.forgetting(acc, k, variant=self.variant, from_first_seen=self.from_first_seen)
-
 
 class BackwardTransfer(MatrixMetric):
     """Mean change of old tasks since each was learned; :func:`~lightning_cl.metrics.functional.backward_transfer`."""
 
-    def value(self, acc: Tensor, k: int, sizes: Tensor) -> Tensor:
-        """See the base."""
-        return F.backward_transfer(acc, k)
+    formula = staticmethod(F.backward_transfer)
 
 
 class ForwardTransfer(MatrixMetric):
@@ -150,6 +145,9 @@ class ForwardTransfer(MatrixMetric):
         ValueError: If ``baseline`` does not have one value for each task.
     """
 
+    formula = staticmethod(F.forward_transfer)
+    options = ("baseline",)
+
     def __init__(self, num_tasks: int, baseline: Tensor | Sequence[float], **kwargs: Any) -> None:
         super().__init__(num_tasks, **kwargs)
         self.baseline = torch.as_tensor(baseline, dtype=torch.float64)
@@ -157,7 +155,3 @@ class ForwardTransfer(MatrixMetric):
             raise ValueError(
                 f"`baseline` has shape {tuple(self.baseline.shape)} but must be ({num_tasks},): a value for each task."
             )
-
-    def value(self, acc: Tensor, k: int, sizes: Tensor) -> Tensor:
-        """See the base."""
-        return F.forward_transfer(acc, self.baseline, k)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lightning_cl.metrics import functional as F
 from lightning_cl.reports.files import jsonable
@@ -28,13 +29,15 @@ DEFINITIONS = {
 }
 """What each metric of :meth:`AnytimeCurve.summary` is, the size of a window left out."""
 
-#: Evaluations, tasks and classes of the counts with two dimensions.
+#: Dimensions of the counts: evaluations, tasks, classes.
 _SHAPES = {
+    **dict.fromkeys(("samples_seen", "task", "exposed", "periodic", "task_end", "online_correct", "online_total"), "P"),
     **dict.fromkeys(("correct", "total"), "PT"),
     **dict.fromkeys(("class_correct", "class_total"), "PC"),
     **dict.fromkeys(("after_correct", "after_total"), "TT"),
     **dict.fromkeys(("after_class_correct", "after_class_total"), "TC"),
 }
+_FLAGS = ("periodic", "task_end")
 
 
 @dataclass
@@ -77,14 +80,10 @@ class AnytimeCurve:
     @classmethod
     def empty(cls, num_tasks: int, num_classes: int) -> AnytimeCurve:
         """A curve without evaluations."""
-        row, flag = torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.bool)
-        by_task, by_class = row.view(0, 1).expand(0, num_tasks), row.view(0, 1).expand(0, num_classes)
-        after_task = torch.zeros(num_tasks, num_tasks, dtype=torch.long)
-        after_class = torch.zeros(num_tasks, num_classes, dtype=torch.long)
-        return cls(
-            row, row, row, flag, flag, by_task, by_task, by_class, by_class, row, row,
-            after_task, after_task.clone(), after_class, after_class.clone(),
-        )  # fmt: skip
+        sizes = {"P": 0, "T": num_tasks, "C": num_classes}
+        shapes = {name: [sizes[dim] for dim in dims] for name, dims in _SHAPES.items()}
+        kinds = {name: torch.bool if name in _FLAGS else torch.long for name in _SHAPES}
+        return cls(**{name: torch.zeros(shape, dtype=kinds[name]) for name, shape in shapes.items()})
 
     def __len__(self) -> int:
         return len(self.samples_seen)
@@ -112,22 +111,11 @@ class AnytimeCurve:
             self.task_end[-1] = True
             return
         tasks = self.correct.shape[1]
-        row = {
-            "samples_seen": samples_seen,
-            "task": task,
-            "exposed": exposed,
-            "periodic": not task_end,
-            "task_end": task_end,
-            "correct": counts[0, :tasks],
-            "total": counts[1, :tasks],
-            "class_correct": counts[0, tasks:],
-            "class_total": counts[1, tasks:],
-            "online_correct": online[0],
-            "online_total": online[1],
-        }
-        for name, value in row.items():
-            column: Tensor = getattr(self, name)
-            setattr(self, name, torch.cat([column, torch.as_tensor(value, dtype=column.dtype)[None]]))
+        by_task, by_class = counts[:, :tasks], counts[:, tasks:]
+        row = (samples_seen, task, exposed, not task_end, task_end, *by_task, *by_class, *online)
+        for item, value in zip(dataclasses.fields(self), row, strict=False):  # those after tasks come last
+            column: Tensor = getattr(self, item.name)
+            setattr(self, item.name, torch.cat([column, torch.as_tensor(value, dtype=column.dtype)[None]]))
 
     def finish_task(self, task: int, counts: Tensor) -> None:
         """Keep the evaluation of all samples after ``task``; ``counts`` as for :meth:`add`."""
@@ -135,8 +123,6 @@ class AnytimeCurve:
         for name, values in zip(("correct", "total"), counts, strict=True):
             getattr(self, f"after_{name}")[task] = values[:tasks]
             getattr(self, f"after_class_{name}")[task] = values[tasks:]
-
-    # ------------------------------------------------------------------ what is read off it
 
     @property
     def accuracy(self) -> Tensor:
@@ -205,7 +191,7 @@ class AnytimeCurve:
             windows: Of the windowed metrics.
         """
         metrics = self.summary(windows)
-        used = {name.rstrip("0123456789").rstrip("_") for name in metrics}
+        used = {name.rstrip("_0123456789") for name in metrics}
         curve = {
             "samples_seen": self.samples_seen,
             "accuracy": self.accuracy,
@@ -230,8 +216,6 @@ class AnytimeCurve:
         )
         return section
 
-    # ------------------------------------------------------------------ state
-
     def state_dict(self) -> dict[str, Tensor]:
         """All counts, by name; what is counted later does not change them."""
         return {item.name: getattr(self, item.name).clone() for item in dataclasses.fields(self)}
@@ -243,9 +227,9 @@ class AnytimeCurve:
 
     def extended(self, num_tasks: int, num_classes: int) -> AnytimeCurve:
         """The curve for a stream with at least as many tasks and classes; of the new ones nothing was counted."""
-        sizes = {"T": num_tasks, "C": num_classes}
+        sizes = {"P": 0, "T": num_tasks, "C": num_classes}
         state = self.state_dict()
         for name, dims in _SHAPES.items():
-            missing = [max(sizes.get(dim, 0) - size, 0) for dim, size in zip(dims, state[name].shape, strict=True)]
-            state[name] = torch.nn.functional.pad(state[name], (0, missing[1], 0, missing[0]))
+            missing = [max(sizes[dim] - size, 0) for dim, size in zip(dims, state[name].shape, strict=True)]
+            state[name] = pad(state[name], [width for count in reversed(missing) for width in (0, count)])
         return AnytimeCurve(**state)

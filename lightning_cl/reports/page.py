@@ -59,9 +59,6 @@ def unique_names(names: Sequence[str]) -> list[str]:
     return [name if count == 1 else f"{name} ({count})" for name, count in zip(names, seen, strict=True)]
 
 
-# ---------------------------------------------------------------------- what the template is given
-
-
 def _comparison(reports: Mapping[str, ContinualReport], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     stages = {name: accuracy_per_stage(r.matrix, sizes=r.has_data).tolist() for name, r in reports.items()}
     pictures = [_picture(plot_stage_comparison(stages), "Average accuracy after every task, all runs")]
@@ -172,9 +169,6 @@ def _picture(drawn: tuple[Any, Any], description: str) -> tuple[str, str]:
     buffer = io.BytesIO()
     drawn[0].savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}", description
-
-
-# ---------------------------------------------------------------------- how the template shows a value
 
 
 def _readable(name: str) -> str:

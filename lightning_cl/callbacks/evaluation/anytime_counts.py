@@ -84,19 +84,14 @@ class PrequentialCounter:
             hooks.move_to_end(key)
 
     def _keep(self, layer: nn.Module, args: Any, output: Tensor) -> None:
-        if self._logits is None:
-            self._logits = output.detach()
-        self._remove()  # once: a copy of the module that is made later has no hook
-
-    def _remove(self) -> None:
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
+        self.stop()  # it is read once: a copy of the module that is made later has no hook
+        self._logits = output.detach()
 
     def stop(self) -> None:
         """Leave the head alone."""
-        self._remove()
-        self._logits = None
+        if self._hook is not None:
+            self._hook.remove()
+        self._hook = self._logits = None
 
     def count(self, labels: Tensor, exposed: tuple[int, ...]) -> None:
         """The step is over: count the answers for its first ``len(labels)`` rows. No device synchronisation.

@@ -90,8 +90,6 @@ class AnytimeEvaluation(ContinualCallback):
         self._counter: PrequentialCounter | None = None
         self._after: SetCounts | None = None
 
-    # ------------------------------------------------------------------ life cycle
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the head, draw the subset, and check that every boundary will be validated."""
         stream = require_stream(trainer, type(self).__name__)
@@ -157,8 +155,6 @@ class AnytimeEvaluation(ContinualCallback):
             self._counter.stop()
         self._publish(trainer, pl_module)
 
-    # ------------------------------------------------------------------ an evaluation
-
     def evaluated_now(self, stream: ContinualDataModule) -> Tensor:
         """``(N_split,)`` bool: validation samples whose class has been exposed and whose task has begun."""
         data = stream.eval_data("anytime")
@@ -189,8 +185,6 @@ class AnytimeEvaluation(ContinualCallback):
         if self._counter is not None:
             right, count = trainer.strategy.reduce(self._counter.take(), reduce_op="sum").tolist()
             self._online = (self._online[0] + int(right), self._online[1] + int(count))
-
-    # ------------------------------------------------------------------ the validation after a task
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start to count, if a task is over: all samples, and those that the evaluations use."""
@@ -228,8 +222,6 @@ class AnytimeEvaluation(ContinualCallback):
         logged = {f"anytime/{name}": values[name] for name in _LOGGED_AFTER_TASK if values[name] is not None}
         pl_module.log_dict(logged, batch_size=1)  # type: ignore[arg-type]
 
-    # ------------------------------------------------------------------ results
-
     def section(self, stream: ContinualDataModule) -> dict[str, Any]:
         """The curve, its metrics and how it was measured, for a report."""
         described = describe_evaluations(stream, vars(self), int(self._chosen.sum()))
@@ -248,8 +240,6 @@ class AnytimeEvaluation(ContinualCallback):
         files = write_report(trainer, report, "Report, curve and pictures")
         if not RunReporter.among(trainer):
             stream_logging.finished(trainer, report, files)
-
-    # ------------------------------------------------------------------ state
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Sum what every process counted since the last evaluation."""

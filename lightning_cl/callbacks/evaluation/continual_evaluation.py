@@ -73,8 +73,6 @@ class ContinualEvaluation(RunReporter):
         self.samples_seen: list[int] = []
         self._counts: TaskCounts | None = None
 
-    # ------------------------------------------------------------------ life cycle
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the head and check that every boundary will be validated."""
         stream = require_stream(trainer, type(self).__name__)
@@ -120,8 +118,6 @@ class ContinualEvaluation(RunReporter):
         if len(self.total) == require_stream(trainer, type(self).__name__).info.num_tasks:  # else of an earlier run
             self._publish(trainer, pl_module, note=f"the run was interrupted ({type(exception).__name__})")
 
-    # ------------------------------------------------------------------ counting
-
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start counting."""
         stream = require_stream(trainer, type(self).__name__)
@@ -163,8 +159,6 @@ class ContinualEvaluation(RunReporter):
         for space, (correct, total) in zip(SPACES, self._counts.finish(trainer), strict=True):
             accuracy = correct[total > 0].double() / total[total > 0].double()
             pl_module.log(f"test/{space}/average_accuracy", accuracy.mean().float(), batch_size=1)
-
-    # ------------------------------------------------------------------ results
 
     def matrix(self, space: str = "class_il") -> Tensor:
         """``(T, T)`` float64 accuracies in [0, 1] of ``"class_il"`` or ``"task_il"``; NaN: not measured."""
@@ -213,8 +207,6 @@ class ContinualEvaluation(RunReporter):
             files = write_report(trainer, report, "Report, matrix and pictures")
         if trainer.state.fn == "fit":
             stream_logging.finished(trainer, report, files)
-
-    # ------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
         """Counts, already summed over the processes."""

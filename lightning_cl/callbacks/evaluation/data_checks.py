@@ -19,8 +19,6 @@ from lightning_cl.reports.protocol import Check, verdict
 
 _MANY = 0.01  # real data sets hold a few copies of their own
 
-# ---------------------------------------------------------------------- selection on test data
-
 
 def choosers(trainer: Trainer) -> list[tuple[str, str]]:
     """Who decides by a metric, and by which: checkpoints, early stopping and plateau schedulers."""
@@ -62,9 +60,6 @@ def selection(chosen_by: list[tuple[str, str]], validated: Collection[str], spli
 
 def _base(metric: str) -> str:
     return metric.removesuffix("_epoch").removesuffix("_step")
-
-
-# ---------------------------------------------------------------------- evaluation data in the training data
 
 
 def overlap(stream: ContinualDataModule) -> Check:

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from lightning_cl.reports.protocol import Check, verdict
 
-# ---------------------------------------------------------------------- comparing predictions
-
 
 @dataclass(frozen=True)
 class Tolerance:
@@ -87,9 +85,6 @@ def judge(name: str, difference: Difference, tolerance: Tolerance, compared: str
         f"{difference.largest:.1e} of the largest logit), {difference.changed} of them to another class; "
     )
     return verdict(name, compared, found + remedy if moved else "", difference.numbers())
-
-
-# ---------------------------------------------------------------------- classes that nobody has seen
 
 
 def unseen_classes(logits: Tensor, exposed: Iterable[int], masked: bool) -> Check:

@@ -75,8 +75,6 @@ class ProtocolGuard(ContinualCallback):
         self._rows: tuple[int, Tensor] | None = None  # task, fingerprints of the head's rows at its start
         self._before: tuple[dict[str, Tensor], dict[str, Any]] | None = None
 
-    # ------------------------------------------------------------------ life cycle
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the head, and check that there is a validation to look at."""
         stream = require_stream(trainer, type(self).__name__)
@@ -135,8 +133,6 @@ class ProtocolGuard(ContinualCallback):
         if trainer.sanity_checking:
             return False
         return trainer.state.fn == "validate" or self._checked < self._ended
-
-    # ------------------------------------------------------------------ findings
 
     def _of_the_validation(self, trainer: Trainer, pl_module: LightningModule) -> Iterator[Check]:
         assert self._before is not None
@@ -197,8 +193,6 @@ class ProtocolGuard(ContinualCallback):
         for check in failed:
             if check.name not in known:  # once a run
                 rank_zero_warn(f"protocol violated {when}, {check.name}: {check.message}")
-
-    # ------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
         """The card so far, and the head's rows at the start of the current task."""

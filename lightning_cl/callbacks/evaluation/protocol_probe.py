@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules import ContinualDataModule
     from lightning_cl.datamodules.layout import EvalBatch
 
-# ---------------------------------------------------------------------- which samples, in which batches
-
 
 def evenly(part: Tensor, count: int) -> Tensor:
     """At most ``count`` of ``(N,)`` values, evenly spaced."""
@@ -64,9 +62,6 @@ def with_others_labels(batch: Any, other: Any) -> Any:
     return apply_to_collections(batch, other, Tensor, choose)
 
 
-# ---------------------------------------------------------------------- saying something else
-
-
 @contextmanager
 def claiming(trainer: Trainer, stream: ContinualDataModule, task: int) -> Iterator[None]:
     """The stream says that ``task`` is current, and the Trainer that its first epoch is.
@@ -89,9 +84,6 @@ def claiming(trainer: Trainer, stream: ContinualDataModule, task: int) -> Iterat
 
 def _always(value: Any) -> property:
     return property(lambda _: value)
-
-
-# ---------------------------------------------------------------------- the passes
 
 
 class Probe:

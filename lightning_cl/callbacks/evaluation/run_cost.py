@@ -82,8 +82,6 @@ class RunCost(ContinualCallback):
         self._processes = 1
         self._facts = {}
 
-    # ------------------------------------------------------------------ life cycle
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start at zero; a checkpoint's counts are put in place afterwards."""
         super().setup(trainer, pl_module, stage)
@@ -123,8 +121,6 @@ class RunCost(ContinualCallback):
         self._stop("seconds_evaluating")
         if trainer.state.fn == "fit":
             self._add_up(trainer)
-
-    # ------------------------------------------------------------------ counting
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """What a step did not back-propagate is not waited for."""
@@ -184,8 +180,6 @@ class RunCost(ContinualCallback):
         times = {name: value + running.get(name, 0.0) for name, value in self._times.items()}
         return {**times, **{name: self._total[name] + self._own[name] * self._processes for name in _COUNTS}}
 
-    # ------------------------------------------------------------------ the end
-
     def _measure(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         stream = require_stream(trainer, type(self).__name__)
         images = unpack(stream.batch(torch.zeros(1, dtype=torch.long), view="eval"))[0]
@@ -224,8 +218,6 @@ class RunCost(ContinualCallback):
     def report_facts(self) -> dict[str, Any]:
         """Times and counts, and at the end of a run latency and memory."""
         return {**self._so_far(), **self._facts} if self._times["seconds"] or self._since else {}
-
-    # ------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
         """Times and counts so far."""

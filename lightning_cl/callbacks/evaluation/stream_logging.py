@@ -32,9 +32,6 @@ MOST_MATRICES = 20
 MOST_COLUMNS = 100  # tasks; the table of a longer stream is in the report only
 
 
-# ---------------------------------------------------------------------- when
-
-
 def begin(trainer: Trainer, stream: ContinualDataModule, after_task: Iterable[str] = ()) -> None:
     """Define the axes, and tell the run's configuration what stream and methods it is about.
 
@@ -117,9 +114,6 @@ def matrix_is_due(task: int, num_tasks: int) -> bool:
     return (num_tasks - 1 - task) % period == 0
 
 
-# ---------------------------------------------------------------------- what
-
-
 def describe_stream(stream: ContinualDataModule) -> dict[str, Any]:
     """Plain values that say which stream it is; the classes of each task in streams of up to 100 tasks."""
     info = stream.info
@@ -155,9 +149,6 @@ def _texts(report: ContinualReport) -> dict[str, str]:
 
 def _shows_images(logger: Logger) -> bool:
     return isinstance(logger, (WandbLogger, TensorBoardLogger))
-
-
-# ---------------------------------------------------------------------- W&B
 
 
 def _define_axes(logger: WandbLogger, after_task: Iterable[str]) -> None:
