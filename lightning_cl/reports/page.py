@@ -50,7 +50,9 @@ def page(reports: Mapping[str, ContinualReport], configs: Mapping[str, str] | No
     title = "Continual learning: " + (f"{len(reports)} runs" if several else next(iter(reports)))
     runs = [_run(name, report, (configs or {}).get(name, "")) for name, report in reports.items()]
     comparison = _comparison(reports, runs) if several else None
-    return render("page.html", _FILTERS, title=title, runs=runs, comparison=comparison, said_of_checks=CHECKS)
+    return render(
+        "page.html", _FILTERS, title=title, runs=runs, comparison=comparison, spaces=SPACES, said_of_checks=CHECKS
+    )
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
@@ -66,34 +68,14 @@ def _comparison(reports: Mapping[str, ContinualReport], runs: Sequence[Mapping[s
     if len(timed) > 1:
         pictures.append(_picture(plot_anytime_comparison(timed), "Accuracy over the samples seen, all runs"))
     return {
-        "warnings": _warnings(reports),
         "metrics": list(dict.fromkeys(name for run in runs for name in run["metrics"])),
-        "facts": {
-            "stream": [(report.stream_hash or "-")[:12] for report in reports.values()],
-            "methods": [", ".join(report.methods) or "none" for report in reports.values()],
-            "protocol": [run["verdict"] for run in runs],
-        },
         "pictures": pictures,
     }
-
-
-def _warnings(reports: Mapping[str, ContinualReport]) -> list[str]:
-    warnings = []
-    if len({report.stream_hash for report in reports.values()}) > 1:
-        warnings.append("These runs are not on the same stream (their hashes differ): compare them with care.")
-    spaces = {report.label_space for report in reports.values()}
-    if len(spaces) > 1:
-        warnings.append("The label spaces differ: " + ", ".join(SPACES[space] for space in sorted(spaces)) + ".")
-    partial = [name for name, report in reports.items() if report.partial_stages]
-    if partial:
-        warnings.append(f"Only part of the test data was used in: {', '.join(partial)}.")
-    return warnings
 
 
 def _run(name: str, report: ContinualReport, config: str) -> dict[str, Any]:
     anytime = report.anytime or {"metrics": {}, "curve": {"samples_seen": []}}
     means = accuracy_per_stage(report.matrix, sizes=report.has_data)
-    card = None if report.protocol is None else ProtocolCard.from_dict(report.protocol)
     pictures = [
         _picture(plot_accuracy_curves(report.matrix, seen_average=means), "Accuracy on each task over time"),
         *(_picture(plot_section(anytime), "Accuracy over the training samples seen")
@@ -101,9 +83,7 @@ def _run(name: str, report: ContinualReport, config: str) -> dict[str, Any]:
     ]  # fmt: skip
     return {
         "name": name,
-        "lead": _lead(report),
-        "tiles": _tiles(report),
-        "notes": [*report.notes, *_partial_note(report)],
+        "report": report,
         "matrix": report.matrix.tolist(),
         "means": means.tolist(),
         "shown": shown(len(report.matrix), MOST_SHOWN),
@@ -111,57 +91,16 @@ def _run(name: str, report: ContinualReport, config: str) -> dict[str, Any]:
         "pictures": pictures,
         "metrics": {**report.metrics, **{f"anytime/{name}": value for name, value in anytime["metrics"].items()}},
         "definitions": {**DEFINITIONS, **FEW_SHOT_DEFINITIONS, **anytime.get("definitions", {})},
-        "checks": None if card is None else card.checks,
-        "verdict": "not checked"
-        if card is None
-        else f"{len(card.violations)} violated"
-        if card.violations
-        else "passed",
-        "blocks": _blocks(report),
+        "card": None if report.protocol is None else ProtocolCard.from_dict(report.protocol),
+        "classes_of_tasks": {f"task {task}": held for task, held in enumerate(report.task_classes)},
         "config": config,
     }
-
-
-def _lead(report: ContinualReport) -> str:
-    tasks, classes = len(report.matrix), len({c for held in report.task_classes for c in held})
-    methods = ", ".join(report.methods) or "no method"
-    return f"{methods}; {tasks} tasks{f', {classes} classes' if classes else ''}, {SPACES[report.label_space]}"
-
-
-def _tiles(report: ContinualReport) -> dict[str, float | None]:
-    names = ("average_accuracy", "average_incremental_accuracy", "forgetting")
-    values = [report.metrics.get(f"{report.matrix_name}/{name}") for name in names]
-    tiles = dict(zip(("average accuracy", "incremental accuracy", "forgetting"), values, strict=True))
-    return tiles if report.anytime is None else {**tiles, "A_AUC (at any time)": report.anytime["metrics"].get("a_auc")}
-
-
-def _partial_note(report: ContinualReport) -> list[str]:
-    stages = ", ".join(map(str, report.partial_stages))
-    return [f"Only part of the test data was used after task {stages}."] if stages else []
 
 
 def _classes_of(report: ContinualReport, task: int) -> str:
     held = report.task_classes[task] if task < len(report.task_classes) else []
     names = [report.class_names[c] if c < len(report.class_names) else str(c) for c in held[:12]]
     return ", ".join(names) + (f" and {len(held) - 12} more" if len(held) > 12 else "")
-
-
-def _blocks(report: ContinualReport) -> dict[str, dict[str, Any]]:
-    """Title to names and values of the parts that fold."""
-    return {
-        "Stream": {
-            "hash": report.stream_hash or "unknown",
-            "tasks": len(report.matrix),
-            "label space": SPACES[report.label_space],
-            "training samples seen": report.samples_seen,
-            "test samples of each task": None if report.sizes is None else report.sizes.tolist(),
-        },
-        "Classes of each task": {f"task {t}": held for t, held in enumerate(report.task_classes)},
-        **{f"Method: {name}": dict(config) for name, config in report.methods.items()},
-        **{f"Facts of {name}": dict(facts) for name, facts in report.facts.items()},
-        "Parameters": {"trainable": report.trainable_parameters, "all": report.total_parameters},
-        "Versions": dict(report.versions),
-    }
 
 
 def _picture(drawn: tuple[Any, Any], description: str) -> tuple[str, str]:

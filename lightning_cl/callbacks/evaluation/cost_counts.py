@@ -1,4 +1,4 @@
-"""What there is to count of a run: stored bytes, the layer that every pass calls, and the device."""
+"""Count stored bytes and samples, and find the layer that every pass calls."""
 
 from __future__ import annotations
 

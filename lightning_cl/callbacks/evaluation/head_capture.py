@@ -1,4 +1,4 @@
-"""Reads logits where they leave the head, while somebody else's validation step runs."""
+"""Read logits where they leave the head, while a validation step runs."""
 
 from __future__ import annotations
 

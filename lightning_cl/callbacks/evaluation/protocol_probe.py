@@ -1,11 +1,11 @@
-"""A small fixed probe of evaluation samples, passed through a module in batches of every kind."""
+"""Pass a small fixed probe of evaluation samples through a module in batches of every kind."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -15,10 +15,8 @@ from torch import Tensor
 from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
 from lightning_cl.callbacks.evaluation.side_effects import draw
 from lightning_cl.callbacks.evaluation.silent_evaluation import SilentEvaluation
-
-if TYPE_CHECKING:
-    from lightning_cl.datamodules import ContinualDataModule
-    from lightning_cl.datamodules.layout import EvalBatch
+from lightning_cl.datamodules import ContinualDataModule
+from lightning_cl.datamodules.layout import EvalBatch
 
 
 def evenly(part: Tensor, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a run costs: time, images through the network, memory, and how long a prediction takes."""
+"""Measure what a run costs: time, images through the network, memory, and the latency of a prediction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An evaluation in the middle of training that leaves no trace: the user's own validation step, read at the head."""
+"""Evaluate batches with the module's own validation step in the middle of training, without side effects."""
 
 from __future__ import annotations
 

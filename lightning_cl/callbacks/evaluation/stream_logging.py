@@ -1,4 +1,4 @@
-"""What loggers are told about a stream besides scalars: one run for all tasks, with axes, tables, pictures and files.
+"""Log a stream as one run for all tasks, with axes, tables, pictures and files.
 
 :class:`~lightning_cl.callbacks.ContinualEvaluation` calls these functions in the first process; a user adds nothing.
 Every logger gets scalars and hyperparameters; W&B and TensorBoard also get what only they can show.
@@ -9,21 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.datamodules import ContinualDataModule, Task
 from lightning_cl.datamodules.binding import callbacks_of
+from lightning_cl.reports import ContinualReport
 from lightning_cl.reports.files import jsonable
 from lightning_cl.reports.plots import matrix_image
 from lightning_cl.reports.protocol import ProtocolCard
-
-if TYPE_CHECKING:
-    from lightning_cl.datamodules import ContinualDataModule, Task
-    from lightning_cl.reports import ContinualReport
 
 TASK, SAMPLES = "stream/task", "stream/samples_seen"
 AFTER_TASK, MATRIX = "after_task", "after_task/accuracy_matrix"
