@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -32,9 +33,7 @@ class Comparison(ComparedRuns):
             The folder, made if missing.
         """
         texts = {"runs.csv": runs_csv(self), "comparison.csv": summary_csv(self), "comparison.md": markdown(self)}
-        writers = {
-            **{name: partial(write_text, text=text) for name, text in texts.items()},
-            "comparison.png": lambda path: plot_comparison(self)[0].savefig(path),
-        }
+        writers: dict[str, Callable[[Path], None]] = {n: partial(write_text, text=text) for n, text in texts.items()}
+        writers["comparison.png"] = lambda path: plot_comparison(self)[0].savefig(path)
         write_files(Path(folder), writers, FILES, keep_previous=False)
         return Path(folder)

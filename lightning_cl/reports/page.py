@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightning_cl.metrics.functional import accuracy_per_stage
@@ -138,7 +138,7 @@ def _colours(value: float) -> str:
     return f"background:{to_hex(colour)};color:{draw.ink(colour)}"
 
 
-_FILTERS = {
+_FILTERS: dict[str, Callable[..., Any]] = {
     "is_main": lambda name: name.rpartition("/")[2] in MAIN,
     "colours": _colours,
     "definition": _definition,

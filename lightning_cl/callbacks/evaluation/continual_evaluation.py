@@ -133,7 +133,11 @@ class ContinualEvaluation(RunReporter):
         stream = require_stream(trainer, type(self).__name__)
         self._counts.add(stream.eval_batch(batch_idx, "test" if trainer.testing else "val"))
 
-    on_test_start, on_test_batch_end = on_validation_start, on_validation_batch_end
+    on_test_start = on_validation_start
+
+    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Count a batch."""
+        self.on_validation_batch_end(*args, **kwargs)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sum over the processes, fill the row of the current task, and log."""
