@@ -9,7 +9,7 @@ from lightning_cl.reports.page import page
 from reports.pages import Page, anytime, make_report
 
 
-def test_the_matrix_is_a_table_with_values(run):
+def test_the_matrix_is_a_table_with_values():
     parsed = Page(page({"one": make_report()}))
     start = parsed.rows.index(["after", "0", "1", "2", "mean"])
     assert parsed.rows[start + 1 : start + 4] == [

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
 from lightning_cl.datamodules.sampling import permutation
 from lightning_cl.metrics import GroupAccuracy, class_il_predictions, class_table
-from lightning_cl.nn.masks import ClassMask
 
 
 def next_evaluation(seen: int, due: int, every: int) -> int:
@@ -66,7 +65,7 @@ class PrequentialCounter:
     """
 
     def __init__(self, capture: HeadCapture, device: torch.device) -> None:
-        self.path, self.layer = capture.path, capture.layer
+        self.path, self.layer, self.mask = capture.path, capture.layer, capture.mask
         #: Of this process, since it was last taken.
         self.accuracy = GroupAccuracy(1).to(device)
         self._hook: Any = None
@@ -76,16 +75,20 @@ class PrequentialCounter:
     def watch(self) -> None:
         """A step begins: keep the head's next answer."""
         self.stop()
-        self._hook = self.layer.register_forward_hook(self._keep)
-        hooks: Any = self.layer._forward_hooks
-        keys = list(hooks)
-        masks = [n for n, hook in enumerate(hooks.values()) if isinstance(getattr(hook, "__self__", None), ClassMask)]
-        for key in keys[masks[0] : -1] if masks else ():  # the mask and what follows it go behind this hook
-            hooks.move_to_end(key)
+        if self.mask is None:
+            self._hook = self.layer.register_forward_hook(self._keep_output)
+        else:
+            self._hook = self.mask.register_forward_pre_hook(self._keep_input)
 
-    def _keep(self, layer: nn.Module, args: Any, output: Tensor) -> None:
+    def _keep_output(self, layer: nn.Module, args: Any, output: Tensor) -> None:
+        self._keep(output)
+
+    def _keep_input(self, mask: nn.Module, args: tuple[Tensor]) -> None:
+        self._keep(args[0])
+
+    def _keep(self, logits: Tensor) -> None:
         self.stop()  # it is read once: a copy of the module that is made later has no hook
-        self._logits = output.detach()
+        self._logits = logits.detach()
 
     def stop(self) -> None:
         """Leave the head alone."""

@@ -26,7 +26,8 @@ class HeadCapture:
     def __init__(self, pl_module: nn.Module, num_classes: int, head: str | None = None) -> None:
         known = getattr(getattr(pl_module, "continual", None), "head_path", None)
         self.path, self.layer = find_head(pl_module, num_classes, head or known)
-        self._mask: ClassMask | None = getattr(getattr(pl_module, "continual", None), "mask", None)
+        #: The class mask that answers after the head, if there is one.
+        self.mask: ClassMask | None = getattr(getattr(pl_module, "continual", None), "mask", None)
         self._captured: list[Tensor] = []
         self._hook: Any = None
 
@@ -62,4 +63,4 @@ class HeadCapture:
         logits = captured[-1] if len(captured[-1]) >= count else torch.cat(captured)
         if len(logits) < count:
             raise RuntimeError(f"the head `{self.path}` answered for {len(logits)} of the batch's {count} samples.")
-        return logits[:count] if self._mask is None else with_infinite(logits[:count], self._mask.eval_allowed)
+        return logits[:count] if self.mask is None else with_infinite(logits[:count], self.mask.eval_allowed)
