@@ -20,6 +20,7 @@ PUBLIC = (
     "lightning_cl.nn.adapters",
     "lightning_cl.nn.heads",
     "lightning_cl.nn.replay",
+    "lightning_cl.reports",
     "lightning_cl.targets",
     "lightning_cl.training",
 )
@@ -38,7 +39,8 @@ def reference(module: str) -> str:
 
 def definitions(of: str) -> str:
     """A table of the metrics of a report: ``matrix``, ``few_shot`` or ``anytime``."""
-    from lightning_cl.metrics import anytime_curve, summary
+    from lightning_cl.metrics.functional import summary
+    from lightning_cl.reports import anytime_curve
 
     tables: dict[str, Mapping[str, str]] = {
         "matrix": summary.DEFINITIONS,
@@ -50,7 +52,7 @@ def definitions(of: str) -> str:
 
 def checks(_: str) -> str:
     """A table of the checks on a protocol card."""
-    from lightning_cl.metrics.protocol import CHECKS
+    from lightning_cl.reports.protocol import CHECKS
 
     return table(("Check", "What it says when it passes"), list(CHECKS.items()))
 

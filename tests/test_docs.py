@@ -122,7 +122,7 @@ def test_no_public_module_is_forgotten() -> None:
 
 def test_generated_tables_are_complete() -> None:
     from lightning_cl.cli.catalogue import entries
-    from lightning_cl.metrics.summary import DEFINITIONS
+    from lightning_cl.metrics.functional.summary import DEFINITIONS
 
     metrics = HOOKS["fill"]((DOCS / "metrics.md").read_text("utf-8"))
     assert all(f"| `{name}` | {text.replace('|', chr(92) + '|')} |" in metrics for name, text in DEFINITIONS.items())

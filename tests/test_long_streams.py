@@ -18,7 +18,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from lightning_cl.callbacks import ContinualCallback, ContinualEvaluation, FineTuning, continual_evaluation
+from lightning_cl.callbacks import ContinualCallback, ContinualEvaluation, FineTuning
+from lightning_cl.callbacks.evaluation import continual_evaluation
 from lightning_cl.datamodules import ArraySource, ClassIncremental, ContinualDataModule
 from lightning_cl.datamodules.loader import StreamLoader
 from lightning_cl.metrics import summarise

@@ -10,7 +10,7 @@ import yaml
 
 from lightning_cl.cli import main
 from lightning_cl.cli.configs import RECIPES, part_names, recipe_names
-from lightning_cl.metrics.report import read
+from lightning_cl.reports.report import read
 
 OFFLINE = [name for name in recipe_names() if name.startswith("digits_")]
 

@@ -28,11 +28,11 @@ from lightning_cl.callbacks import (
     ExperienceReplay,
     ProtocolGuard,
 )
-from lightning_cl.callbacks import stream_logging as log
+from lightning_cl.callbacks.evaluation import stream_logging as log
 from lightning_cl.cli import main
 from lightning_cl.cli.user_errors import own_message
 from lightning_cl.metrics import read_report
-from lightning_cl.metrics.plots import matrix_image
+from lightning_cl.reports.plots import matrix_image
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ENDS = np.cumsum(SIZES).tolist()

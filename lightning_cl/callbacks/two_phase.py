@@ -8,7 +8,7 @@ from typing import Any, Literal
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cl.callbacks.base import ContinualCallback, require_stream
-from lightning_cl.metrics.protocol import ProtocolError
+from lightning_cl.reports.protocol import ProtocolError
 
 
 class TwoPhaseProtocol(ContinualCallback):

@@ -25,10 +25,10 @@ from lightning_cl.cli.configs import UsageError, require_writable
 from lightning_cl.cli.equal_memory import Footprint, aligned_sizes, measure, remarks, with_memory
 from lightning_cl.cli.processes import in_process
 from lightning_cl.cli.protocol_check import newest_version
-from lightning_cl.metrics._files import to_json
-from lightning_cl.metrics.comparison import Comparison, Failure, Run
-from lightning_cl.metrics.comparison_tables import rich_comparison
-from lightning_cl.metrics.report import FILE_NAME, read
+from lightning_cl.reports.comparison import Comparison, Failure, Run
+from lightning_cl.reports.comparison_tables import rich_comparison
+from lightning_cl.reports.files import to_json
+from lightning_cl.reports.report import FILE_NAME, read
 
 CONFIG, RESULT, OUTPUT = "run.yaml", "result.json", "output.txt"
 #: Callbacks that every run of a comparison has: results, checkpoints to continue from, costs.

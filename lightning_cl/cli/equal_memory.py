@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_cl.callbacks import ContinualMethod
-from lightning_cl.callbacks.cost_counting import stored_bytes
+from lightning_cl.callbacks.evaluation.cost_counts import stored_bytes
 from lightning_cl.cli.arguments import class_name
 from lightning_cl.cli.command import ContinualCLI, built
 from lightning_cl.cli.configs import UsageError

@@ -18,15 +18,16 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from lightning_cl.callbacks import ContinualEvaluation, ProtocolGuard, VirtualOutlierRegularizer, auditing
-from lightning_cl.callbacks.probing import evenly
+from lightning_cl.callbacks import ContinualEvaluation, ProtocolGuard, VirtualOutlierRegularizer
+from lightning_cl.callbacks.evaluation import data_checks
+from lightning_cl.callbacks.evaluation.protocol_probe import evenly
 from lightning_cl.cli.checkpoints import newest_first
 from lightning_cl.cli.command import ContinualCLI, built
 from lightning_cl.cli.configs import UsageError, find_config
 from lightning_cl.datamodules import ContinualDataModule
-from lightning_cl.metrics.protocol import ProtocolCard
-from lightning_cl.metrics.report import FILE_NAME, read
-from lightning_cl.metrics.tables import protocol_table
+from lightning_cl.reports.protocol import ProtocolCard
+from lightning_cl.reports.report import FILE_NAME, read
+from lightning_cl.reports.tables import protocol_table
 
 TASKS, SAMPLES, BATCH, STEPS, PROBE = 2, 64, 16, 4, 16  # of a trial
 #: Of the Trainer: one process, no bars, a few batches; its callbacks write into a folder that goes.
@@ -130,7 +131,7 @@ class CheckingCLI(ContinualCLI):
         stream.prepare_data()
         stream.setup()
         images, guard.duplicates = guard.duplicates, 0
-        of_data = [auditing.overlap(stream), auditing.duplicates(stream, images)]  # of the whole stream
+        of_data = [data_checks.overlap(stream), data_checks.duplicates(stream, images)]  # of the whole stream
         _shorten(stream, trainer.callbacks)
         if subcommand == "fit":
             shown = stream.schedule.epochs[:TASKS]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_cl.cli.configs import UsageError
-from lightning_cl.metrics.html import page, unique_names
-from lightning_cl.metrics.report import FILE_NAME, ContinualReport, read
+from lightning_cl.reports.page import page, unique_names
+from lightning_cl.reports.report import FILE_NAME, ContinualReport, read
 
 
 def main(options: argparse.Namespace, rest: Sequence[str], debug: bool) -> int:

@@ -84,7 +84,7 @@ def measure(claim: Claim, seeds: Sequence[int], extra: Sequence[str], folder: Pa
 
 
 def _report(new: set[Path], folder: Path) -> Any:
-    from lightning_cl.metrics.report import FILE_NAME, read
+    from lightning_cl.reports.report import FILE_NAME, read
 
     found = [path for path in new if (path / FILE_NAME).is_file()]
     if len(found) != 1:

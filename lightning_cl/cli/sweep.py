@@ -20,8 +20,8 @@ from lightning_cl.cli.sweep_space import Composition, Parameter, chosen_method, 
 from lightning_cl.cli.sweep_space import parse as parse_space
 from lightning_cl.cli.sweep_trials import LocalSweep, Trial, as_csv, best, print_table, written
 from lightning_cl.datamodules.layout import StreamLayout
-from lightning_cl.metrics.comparison import mean_and_deviation
-from lightning_cl.metrics.report import read
+from lightning_cl.reports.comparison import mean_and_deviation
+from lightning_cl.reports.report import read
 
 DEFINITION, RESULTS, BEST, FINAL, LOG = "sweep.json", "results.csv", "best.yaml", "final.json", "log.txt"
 

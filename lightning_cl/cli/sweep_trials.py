@@ -17,7 +17,7 @@ import numpy as np
 
 from lightning_cl.cli.configs import UsageError
 from lightning_cl.cli.sweep_space import Choice, Parameter, grid, key_of
-from lightning_cl.metrics.comparison import mean_and_deviation
+from lightning_cl.reports.comparison import mean_and_deviation
 
 JOURNAL = "optuna.journal"
 

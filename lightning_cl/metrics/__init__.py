@@ -1,11 +1,14 @@
-"""Metrics of continual learning: an accuracy matrix, what is read off it, its figures and a report.
+"""Metrics of continual learning: counters of right answers, and what is read off them.
 
-Pure functions of a matrix are in :mod:`lightning_cl.metrics.functional`.
+Pure functions of a matrix are in :mod:`lightning_cl.metrics.functional`. Figures, tables and the report of a run are
+in :mod:`lightning_cl.reports`; its public names can be imported from here, too.
 """
+
+from importlib import import_module
+from typing import Any
 
 from lightning_cl.metrics.accuracy_matrix import AccuracyMatrix
 from lightning_cl.metrics.anytime import AnytimeAccuracy
-from lightning_cl.metrics.anytime_curve import AnytimeCurve
 from lightning_cl.metrics.continual import (
     AverageAccuracy,
     AverageIncrementalAccuracy,
@@ -15,40 +18,38 @@ from lightning_cl.metrics.continual import (
     LearningAccuracy,
     MatrixMetric,
 )
-from lightning_cl.metrics.functional import class_il_predictions, class_table, mask_logits, task_il_predictions
-from lightning_cl.metrics.plots import plot_accuracy_curves, plot_accuracy_matrix, plot_metric_curve
-from lightning_cl.metrics.plots_anytime import plot_anytime_comparison, plot_anytime_curve
-from lightning_cl.metrics.protocol import ProtocolCard, ProtocolError
-from lightning_cl.metrics.report import ContinualReport
-from lightning_cl.metrics.report import read as read_report
-from lightning_cl.metrics.summary import summarise
-from lightning_cl.metrics.tables import protocol_table, rich_table
+from lightning_cl.metrics.functional import (
+    class_il_predictions,
+    class_table,
+    mask_logits,
+    summarise,
+    task_il_predictions,
+)
+from lightning_cl.metrics.group_accuracy import CountedAccuracy, GroupAccuracy
 
-__all__ = [
+__all__ = [  # those of the reports are found by `__getattr__`
     "AccuracyMatrix",
     "AnytimeAccuracy",
-    "AnytimeCurve",
     "AverageAccuracy",
     "AverageIncrementalAccuracy",
     "BackwardTransfer",
-    "ContinualReport",
+    "CountedAccuracy",
     "Forgetting",
     "ForwardTransfer",
+    "GroupAccuracy",
     "LearningAccuracy",
     "MatrixMetric",
-    "ProtocolCard",
-    "ProtocolError",
     "class_il_predictions",
     "class_table",
     "mask_logits",
-    "plot_accuracy_curves",
-    "plot_accuracy_matrix",
-    "plot_anytime_comparison",
-    "plot_anytime_curve",
-    "plot_metric_curve",
-    "protocol_table",
-    "read_report",
-    "rich_table",
     "summarise",
     "task_il_predictions",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Find a public name of :mod:`lightning_cl.reports`, which imports the metrics and so comes after them."""
+    reports = None if name.startswith("_") else import_module("lightning_cl.reports")
+    if reports is None or name not in reports.__all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(reports, name)

@@ -6,24 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
-from lightning_cl.metrics.functional._matrix import to_float64
+from lightning_cl.metrics.figures import draw_with
+from lightning_cl.metrics.group_accuracy import CountedAccuracy, outside, right_answers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-class AccuracyMatrix(Metric):
+class AccuracyMatrix(CountedAccuracy):
     """``acc[i, j]``: accuracy on the test data of task ``j`` after training task ``i``; ids from 0, in [0, 1].
 
-    Keeps two ``(T, T)`` int64 counts, summed over processes, and divides at the end: uneven batches and shards are
-    exact. What counts as a correct prediction is the caller's: pass labels of :func:`class_il_predictions` or
-    :func:`task_il_predictions`, one matrix for each label space.
-
-    Metric states are not in checkpoints; to outlive a run, save :meth:`counts` and restore them with
-    :meth:`load_counts`.
+    One matrix for each label space; see :class:`CountedAccuracy`. To outlive a run, save :meth:`counts` and restore
+    them with :meth:`load_counts`.
 
     Args:
         num_tasks: ``T``, at least 1.
@@ -42,19 +38,11 @@ class AccuracyMatrix(Metric):
                 [   nan,    nan]], dtype=torch.float64)
     """
 
-    is_differentiable = False
-    higher_is_better: bool | None = True
-    full_state_update = False
-    correct: Tensor
-    total: Tensor
-
     def __init__(self, num_tasks: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
         if isinstance(num_tasks, bool) or not isinstance(num_tasks, int) or num_tasks < 1:
             raise ValueError(f"`num_tasks` is {num_tasks!r}; give the number of tasks of the stream, an int >= 1.")
+        super().__init__(num_tasks, num_tasks, **kwargs)
         self.num_tasks = num_tasks
-        for name in ("correct", "total"):
-            self.add_state(name, torch.zeros(num_tasks, num_tasks, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, stage: int, preds: Tensor, target: Tensor, task: Tensor | int) -> None:
         """Count a batch that was evaluated after training task ``stage``. No device synchronisation.
@@ -70,24 +58,8 @@ class AccuracyMatrix(Metric):
                 wait for the device), or the shapes do not agree.
         """
         self._check_stage(stage)
-        labels = preds.argmax(dim=-1) if preds.ndim == target.ndim + 1 else preds
-        if target.ndim != 1 or labels.shape != target.shape:
-            raise ValueError(
-                f"`preds` {tuple(preds.shape)} and `target` {tuple(target.shape)} do not agree; "
-                "give (N,) labels or (N, C) logits with (N,) targets."
-            )
-        cells = self._tasks(task, target) + stage * self.num_tasks
-        self.correct = _add(self.correct, cells, (labels == target).long())
-        self.total = _add(self.total, cells, torch.ones_like(cells))
-
-    def compute(self) -> Tensor:
-        """``(T, T)`` float64 accuracies, NaN where no sample was counted. Collective: call it on every process."""
-        return to_float64(self.correct) / to_float64(self.total)  # 0 / 0 is NaN
-
-    def counts(self) -> tuple[Tensor, Tensor]:
-        """Correct and all samples, each ``(T, T)`` int64, over all processes. Collective: call it on every process."""
-        with self.sync_context(should_unsync=not self._is_synced, should_sync=not self._is_synced):
-            return self.correct.clone(), self.total.clone()
+        hits = right_answers(preds, target)
+        self._count(hits, self._tasks(task, target) + stage * self.num_tasks)
 
     def load_counts(self, correct: Tensor, total: Tensor) -> None:
         """Start from saved counts, as :meth:`counts` gave them. Call it on every process: the first one holds them.
@@ -127,10 +99,8 @@ class AccuracyMatrix(Metric):
         return self.counts()[1].amax(dim=0)
 
     def plot(self, val: Tensor | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
-        """Heat map of the matrix, or of ``val`` ``(T, T)``; see :func:`lightning_cl.metrics.plot_accuracy_matrix`."""
-        from lightning_cl.metrics.plots import plot_accuracy_matrix
-
-        return plot_accuracy_matrix(self.compute() if val is None else val, ax=ax)
+        """Heat map of the matrix, or of ``val`` ``(T, T)``; see :func:`~lightning_cl.reports.plot_accuracy_matrix`."""
+        return draw_with("plot_accuracy_matrix", self.compute() if val is None else val, ax=ax)
 
     def _check_stage(self, stage: int) -> None:
         if not 0 <= stage < self.num_tasks:
@@ -145,22 +115,13 @@ class AccuracyMatrix(Metric):
     def _tasks(self, task: Tensor | int, target: Tensor) -> Tensor:
         """The task of each sample, ``(N,)`` int64 on the device of the counts."""
         tasks = torch.as_tensor(task, device=self.total.device).long().expand(target.shape)
-        if tasks.device.type == "cpu" and not bool(((tasks >= 0) & (tasks < self.num_tasks)).all()):
-            wrong = sorted({int(t) for t in tasks if not 0 <= t < self.num_tasks})
+        wrong = outside(tasks, self.num_tasks) if tasks.device.type == "cpu" else []
+        if wrong:
             raise ValueError(
                 f"`task` holds {wrong[:5]} but the stream has {self.num_tasks} tasks, 0..{self.num_tasks - 1}; "
                 "leave out samples that belong to no task."
             )
         return tasks
-
-
-def _add(counts: Tensor, cells: Tensor, amount: Tensor) -> Tensor:
-    """``counts`` ``(T, T)`` with ``amount`` ``(N,)`` added at the flat positions ``cells`` ``(N,)``, as a new tensor.
-
-    Not in place, since counts made in `torch.inference_mode` cannot be changed outside it; not `bincount`, which
-    waits for the device to learn its output's size.
-    """
-    return counts.flatten().index_add(0, cells, amount).view_as(counts)
 
 
 def _rank(group: Any) -> int:

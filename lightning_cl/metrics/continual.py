@@ -1,16 +1,16 @@
-"""Single numbers that are kept as an accuracy matrix: average accuracy, forgetting, transfer."""
+"""Average accuracy, forgetting and transfer as torchmetrics that keep an accuracy matrix."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
 
 from lightning_cl.metrics import functional as F
 from lightning_cl.metrics.accuracy_matrix import AccuracyMatrix
+from lightning_cl.metrics.figures import draw_with
 from lightning_cl.metrics.functional import ForgettingVariant
 
 if TYPE_CHECKING:
@@ -25,30 +25,33 @@ class MatrixMetric(AccuracyMatrix):
     so a metric can be read after every task. In a ``MetricCollection`` all of them share one pair of counts.
     """
 
-    @abstractmethod
+    #: Of :mod:`lightning_cl.metrics.functional`, and the attributes that are its options.
+    formula: ClassVar[Callable[..., Tensor]]
+    options: ClassVar[tuple[str, ...]] = ()
+    micro = False
+
     def value(self, acc: Tensor, k: int, sizes: Tensor) -> Tensor:
         """The metric after ``k`` finished tasks, from ``acc`` ``(T, T)`` and the test samples ``sizes`` ``(T,)``."""
+        given = {name: getattr(self, name) for name in self.options}
+        return type(self).formula(acc, k=k, **given, **({"sizes": sizes} if self.micro else {}))
 
     def compute(self) -> Tensor:
         """The value after the last counted stage, a float64 scalar; NaN where it is not defined. Collective."""
-        acc = AccuracyMatrix.compute(self)
+        acc = super().compute()
         k = F.finished_stages(acc)
         return self.value(acc, k, self.total.amax(dim=0)) if k else acc.new_tensor(float("nan"))
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
         """The value after every task as a curve, or the curve of the given values. Collective if none are given."""
-        from lightning_cl.metrics.plots import plot_metric_curve
-
         if val is None:
             with self.sync_context():
                 val = self._values()
         values = val if isinstance(val, Tensor) else torch.stack([torch.as_tensor(v) for v in val])
-        return plot_metric_curve(values.reshape(-1), type(self).__name__, ax=ax)
+        return draw_with("plot_metric_curve", values.reshape(-1), type(self).__name__, ax=ax)
 
     def _values(self) -> Tensor:
         """The value after each of the ``k`` counted stages, ``(k,)``."""
-        acc = AccuracyMatrix.compute(self)
-        sizes = self.total.amax(dim=0)
+        acc, sizes = super().compute(), self.total.amax(dim=0)
         stages = [self.value(acc, k, sizes) for k in range(1, F.finished_stages(acc) + 1)]
         return torch.stack(stages) if stages else acc.new_empty(0)
 
@@ -62,13 +65,11 @@ class AverageAccuracy(MatrixMetric):
         **kwargs: Passed to :class:`torchmetrics.Metric`.
     """
 
+    formula = staticmethod(F.average_accuracy)
+
     def __init__(self, num_tasks: int, micro: bool = False, **kwargs: Any) -> None:
         super().__init__(num_tasks, **kwargs)
         self.micro = micro
-
-    def value(self, acc: Tensor, k: int, sizes: Tensor) -> Tensor:
-        """See the base."""
-        return F.average_accuracy(acc, k, sizes=sizes if self.micro else None)
 
 
 class AverageIncrementalAccuracy(MatrixMetric):
@@ -82,22 +83,19 @@ class AverageIncrementalAccuracy(MatrixMetric):
         **kwargs: Passed to :class:`torchmetrics.Metric`.
     """
 
+    formula = staticmethod(F.average_incremental_accuracy)
+    options = ("skip_first",)
+
     def __init__(self, num_tasks: int, skip_first: bool = False, micro: bool = False, **kwargs: Any) -> None:
         super().__init__(num_tasks, **kwargs)
         self.skip_first = skip_first
         self.micro = micro
 
-    def value(self, acc: Tensor, k: int, sizes: Tensor) -> Tensor:
-        """See the base."""
-        return F.average_incremental_accuracy(acc, k, skip_first=self.skip_first, sizes=sizes if self.micro else None)
-
 
 class LearningAccuracy(MatrixMetric):
     """Mean accuracy on each task just after it; :func:`~lightning_cl.metrics.functional.learning_accuracy`."""
 
-    def value(self, acc: Tensor, k: int, sizes: Tensor) -> Tensor:
-        """See the base."""
-        return F.learning_accuracy(acc, k)
+    formula = staticmethod(F.learning_accuracy)
 
 
 class Forgetting(MatrixMetric):
@@ -113,6 +111,8 @@ class Forgetting(MatrixMetric):
         ValueError: If ``variant`` is unknown.
     """
 
+    formula = staticmethod(F.forgetting)
+    options = ("variant", "from_first_seen")
     higher_is_better = False
 
     def __init__(
@@ -126,17 +126,11 @@ class Forgetting(MatrixMetric):
         self.variant = variant
         self.from_first_seen = from_first_seen
 
-    def value(self, acc: Tensor, k: int, sizes: Tensor) -> Tensor:
-        """See the base."""
-        return F.forgetting(acc, k, variant=self.variant, from_first_seen=self.from_first_seen)
-
 
 class BackwardTransfer(MatrixMetric):
     """Mean change of old tasks since each was learned; :func:`~lightning_cl.metrics.functional.backward_transfer`."""
 
-    def value(self, acc: Tensor, k: int, sizes: Tensor) -> Tensor:
-        """See the base."""
-        return F.backward_transfer(acc, k)
+    formula = staticmethod(F.backward_transfer)
 
 
 class ForwardTransfer(MatrixMetric):
@@ -151,6 +145,9 @@ class ForwardTransfer(MatrixMetric):
         ValueError: If ``baseline`` does not have one value for each task.
     """
 
+    formula = staticmethod(F.forward_transfer)
+    options = ("baseline",)
+
     def __init__(self, num_tasks: int, baseline: Tensor | Sequence[float], **kwargs: Any) -> None:
         super().__init__(num_tasks, **kwargs)
         self.baseline = torch.as_tensor(baseline, dtype=torch.float64)
@@ -158,7 +155,3 @@ class ForwardTransfer(MatrixMetric):
             raise ValueError(
                 f"`baseline` has shape {tuple(self.baseline.shape)} but must be ({num_tasks},): a value for each task."
             )
-
-    def value(self, acc: Tensor, k: int, sizes: Tensor) -> Tensor:
-        """See the base."""
-        return F.forward_transfer(acc, self.baseline, k)

@@ -22,7 +22,7 @@ from lightning_cl.cli.configs import RECIPES, UsageError
 from lightning_cl.cli.equal_memory import Footprint, aligned_sizes, remarks, with_memory
 from lightning_cl.cli.options import parse
 from lightning_cl.cli.processes import in_process
-from lightning_cl.metrics.report import read
+from lightning_cl.reports.report import read
 
 DIGITS = ("--config", "digits")
 SHORT = (

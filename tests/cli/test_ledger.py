@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from lightning_cl.cli import ledger, main
 from lightning_cl.cli.configs import RECIPES, UsageError, recipe_names
 from lightning_cl.cli.ledger import LEDGER, NOT_RUN, Claim, claim_names, markdown, read_claim, recipe_hash, status
-from lightning_cl.metrics.summary import DEFINITIONS, FEW_SHOT_DEFINITIONS
+from lightning_cl.metrics.functional.summary import DEFINITIONS, FEW_SHOT_DEFINITIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "ledger.md"

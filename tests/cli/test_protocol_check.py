@@ -12,7 +12,7 @@ import torch
 from lightning_cl.cli import main
 from lightning_cl.cli.configs import recipe_names
 from lightning_cl.metrics import ContinualReport
-from lightning_cl.metrics.protocol import CHECKS, Check, ProtocolCard
+from lightning_cl.reports.protocol import CHECKS, Check, ProtocolCard
 
 
 @pytest.fixture(autouse=True)

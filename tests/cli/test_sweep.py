@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from lightning_cl import callbacks as callbacks_module
 from lightning_cl import datamodules, models, targets
 from lightning_cl.callbacks import TwoPhaseProtocol
-from lightning_cl.callbacks.task_counts import SPACES
+from lightning_cl.callbacks.evaluation.task_counts import SPACES
 from lightning_cl.cli import main, options, sweep
 from lightning_cl.cli.arguments import (
     argument_names,
@@ -54,9 +54,9 @@ from lightning_cl.cli.sweep_space import (
 )
 from lightning_cl.cli.sweep_trials import Trial, best
 from lightning_cl.metrics import ContinualReport
-from lightning_cl.metrics._files import to_json
-from lightning_cl.metrics.protocol import ProtocolError
-from lightning_cl.metrics.report import FILE_NAME, read
+from lightning_cl.reports.files import to_json
+from lightning_cl.reports.protocol import ProtocolError
+from lightning_cl.reports.report import FILE_NAME, read
 
 RECIPE, LENGTH = "digits_coda_prompt", "callbacks.CODAPrompt.prompt_length"
 #: One epoch a task with one batch.
@@ -419,7 +419,7 @@ def test_a_composition_is_swept(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_metrics_are_those_that_are_logged() -> None:
-    from lightning_cl.callbacks import continual_evaluation
+    from lightning_cl.callbacks.evaluation import continual_evaluation
 
     assert {*METRICS} == {f"{space_}/{name}" for space_ in SPACES for name in continual_evaluation._LOGGED}
 

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_cl.callbacks import CODAPrompt, DualPrompt, FineTuning, ProtocolGuard, PrototypeClassifier
-from lightning_cl.metrics.protocol import CHECKS, ProtocolCard, ProtocolError
+from lightning_cl.reports.protocol import CHECKS, ProtocolCard, ProtocolError
 
 from .methods import METHODS, make
 from .modules import FOREIGN_DICT, FOREIGN_TUPLE, PLAIN, SPLIT, suited

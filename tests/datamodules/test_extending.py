@@ -34,7 +34,7 @@ from lightning_cl.callbacks import (
     PrototypeClassifier,
     VirtualOutlierRegularizer,
 )
-from lightning_cl.callbacks.task_counts import grown
+from lightning_cl.callbacks.evaluation.task_counts import grown
 from lightning_cl.datamodules import (
     ArraySource,
     ClassIncremental,

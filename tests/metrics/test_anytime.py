@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_cl.metrics import AnytimeAccuracy, AnytimeCurve, ContinualReport, read_report
 from lightning_cl.metrics import functional as F
-from lightning_cl.metrics.tables import summary_lines
+from lightning_cl.reports.tables import summary_lines
 
 NAN = float("nan")
 

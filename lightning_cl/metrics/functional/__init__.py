@@ -54,6 +54,7 @@ from lightning_cl.metrics.functional.stability import (
     windowed_forgetting,
     windowed_plasticity,
 )
+from lightning_cl.metrics.functional.summary import summarise
 from lightning_cl.metrics.functional.transfer import backward_transfer, forward_transfer, intransigence
 
 __all__ = [
@@ -95,6 +96,7 @@ __all__ = [
     "relative_forgetting",
     "remembering_dr",
     "session_summary",
+    "summarise",
     "task_forgetting",
     "task_il_predictions",
     "wc_acc",

@@ -95,8 +95,8 @@ def test_one_session_has_no_novel_class():
 
 def test_the_report_of_a_few_shot_stream(tmp_path):
     from lightning_cl.metrics import ContinualReport
-    from lightning_cl.metrics.report import read
-    from lightning_cl.metrics.tables import summary_lines
+    from lightning_cl.reports.report import read
+    from lightning_cl.reports.tables import summary_lines
 
     report = ContinualReport(class_il=torch.tensor(R), sizes=torch.tensor(SIZES), few_shot=True)
     assert report.metrics["few_shot/performance_drop"] == pytest.approx(0.102)

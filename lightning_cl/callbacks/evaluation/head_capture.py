@@ -1,0 +1,66 @@
+"""Read logits where they leave the head, while a validation step runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cl.mixins.finding import find_head
+from lightning_cl.nn.masks import ClassMask, with_infinite
+
+
+class HeadCapture:
+    """Collects what a head answers between :meth:`start` and :meth:`stop`.
+
+    Args:
+        pl_module: The module.
+        num_classes: Classes of the stream.
+        head: Dotted path of the head; found when ``None``, or the one that an attached method found.
+
+    Raises:
+        ValueError: If the head cannot be found.
+    """
+
+    def __init__(self, pl_module: nn.Module, num_classes: int, head: str | None = None) -> None:
+        known = getattr(getattr(pl_module, "continual", None), "head_path", None)
+        self.path, self.layer = find_head(pl_module, num_classes, head or known)
+        #: The class mask that answers after the head, if there is one.
+        self.mask: ClassMask | None = getattr(getattr(pl_module, "continual", None), "mask", None)
+        self._captured: list[Tensor] = []
+        self._hook: Any = None
+
+    def start(self) -> None:
+        """Listen; after all hooks that were put on the head so far, so that their answer is read."""
+        self.stop()
+        self._hook = self.layer.register_forward_hook(self._keep)
+
+    def stop(self) -> None:
+        """Leave the head alone."""
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+        self._captured = []
+
+    def _keep(self, layer: nn.Module, args: Any, output: Tensor) -> None:
+        self._captured.append(output.detach())
+
+    def take(self, count: int) -> Tensor:
+        """``(count, C)`` logits of the batch's samples: the head's last answer, or all of them when it came in parts.
+
+        Classes that the mask does not allow are -inf.
+
+        Raises:
+            RuntimeError: If the head was not called, or answered for fewer samples.
+        """
+        captured, self._captured = self._captured, []
+        if not captured:
+            raise RuntimeError(
+                f"the head `{self.path}` was not called in this evaluation step, so there are no logits to read; name "
+                'the layer that the step uses with `head="..."`.'
+            )
+        logits = captured[-1] if len(captured[-1]) >= count else torch.cat(captured)
+        if len(logits) < count:
+            raise RuntimeError(f"the head `{self.path}` answered for {len(logits)} of the batch's {count} samples.")
+        return logits[:count] if self.mask is None else with_infinite(logits[:count], self.mask.eval_allowed)

@@ -1,0 +1,115 @@
+"""Check the validation that a measurement needs, and describe a run for its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+
+from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
+from lightning_cl.callbacks.evaluation.protocol_guard import ProtocolGuard
+from lightning_cl.callbacks.run_folder import run_folder
+from lightning_cl.datamodules import ContinualDataModule
+from lightning_cl.datamodules.binding import callbacks_of
+from lightning_cl.reports import ContinualReport, ProtocolCard
+from lightning_cl.reports.report import report_files
+
+
+class RunReporter(ContinualCallback):
+    """Base of callbacks whose report holds all that was measured in a run, and which tell it to the loggers."""
+
+    #: Write the files of the report.
+    report: bool
+
+    @staticmethod
+    def among(trainer: Trainer, writing: bool = False) -> bool:
+        """Whether the Trainer has one (that writes files)."""
+        return any(isinstance(c, RunReporter) and (c.report or not writing) for c in callbacks_of(trainer))
+
+
+def check_validation(trainer: Trainer, stream: ContinualDataModule, who: str) -> None:
+    """Check that every task end is validated.
+
+    Raises:
+        ValueError: If there is no validation, or not in the last epoch of every task.
+    """
+    if not trainer.enable_validation:
+        raise ValueError(
+            f"{who} reads the logits of the validation, but there is none; give the module a `validation_step` "
+            "(calling the model is enough) and leave `limit_val_batches` above 0."
+        )
+    every = trainer.check_val_every_n_epoch
+    missed = [t.index for t in stream.tasks if every and (t.last_epoch + 1) % every]
+    if missed:
+        lengths = ", ".join(map(str, sorted(set(stream.schedule.epochs))))
+        raise ValueError(
+            f"`check_val_every_n_epoch={every}` does not validate the last epoch of {len(missed)} task(s), task "
+            f"{missed[0]} first, so what is measured there would be missing; use 1, or a divisor of the epochs per "
+            f"task ({lengths})."
+        )
+
+
+def check_baseline(trainer: Trainer, stream: ContinualDataModule) -> None:
+    """Check that the untrained model is evaluated on all tasks.
+
+    Raises:
+        ValueError: If not.
+    """
+    if stream.evaluate_on != "all" or trainer.num_sanity_val_steps != float("inf"):
+        raise ValueError(
+            'forward transfer needs the untrained model on all tasks: set `ContinualDataModule(evaluate_on="all")` and '
+            "`Trainer(num_sanity_val_steps=-1)`."
+        )
+
+
+def validation_sizes(stream: ContinualDataModule) -> Tensor:
+    """``(T,)`` int64: validation samples of each task."""
+    return torch.tensor([len(index) for index in stream.eval_data("val").index])
+
+
+def describe_run(
+    trainer: Trainer, pl_module: LightningModule, stream: ContinualDataModule, note: str | None = None
+) -> dict[str, Any]:
+    """Stream, methods, sizes, protocol card and notes, as fields of :class:`~lightning_cl.reports.ContinualReport`."""
+    info, methods = stream.info, [c for c in callbacks_of(trainer) if isinstance(c, ContinualMethod)]
+    told = [c for c in callbacks_of(trainer) if isinstance(c, ContinualCallback)]
+    same_classes = info.num_tasks > 1 and len(set(info.classes_per_task)) == 1
+    card = next((c.card for c in callbacks_of(trainer) if isinstance(c, ProtocolGuard)), ProtocolCard())
+    return {
+        "label_space": "domain_il" if same_classes else "class_il",
+        "few_shot": stream.scenario.few_shot,
+        "task_classes": [list(classes) for classes in info.classes_per_task],
+        "class_names": list(info.class_names),
+        "trainable_parameters": sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
+        "total_parameters": sum(p.numel() for p in pl_module.parameters()),
+        "stream_hash": info.fingerprint,
+        "methods": {type(c).__name__: c.config() for c in methods},
+        "facts": {type(c).__name__: facts for c in told if (facts := c.report_facts())},
+        "notes": _notes(stream, pl_module) + card.notes() + ([note] if note else []),
+        "protocol": card.to_dict() if card.checks else None,
+    }
+
+
+def _notes(stream: ContinualDataModule, pl_module: nn.Module) -> list[str]:
+    held_out = "held-out training data" if stream.val_split else "the test split"
+    notes = [f"the matrix was measured on {held_out}", *stream.scenario.remarks]
+    provider = getattr(pl_module, "prompts", None)
+    if getattr(provider, "batch_dependent", False):
+        notes.append("predictions depend on the batch: prompts are chosen by a vote over it")
+    return notes
+
+
+def write_report(trainer: Trainer, report: ContinualReport, contents: str) -> list[Path]:
+    """Write a report into the run's folder and print where; its files.
+
+    Args:
+        trainer: The Trainer.
+        report: The report.
+        contents: What the files hold, for the person who reads where they are.
+    """
+    folder = report.write(run_folder(trainer)).parent
+    print(f"{contents}: {folder}")
+    return report_files(folder)

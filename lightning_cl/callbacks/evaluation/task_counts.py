@@ -1,0 +1,108 @@
+"""Counts of right answers in one evaluation: by task in both label spaces, or by task and class on sets of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+
+from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
+from lightning_cl.datamodules.layout import EvalBatch
+from lightning_cl.datamodules.task import StreamInfo
+from lightning_cl.metrics import GroupAccuracy, class_il_predictions, class_table, task_il_predictions
+
+SPACES = ("class_il", "task_il")
+
+
+class TaskCounts:
+    """Counts one evaluation after the other; the logits are read where they leave the head.
+
+    Args:
+        pl_module: The module that is evaluated.
+        info: Of its stream.
+        head: Dotted path of the head; found when ``None``.
+
+    Raises:
+        ValueError: If the head cannot be found.
+    """
+
+    def __init__(self, pl_module: nn.Module, info: StreamInfo, head: str | None) -> None:
+        self._capture = HeadCapture(pl_module, info.num_classes, head)
+        self._accuracies = [GroupAccuracy(info.num_tasks) for _ in SPACES]
+        self._classes_per_task = info.classes_per_task
+        self._seen, self._of_task = torch.empty(0), torch.empty(0, 0)
+
+    def start(self, classes: Sequence[int], device: torch.device) -> None:
+        """Begin to listen and to count.
+
+        Args:
+            classes: Those that compete in the class-incremental space.
+            device: Of the module.
+        """
+        self._capture.start()
+        columns = self._capture.layer.out_features
+        self._seen = class_table([classes], columns, device)[0]
+        if self._of_task.shape[1] != columns:  # built once: it is as large as tasks times classes
+            self._of_task = class_table(self._classes_per_task, columns)
+        self._of_task = self._of_task.to(device)
+        for accuracy in self._accuracies:
+            accuracy.to(device).reset()
+
+    def add(self, samples: EvalBatch) -> None:
+        """Count a batch, whose logits have left the head. No device synchronisation."""
+        logits = self._capture.take(len(samples.labels))
+        labels, tasks = (t.to(logits.device, non_blocking=True) for t in (samples.labels, samples.tasks))
+        answers = (class_il_predictions(logits, self._seen), task_il_predictions(logits, tasks, self._of_task))
+        for accuracy, predicted in zip(self._accuracies, answers, strict=True):
+            accuracy.update(predicted, labels, tasks)
+
+    def finish(self, trainer: Trainer) -> Tensor:
+        """``(2, 2, T)`` int64 on the CPU: label space, right answers or all samples, task; over all processes."""
+        self._capture.stop()
+        return summed(trainer, *self._accuracies)
+
+
+class SetCounts:
+    """Counts right answers among the exposed classes, by task and by class, for one or more sets of samples.
+
+    Args:
+        sets: ``(N_split,)`` bool masks on the CPU, each a set of samples to count.
+        classes: Exposed classes; only these compete.
+        info: Of the stream, with ``T`` tasks and ``C`` classes.
+        columns: Outputs of the head.
+        device: Of the logits.
+    """
+
+    def __init__(
+        self, sets: Sequence[Tensor], classes: Sequence[int], info: StreamInfo, columns: int, device: torch.device
+    ) -> None:
+        self._sets, self._num_tasks = sets, info.num_tasks
+        self._allowed = class_table([classes], columns, device)[0]
+        #: One for each set, with ``T + C`` groups.
+        self.accuracies = [GroupAccuracy(info.num_tasks + info.num_classes).to(device) for _ in sets]
+
+    def add(self, logits: Tensor, samples: EvalBatch) -> None:
+        """Count ``(B, C_head)`` logits of ``samples``. No device synchronisation."""
+        answers = class_il_predictions(logits, self._allowed)
+        for accuracy, chosen in zip(self.accuracies, self._sets, strict=True):
+            rows = chosen[samples.index].nonzero().flatten()
+            labels, groups = samples.labels[rows], samples.tasks[rows]
+            moved = torch.stack([labels, groups, rows]).to(logits.device, non_blocking=True)
+            accuracy.update(
+                answers[moved[2]].repeat(2), moved[0].repeat(2), torch.cat([moved[1], moved[0] + self._num_tasks])
+            )
+
+
+def summed(trainer: Trainer, *accuracies: GroupAccuracy) -> Tensor:
+    """``(A, 2, G)`` int64 on the CPU: the right answers and all samples of ``A`` accuracies, over all processes."""
+    counts = torch.stack([torch.stack([accuracy.correct, accuracy.total]) for accuracy in accuracies])
+    reduced: Tensor = trainer.strategy.reduce(counts, reduce_op="sum").cpu()
+    return reduced
+
+
+def grown(counts: Tensor, tasks: int, value: float = 0) -> Tensor:
+    """``(T,)`` or ``(T, T)`` counts of a shorter stream in ``tasks`` rows (and columns); new cells have the value."""
+    missing = max(tasks - len(counts), 0)
+    return nn.functional.pad(counts, (0, missing) * counts.ndim, value=value)

@@ -1,0 +1,242 @@
+"""The record of a run: what was learned and how that was measured, as files for a person and a program."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_cl.metrics.functional.accuracy import accuracy_per_stage
+from lightning_cl.metrics.functional.summary import DEFINITIONS, FEW_SHOT_DEFINITIONS, summarise
+from lightning_cl.reports.anytime_plots import plot_section
+from lightning_cl.reports.files import to_csv, to_json, write_files
+from lightning_cl.reports.files import write_text as _write_text
+from lightning_cl.reports.plots import plot_accuracy_curves, plot_accuracy_matrix
+
+FILE_NAME = "continual_report.json"
+FORMAT_VERSION = 1
+#: Every file that a report can have.
+FAMILY = (
+    "accuracy_matrix.csv",
+    "accuracy_matrix_class_il.csv",
+    "accuracy_matrix_task_il.csv",
+    "accuracy_matrix.png",
+    "accuracy_curves.png",
+    "anytime_curve.csv",
+    "anytime_curve.png",
+    FILE_NAME,
+)
+_LABEL_SPACES = ("class_il", "task_il", "domain_il")
+_MATRICES = ("class_il", "task_il", "evaluated")
+_ROWS = ("baseline", "sizes")
+
+
+def installed_versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages a result depends on; None for one that is not installed."""
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for name, package in (("lightning_cl", "lightning-cl"), ("torch",) * 2, ("lightning",) * 2, ("timm",) * 2):
+        try:
+            versions[name] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+@dataclass
+class ContinualReport:
+    """Results of one run over a stream of ``T`` tasks and what is needed to judge them.
+
+    Accuracies are fractions in [0, 1], tasks count from 0, NaN is "not measured".
+
+    Attributes:
+        class_il: ``(T, T)`` accuracies, row "after task", column "on task", all classes seen so far to choose from.
+        task_il: The same with the classes of each sample's task to choose from.
+        baseline: ``(T,)`` accuracies before any training, in the label space of ``task_il`` if given, else of
+            ``class_il``.
+        sizes: ``(T,)`` test samples of each task.
+        evaluated: ``(T, T)`` test samples that were counted in each cell; fewer than ``sizes`` is a partial evaluation.
+        label_space: Which of the two matrices is the headline: ``"class_il"``, ``"task_il"`` or ``"domain_il"``.
+        few_shot: Task 0 is the base session of a few-shot stream, so its metrics are given, too.
+        metrics: Name to value; filled by :func:`summarise` when empty.
+        task_classes: The classes of each task.
+        class_names: The name of every class.
+        samples_seen: Training samples that were shown in each task, repeats counted.
+        trainable_parameters: Number of trained parameters at the end.
+        total_parameters: Number of all parameters at the end.
+        stream_hash: Fingerprint of the stream; equal hashes are the same samples in the same order.
+        methods: Name of each method to its configuration, in the order of the callbacks.
+        anytime: The accuracy inside the run, as :meth:`AnytimeCurve.section` gives it; None if it was not evaluated.
+        facts: Name of each method to what it says of itself after the run, such as the bytes that it stored.
+        versions: Package to version.
+        notes: What a reader must know, for instance "predictions depend on the batch".
+        protocol: What ``ProtocolGuard`` found, see :meth:`ProtocolCard.to_dict`.
+    """
+
+    class_il: Tensor | None = None
+    task_il: Tensor | None = None
+    baseline: Tensor | None = None
+    sizes: Tensor | None = None
+    evaluated: Tensor | None = None
+    label_space: str = "class_il"
+    few_shot: bool = False
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    task_classes: list[list[int]] = field(default_factory=list)
+    class_names: list[str] = field(default_factory=list)
+    samples_seen: list[int] = field(default_factory=list)
+    trainable_parameters: int | None = None
+    total_parameters: int | None = None
+    stream_hash: str | None = None
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    anytime: dict[str, Any] | None = None
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    versions: dict[str, str | None] = field(default_factory=installed_versions)
+    notes: list[str] = field(default_factory=list)
+    protocol: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.class_il is None and self.task_il is None:
+            raise ValueError("A report needs an accuracy matrix; give `class_il`, `task_il` or both.")
+        if self.label_space not in _LABEL_SPACES:
+            raise ValueError(
+                f"`label_space` is {self.label_space!r}; give one of {', '.join(map(repr, _LABEL_SPACES))}."
+            )
+        if not self.metrics:
+            self.metrics = summarise(self.class_il, self.task_il, self.sizes, self.baseline, self.few_shot)
+
+    @property
+    def matrix_name(self) -> str:
+        """The field of the headline: ``task_il`` if that is the label space or all there is, else ``class_il``."""
+        told = self.label_space == "task_il" and self.task_il is not None
+        return "task_il" if told or self.class_il is None else "class_il"
+
+    @property
+    def matrix(self) -> Tensor:
+        """The headline, ``(T, T)``."""
+        headline: Tensor = getattr(self, self.matrix_name)
+        return headline
+
+    @property
+    def has_data(self) -> Tensor | None:
+        """``(T,)`` bool: tasks with test samples, which means over tasks count; None when the sizes are not known."""
+        return None if self.sizes is None else self.sizes > 0
+
+    @property
+    def partial_stages(self) -> list[int]:
+        """Stages at which some but not all test samples of the tasks seen by then were counted."""
+        if self.evaluated is None or self.sizes is None:
+            return []
+        missing = (self.evaluated < self.sizes.to(self.evaluated)).tril().any(dim=1)
+        return [int(stage) for stage in (missing & self.evaluated.any(dim=1)).nonzero().flatten()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, with the format's version, the partial stages and the definitions of the metrics."""
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        used = {name.rpartition("/")[2] for name in self.metrics}
+        known = {**DEFINITIONS, **FEW_SHOT_DEFINITIONS}
+        definitions = {name: text for name, text in known.items() if name in used}
+        return {
+            "format_version": FORMAT_VERSION,
+            **values,
+            "partial_stages": self.partial_stages,
+            "definitions": definitions,
+        }
+
+    def write(self, directory: str | os.PathLike[str], *, keep_previous: bool = True) -> Path:
+        """Write the report, its matrices as CSV and its figures; call it on one process.
+
+        ``continual_report.json``; ``accuracy_matrix.csv``, ``accuracy_matrix.png`` and ``accuracy_curves.png`` of the
+        headline matrix; ``accuracy_matrix_task_il.csv`` (or ``_class_il``) of the other one when there are two. The
+        JSON is strict (NaN is null) and complete: :func:`read` gives the report back. With an anytime section also
+        ``anytime_curve.csv`` and ``anytime_curve.png``.
+
+        Args:
+            directory: Made if missing.
+            keep_previous: Rename the files of an earlier report to ``continual_report-1.json`` and so on, a higher
+                number being newer, so that the plain name is always the newest. False replaces them, for a report
+                that grows during a run.
+
+        Returns:
+            The path of the JSON.
+        """
+        texts = {"accuracy_matrix.csv": _matrix_csv(self.matrix), FILE_NAME: to_json(self.to_dict())}
+        for name, other in (("class_il", self.class_il), ("task_il", self.task_il)):
+            if other is not None and name != self.matrix_name:
+                texts[f"accuracy_matrix_{name}.csv"] = _matrix_csv(other)
+        means = accuracy_per_stage(self.matrix, sizes=self.has_data)
+        figures = {
+            "accuracy_matrix.png": partial(plot_accuracy_matrix, self.matrix),
+            "accuracy_curves.png": partial(plot_accuracy_curves, self.matrix, seen_average=means),
+        }
+        if self.anytime is not None:
+            texts["anytime_curve.csv"] = _curve_csv(self.anytime)
+            figures["anytime_curve.png"] = partial(plot_section, self.anytime)
+        writers = {name: partial(_save_figure, draw=draw) for name, draw in figures.items()}
+        writers |= {name: partial(_write_text, text=texts[name]) for name in sorted(texts)}  # the JSON comes last
+        write_files(Path(directory), writers, FAMILY, keep_previous)
+        return Path(directory) / FILE_NAME
+
+
+def report_files(directory: Path) -> list[Path]:
+    """The files of the report in a folder."""
+    return [file for name in FAMILY if (file := directory / name).is_file()]
+
+
+def read(path: str | os.PathLike[str]) -> ContinualReport:
+    """The report that :meth:`ContinualReport.write` wrote.
+
+    Args:
+        path: The JSON file, or the folder it is in.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is not a report, or one of a newer format.
+    """
+    file = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
+    content = json.loads(file.read_text(encoding="utf-8"))
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if not isinstance(version, int):
+        raise ValueError(f"{file} has no `format_version`, so it is not a continual report; give what `write` made.")
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"{file} has format {version} but this lightning_cl reads up to {FORMAT_VERSION}; update lightning_cl."
+        )
+    known = {item.name for item in dataclasses.fields(ContinualReport)}
+    values = {name: value for name, value in content.items() if name in known}
+    for name in (*_MATRICES, *_ROWS):
+        values[name] = _tensor(values.get(name), counts=name in ("sizes", "evaluated"))
+    return ContinualReport(**values)
+
+
+def _tensor(value: Any, counts: bool) -> Tensor | None:
+    """Numbers and null (NaN) as a float64 tensor, counts as int64."""
+    kind = np.int64 if counts else np.float64
+    return None if value is None else torch.from_numpy(np.array(value, dtype=kind))
+
+
+def _matrix_csv(matrix: Tensor) -> str:
+    """A header, then a line for each stage; an empty cell was not measured."""
+    head = ["after_task", *(f"task_{task}" for task in range(len(matrix)))]
+    return to_csv([head, *([stage, *row] for stage, row in enumerate(matrix.tolist()))])
+
+
+def _curve_csv(section: Mapping[str, Any]) -> str:
+    """A line for each evaluation inside the run, the accuracy on each task behind; an empty cell was not measured."""
+    curve, by_task = section["curve"], section["task_accuracy"]
+    head = [*curve, *(f"task_{task}" for task in range(len(by_task[0]) if by_task else 0))]
+    rows = ((*point, *tasks) for *point, tasks in zip(*curve.values(), by_task, strict=True))
+    return to_csv([head, *([int(v) if isinstance(v, bool) else v for v in row] for row in rows)])
+
+
+def _save_figure(path: Path, draw: Callable[[], tuple[Any, Any]]) -> None:
+    draw()[0].savefig(path)
