@@ -30,7 +30,7 @@ def coda_cosine(epoch: int, epochs: int) -> float:
 
 
 def coda_cosine_released(epoch: int, epochs: int) -> float:
-    """Compute the multipliers that the released CODA-Prompt and OVOR runs train with: :func:`coda_cosine` an epoch late.
+    """Compute the multipliers of the released CODA-Prompt and OVOR runs: :func:`coda_cosine`, an epoch late.
 
     The constructor of their scheduler sets its counter one back, so the step after the first epoch repeats the first
     rate, and the last rate of the formula is never reached: 1, 1, cos(x), cos(2 x), ..., which ends at 0.0974 for 20

@@ -25,7 +25,7 @@ def test_the_formula_of_the_official_code(epoch, epochs, expected):
 
 
 class ReleasedLoop(torch.optim.lr_scheduler.LRScheduler):
-    """How a scheduler whose constructor sets the counter back one epoch goes on: the reference of the released curve."""
+    """The reference of the released curve: a scheduler whose constructor sets the counter back by one epoch."""
 
     def __init__(self, optimizer, epochs):
         self.epochs = epochs
