@@ -50,7 +50,7 @@ class PromptMethod(ContinualMethod):
         idle = [type(c).__name__ for c in callbacks_of(trainer) if isinstance(c, ContinualMethod) and not c.trains]
         if idle:
             raise ValueError(
-                f"{type(self).__name__} trains prompts, but {idle[0]} freezes the module and trains nothing by gradient "
+                f"{type(self).__name__} trains prompts, but {' and '.join(idle)} makes the answers without gradient "
                 "descent, so they would stay as they were made; leave out one of the two."
             )
         super().setup(trainer, pl_module, stage)
