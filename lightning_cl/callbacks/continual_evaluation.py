@@ -14,6 +14,7 @@ from lightning_cl.callbacks import stream_logging
 from lightning_cl.callbacks.anytime_evaluation import AnytimeEvaluation
 from lightning_cl.callbacks.base import ContinualCallback, require_stream
 from lightning_cl.callbacks.measuring import check_baseline, check_validation, describe_run, validation_sizes
+from lightning_cl.callbacks.module_answers import AnswerCheck, refuse_regression, returned_answers
 from lightning_cl.callbacks.run_folder import run_folder
 from lightning_cl.callbacks.task_counts import SPACES, TaskCounts, grown
 from lightning_cl.metrics import ContinualReport, rich_table, summarise
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: In longer streams the accuracies of single tasks are in the report only: logging them would cost more than training.
 MOST_TASKS_LOGGED = 100
+#: Batches of each validation in which the module's own choices are compared with those of its head.
+BATCHES_COMPARED = 4
 _LOGGED = ("average_accuracy", "average_incremental_accuracy", "forgetting", "backward_transfer", "learning_accuracy")
 _NAMES = tuple(f"{space}/{name}" for space in SPACES for name in _LOGGED)
 
@@ -34,8 +37,11 @@ class ContinualEvaluation(ContinualCallback):
     """Measures every task after every task, in the validation that the Trainer makes anyway.
 
     The logits that the module's ``validation_step`` computes are read where they leave the head, so no pass is made
-    twice. Class-incremental accuracy (all classes seen so far compete) and task-incremental accuracy (the classes of a
-    sample's own task compete) come from the same logits. Counts are summed over processes; padding never counts.
+    twice. A step that answers after the head (adjusted logits, an average over crops or heads) returns its answers as
+    ``{"preds": scores or classes}``, which are counted instead; where it does not and chooses other classes than its
+    head, the report says so. Class-incremental accuracy (all classes seen so far compete) and task-incremental accuracy
+    (the classes of a sample's own task compete) come from the same logits. Counts are summed over processes; padding
+    never counts.
 
     It logs ``class_il/average_accuracy`` and the like to any logger, and ``class_il/task_0`` and so on in streams of
     up to 100 tasks; after tasks ``after_task/class_il/average_accuracy`` and the like, with ``stream/task`` as axis;
@@ -69,6 +75,8 @@ class ContinualEvaluation(ContinualCallback):
         self.baseline: Tensor | None = None
         self.samples_seen: list[int] = []
         self._counts: TaskCounts | None = None
+        #: What the module's step answers beside what its head answers.
+        self.answers = AnswerCheck()
 
     # ------------------------------------------------------------------ life cycle
 
@@ -84,7 +92,7 @@ class ContinualEvaluation(ContinualCallback):
             self.correct = {space: torch.zeros(tasks, tasks, dtype=torch.long) for space in SPACES}
             self.total = torch.zeros(tasks, tasks, dtype=torch.long)
             self.baseline, self.samples_seen = None, [0] * tasks
-        self._counts = TaskCounts(pl_module, stream.info, self.head)
+        self._counts, self.answers = TaskCounts(pl_module, stream.info, self.head), AnswerCheck()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell the loggers what stream this is."""
@@ -112,6 +120,7 @@ class ContinualEvaluation(ContinualCallback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write what is known when the run is interrupted."""
+        self.answers.end(pl_module)
         if trainer.state.fn != "fit" or not len(self.total) or not int(self.total.sum()):
             return
         if len(self.total) == require_stream(trainer, type(self).__name__).info.num_tasks:  # else of an earlier run
@@ -123,6 +132,16 @@ class ContinualEvaluation(ContinualCallback):
         """Start counting."""
         self._start(trainer, pl_module)
 
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Look at what the module chooses in a few batches."""
+        if batch_idx < BATCHES_COMPARED and not trainer.sanity_checking:
+            assert self._counts is not None
+            self.answers.begin(pl_module, self._counts.columns)
+        if batch_idx == 0:
+            refuse_regression(batch, type(self).__name__)
+
     def on_validation_batch_end(
         self,
         trainer: Trainer,
@@ -133,7 +152,7 @@ class ContinualEvaluation(ContinualCallback):
         dataloader_idx: int = 0,
     ) -> None:
         """Count a batch."""
-        self._count(trainer, batch_idx, "val")
+        self.answers.end(pl_module, self._count(trainer, outputs, batch_idx, "val"))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sum over the processes, fill the row of the current task, and log."""
@@ -167,7 +186,7 @@ class ContinualEvaluation(ContinualCallback):
         dataloader_idx: int = 0,
     ) -> None:
         """Count a batch."""
-        self._count(trainer, batch_idx, "test")
+        self._count(trainer, outputs, batch_idx, "test")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the accuracy over all tasks."""
@@ -182,9 +201,20 @@ class ContinualEvaluation(ContinualCallback):
         untrained = stream.evaluate_on == "all" and trainer.sanity_checking
         self._counts.start(range(stream.info.num_classes) if untrained else stream.exposed_classes, pl_module.device)
 
-    def _count(self, trainer: Trainer, batch_idx: int, stage: Stage) -> None:
+    def _count(self, trainer: Trainer, outputs: Any, batch_idx: int, stage: Stage) -> Tensor | None:
+        """Count what the step returned, or else what the head answered; its logits, if these were counted."""
         assert self._counts is not None
-        self._counts.add(require_stream(trainer, type(self).__name__).eval_batch(batch_idx, stage))
+        samples = require_stream(trainer, type(self).__name__).eval_batch(batch_idx, stage)
+        answers = returned_answers(outputs, len(samples.labels), self._counts.columns)
+        logits = self._counts.add(samples, answers)
+        if answers is None:
+            return logits
+        self.answers.read += len(answers)
+        return None
+
+    def notes(self) -> list[str]:
+        """What a reader of the accuracies must know of where they were read."""
+        return [self.answers.message] if self.answers.message else []
 
     def _finish(self, trainer: Trainer) -> Tensor:
         assert self._counts is not None
@@ -216,6 +246,8 @@ class ContinualEvaluation(ContinualCallback):
     def build_report(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> ContinualReport:
         """What was measured so far and what is needed to judge it."""
         stream = require_stream(trainer, type(self).__name__)
+        described = describe_run(trainer, pl_module, stream, note)
+        described["notes"] += self.notes()
         anytime = (c for c in trainer.callbacks if isinstance(c, AnytimeEvaluation) and c.report)  # type: ignore[attr-defined]
         return ContinualReport(
             class_il=self.matrix("class_il"),
@@ -225,7 +257,7 @@ class ContinualEvaluation(ContinualCallback):
             evaluated=self.total,
             samples_seen=list(self.samples_seen),
             anytime=next((c.section(stream) for c in anytime), None),
-            **describe_run(trainer, pl_module, stream, note),
+            **described,
         )
 
     def _publish(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> None:

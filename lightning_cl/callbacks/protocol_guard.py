@@ -13,11 +13,13 @@ from torch import Tensor
 from lightning_cl.callbacks import auditing
 from lightning_cl.callbacks.base import ContinualCallback, require_stream
 from lightning_cl.callbacks.head_capture import HeadCapture
+from lightning_cl.callbacks.module_answers import AnswerCheck
 from lightning_cl.callbacks.prediction_checks import prediction_checks
 from lightning_cl.callbacks.probing import Probe, in_batches
 from lightning_cl.callbacks.traces import fingerprints, generators_moved, moved_names
+from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.metrics.fingerprints import row_fingerprints
-from lightning_cl.metrics.protocol import Check, ProtocolCard, ProtocolError, merge
+from lightning_cl.metrics.protocol import Check, ProtocolCard, ProtocolError, Result, merge
 from lightning_cl.metrics.protocol_checks import Tolerance, unseen_classes, unseen_rows
 
 if TYPE_CHECKING:
@@ -128,7 +130,7 @@ class ProtocolGuard(ContinualCallback):
                 auditing.choosers(trainer), auditing.validated_metrics(trainer), stream.eval_data("val").split
             )
         )
-        found += self._of_predictions(trainer, pl_module, stream)
+        found += [*self._of_predictions(trainer, pl_module, stream), *_of_answers(trainer)]
         self._add(trainer, [check.after(task) for check in found], f"after task {task}")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -228,6 +230,18 @@ class ProtocolGuard(ContinualCallback):
         self._ended, self._checked = int(state_dict["ended"]), int(state_dict["checked"])
         rows = state_dict["rows"]
         self._rows = None if rows is None else (int(rows[0]), rows[1].cpu())
+
+
+def _of_answers(trainer: Trainer) -> Iterator[Check]:
+    """Whether the module answered with its head, where a callback looked at it."""
+    for answers in (getattr(callback, "answers", None) for callback in callbacks_of(trainer)):
+        if isinstance(answers, AnswerCheck):
+            compared = f"{answers.compared} samples of the validations: what the module and what its head chose"
+            result: Result = (
+                "fail" if answers.differ and not answers.read else "pass" if answers.compared else "not checked"
+            )
+            yield Check("answers", result, compared, answers.message, {"differ": answers.differ})
+            return
 
 
 def agreed(found: list[Check], world_size: int) -> list[Check]:

@@ -53,15 +53,34 @@ class TaskCounts:
             self._of_task = class_table(self._classes_per_task, columns, device)
         self._of_task = self._of_task.to(device)  # built once: it is as large as tasks times classes
 
-    def add(self, samples: EvalBatch) -> None:
-        """Count a batch, whose logits have left the head."""
-        logits = self._capture.take(len(samples.labels))
+    @property
+    def columns(self) -> int:
+        """Outputs of the head."""
+        return self._capture.layer.out_features
+
+    def add(self, samples: EvalBatch, answers: Tensor | None = None) -> Tensor:
+        """Count a batch, whose logits have left the head.
+
+        Args:
+            samples: Of the batch.
+            answers: ``(B, C)`` scores that count instead of the head's, or ``(B,)`` classes that count in the
+                class-incremental space, where they cannot be restricted to the classes seen.
+
+        Returns:
+            ``(B, C)`` logits of the head.
+        """
+        found = self._capture.take(len(samples.labels))
+        logits = answers if answers is not None and answers.ndim == 2 else found
         labels = samples.labels.to(logits.device, non_blocking=True)
         tasks = samples.tasks.to(logits.device, non_blocking=True)
         for space, allowed in enumerate((self._seen, self._of_task[tasks])):
-            hits = logits.masked_fill(~allowed, -torch.inf).argmax(-1) == labels
+            chosen = logits.masked_fill(~allowed, -torch.inf).argmax(-1)
+            if answers is not None and answers.ndim == 1 and space == 0:
+                chosen = answers.to(labels)
+            hits = chosen == labels
             self._counts[space, 0].index_add_(0, tasks, hits.long())
             self._counts[space, 1].index_add_(0, tasks, torch.ones_like(tasks))
+        return found
 
     def finish(self, trainer: Trainer) -> Tensor:
         """``(2, 2, T)`` int64 on the CPU: label space, right answers or all samples, task; over all processes."""

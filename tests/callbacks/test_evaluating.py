@@ -136,7 +136,9 @@ def by_its_usual_name(self, batch, batch_idx):
 
 
 @pytest.mark.parametrize(
-    "step", [by_another_name, any_arguments, with_loader_index, batch_alone, by_its_usual_name], ids=lambda f: f.__name__
+    "step",
+    [by_another_name, any_arguments, with_loader_index, batch_alone, by_its_usual_name],
+    ids=lambda f: f.__name__,
 )
 @pytest.mark.parametrize("kind", [AnytimeEvaluation, ProtocolGuard])
 def test_every_signature_that_lightning_takes(kind, step):
@@ -147,7 +149,11 @@ def test_every_signature_that_lightning_takes(kind, step):
 
     Signed.validation_step = step
     Signed.indices = []
-    options = {"every_n_samples": 8, "report": False} if kind is AnytimeEvaluation else {"duplicates": 0, "probe": 4, "print_card": False}
+    options = (
+        {"every_n_samples": 8, "report": False}
+        if kind is AnytimeEvaluation
+        else {"duplicates": 0, "probe": 4, "print_card": False}
+    )
     run(kind(**options), FineTuning(), module=Signed())
     assert set(Signed.indices) == ({0} if step is batch_alone else {0, 1, 2, 3, 4})
 
