@@ -120,7 +120,7 @@ class AnswerCheck:
         if logits is None or answer is None or len(answer) < len(logits):
             return
         self.compared += len(logits)
-        self.differ += int((answer[: len(logits)].argmax(1) != logits.argmax(1)).sum())
+        self.differ += int((answer[: len(logits)].argmax(1) != logits.to(answer.device).argmax(1)).sum())
 
     @property
     def differs(self) -> bool:

@@ -130,7 +130,7 @@ class ProtocolGuard(ContinualCallback):
                 auditing.choosers(trainer), auditing.validated_metrics(trainer), stream.eval_data("val").split
             )
         )
-        found += [*self._of_predictions(trainer, pl_module, stream), *_of_answers(trainer)]
+        found += self._of_predictions(trainer, pl_module, stream)
         self._add(trainer, [check.after(task) for check in found], f"after task {task}")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -185,7 +185,14 @@ class ProtocolGuard(ContinualCallback):
     ) -> Iterator[Check]:
         assert self._capture is not None
         probe = Probe(trainer, pl_module, stream, self._capture, self.probe)
-        expected = probe.logits(in_batches(probe.rows, probe.full))
+        batches, seen = in_batches(probe.rows, probe.full), (getattr(c, "answers", None) for c in callbacks_of(trainer))
+        answers = next((found for found in seen if isinstance(found, AnswerCheck)), None)  # of an evaluation
+        own = AnswerCheck()
+        if answers is None:
+            own.begin(pl_module, self._capture.layer.out_features)
+        expected = probe.logits(batches)
+        own.end(pl_module, expected[batches[-1]])
+        yield _of_answers(answers or own)
         masked = getattr(pl_module, "continual", None) is not None
         yield unseen_classes(expected, stream.exposed_classes, masked)
         tolerance = Tolerance.of(expected.dtype, str(trainer.precision), trainer.strategy.root_device.type)
@@ -232,16 +239,11 @@ class ProtocolGuard(ContinualCallback):
         self._rows = None if rows is None else (int(rows[0]), rows[1].cpu())
 
 
-def _of_answers(trainer: Trainer) -> Iterator[Check]:
-    """Whether the module answered with its head, where a callback looked at it."""
-    for answers in (getattr(callback, "answers", None) for callback in callbacks_of(trainer)):
-        if isinstance(answers, AnswerCheck):
-            compared = f"{answers.compared} samples of the validations: what the module and what its head chose"
-            result: Result = (
-                "fail" if answers.differ and not answers.read else "pass" if answers.compared else "not checked"
-            )
-            yield Check("answers", result, compared, answers.message, {"differ": answers.differ})
-            return
+def _of_answers(answers: AnswerCheck) -> Check:
+    """Whether the module answered with its head."""
+    compared = f"{answers.compared} samples: what the module and what its head chose"
+    result: Result = "fail" if answers.differs else "pass" if answers.compared else "not checked"
+    return Check("answers", result, compared, answers.message, {"differ": answers.differ})
 
 
 def agreed(found: list[Check], world_size: int) -> list[Check]:
