@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from conformance.methods import METHODS, make
-from conformance.modules import PLAIN
+from conformance.modules import PLAIN, suited
 from conformance.runs import assert_same_bits, attached, train
 from conformance.streams import digits
+from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.testing import assert_close
 
@@ -36,6 +38,29 @@ def test_a_compiled_module_answers_the_same(method, whole: bool) -> None:
     with torch.no_grad():
         for count, logits in zip((6, 3), expected, strict=True):
             assert_close(compiled(images(count)), logits.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", [pytest.param(m, id=m.__name__, marks=pytest.mark.slow) for m in METHODS])
+def test_a_module_that_was_compiled_before_the_fit_trains_the_same(method, tmp_path) -> None:
+    """``torch.compile(module)`` gives Lightning compiled steps, which must not hide what the method adds to them."""
+    torch._dynamo.reset()
+    case = suited(PLAIN, method)
+    compiled = replace(case, build=lambda *given: torch.compile(case.build(*given), backend="eager"))
+    options = {"limit_train_batches": 2, "stream_options": {"epochs_per_task": 1}}
+    expected, run = (train(kind, make(method), tmp_path, **options) for kind in (case, compiled))
+    assert_close(run.watcher.losses, expected.watcher.losses, rtol=1e-4, atol=1e-5)
+    assert torch.equal(run.evaluation.correct["class_il"], expected.evaluation.correct["class_il"])
+
+
+@pytest.mark.skipif(not hasattr(LightningModule, "to_torchscript"), reason="Lightning 2.8 leaves TorchScript out")
+@pytest.mark.parametrize("method", METHODS)
+def test_a_module_can_be_traced(method) -> None:
+    """As ``torch.jit.trace`` does, and so TensorBoard's picture of the network."""
+    module = attached(PLAIN, make(method)).eval()
+    with torch.no_grad():
+        expected = module(images(4))
+        traced = module.to_torchscript(method="trace", example_inputs=images(4))
+        assert_close(traced(images(4)), expected)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.mixins.finding import find_vit
 from lightning_cl.mixins.prompt import PromptMixin
@@ -43,6 +44,16 @@ class PromptMethod(ContinualMethod):
     def provider(self, info: StreamInfo, width: int, depth: int) -> PromptProvider:
         """The method's prompts for a ViT of ``depth`` blocks of ``width`` channels."""
         raise NotImplementedError
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Attach, once, and not beside a method that lets nothing be trained."""
+        idle = [type(c).__name__ for c in callbacks_of(trainer) if isinstance(c, ContinualMethod) and not c.trains]
+        if idle:
+            raise ValueError(
+                f"{type(self).__name__} trains prompts, but {' and '.join(idle)} makes the answers without gradient "
+                "descent, so they would stay as they were made; leave out one of the two."
+            )
+        super().setup(trainer, pl_module, stage)
 
     def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
         """Add the prompts; see :class:`ContinualMethod`."""

@@ -21,8 +21,8 @@ class PrototypeClassifier(ContinualMethod):
     ``PrototypeClassifier(distance="cosine", normalize=False)`` is SimpleCIL (Zhou et al., arXiv:2303.07338).
 
     A feature is what reaches the head. Every image passes the backbone once over the whole stream, for training (in a
-    task's first epoch) and for evaluation (remembered by position), so a run is linear in the number of tasks. Task
-    boundaries play no part.
+    task's first epoch) and for evaluation (remembered by position, and computed anew where a step passes on another
+    image than the stream's), so a run is linear in the number of tasks. Task boundaries play no part.
 
     Args:
         distance: ``"euclidean"`` or ``"cosine"``.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,6 +30,21 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         torch.clear_autocast_cache()  # 16-bit copies of weights made here would have no gradient (torch < 2.6)
 
 
+def in_default_precision(batches: Iterable[Any]) -> Iterator[Any]:
+    """Fetch batches as between two steps: within one, ``precision="64-true"`` lets transforms draw other numbers."""
+    iterator = iter(batches)
+    while True:
+        within = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            batch = next(iterator)
+        except StopIteration:
+            return
+        finally:
+            torch.set_default_dtype(within)
+        yield batch
+
+
 def task_features(
     module: ContinualMixin, task: int, view: Literal["train", "eval"] = "eval", epoch: int = 0
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -48,7 +63,7 @@ def task_features(
     loader = trainer.datamodule.train_loader_for(task, view, epoch)
     sampler, order = loader.sampler, loader.sampler.order()
     longest = -(-loader.batch_size // trainer.world_size)
-    for batch_idx, batch in enumerate(loader):
+    for batch_idx, batch in enumerate(in_default_precision(loader)):
         inputs, targets = unpack(trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch)))
         found = module.head_input(inputs).to(module.continual_head.weight.dtype)  # whatever autocast made of it
         share = sampler.batch(order, batch_idx)

@@ -12,6 +12,7 @@ from lightning_cl.mixins.announcing import announce
 from lightning_cl.mixins.base import ContinualMixin, expect_eval_mode
 from lightning_cl.mixins.extending import extend
 from lightning_cl.mixins.finding import find_vit
+from lightning_cl.mixins.prompt_use import PromptUse
 from lightning_cl.nn.prompted_vit import PromptedViT, check_vit, install_prompts
 from lightning_cl.nn.prompts import PromptProvider
 
@@ -58,6 +59,7 @@ class PromptMixin(ContinualMixin):
         self.prompts = provider.to(device=reference.device, dtype=reference.dtype)
         self.__dict__["_prompted_vit"] = vit
         self.__dict__["_cache_queries"] = cache_queries and provider.needs_query
+        self.__dict__["_prompt_use"] = PromptUse(provider)
         expect_eval_mode()
 
     @property
@@ -81,7 +83,22 @@ class PromptMixin(ContinualMixin):
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """As before; terms of passes outside of a step (in training mode, as replay draws features) are dropped."""
         self.prompts.pending_losses.clear()
-        return super().training_step(*args, **kwargs)
+        use: PromptUse = self.__dict__["_prompt_use"]
+        use.begin_step()
+        output = super().training_step(*args, **kwargs)
+        if not self.automatic_optimization:  # its backward passes are over
+            use.require(self)
+        return output
+
+    def on_after_backward(self) -> None:
+        """Find out in the first step whether the prompts learn."""
+        super().on_after_backward()
+        use: PromptUse = self.__dict__["_prompt_use"]
+        stream = getattr(self.trainer, "datamodule", None)
+        if not use.known and getattr(stream, "task_index", 0) == 0:  # later a method may warm up the head alone
+            use.note()
+            if self.automatic_optimization:
+                use.require(self)
 
     def collect_losses(self) -> None:
         """The provider's terms, averaged over the forward passes of the step."""

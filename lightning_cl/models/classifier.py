@@ -16,13 +16,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_cl.nn.schedules import coda_cosine, cpe_clip_warmup
+from lightning_cl.nn.schedules import coda_cosine, coda_cosine_released, cpe_clip_warmup
 
 if TYPE_CHECKING:
     from lightning_cl.datamodules.task import Task
 
 OptimizerName = Literal["adam", "adamw", "sgd"]
-ScheduleName = Literal["constant", "cosine", "coda_cosine", "cpe_clip"]
+ScheduleName = Literal["constant", "cosine", "coda_cosine", "coda_cosine_released", "cpe_clip"]
 
 
 def cosine(epoch: int, epochs: int) -> float:
@@ -33,6 +33,7 @@ def cosine(epoch: int, epochs: int) -> float:
 _SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "cosine": cosine,
     "coda_cosine": coda_cosine,
+    "coda_cosine_released": coda_cosine_released,
     "cpe_clip": cpe_clip_warmup,
 }
 
@@ -66,8 +67,8 @@ class Classifier(LightningModule):
             )
         if lr_schedule != "constant" and lr_schedule not in _SCHEDULES and not callable(lr_schedule):
             raise ValueError(
-                f'`lr_schedule` is {lr_schedule!r}; give "constant", "cosine", "coda_cosine", "cpe_clip" or a class of '
-                "torch.optim.lr_scheduler."
+                f'`lr_schedule` is {lr_schedule!r}; give "constant", "cosine", "coda_cosine", '
+                '"coda_cosine_released", "cpe_clip" or a class of torch.optim.lr_scheduler.'
             )
         self.make_optimizer = _optimizer_factory(optimizer, lr, weight_decay)
         self.lr_schedule, self.batch_keys = lr_schedule, batch_keys

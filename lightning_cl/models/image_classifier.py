@@ -31,9 +31,10 @@ class ImageClassifier(Classifier):
         lr: Learning rate of an optimiser given by name; ``None``: 0.001.
         weight_decay: Weight decay of an optimiser given by name; ``None``: 0.
         lr_schedule: ``"constant"``; ``"cosine"`` towards 0 over the task's epochs; ``"coda_cosine"``, see
-            :func:`~lightning_cl.nn.coda_cosine`; ``"cpe_clip"``, see :func:`~lightning_cl.nn.cpe_clip_warmup`; or any
-            scheduler that steps once an epoch, from Python a function of the optimiser. Lightning's
-            ``ReduceLROnPlateau`` watches its ``monitor``.
+            :func:`~lightning_cl.nn.coda_cosine`; ``"coda_cosine_released"``, as the released code trains, see
+            :func:`~lightning_cl.nn.coda_cosine_released`; ``"cpe_clip"``, see
+            :func:`~lightning_cl.nn.cpe_clip_warmup`; or any scheduler that steps once an epoch, from Python a function
+            of the optimiser. Lightning's ``ReduceLROnPlateau`` watches its ``monitor``.
         checkpoint_path: A local file (.safetensors or .pth) with weights for ``backbone``; needs no network. A head
             of another size is left out.
         batch_keys: Names of image and label in batches that are dictionaries.

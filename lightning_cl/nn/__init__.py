@@ -40,7 +40,7 @@ from lightning_cl.nn.outliers import energy, outlier_regularizer, synthesize_out
 from lightning_cl.nn.prefix_attention import Prefix, prefix_attention
 from lightning_cl.nn.prompts import PromptProvider, Prompts
 from lightning_cl.nn.prototypes import PrototypeBank
-from lightning_cl.nn.schedules import coda_cosine, cpe_clip_warmup
+from lightning_cl.nn.schedules import coda_cosine, coda_cosine_released, cpe_clip_warmup
 from lightning_cl.nn.subspace import StepProjection, SubspaceMemory, layer_inputs
 from lightning_cl.nn.weights import (
     NamedTensors,
@@ -90,6 +90,7 @@ __all__ = [
     "TextHead",
     "align_head",
     "coda_cosine",
+    "coda_cosine_released",
     "cosine_distance",
     "cosine_logits",
     "cpe_clip_warmup",

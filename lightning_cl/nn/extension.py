@@ -23,6 +23,9 @@ def extend(module: nn.Module, mixin: type) -> None:
     if not isinstance(module, mixin):
         base: type = type(module)
         module.__class__ = _extended_class(mixin, base)
+        if hasattr(mixin, "training_step") and "training_step" in vars(module):
+            # A step of the instance, as `torch.compile(module)` and Lightning make one, would hide the mixin's.
+            vars(module)["_own_training_step"] = vars(module).pop("training_step")
 
 
 @functools.cache

@@ -7,12 +7,38 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+#: Values of a sample that its fingerprint reads, evenly spread: enough for every picture that is another one.
+_READ = 4096
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def sample_fingerprints(inputs: Tensor) -> Tensor:
+    """Compute a number for each sample that changes with its values and their places.
+
+    It is made of the very bits of up to 4,096 to 8,192 values of a sample, so its cost does not grow with the picture.
+
+    Args:
+        inputs: ``(B, ...)`` of any dtype.
+
+    Returns:
+        ``(B,)`` int64 on the CPU, which waits for the device.
+    """
+    values = torch.view_as_real(inputs.detach()) if inputs.is_complex() else inputs.detach()
+    rows = values.reshape(values.shape[0], -1)
+    rows = rows[:, :: max(rows.shape[1] // _READ, 1) | 1]  # an odd step, or it would stay in a few columns
+    places = torch.arange(1, rows.shape[1] + 1, device=rows.device) * 0x1E3779B97F4A7C15  # overflow wraps around
+    weights = (places ^ (places >> 31)) * 0x3F58476D1CE4E5B9 | 1
+    sums: Tensor = (rows.view(_BITS[rows.element_size()]).long() * weights).sum(dim=1)
+    return sums.cpu()
+
 
 class FeatureCache:
-    """Remembers ``(N, D)`` features by the position of an image in its split.
+    """Remembers ``(N, D)`` features by the position of an image in its split, and what the image looked like.
 
-    :meth:`expect` announces which images the next pass is about; a pass that was not announced, or has another batch
-    size, is computed and not remembered. The cache is neither saved nor copied: a resumed run or a copy fills it again.
+    :meth:`expect` announces which images the next pass is about. A pass that was not announced or has another batch
+    size is computed and not remembered; where the input is not what was remembered at its position (a step that sorts
+    or augments its batch), it is computed anew. The cache is neither saved nor copied: a resumed run or a copy fills
+    it again.
 
     Attributes:
         hits: Number of batches that were answered from memory.
@@ -24,6 +50,7 @@ class FeatureCache:
     def __init__(self) -> None:
         self.features: dict[str, Tensor] = {}
         self.known: dict[str, Tensor] = {}
+        self.prints: dict[str, Tensor] = {}
         self.hits = 0
         self._expected: tuple[str, Tensor, int] | None = None
         self._origin: tuple[object, ...] = ()
@@ -33,7 +60,7 @@ class FeatureCache:
 
     def clear(self) -> None:
         """Forget all features, as when the backbone gets other weights."""
-        self.features, self.known = {}, {}
+        self.features, self.known, self.prints = {}, {}, {}
 
     def serve(self, *origin: object) -> None:
         """The images come from here (data, transform); forget all features if they came from elsewhere before.
@@ -58,72 +85,77 @@ class FeatureCache:
         """What was announced with :meth:`expect`, or ``None``."""
         return self._expected
 
-    def lookup(self) -> Tensor | None:
-        """``(B, D)`` features of the announced images if all are known, else ``None``; no host sync."""
-        if self._expected is None:
-            return None
+    def awaits(self, batch_size: int) -> bool:
+        """Whether a pass over so many samples was announced with :meth:`expect`."""
+        return self._expected is not None and len(self._expected[1]) == batch_size
+
+    def matches(self, prints: Tensor) -> Tensor:
+        """``(B,)`` bool on the CPU: which of the announced images are known, by the fingerprints ``(B,)`` of the input.
+
+        :meth:`awaits` must have said that these are so many.
+        """
+        assert self._expected is not None
         split, index, size = self._expected
         known = self.known.get(split)
-        if known is None or len(known) != size or not bool(known[index].all()):
-            return None
+        if known is None or len(known) != size:
+            return torch.zeros(len(index), dtype=torch.bool)
+        return known[index] & (self.prints[split][index] == prints)
+
+    def recall(self) -> Tensor:
+        """``(B, D)`` features of the announced images, which must be known."""
+        assert self._expected is not None
+        split, index, _ = self._expected
         self.hits += 1
         store = self.features[split]
         return store[index.to(store.device, non_blocking=True)]
 
-    def missing(self) -> Tensor | None:
-        """``(B,)`` bool on the CPU: which of the announced images are unknown; ``None`` if nothing was announced."""
+    def remember(self, features: Tensor, prints: Tensor, chosen: Tensor | None = None) -> None:
+        """Keep ``(n, D)`` features of the announced images and the fingerprints ``(n,)`` of their input.
+
+        Args:
+            features: Nothing is kept of another number of them.
+            prints: Of the same images.
+            chosen: ``(B,)`` bool: which of the announced images; all by default.
+        """
         if self._expected is None:
-            return None
-        split, index, size = self._expected
-        known = self.known.get(split)
-        return ~known[index] if known is not None and len(known) == size else torch.ones(len(index), dtype=torch.bool)
-
-    def narrow(self, chosen: Tensor) -> None:
-        """The next pass is only over the announced images where ``chosen`` (``(B,)`` bool) is true."""
-        assert self._expected is not None
-        split, index, size = self._expected
-        self._expected = (split, index[chosen], size)
-
-    def remember(self, features: Tensor) -> None:
-        """Keep ``(B, D)`` features of the announced images; nothing if another number was announced."""
-        if self._expected is None or len(self._expected[1]) != len(features):
             return
         split, index, size = self._expected
+        index = index if chosen is None else index[chosen]
+        if not len(index) == len(features) == len(prints):
+            return
         if split not in self.known or len(self.known[split]) != size:
-            with torch.inference_mode(False):  # inference tensors could not be filled outside of inference mode
-                self.known[split] = torch.zeros(size, dtype=torch.bool)
-                self.features[split] = torch.zeros(
-                    size, features.shape[1], dtype=features.dtype, device=features.device
-                )
+            self._make_room(split, size, features)
         store = self.features[split]
         store[index.to(store.device, non_blocking=True)] = features.detach().to(store)
+        self.prints[split][index] = prints
         self.known[split][index] = True
 
-    def get(self, compute: Callable[[Tensor | None], Tensor], batch_size: int) -> Tensor:
+    def _make_room(self, split: str, size: int, like: Tensor) -> None:
+        with torch.inference_mode(False):  # inference tensors could not be filled outside of inference mode
+            self.known[split] = torch.zeros(size, dtype=torch.bool)
+            self.prints[split] = torch.zeros(size, dtype=torch.int64)
+            self.features[split] = torch.zeros(size, like.shape[1], dtype=like.dtype, device=like.device)
+
+    def get(self, compute: Callable[[Tensor | None], Tensor], inputs: Tensor) -> Tensor:
         """``(B, D)`` features: from memory where known, else from ``compute`` (given the rows to compute, or all).
 
         Only the first pass after :meth:`expect` counts.
+
+        Args:
+            compute: Computes features.
+            inputs: ``(B, ...)`` what they are computed from.
         """
-        expected = self._expected
-        if expected is None or len(expected[1]) != batch_size:
+        if not self.awaits(inputs.shape[0]):  # not len, which `torch.export` would take for a constant
             self.forget_expectation()
             return compute(None)
-        features = self.lookup()
-        if features is None:
-            features = self._complete(compute)
-        self.forget_expectation()
-        return features
-
-    def _complete(self, compute: Callable[[Tensor | None], Tensor]) -> Tensor:
-        expected, missing = self._expected, self.missing()
-        assert missing is not None
+        prints = sample_fingerprints(inputs)
+        missing = ~self.matches(prints)
         if bool(missing.all()):
             features = compute(None)
-            self.remember(features)
-            return features
-        self.narrow(missing)
-        self.remember(compute(missing.nonzero().flatten()))
-        self._expected = expected
-        completed = self.lookup()
-        assert completed is not None
-        return completed
+            self.remember(features, prints)
+        else:
+            if bool(missing.any()):
+                self.remember(compute(missing.nonzero().flatten()), prints[missing], missing)
+            features = self.recall()
+        self.forget_expectation()
+        return features

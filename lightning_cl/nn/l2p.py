@@ -32,7 +32,9 @@ class L2PPool(PromptProvider):
         prompt_length: Rows per prompt, ``L``.
         top_k: Prompts per image, ``k``.
         pull_weight: Weight of the term that pulls selected keys to the queries that selected them.
-        pull_reduction: Mean or sum over the global batch (the released L2P++ sums); layers are summed.
+        pull_reduction: Mean or sum over the global batch; layers are summed. The released L2P++ sums, and indexes its
+            similarities wrongly: there each query is paired with the keys of every sample. Here a query is paired with
+            the keys that it selected, in both cases.
         form: Prompt tuning or prefix tuning.
         layers: Zero-based layers of the prefixes; plays no part for tokens.
         batch_vote: Choose by a vote over the batch: for reproduction only, since with ``"always"`` predictions

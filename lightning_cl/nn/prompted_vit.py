@@ -51,7 +51,7 @@ class PromptedViT(FrozenBackbone, _Base):
         with torch.no_grad():  # frozen, and shared by the query and the prompted pass
             x = self.norm_pre(self.patch_drop(self._pos_embed(self.patch_embed(images))))
             x = blocks[:first](x)
-            query = cache.get(lambda rows: self._query(x, first, rows), x.shape[0]) if provider.needs_query else None
+            query = cache.get(lambda rows: self._query(x, first, rows), images) if provider.needs_query else None
         prompts: Prompts = provider(query)
         if prompts.loss is not None and provider.training:
             provider.pending_losses.append(prompts.loss)

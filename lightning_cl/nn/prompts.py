@@ -46,9 +46,12 @@ class PromptProvider(nn.Module):
         pool_tokens: Whether the head classifies the mean of the prompt tokens' outputs, see :class:`Prompts`.
         growing: Own parameters and buffers with rows for each task, which get more rows (along dimension 0) when the
             stream is extended; new rows are as the constructor makes them.
+        learns_apart: Own parameters that learn even where the prompts have no effect on the features, such as keys
+            from the term that pulls them.
     """
 
     growing: tuple[str, ...] = ()
+    learns_apart: tuple[str, ...] = ("keys", "mask")
     layers: tuple[int, ...] = ()
     needs_query: bool = True
     query_layer: int | None = None

@@ -6,10 +6,10 @@ import math
 
 
 def coda_cosine(epoch: int, epochs: int) -> float:
-    """Epoch-wise cosine of the official CODA-Prompt and OVOR runs: ``cos(99 pi e / (200 (E - 1)))``.
+    """Compute the quarter cosine of the CODA-Prompt and OVOR code as it is written: ``cos(99 pi e / (200 (E - 1)))``.
 
     It starts at 1 and ends at 0.0157, not at 0. A task of one epoch, for which the formula is undefined, is trained at
-    the full rate.
+    the full rate. The released training loop lags it by one epoch: see :func:`coda_cosine_released`.
 
     Args:
         epoch: Epoch ``e`` within the task, from 0; past the last epoch the last multiplier stays, which is what
@@ -27,6 +27,27 @@ def coda_cosine(epoch: int, epochs: int) -> float:
     if epochs == 1:
         return 1.0
     return math.cos(99 * math.pi * min(epoch, epochs - 1) / (200 * (epochs - 1)))
+
+
+def coda_cosine_released(epoch: int, epochs: int) -> float:
+    """Compute the multipliers of the released CODA-Prompt and OVOR runs: :func:`coda_cosine`, an epoch late.
+
+    The constructor of their scheduler sets its counter one back, so the step after the first epoch repeats the first
+    rate, and the last rate of the formula is never reached: 1, 1, cos(x), cos(2 x), ..., which ends at 0.0974 for 20
+    epochs and at 0.0474 for 50.
+
+    Args:
+        epoch: Epoch ``e`` within the task, from 0; past the last epoch the last multiplier stays.
+        epochs: Epochs ``E`` of the task, at least 1.
+
+    Returns:
+        Multiplier of the learning rate, in (0, 1].
+
+    Raises:
+        ValueError: If ``epochs`` is below 1 or ``epoch`` below 0.
+    """
+    late = max(min(epoch, epochs - 1) - 1, 0) if epoch >= 0 else epoch
+    return coda_cosine(late, epochs)
 
 
 def cpe_clip_warmup(epoch: int, epochs: int) -> float:

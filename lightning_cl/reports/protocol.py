@@ -19,6 +19,7 @@ CHECKS: dict[str, str] = {
     "labels": "a prediction does not depend on labels or task ids in the batch",
     "repetition": "two evaluations give the same predictions",
     "remembered features": "features remembered from earlier evaluations give the predictions of fresh ones",
+    "answers": "the module answers with the head that the accuracies are read from",
     "unseen classes": "no class is predicted of which no sample was seen",
     "unseen rows": "training leaves the head's rows of unseen classes alone",
     "state": "evaluating changes no weight and no buffer",

@@ -13,7 +13,7 @@ from tiny import TinyModule, images, stream_info, task_of, train
 from torch import nn
 from torch.testing import assert_close
 
-from lightning_cl.callbacks import L2P, MVP, CODAPrompt, ContinualEvaluation, DualPrompt, OnePrompt
+from lightning_cl.callbacks import L2P, MVP, CODAPrompt, ContinualEvaluation, DualPrompt, OnePrompt, PrototypeClassifier
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 INFO = stream_info(5)
@@ -254,3 +254,102 @@ def test_more_tasks_than_the_pool_was_built_for(pool_size):
 def test_layers_are_named_once(callback):
     with pytest.raises(ValueError, match="name at least one layer, each once"):
         callback(layers=(0, 0))
+
+
+# ---------------------------------------------------------------------- modules that pass by the prompts
+
+
+def under_no_grad(vit, x):
+    with torch.no_grad():
+        features = vit.forward_head(vit.forward_features(x), pre_logits=True)
+    return vit.head(features)
+
+
+def detached(vit, x):
+    return vit.head(vit.forward_head(vit.forward_features(x), pre_logits=True).detach())
+
+
+def by_intermediates(vit, x):
+    tokens, _ = vit.forward_intermediates(x)
+    return vit.head(tokens[:, 0])
+
+
+def by_intermediate_layers(vit, x):
+    return vit.head(vit.get_intermediate_layers(x, n=1)[0].mean(1))
+
+
+def by_hand(vit, x):
+    x = vit._pos_embed(vit.patch_embed(x))
+    for block in vit.blocks:
+        x = block(x)
+    return vit.head(vit.norm(x)[:, 0])
+
+
+PASSING_BY = [under_no_grad, detached, by_intermediates, by_intermediate_layers, by_hand]
+
+
+class Passing(PlainModule):
+    way = staticmethod(lambda vit, x: vit(x))
+    manual, skip = False, 0
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = not self.manual
+
+    def forward(self, images):
+        return self.way(self.net, images)
+
+    def training_step(self, batch, batch_idx):
+        if self.trainer.global_step == 0 and batch_idx < self.skip:
+            return None
+        loss = super().training_step(batch, batch_idx)
+        if self.manual:
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+        return loss
+
+
+def fit_passing(method, tmp_path, way=None, **attributes):
+    torch.manual_seed(0)
+    attributes |= {} if way is None else {"way": staticmethod(way)}
+    module = type("Passing", (Passing,), attributes)()
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "limit_val_batches": 0}
+    trainer = Trainer(accelerator="cpu", max_epochs=-1, default_root_dir=tmp_path, callbacks=[method], **options)
+    trainer.fit(module, datamodule=make_stream(epochs_per_task=1))
+    return trainer
+
+
+FOR_PASSING = {
+    "coda": lambda: CODAPrompt(pool_size=9, prompt_length=4, layers=(0, 1), ortho_weight=0.0),
+    "dual": lambda: DualPrompt(2, 3, (0,), (1,)),
+    "l2p": lambda: L2P(pool_size=6, prompt_length=2, top_k=2),
+    "one": lambda: OnePrompt((0, 1), 3),
+    "mvp": lambda: MVP(4, 2, 3, (0,), (1,), use_mask=False),
+}
+
+
+@pytest.mark.parametrize("kind", FOR_PASSING)
+@pytest.mark.parametrize("way", PASSING_BY)
+def test_prompts_that_are_never_used_are_found_out_in_the_first_step(kind, way, tmp_path):
+    with pytest.raises(ValueError, match=r"no gradient reached .* `Passing.training_step` calls `self.net`"):
+        fit_passing(FOR_PASSING[kind](), tmp_path, way)
+
+
+@pytest.mark.parametrize("attributes", [{"manual": True}, {"skip": 2}], ids=["manual", "first_steps_left_out"])
+def test_they_are_found_out_however_the_module_trains(attributes, tmp_path):
+    with pytest.raises(ValueError, match="no gradient reached the prompts"):
+        fit_passing(OnePrompt((0, 1), 3), tmp_path, by_hand, **attributes)
+    assert fit_passing(OnePrompt((0, 1), 3), tmp_path, **attributes).global_step > 6
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("kind", ["coda", "dual", "l2p", "one"])
+def test_prompts_beside_class_means_are_refused(kind, first, tmp_path):
+    methods = [FOR_PASSING[kind](), PrototypeClassifier()]
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(accelerator="cpu", callbacks=methods if first else methods[::-1], **options)
+    with pytest.raises(ValueError, match=r"trains prompts, but PrototypeClassifier .* leave out one of the two"):
+        trainer.fit(PlainModule(), datamodule=make_stream())

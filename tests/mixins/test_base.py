@@ -245,3 +245,16 @@ def test_a_copy_has_its_own_guards_and_mask():
 
 def test_the_users_signature_shows():
     assert list(inspect.signature(continual().training_step).parameters) == ["batch", "batch_idx"]
+
+
+def test_a_step_of_the_instance_does_not_hide_the_mixins():
+    """``torch.compile(module)`` gives Lightning a module whose instance has a compiled step."""
+    module = User()
+    module.training_step = torch.compile(module.training_step, backend="eager")
+    own = module.training_step
+    extend(module, Penalty)
+    module.configure_continual(INFO)
+    module.log_dict = lambda values: None
+    batch = torch.rand(3, 4).double(), torch.tensor([0, 1, 2])
+    expected = own(batch, 0) + 0.5 + module.fc.weight.square().sum()
+    assert_close(module.training_step(batch, 0), expected)

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_cl.callbacks import FineTuning
 from lightning_cl.datamodules import ArraySource, ClassIncremental, ContinualDataModule
 from lightning_cl.models import ImageClassifier
-from lightning_cl.nn.schedules import coda_cosine
+from lightning_cl.nn.schedules import coda_cosine, coda_cosine_released
 
 SMALL = {"depth": 1, "embed_dim": 32, "num_heads": 2}
 
@@ -72,12 +72,13 @@ def fit(
 
 
 @pytest.mark.parametrize("reset_optimizer", [False, True])
-@pytest.mark.parametrize("schedule", ["coda_cosine", "cosine"])
+@pytest.mark.parametrize("schedule", ["coda_cosine", "coda_cosine_released", "cosine"])
 def test_schedules_begin_anew_with_every_task(tmp_path: Path, schedule: Any, reset_optimizer: bool) -> None:
     _, watch = fit(model(lr_schedule=schedule), tmp_path, FineTuning(reset_optimizer=reset_optimizer))
     places = [(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]  # (epoch within the task, epochs of the task)
-    if schedule == "coda_cosine":
-        expected = [0.1 * coda_cosine(*place) for place in places]
+    quarter = {"coda_cosine": coda_cosine, "coda_cosine_released": coda_cosine_released}.get(schedule)
+    if quarter is not None:
+        expected = [0.1 * quarter(*place) for place in places]
     else:
         expected = [0.05 * (1 + math.cos(math.pi * epoch / epochs)) for epoch, epochs in places]
     assert_close(list(watch.rates.values()), expected)

@@ -6,9 +6,10 @@ import pickle
 import pytest
 import torch
 
-from lightning_cl.nn.feature_cache import FeatureCache
+from lightning_cl.nn.feature_cache import FeatureCache, sample_fingerprints
 
 FEATURES = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.rand(10, 1, 3, 3, generator=torch.Generator().manual_seed(1))
 
 
 class Backbone:
@@ -35,7 +36,7 @@ def ask(cache, backbone, index, split="test", size=10, announced=True):
     index = torch.tensor(index)
     if announced:
         cache.expect(split, index, size)
-    found = cache.get(backbone(index), len(index))
+    found = cache.get(backbone(index), IMAGES[index])
     assert torch.equal(found, FEATURES[index])
     assert cache.expected is None
     return found
@@ -77,7 +78,7 @@ def test_only_the_first_pass_after_an_announcement_counts(backbone):
     cache = FeatureCache()
     ask(cache, backbone, [0, 1])
     ask(cache, backbone, [0, 1])
-    cache.get(backbone(torch.tensor([4, 5])), 2)  # a second pass in the same step
+    cache.get(backbone(torch.tensor([4, 5])), IMAGES[4:6])  # a second pass in the same step
     assert backbone.computed == [[0, 1], [4, 5]]
 
 
@@ -86,7 +87,7 @@ def test_a_pass_of_another_size_is_not_the_announced_one(backbone, size):
     cache = FeatureCache()
     cache.expect("test", torch.tensor([0, 1, 2, 3]), 10)
     rows = torch.arange(size) + 5
-    assert torch.equal(cache.get(backbone(rows), size), FEATURES[rows])
+    assert torch.equal(cache.get(backbone(rows), IMAGES[rows]), FEATURES[rows])
     assert not cache.known
 
 
@@ -121,3 +122,59 @@ def test_what_was_remembered_in_inference_mode_serves_and_grows_outside_of_it(ba
     found = ask(cache, backbone, [1, 2])
     assert not found.is_inference()
     assert backbone.computed == [[0, 1], [2]]
+
+
+@pytest.mark.parametrize("order", [[2, 0, 1], [0, 2, 1]])
+def test_a_batch_in_another_order_than_announced_gets_its_own_features(backbone, order):
+    cache, index = FeatureCache(), torch.tensor([3, 1, 7])
+    ask(cache, backbone, index.tolist())
+    for _ in range(2):
+        cache.expect("test", index, 10)
+        shuffled = index[order]
+        assert torch.equal(cache.get(backbone(shuffled), IMAGES[shuffled]), FEATURES[shuffled])
+    moved = [place for row, place in enumerate(order) if row != place]
+    assert backbone.computed == [[3, 1, 7], index[moved].tolist()]  # from then on that order is the known one
+
+
+def test_an_augmented_image_is_another_image(backbone):
+    cache, index = FeatureCache(), torch.tensor([3, 1])
+    ask(cache, backbone, index.tolist())
+    cache.expect("test", index, 10)
+    other = torch.full((2, 4), 5.0)
+    assert torch.equal(cache.get(lambda rows: other, IMAGES[index].flip(-1)), other)
+
+
+DTYPES = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_fingerprints_tell_values_and_places_apart(dtype):
+    generator = torch.Generator().manual_seed(2)
+    images = (torch.rand(1, 3, 32, 32, generator=generator) * 255).to(dtype)
+    if dtype == torch.bool:
+        images = torch.rand(1, 3, 32, 32, generator=generator) > 0.5
+    other = images.clone()
+    other[0, 1, 7, 9] = ~other[0, 1, 7, 9] if dtype == torch.bool else other[0, 1, 7, 9] + 16
+    turned = [images.flip(-1), images.flip(-2), images.roll(1, -1), images.transpose(-1, -2), images.flip(1)]
+    views = [images, *turned, other]
+    prints = [int(sample_fingerprints(view)) for view in views]
+    assert len(set(prints)) == len(views)
+    assert sample_fingerprints(images.contiguous(memory_format=torch.channels_last)).item() == prints[0]
+
+
+@pytest.mark.parametrize("size", [64, 224, 256])
+def test_fingerprints_of_large_images_see_every_part(size):
+    images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(3))
+    whole = sample_fingerprints(images)
+    for top in range(0, size, size // 4):
+        for left in range(0, size, size // 4):
+            patched = images.clone()
+            patched[:, 1, top : top + size // 16, left : left + size // 16] = 0
+            assert sample_fingerprints(patched) != whole, (top, left)
+
+
+def test_fingerprints_are_of_rows_whatever_the_batch():
+    rows = torch.rand(5, 7)
+    assert torch.equal(sample_fingerprints(rows)[[4, 2]], sample_fingerprints(rows[[4, 2]]))
+    assert len(sample_fingerprints(torch.arange(5))) == 5
+    assert len(sample_fingerprints(torch.zeros(5, 2, dtype=torch.complex64))) == 5

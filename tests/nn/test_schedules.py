@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from lightning_cl.nn import coda_cosine
+from lightning_cl.nn import coda_cosine, coda_cosine_released
 
 
 @pytest.mark.parametrize(
@@ -19,8 +20,41 @@ from lightning_cl.nn import coda_cosine
         (0, 1, 1),
     ],
 )
-def test_the_multipliers_of_the_official_runs(epoch, epochs, expected):
+def test_the_formula_of_the_official_code(epoch, epochs, expected):
     assert coda_cosine(epoch, epochs) == pytest.approx(expected, abs=5e-5)
+
+
+class ReleasedLoop(torch.optim.lr_scheduler.LRScheduler):
+    """The reference of the released curve: a scheduler whose constructor sets the counter back by one epoch."""
+
+    def __init__(self, optimizer, epochs):
+        self.epochs = epochs
+        super().__init__(optimizer)
+        self.last_epoch = -1
+
+    def get_lr(self):
+        return [rate * coda_cosine(max(self.last_epoch, 0), self.epochs) for rate in self.base_lrs]
+
+
+@pytest.mark.parametrize("epochs", [2, 3, 5, 20, 50])
+def test_the_released_curve_is_that_of_a_scheduler_set_back_by_one(epochs):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.002)
+    scheduler, rates = ReleasedLoop(optimizer, epochs), []
+    for _ in range(epochs):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([0.002 * coda_cosine_released(epoch, epochs) for epoch in range(epochs)])
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [(1, [1]), (2, [1, 1]), (3, [1, 1, 0.7126]), (20, [1, 1, 0.9967, 0.0974]), (50, [1, 1, 0.9995, 0.0474])],
+)
+def test_known_multipliers_of_the_released_runs(epochs, expected):
+    curve = [coda_cosine_released(epoch, epochs) for epoch in range(epochs)]
+    assert curve[:3][: len(expected)] + curve[-1:] * (epochs > 3) == pytest.approx(expected, abs=5e-5)
+    assert coda_cosine_released(epochs, epochs) == curve[-1]
 
 
 def test_it_falls_and_never_reaches_zero():
@@ -36,5 +70,6 @@ def test_past_the_end_the_last_multiplier_stays(epochs):  # the formula itself w
 
 @pytest.mark.parametrize(("epoch", "epochs"), [(0, 0), (-1, 5)])
 def test_epochs_that_do_not_exist(epoch, epochs):
-    with pytest.raises(ValueError, match=f"epoch {epoch} of {epochs} does not exist"):
-        coda_cosine(epoch, epochs)
+    for schedule in (coda_cosine, coda_cosine_released):
+        with pytest.raises(ValueError, match=f"epoch {epoch} of {epochs} does not exist"):
+            schedule(epoch, epochs)

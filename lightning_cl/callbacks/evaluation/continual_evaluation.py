@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_cl.callbacks.base import require_stream
 from lightning_cl.callbacks.evaluation import stream_logging
 from lightning_cl.callbacks.evaluation.anytime_evaluation import AnytimeEvaluation
+from lightning_cl.callbacks.evaluation.module_answers import AnswerCheck, refuse_regression, returned_answers
 from lightning_cl.callbacks.evaluation.run_description import (
     RunReporter,
     check_baseline,
@@ -23,12 +24,15 @@ from lightning_cl.callbacks.evaluation.run_description import (
 )
 from lightning_cl.callbacks.evaluation.task_counts import SPACES, TaskCounts, grown
 from lightning_cl.datamodules import ContinualDataModule, Task
+from lightning_cl.datamodules.layout import Stage
 from lightning_cl.metrics.functional import accuracy_per_stage, summarise
 from lightning_cl.reports import ContinualReport, rich_table
 from lightning_cl.reports.tables import print_table
 
 #: In longer streams the accuracies of single tasks are in the report only: logging them would cost more than training.
 MOST_TASKS_LOGGED = 100
+#: Batches of each validation in which the module's own choices are compared with those of its head.
+BATCHES_COMPARED = 4
 _LOGGED = ("average_accuracy", "average_incremental_accuracy", "forgetting", "backward_transfer", "learning_accuracy")
 _NAMES = tuple(f"{space}/{name}" for space in SPACES for name in _LOGGED)
 
@@ -37,8 +41,11 @@ class ContinualEvaluation(RunReporter):
     """Measures every task after every task, in the validation that the Trainer makes anyway.
 
     The logits that the module's ``validation_step`` computes are read where they leave the head, so no pass is made
-    twice. Class-incremental accuracy (all classes seen so far compete) and task-incremental accuracy (the classes of a
-    sample's own task compete) come from the same logits. Counts are summed over processes; padding never counts.
+    twice. A step that answers after the head (adjusted logits, an average over crops or heads) returns its answers as
+    ``{"preds": scores or classes}``, which are counted instead; where it does not and chooses other classes than its
+    head, the report says so. Class-incremental accuracy (all classes seen so far compete) and task-incremental accuracy
+    (the classes of a sample's own task compete) come from the same logits. Counts are summed over processes; padding
+    never counts.
 
     It logs ``class_il/average_accuracy`` and the like to any logger, and ``class_il/task_0`` and so on in streams of
     up to 100 tasks; after tasks ``after_task/class_il/average_accuracy`` and the like, with ``stream/task`` as axis;
@@ -72,6 +79,8 @@ class ContinualEvaluation(RunReporter):
         self.baseline: Tensor | None = None
         self.samples_seen: list[int] = []
         self._counts: TaskCounts | None = None
+        #: What the module's step answers beside what its head answers.
+        self.answers = AnswerCheck()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the head and check that every boundary will be validated."""
@@ -85,7 +94,7 @@ class ContinualEvaluation(RunReporter):
             self.correct = {space: torch.zeros(tasks, tasks, dtype=torch.long) for space in SPACES}
             self.total = torch.zeros(tasks, tasks, dtype=torch.long)
             self.baseline, self.samples_seen = None, [0] * tasks
-        self._counts = TaskCounts(pl_module, stream.info, self.head)
+        self._counts, self.answers = TaskCounts(pl_module, stream.info, self.head), AnswerCheck()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell the loggers what stream this is."""
@@ -113,6 +122,7 @@ class ContinualEvaluation(RunReporter):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write what is known when the run is interrupted."""
+        self.answers.end(pl_module)
         if trainer.state.fn != "fit" or not len(self.total) or not int(self.total.sum()):
             return
         if len(self.total) == require_stream(trainer, type(self).__name__).info.num_tasks:  # else of an earlier run
@@ -125,13 +135,24 @@ class ContinualEvaluation(RunReporter):
         untrained = stream.evaluate_on == "all" and trainer.sanity_checking
         self._counts.start(range(stream.info.num_classes) if untrained else stream.exposed_classes, pl_module.device)
 
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Look at what the module chooses in a few batches."""
+        if batch_idx < BATCHES_COMPARED and not trainer.sanity_checking:
+            assert self._counts is not None
+            self.answers.begin(pl_module, self._counts.columns)
+        if batch_idx == 0:
+            refuse_regression(batch, type(self).__name__)
+
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Count a batch."""
-        assert self._counts is not None
-        stream = require_stream(trainer, type(self).__name__)
-        self._counts.add(stream.eval_batch(batch_idx, "test" if trainer.testing else "val"))
+        stage: Stage = "test" if trainer.testing else "val"
+        counted = self._count(trainer, outputs, batch_idx, stage)
+        if stage == "val":
+            self.answers.end(pl_module, counted)
 
     on_test_start = on_validation_start
 
@@ -164,6 +185,21 @@ class ContinualEvaluation(RunReporter):
             accuracy = correct[total > 0].double() / total[total > 0].double()
             pl_module.log(f"test/{space}/average_accuracy", accuracy.mean().float(), batch_size=1)
 
+    def _count(self, trainer: Trainer, outputs: Any, batch_idx: int, stage: Stage) -> Tensor | None:
+        """Count what the step returned, or else what the head answered; its logits, if these were counted."""
+        assert self._counts is not None
+        samples = require_stream(trainer, type(self).__name__).eval_batch(batch_idx, stage)
+        answers = returned_answers(outputs, len(samples.labels), self._counts.columns)
+        logits = self._counts.add(samples, answers)
+        if answers is None:
+            return logits
+        self.answers.read += len(answers)
+        return None
+
+    def notes(self) -> list[str]:
+        """What a reader of the accuracies must know of where they were read."""
+        return [self.answers.message] if self.answers.message else []
+
     def matrix(self, space: str = "class_il") -> Tensor:
         """``(T, T)`` float64 accuracies in [0, 1] of ``"class_il"`` or ``"task_il"``; NaN: not measured."""
         return self.correct[space].double() / self.total.double()
@@ -188,6 +224,8 @@ class ContinualEvaluation(RunReporter):
     def build_report(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> ContinualReport:
         """What was measured so far and what is needed to judge it."""
         stream = require_stream(trainer, type(self).__name__)
+        described = describe_run(trainer, pl_module, stream, note)
+        described["notes"] += self.notes()
         anytime = (c for c in trainer.callbacks if isinstance(c, AnytimeEvaluation) and c.report)  # type: ignore[attr-defined]
         return ContinualReport(
             class_il=self.matrix("class_il"),
@@ -197,7 +235,7 @@ class ContinualEvaluation(RunReporter):
             evaluated=self.total,
             samples_seen=list(self.samples_seen),
             anytime=next((c.section(stream) for c in anytime), None),
-            **describe_run(trainer, pl_module, stream, note),
+            **described,
         )
 
     def _publish(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> None:

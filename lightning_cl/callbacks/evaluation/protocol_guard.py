@@ -13,13 +13,15 @@ from torch import Tensor
 from lightning_cl.callbacks.base import ContinualCallback, require_stream
 from lightning_cl.callbacks.evaluation import data_checks
 from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
+from lightning_cl.callbacks.evaluation.module_answers import AnswerCheck
 from lightning_cl.callbacks.evaluation.prediction_checks import prediction_checks
 from lightning_cl.callbacks.evaluation.protocol_checks import Tolerance, unseen_classes, unseen_rows
 from lightning_cl.callbacks.evaluation.protocol_probe import Probe, in_batches
 from lightning_cl.callbacks.evaluation.side_effects import fingerprints, generators_moved, moved_names, row_fingerprints
 from lightning_cl.datamodules import ContinualDataModule, Task
+from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.datamodules.resuming import random_states
-from lightning_cl.reports.protocol import Check, ProtocolCard, ProtocolError, verdict
+from lightning_cl.reports.protocol import Check, ProtocolCard, ProtocolError, Result, verdict
 from lightning_cl.reports.tables import print_table, protocol_table
 
 
@@ -167,7 +169,14 @@ class ProtocolGuard(ContinualCallback):
     ) -> Iterator[Check]:
         assert self._capture is not None
         probe = Probe(trainer, pl_module, stream, self._capture, self.probe)
-        expected = probe.logits(in_batches(probe.rows, probe.full))
+        batches, seen = in_batches(probe.rows, probe.full), (getattr(c, "answers", None) for c in callbacks_of(trainer))
+        answers = next((found for found in seen if isinstance(found, AnswerCheck)), None)  # of an evaluation
+        own = AnswerCheck()
+        if answers is None:
+            own.begin(pl_module, self._capture.layer.out_features)
+        expected = probe.logits(batches)
+        own.end(pl_module, expected[batches[-1]])
+        yield _of_answers(answers or own)
         masked = getattr(pl_module, "continual", None) is not None
         yield unseen_classes(expected, stream.exposed_classes, masked)
         tolerance = Tolerance.of(expected.dtype, str(trainer.precision), trainer.strategy.root_device.type)
@@ -210,6 +219,13 @@ class ProtocolGuard(ContinualCallback):
         self._ended, self._checked = int(state_dict["ended"]), int(state_dict["checked"])
         rows = state_dict["rows"]
         self._rows = None if rows is None else (int(rows[0]), rows[1].cpu())
+
+
+def _of_answers(answers: AnswerCheck) -> Check:
+    """Whether the module answered with its head."""
+    compared = f"{answers.compared} samples: what the module and what its head chose"
+    result: Result = "fail" if answers.differs else "pass" if answers.compared else "not checked"
+    return Check("answers", result, compared, answers.message, {"differ": answers.differ})
 
 
 def agreed(found: list[Check], world_size: int) -> list[Check]:

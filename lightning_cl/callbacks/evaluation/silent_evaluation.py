@@ -96,12 +96,13 @@ class SilentEvaluation:
         announced = stage if hasattr(module, "expect_images") else None
         if announced is not None:
             module.expect_images(batch_idx, announced)  # type: ignore[operator]
-        given = {"batch_idx": batch_idx} if is_param_in_hook_signature(module.validation_step, "batch_idx") else {}
+        # As Lightning does: by place, whatever the step calls it.
+        takes_index = is_param_in_hook_signature(module.validation_step, "batch_idx", min_args=2)
         stream = trainer.datamodule  # type: ignore[attr-defined]
         stream.standing_in = stage if samples is None else samples
         try:
             with trainer.precision_plugin.val_step_context():
-                module.validation_step(batch, **given)
+                module.validation_step(*((batch, batch_idx) if takes_index else (batch,)))
         finally:
             stream.standing_in = None
         if announced is not None:

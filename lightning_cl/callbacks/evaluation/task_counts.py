@@ -50,13 +50,31 @@ class TaskCounts:
         for accuracy in self._accuracies:
             accuracy.to(device).reset()
 
-    def add(self, samples: EvalBatch) -> None:
-        """Count a batch, whose logits have left the head. No device synchronisation."""
-        logits = self._capture.take(len(samples.labels))
+    @property
+    def columns(self) -> int:
+        """Outputs of the head."""
+        return self._capture.layer.out_features
+
+    def add(self, samples: EvalBatch, answers: Tensor | None = None) -> Tensor:
+        """Count a batch, whose logits have left the head. No device synchronisation.
+
+        Args:
+            samples: Of the batch.
+            answers: ``(B, C)`` scores that count instead of the head's, or ``(B,)`` classes that count in the
+                class-incremental space, where they cannot be restricted to the classes seen.
+
+        Returns:
+            ``(B, C)`` logits of the head.
+        """
+        found = self._capture.take(len(samples.labels))
+        logits = answers if answers is not None and answers.ndim == 2 else found
         labels, tasks = (t.to(logits.device, non_blocking=True) for t in (samples.labels, samples.tasks))
-        answers = (class_il_predictions(logits, self._seen), task_il_predictions(logits, tasks, self._of_task))
-        for accuracy, predicted in zip(self._accuracies, answers, strict=True):
+        chosen = class_il_predictions(logits, self._seen) if answers is None or answers.ndim == 2 else answers
+        for accuracy, predicted in zip(
+            self._accuracies, (chosen.to(labels), task_il_predictions(logits, tasks, self._of_task)), strict=True
+        ):
             accuracy.update(predicted, labels, tasks)
+        return found
 
     def finish(self, trainer: Trainer) -> Tensor:
         """``(2, 2, T)`` int64 on the CPU: label space, right answers or all samples, task; over all processes."""

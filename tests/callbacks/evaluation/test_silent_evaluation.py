@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_cl.callbacks import DualPrompt, FineTuning, PrototypeClassifier
+from lightning_cl.callbacks import AnytimeEvaluation, DualPrompt, FineTuning, ProtocolGuard, PrototypeClassifier
 from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
 from lightning_cl.callbacks.evaluation.silent_evaluation import SilentEvaluation
 from lightning_cl.datamodules import ArraySource, ClassIncremental, ContinualDataModule
@@ -74,13 +74,13 @@ class Evaluate(Callback):
         self.logits.append(torch.cat(answers).cpu())
 
 
-def run(*callbacks: Callback) -> tuple[Any, Trainer]:
+def run(*callbacks: Callback, module: Any = None) -> tuple[Any, Trainer]:
     seed_everything(0)
     trainer = Trainer(
         max_epochs=-1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=list(callbacks), num_sanity_val_steps=0,
     )  # fmt: skip
-    module = Module()
+    module = module or Module()
     trainer.fit(module, datamodule=make_stream())
     return module, trainer
 
@@ -113,6 +113,49 @@ def test_the_logits_are_those_of_the_module_with_and_without_caches(kind):
     with torch.no_grad():
         expected = copy.deepcopy(module)(batch[0].flatten(0, 1))
     torch.testing.assert_close(told.logits[-1], expected, rtol=0, atol=1e-4)
+
+
+def by_another_name(self, batch, i):
+    return self.check(batch, i)
+
+
+def any_arguments(self, *args):
+    return self.check(*args)
+
+
+def with_loader_index(self, batch, i, dataloader_idx=0):
+    return self.check(batch, i)
+
+
+def batch_alone(self, batch):
+    return self.check(batch, 0)
+
+
+def by_its_usual_name(self, batch, batch_idx):
+    return self.check(batch, batch_idx)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [by_another_name, any_arguments, with_loader_index, batch_alone, by_its_usual_name],
+    ids=lambda f: f.__name__,
+)
+@pytest.mark.parametrize("kind", [AnytimeEvaluation, ProtocolGuard])
+def test_every_signature_that_lightning_takes(kind, step):
+    class Signed(Module):
+        def check(self, batch, index):
+            self.indices.append(index)
+            return Module.validation_step(self, batch, index)
+
+    Signed.validation_step = step
+    Signed.indices = []
+    options = (
+        {"every_n_samples": 8, "report": False}
+        if kind is AnytimeEvaluation
+        else {"duplicates": 0, "probe": 4, "print_card": False}
+    )
+    run(kind(**options), FineTuning(), module=Signed())
+    assert set(Signed.indices) == ({0} if step is batch_alone else {0, 1, 2, 3, 4})
 
 
 def test_an_error_in_the_step_leaves_the_module_as_it_was():
