@@ -72,4 +72,4 @@ def test_a_graph_can_be_saved_and_keeps_the_class_mask(tmp_path):
     torch.export.save(exported(model), tmp_path / "model.pt2")
     logits = torch.export.load(tmp_path / "model.pt2").module()(images(3))
     assert torch.equal(logits, model(images(3)))
-    assert logits.isfinite().any(0).nonzero().flatten().tolist() == [1, 4]
+    assert logits.gt(-500).any(0).nonzero().flatten().tolist() == [1, 4]

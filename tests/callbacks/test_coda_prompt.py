@@ -68,7 +68,7 @@ def test_predictions_do_not_depend_on_the_batch():
 
 
 def test_evaluation_answers_with_seen_classes_only():
-    assert trained(up_to=1)(images(4)).isfinite().all(dim=0).nonzero().flatten().tolist() == [0, 1, 2, 3]
+    assert trained(up_to=1)(images(4)).gt(-500).all(dim=0).nonzero().flatten().tolist() == [0, 1, 2, 3]
 
 
 def test_before_the_first_task_it_is_the_frozen_model():

@@ -97,7 +97,7 @@ def test_logits_loss_and_gradient_of_a_session(options):
     module = attached(task=1, num_prompts=2, regularization="none", **options).train()
     images, labels = batch([6, 7, 6, 6])
     logits = module(images)
-    assert logits.isfinite().any(0).nonzero().flatten().tolist() == [6, 7]
+    assert logits.gt(-500).any(0).nonzero().flatten().tolist() == [6, 7]
     modes = {name: options[name] for name in ("text_mode", "vision_mode") if name in options}
     expected = reference(module, images, (6, 7), options.get("template", "{}."), **modes)
     assert_close(logits[:, 6:8], expected, rtol=1e-8, atol=1e-8)
@@ -188,7 +188,7 @@ def test_classes_that_never_came_are_not_predicted():
     module = attached(task=1).eval()
     with torch.no_grad():
         logits = module(batch(range(10))[0])
-    assert logits.isfinite().all(0).tolist() == [True] * 8 + [False] * 2
+    assert logits.gt(-500).all(0).tolist() == [True] * 8 + [False] * 2
     assert bool((logits[:, :8].abs() <= 100 + 1e-9).all())
 
 
@@ -199,7 +199,7 @@ def test_a_head_that_is_larger_than_the_stream_and_names_in_another_order():
     module.train()
     images = batch(range(4))[0]
     logits = module(images)
-    assert logits.isfinite().all(0).tolist() == [True] * 10 + [False] * 2
+    assert logits.gt(-500).all(0).tolist() == [True] * 10 + [False] * 2
     other = Own()
     CPECLIP(class_names=NAMES[::-1]).attach_once(other, info())
     other.prompts.load_state_dict(module.prompts.state_dict())

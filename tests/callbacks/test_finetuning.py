@@ -36,7 +36,7 @@ def test_classes_not_yet_seen_are_never_answered():
     module = attached(train_mask="all").eval()
     module.on_task_start(task_of(INFO, 1))
     assert set(module(images(16)).argmax(dim=1).tolist()) <= {0, 1, 2, 3}
-    assert module.train()(images(2)).isfinite().all()
+    assert module.train()(images(2)).gt(-500).all()
 
 
 def test_settings_reach_the_module():

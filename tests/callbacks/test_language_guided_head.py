@@ -188,7 +188,7 @@ def test_classes_of_an_online_stream_are_named_as_they_arrive():
 def test_which_classes_compete_in_training(train_mask):
     class Competing(ContinualCallback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            finite = pl_module(batch[0]).isfinite().all(0).nonzero().flatten().tolist()
+            finite = pl_module(batch[0]).gt(-500).all(0).nonzero().flatten().tolist()
             task = trainer.datamodule.task
             assert finite == sorted(task.classes if train_mask == "task" else task.seen_classes)
             counts.append(len(finite))

@@ -83,8 +83,8 @@ def test_which_classes_a_task_allows(mask, train, evaluate):
     module = continual(train_mask=mask)
     module.on_task_start(task_of(INFO, 1))
     x = torch.ones(4, dtype=torch.float64)
-    assert module.train().fc(x).isfinite().nonzero().flatten().tolist() == train
-    assert module.eval().fc(x).isfinite().nonzero().flatten().tolist() == evaluate
+    assert module.train().fc(x).gt(-500).nonzero().flatten().tolist() == train
+    assert module.eval().fc(x).gt(-500).nonzero().flatten().tolist() == evaluate
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "dict", "lists"])
@@ -240,7 +240,7 @@ def test_a_copy_has_its_own_guards_and_mask():
     assert torch.equal(other.fc.weight[2:], module.fc.weight[2:])
     assert other.continual.guards[0].parameter is other.fc.weight
     other.continual.mask.allow(None, None)
-    assert not module.fc(torch.ones(4).double())[2:].isfinite().any()
+    assert not module.fc(torch.ones(4).double())[2:].gt(-500).any()
 
 
 def test_the_users_signature_shows():
