@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_cl.datamodules.extending import refuse_smaller_state
 from lightning_cl.datamodules.task import StreamInfo
@@ -30,6 +31,45 @@ def method_keys(trainer: Trainer) -> list[str]:
 def is_method(callback: Callback) -> bool:
     """Whether a callback changes how a module learns, and does not only watch."""
     return hasattr(callback, "attach_once")
+
+
+def class_readers(trainer: Trainer) -> list[str]:
+    """Names of the callbacks that go by the classes in a batch: methods and evaluations, which look at a head."""
+    ours = (c for c in callbacks_of(trainer) if is_method(c) or str(c.state_key).startswith("lightning_cl."))
+    return [type(callback).__name__ for callback in ours if hasattr(callback, "head")]
+
+
+def changes_batches(trainer: Trainer) -> bool:
+    """Whether a hook may put the rows of a batch into another order before the training step."""
+    hooks = ("on_before_batch_transfer", "on_after_batch_transfer")
+    owners = (trainer.lightning_module, trainer.datamodule)  # type: ignore[attr-defined]
+    return any(is_overridden(name, owner) for name in hooks for owner in owners)
+
+
+def refuse_unplanned_loader(trainer: Trainer, stream: ContinualDataModule) -> None:
+    """Refuse a training loader of the user's where samples are counted by the stream's own.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    given, readers = trainer.train_dataloader, class_readers(trainer)
+    if readers and given is not stream._train_loader:
+        raise ValueError(
+            f"`{type(stream).__name__}.train_dataloader` gives a {type(given).__name__}, but {readers[0]} goes by the "
+            "samples and classes of the stream's own loader; leave the method as it is, weight classes in the loss "
+            "instead of a `WeightedRandomSampler`, and change the images with `train_transform` or `collate_fn`, the "
+            "order with a scenario."
+        )
+
+
+def say_unused_loader(stream: ContinualDataModule, module: LightningModule) -> None:
+    """Warn of a module's own training loader, which Lightning leaves out beside a DataModule."""
+    if is_overridden("train_dataloader", module):
+        rank_zero_warn(
+            f"`{type(module).__name__}.train_dataloader` is not used: the samples come from {type(stream).__name__}; "
+            "weight classes in the loss instead of a sampler, and make a source of the data with "
+            "`DatasetSource(train, test)`."
+        )
 
 
 def epoch_limit(stream: ContinualDataModule, given: int | None) -> int | None:

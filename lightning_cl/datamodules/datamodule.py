@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from lightning_cl.datamodules.batch_form import BatchKeys, check_batch_keys
+from lightning_cl.datamodules.batch_hooks import install_batch_hooks
 from lightning_cl.datamodules.driver import StreamDriver
 from lightning_cl.datamodules.extending import ExtendedScenario, lay_out_stream
 from lightning_cl.datamodules.layout import EvalData, Stage, StreamLayout
@@ -40,7 +42,10 @@ class ContinualDataModule(StreamLoaders):
         val_split: Fraction of the training data of every class to validate on instead of the test split.
         train_transform: Replaces the source's training transform (``False``: none).
         eval_transform: Replaces the source's evaluation transform (``False``: none).
-        batch_keys: Names of image and label, for models that take dictionaries instead of tuples.
+        batch_keys: Places of inputs and labels in a batch: names of image and label, for models that take dictionaries
+            instead of tuples; names that the items' dictionaries or named tuples have; several inputs, as in
+            ``(("input_ids", "attention_mask"), "labels")``; or positions, as in ``(1, 2)`` for ``(index, image,
+            label)``. The usual names and forms are found without it. A transform changes the first of the inputs.
         drop_last: Leave out a last training batch that is not full.
         evaluate_on: Validate on the tasks ``"seen"`` so far, or on ``"all"`` (needed for forward transfer).
         early_stopping: What Lightning's ``EarlyStopping`` ends: the whole ``"stream"``, or the current ``"task"``,
@@ -69,7 +74,7 @@ class ContinualDataModule(StreamLoaders):
         val_split: float = 0.0,
         train_transform: Callable[[Any], Any] | Literal[False] | None = None,
         eval_transform: Callable[[Any], Any] | Literal[False] | None = None,
-        batch_keys: tuple[str, str] | None = None,
+        batch_keys: BatchKeys | None = None,
         drop_last: bool = False,
         evaluate_on: Literal["seen", "all"] = "seen",
         early_stopping: Literal["stream", "task"] = "stream",
@@ -93,8 +98,8 @@ class ContinualDataModule(StreamLoaders):
         ):
             if choice not in known:
                 raise ValueError(f'`{name}` is {choice!r}; give "{known[0]}" or "{known[1]}".')
-        if batch_keys is not None and (isinstance(batch_keys, str) or len(batch_keys) != 2):
-            raise ValueError(f'`batch_keys` is {batch_keys!r}; name image and label, as in ("pixel_values", "labels").')
+        if batch_keys is not None:
+            check_batch_keys(batch_keys)
         self.source, self.scenario = source, scenario
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or max(sizes, default=1)
         self.epochs_per_task, self.per_device, self.seed, self.val_split = epochs_per_task, per_device, seed, val_split
@@ -137,6 +142,7 @@ class ContinualDataModule(StreamLoaders):
         # Another run may have other processes, or want other views of the images.
         self._train_loader, self._eval_loaders, self._orders, self.loaded = None, {}, {}, {}
         self._datasets, self.joined = {}, None
+        install_batch_hooks(self)
         if stage == "fit" and self.trainer is not None:
             self._driver = StreamDriver.install(self, self.trainer)
             for task in range(self.info.num_tasks if self.drop_last else 0):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from lightning_cl.datamodules.batch_form import BatchKeys
 from lightning_cl.datamodules.batches import StreamBatches
 from lightning_cl.datamodules.layout import EvalData, Stage
 from lightning_cl.datamodules.loader import PlanSampler, StreamDataset, StreamLoader
@@ -27,7 +28,7 @@ class StreamLoaders(StreamBatches):
     num_workers: int
     persistent_workers: bool
     pin_memory: bool | None
-    batch_keys: tuple[str, str] | None
+    batch_keys: BatchKeys | None
     collate_fn: Callable[[list[Any]], Any] | None
     train_transform: Callable[[Any], Any] | Literal[False] | None
     eval_transform: Callable[[Any], Any] | Literal[False] | None
