@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from lightning_cl.datamodules.argument_kinds import shown
 from lightning_cl.datamodules.extending import refuse_smaller_state
 from lightning_cl.datamodules.task import StreamInfo
 
@@ -21,6 +22,21 @@ _LIGHTNING_DEFAULT_EPOCHS = 1000
 def callbacks_of(trainer: Trainer) -> list[Callback]:
     """The Trainer's own list."""
     return trainer.callbacks  # type: ignore[attr-defined,no-any-return]
+
+
+def refuse_wrong_callbacks(trainer: Trainer) -> None:
+    """Refuse what is no callback; it is taken out, or Lightning would stumble over it on the way out.
+
+    Raises:
+        ValueError: With what was given.
+    """
+    callbacks = callbacks_of(trainer)
+    wrong = [c for c in callbacks if isinstance(c, type) or not hasattr(c, "on_train_start")]
+    if wrong:
+        callbacks[:] = [c for c in callbacks if c not in wrong]
+        made = f", such as `{wrong[0].__name__}(...)`" if isinstance(wrong[0], type) else " of a callback"
+        given = shown(wrong[0])
+        raise ValueError(f"`callbacks` of the Trainer has {given}; expected an instance{made}, or leave it out.")
 
 
 def method_keys(trainer: Trainer) -> list[str]:
@@ -88,9 +104,13 @@ def epoch_limit(stream: ContinualDataModule, given: int | None) -> int | None:
             f"({len(stream.schedule.epochs)} tasks, epochs per task {sorted(set(stream.schedule.epochs))}); "
             "leave `max_epochs` unset, or raise `epochs_per_task`."
         )
+    last, tasks = stream.schedule.task_at(given - 1), len(stream.schedule.epochs)
+    whole = last + (given - 1 == stream.schedule.last_epoch(last))
     rank_zero_warn(
-        f"`max_epochs={given}` ends the run in task {stream.schedule.task_at(given - 1)} of "
-        f"{len(stream.schedule.epochs)}; the whole stream has {total} epochs."
+        f"`max_epochs={given}` ends the run in task {last} of "
+        f"{tasks}; the whole stream has {total} epochs. So {whole} of {tasks} tasks will be trained to their end: "
+        f"`max_epochs` counts the epochs of all tasks together; for {given} epochs on each task, set "
+        f"`ContinualDataModule(epochs_per_task={given})` and leave `max_epochs` at -1."
     )
     return given
 

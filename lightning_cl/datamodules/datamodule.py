@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from lightning.pytorch import Trainer
 from torch import Tensor
 
+from lightning_cl.datamodules.argument_kinds import as_count, as_counts, check_function, check_number
 from lightning_cl.datamodules.batch_form import BatchKeys, check_batch_keys
 from lightning_cl.datamodules.batch_hooks import install_batch_hooks
+from lightning_cl.datamodules.binding import refuse_wrong_callbacks
 from lightning_cl.datamodules.driver import StreamDriver
 from lightning_cl.datamodules.extending import ExtendedScenario, lay_out_stream
 from lightning_cl.datamodules.layout import EvalData, Stage, StreamLayout
 from lightning_cl.datamodules.loader import StreamDataset, StreamLoader
 from lightning_cl.datamodules.loaders import StreamLoaders
+from lightning_cl.datamodules.main_arguments import check_scenario, check_source
 from lightning_cl.datamodules.online import Joined
 from lightning_cl.datamodules.scenarios.base import Scenario
 from lightning_cl.datamodules.sources.base import Source
@@ -58,8 +62,8 @@ class ContinualDataModule(StreamLoaders):
             augmentation (``online_iter`` in the code of Si-Blurry).
 
     Raises:
-        ValueError: For a batch size below 1; in ``setup`` for a scenario that does not fit the source, a schedule
-            that does not match, or a ``max_epochs`` in conflict with it.
+        ValueError: For an argument of another kind, or a batch size below 1; in ``setup`` for a scenario that does not
+            fit the source, a schedule that does not match, or a ``max_epochs`` in conflict with it.
     """
 
     def __init__(
@@ -85,6 +89,19 @@ class ContinualDataModule(StreamLoaders):
         updates_per_batch: int = 1,
     ) -> None:
         super().__init__()
+        check_source(source)
+        check_scenario(scenario)
+        batch_size, epochs_per_task = (
+            as_counts("batch_size", batch_size),
+            as_counts("epochs_per_task", epochs_per_task),
+        )
+        seed, num_workers = as_count("seed", seed), as_count("num_workers", num_workers)
+        updates_per_batch = as_count("updates_per_batch", updates_per_batch)
+        eval_batch_size = None if eval_batch_size is None else as_count("eval_batch_size", eval_batch_size)
+        check_number("val_split", val_split)
+        check_function("train_transform", train_transform, ", or False for none")
+        check_function("eval_transform", eval_transform, ", or False for none")
+        check_function("collate_fn", collate_fn)
         sizes = (batch_size,) if isinstance(batch_size, int) else tuple(batch_size)
         named = (*(("batch_size", size) for size in sizes), ("eval_batch_size", eval_batch_size))
         for name, value in named:
@@ -125,6 +142,18 @@ class ContinualDataModule(StreamLoaders):
         self._datasets: dict[str, StreamDataset] = {}
         #: What the loaders serve now: the task of "train", the number of tasks of "val" and "test".
         self.loaded: dict[str, int] = {}
+
+    @property
+    def trainer(self) -> Trainer | None:
+        """The Trainer that this stream was handed to."""
+        return self._trainer
+
+    @trainer.setter
+    def trainer(self, trainer: Trainer | None) -> None:
+        # Here, because Lightning asks every callback for its logging before anything of a stream is called.
+        self._trainer = trainer
+        if isinstance(trainer, Trainer):
+            refuse_wrong_callbacks(trainer)
 
     # ------------------------------------------------------------------ the plan
 
@@ -174,6 +203,9 @@ class ContinualDataModule(StreamLoaders):
         """
         if classes not in ("new", "by_name"):
             raise ValueError(f'`classes` is {classes!r}; give "new" or "by_name".')
+        check_source(source)
+        check_scenario(scenario)
+        epochs_per_task = None if epochs_per_task is None else as_counts("epochs_per_task", epochs_per_task)
         self.scenario = ExtendedScenario.behind(self.scenario, scenario, epochs_per_task)
         self.source = ExtendedSource.behind(self.source, source, classes)
         self._layout = None

@@ -45,6 +45,7 @@ class StreamDataset(Dataset[Any]):
         transform: Applied to the image part of an item.
         batch_keys: Places of inputs and targets; names make dictionaries of tuples.
         collate_fn: Makes a batch of a list of items.
+        argument: What the user calls the transform, in errors.
     """
 
     def __init__(
@@ -54,9 +55,10 @@ class StreamDataset(Dataset[Any]):
         transform: Callable[[Any], Any] | None,
         batch_keys: BatchKeys | None = None,
         collate_fn: Callable[[list[Any]], Any] = default_collate,
+        argument: str = "the transform",
     ) -> None:
         self.source, self.split, self.transform, self.batch_keys = source, split, transform, batch_keys
-        self.collate_fn = collate_fn
+        self.collate_fn, self.argument = collate_fn, argument
 
     def __len__(self) -> int:
         return len(self.source.train_labels if self.split == "train" else self.source.test_labels)
@@ -88,9 +90,8 @@ class StreamDataset(Dataset[Any]):
     def _transformed(self, transform: Callable[[Any], Any], index: int, image: Any) -> Any:
         made = transform(image)
         if made is None:
-            name = getattr(transform, "__name__", type(transform).__name__)
             raise ValueError(
-                f"the transform `{name}` gave None for sample {index} of the {self.split} split; expected the "
+                f"{self.argument} gave None for sample {index} of the {self.split} split; expected the "
                 "transformed image, so let the function return it."
             )
         return made

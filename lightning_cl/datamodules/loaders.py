@@ -149,7 +149,8 @@ class StreamLoaders(StreamBatches):
         own = self.train_transform if view == "train" else self.eval_transform
         default = self.source.train_transform if view == "train" else self.source.eval_transform
         transform = default() if own is None else own or None
-        return StreamDataset(self.source, split, transform, self.batch_keys, self.collate_fn or default_collate)
+        argument, collate = f"`{view}_transform`", self.collate_fn or default_collate
+        return StreamDataset(self.source, split, transform, self.batch_keys, collate, argument)
 
     def batch(self, index: Tensor, view: Literal["train", "eval"] = "train", seed: int = 0, start: int = 0) -> Any:
         """A batch of training samples, on the CPU, made as the training loader makes it.
