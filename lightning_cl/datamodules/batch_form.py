@@ -151,4 +151,5 @@ def with_names(item: Any, keys: BatchKeys) -> Any:
     if len(places) > 2:
         return dict(zip(places, item, strict=False))
     (image, *_), label = find_places(item)
+    assert label is not None
     return {places[0]: part_at(item, image), places[1]: part_at(item, label)}

@@ -131,7 +131,7 @@ def plain_sizes(given: Any) -> int | list[Any]:
         )
     if not sizes or min(sizes) < 1:
         raise ValueError(f"`classes_per_task` is {values}; every task needs at least 1 class.")
-    return values  # type: ignore[no-any-return]
+    return values
 
 
 def _listed(value: Any) -> Any:

@@ -79,7 +79,9 @@ def with_ids(scenario: _Scenario, attribute: str, names: Sequence[str] | None) -
     return changed
 
 
-def class_order(num_classes: int, rule: OrderRule | Sequence[int] = "shuffled", seed: int = 0) -> list[int]:
+def class_order(
+    num_classes: int, rule: OrderRule | str | os.PathLike[str] | Sequence[int | str] = "shuffled", seed: int = 0
+) -> list[int]:
     """Class ids in order of arrival; the same on every machine, and no global generator is touched.
 
     Args:
@@ -87,12 +89,13 @@ def class_order(num_classes: int, rule: OrderRule | Sequence[int] = "shuffled", 
         rule: ``"natural"``: by id. ``"shuffled"``: ``numpy.random.RandomState(seed).permutation``, which with seed 1993
             is the order of iCaRL, PyCIL and PILOT. ``"coda_prompt"``: the order of the CODA-Prompt and OVOR code
             for trial ``seed``: by id for 0, else Python's ``random.shuffle`` after ``random.seed(seed)``. Or the order
-            itself, a list of all ids.
+            itself, a list of all ids, or a file of it; names are for a scenario, which knows them.
         seed: Seed of the rule.
 
     Raises:
         ValueError: If ``rule`` is unknown or is not a permutation of ``0 .. num_classes - 1``.
     """
+    rule = read_order(rule) if isinstance(rule, (str, os.PathLike)) and is_order_file(rule) else rule
     if isinstance(rule, str):
         if rule == "natural" or (rule == "coda_prompt" and seed == 0):
             return list(range(num_classes))
@@ -108,6 +111,7 @@ def class_order(num_classes: int, rule: OrderRule | Sequence[int] = "shuffled", 
             f"the order is {rule!r}; expected 'shuffled', 'natural', 'coda_prompt' or a list of the ids "
             f"0..{num_classes - 1}."
         )
+    assert not isinstance(rule, os.PathLike)
     given = [int(c) for c in rule]
     if sorted(given) != list(range(num_classes)):
         missing = sorted(set(range(num_classes)) - set(given))
