@@ -12,7 +12,7 @@ from tiny_stream import make_trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_cl.callbacks import AnytimeEvaluation, ExperienceReplay, PrototypeClassifier
+from lightning_cl.callbacks import AnytimeEvaluation, DERPlusPlus, ExperienceReplay, PrototypeClassifier
 from lightning_cl.datamodules import ClassIncremental, ClassSubset, ContinualDataModule, DataModuleSource
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -121,6 +121,22 @@ def test_so_do_remembered_samples_and_an_evaluation_within_training(callback):
     assert_went_through(module.seen)
     if isinstance(callback(), ExperienceReplay):
         assert max(len(batch["label"]) for batch in module.seen) == 4 + 3
+
+
+@pytest.mark.parametrize("store", ["index", "sample"])
+def test_a_memory_that_is_drawn_apart_goes_through_the_last_hook_once(store):
+    given: list[Tensor] = []
+
+    class Watched(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            given.append(x)
+            return super().forward(x)
+
+    method = DERPlusPlus(memory_size=8, batch_size=3, store=store)
+    make_trainer(callbacks=[method]).fit(Watched(), datamodule=stream_over(DataModuleSource(Normalising())))
+    assert {len(x) for x in given} == {3, 4}
+    for x in given:
+        assert torch.equal(x[:, :2], torch.stack([torch.zeros(len(x)), x[:, 2]], 1))
 
 
 def test_class_means_are_of_what_the_hooks_made():
