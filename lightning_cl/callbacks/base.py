@@ -94,6 +94,7 @@ class ContinualMethod(ContinualCallback):
                 f"{type(pl_module).__name__} optimises manually; set `automatic_optimization = True`."
             )
         self.attach_once(pl_module, stream.info)
+        pl_module.continual.batch_keys = stream.batch_keys  # type: ignore[union-attr]
 
     def attach_once(self, pl_module: LightningModule, info: StreamInfo) -> None:
         """:meth:`attach`, unless this method is attached already.

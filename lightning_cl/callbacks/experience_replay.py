@@ -113,7 +113,8 @@ class ExperienceReplay(ContinualMethod):
                 f"{type(self).__name__} repeats samples for training by gradient descent, but {' and '.join(idle)} "
                 "makes the answers without it, so nothing would be trained; use one or the other."
             )
-        if is_overridden("on_after_batch_transfer", stream):
+        hook = "on_after_batch_transfer"
+        if is_overridden(hook, stream) and hook not in vars(stream):  # else of a wrapped data module, which joins first
             raise ValueError(
                 f"{type(stream).__name__} overrides `on_after_batch_transfer`, and Lightning then leaves out the "
                 "module's, where replay joins its samples; move the hook into the LightningModule."

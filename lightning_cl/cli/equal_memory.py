@@ -82,10 +82,10 @@ class MeasuringCLI(ContinualCLI):
         methods = [c for c in trainer.callbacks if isinstance(c, ContinualMethod)]
         for method in methods:
             method.attach_once(self.model, stream.info)
-        image = unpack(stream.batch(stream.layout.train_index[0][:1], view="train"))[0][0]
+        image = unpack(stream.batch(stream.layout.train_index[0][:1], view="train"), stream.batch_keys)[0][0]
         kept = sum(int(getattr(c, "memory_size", 0)) for c in methods)
         as_given = any(getattr(c, "store", "index") == "sample" for c in methods)
-        size = image.numel() * image.element_size() + 8 if as_given else image.numel()  # a label of 8 bytes
+        size = image.nbytes + 8 if as_given else image.numel()  # a label of 8 bytes
         model = stored_bytes((*self.model.parameters(), *self.model.buffers()))
         samples = sum(len(part) for part in stream.layout.train_index)
         self.footprint = Footprint(model, kept, int(size), samples)

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_cl.datamodules.batch_form import BatchKeys
+from lightning_cl.datamodules.label_check import check_labels, class_ids_in
 from lightning_cl.datamodules.layout import EvalBatch, EvalData, Stage
 from lightning_cl.datamodules.loader import PlanSampler, StreamLoader
 from lightning_cl.datamodules.online import Joined, joint_weight
 from lightning_cl.datamodules.position import StreamPosition
-from lightning_cl.datamodules.sampling import TrainBatch, TrainPlan
+from lightning_cl.datamodules.sampling import TrainBatch, TrainPlan, share
 from lightning_cl.datamodules.sources.base import Source
 
 
@@ -19,6 +21,7 @@ class StreamBatches(StreamPosition):
     """Base of :class:`ContinualDataModule`: which samples every process gets in which batch."""
 
     source: Source
+    batch_keys: BatchKeys | None
     #: Rows that replay added to the current training batch.
     joined: Joined | None
     #: Inside an evaluation at any time, the stage (or the samples) that a module means when it asks for
@@ -72,6 +75,27 @@ class StreamBatches(StreamPosition):
             labels = torch.cat([labels, self.joined.labels.to(labels)])
         classes: list[int] = labels.unique().tolist()
         return classes
+
+    def check_labels(self, batch: Any, batch_idx: int, moved: bool = False) -> None:
+        """Compare the class ids in training batch ``batch_idx`` with the source's.
+
+        Args:
+            batch: As the module gets it.
+            batch_idx: Which batch of the current epoch.
+            moved: A hook may have put the rows into another order.
+
+        Raises:
+            ValueError: If they differ; the message shows both.
+        """
+        own, joined = self.train_batch(batch_idx), self.joined
+        index = own.index[: own.real]
+        expected = self.source.train_labels[index]
+        if joined is not None:
+            start, stop = share(joined.total, *self._world())
+            expected = torch.cat([expected, joined.labels[start:stop].to(expected)])
+        given = class_ids_in(batch, self.batch_keys, len(expected))
+        if given is not None and own.real:
+            check_labels(given, expected, index, moved)
 
     def eval_data(self, stage: Stage) -> EvalData:
         """The evaluation samples of a stage."""

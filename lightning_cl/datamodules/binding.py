@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from lightning_cl.datamodules.argument_kinds import shown
 from lightning_cl.datamodules.extending import refuse_smaller_state
 from lightning_cl.datamodules.task import StreamInfo
 
@@ -22,6 +24,21 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
     return trainer.callbacks  # type: ignore[attr-defined,no-any-return]
 
 
+def refuse_wrong_callbacks(trainer: Trainer) -> None:
+    """Refuse what is no callback; it is taken out, or Lightning would stumble over it on the way out.
+
+    Raises:
+        ValueError: With what was given.
+    """
+    callbacks = callbacks_of(trainer)
+    wrong = [c for c in callbacks if isinstance(c, type) or not hasattr(c, "on_train_start")]
+    if wrong:
+        callbacks[:] = [c for c in callbacks if c not in wrong]
+        made = f", such as `{wrong[0].__name__}(...)`" if isinstance(wrong[0], type) else " of a callback"
+        given = shown(wrong[0])
+        raise ValueError(f"`callbacks` of the Trainer has {given}; expected an instance{made}, or leave it out.")
+
+
 def method_keys(trainer: Trainer) -> list[str]:
     """``state_key`` of every method among the callbacks, in order."""
     return [callback.state_key for callback in callbacks_of(trainer) if is_method(callback)]
@@ -30,6 +47,45 @@ def method_keys(trainer: Trainer) -> list[str]:
 def is_method(callback: Callback) -> bool:
     """Whether a callback changes how a module learns, and does not only watch."""
     return hasattr(callback, "attach_once")
+
+
+def class_readers(trainer: Trainer) -> list[str]:
+    """Names of the callbacks that go by the classes in a batch: methods and evaluations, which look at a head."""
+    ours = (c for c in callbacks_of(trainer) if is_method(c) or str(c.state_key).startswith("lightning_cl."))
+    return [type(callback).__name__ for callback in ours if hasattr(callback, "head")]
+
+
+def changes_batches(trainer: Trainer) -> bool:
+    """Whether a hook may put the rows of a batch into another order before the training step."""
+    hooks = ("on_before_batch_transfer", "on_after_batch_transfer")
+    owners = (trainer.lightning_module, trainer.datamodule)  # type: ignore[attr-defined]
+    return any(is_overridden(name, owner) for name in hooks for owner in owners)
+
+
+def refuse_unplanned_loader(trainer: Trainer, stream: ContinualDataModule) -> None:
+    """Refuse a training loader of the user's where samples are counted by the stream's own.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    given, readers = trainer.train_dataloader, class_readers(trainer)
+    if readers and given is not stream._train_loader:
+        raise ValueError(
+            f"`{type(stream).__name__}.train_dataloader` gives a {type(given).__name__}, but {readers[0]} goes by the "
+            "samples and classes of the stream's own loader; leave the method as it is, weight classes in the loss "
+            "instead of a `WeightedRandomSampler`, and change the images with `train_transform` or `collate_fn`, the "
+            "order with a scenario."
+        )
+
+
+def say_unused_loader(stream: ContinualDataModule, module: LightningModule) -> None:
+    """Warn of a module's own training loader, which Lightning leaves out beside a DataModule."""
+    if is_overridden("train_dataloader", module):
+        rank_zero_warn(
+            f"`{type(module).__name__}.train_dataloader` is not used: the samples come from {type(stream).__name__}; "
+            "weight classes in the loss instead of a sampler, and make a source of the data with "
+            "`DatasetSource(train, test)`."
+        )
 
 
 def epoch_limit(stream: ContinualDataModule, given: int | None) -> int | None:
@@ -48,9 +104,13 @@ def epoch_limit(stream: ContinualDataModule, given: int | None) -> int | None:
             f"({len(stream.schedule.epochs)} tasks, epochs per task {sorted(set(stream.schedule.epochs))}); "
             "leave `max_epochs` unset, or raise `epochs_per_task`."
         )
+    last, tasks = stream.schedule.task_at(given - 1), len(stream.schedule.epochs)
+    whole = last + (given - 1 == stream.schedule.last_epoch(last))
     rank_zero_warn(
-        f"`max_epochs={given}` ends the run in task {stream.schedule.task_at(given - 1)} of "
-        f"{len(stream.schedule.epochs)}; the whole stream has {total} epochs."
+        f"`max_epochs={given}` ends the run in task {last} of "
+        f"{tasks}; the whole stream has {total} epochs. So {whole} of {tasks} tasks will be trained to their end: "
+        f"`max_epochs` counts the epochs of all tasks together; for {given} epochs on each task, set "
+        f"`ContinualDataModule(epochs_per_task={given})` and leave `max_epochs` at -1."
     )
     return given
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from lightning.pytorch import Trainer
 from torch import Tensor
 
+from lightning_cl.datamodules.argument_kinds import as_count, as_counts, check_function, check_number
+from lightning_cl.datamodules.batch_form import BatchKeys, check_batch_keys
+from lightning_cl.datamodules.batch_hooks import install_batch_hooks
+from lightning_cl.datamodules.binding import refuse_wrong_callbacks
 from lightning_cl.datamodules.driver import StreamDriver
 from lightning_cl.datamodules.extending import ExtendedScenario, lay_out_stream
 from lightning_cl.datamodules.layout import EvalData, Stage, StreamLayout
 from lightning_cl.datamodules.loader import StreamDataset, StreamLoader
 from lightning_cl.datamodules.loaders import StreamLoaders
+from lightning_cl.datamodules.main_arguments import check_scenario, check_source
 from lightning_cl.datamodules.online import Joined
 from lightning_cl.datamodules.scenarios.base import Scenario
 from lightning_cl.datamodules.sources.base import Source
@@ -40,7 +46,10 @@ class ContinualDataModule(StreamLoaders):
         val_split: Fraction of the training data of every class to validate on instead of the test split.
         train_transform: Replaces the source's training transform (``False``: none).
         eval_transform: Replaces the source's evaluation transform (``False``: none).
-        batch_keys: Names of image and label, for models that take dictionaries instead of tuples.
+        batch_keys: Places of inputs and labels in a batch: names of image and label, for models that take dictionaries
+            instead of tuples; names that the items' dictionaries or named tuples have; several inputs, as in
+            ``(("input_ids", "attention_mask"), "labels")``; or positions, as in ``(1, 2)`` for ``(index, image,
+            label)``. The usual names and forms are found without it. A transform changes the first of the inputs.
         drop_last: Leave out a last training batch that is not full.
         evaluate_on: Validate on the tasks ``"seen"`` so far, or on ``"all"`` (needed for forward transfer).
         early_stopping: What Lightning's ``EarlyStopping`` ends: the whole ``"stream"``, or the current ``"task"``,
@@ -53,8 +62,8 @@ class ContinualDataModule(StreamLoaders):
             augmentation (``online_iter`` in the code of Si-Blurry).
 
     Raises:
-        ValueError: For a batch size below 1; in ``setup`` for a scenario that does not fit the source, a schedule
-            that does not match, or a ``max_epochs`` in conflict with it.
+        ValueError: For an argument of another kind, or a batch size below 1; in ``setup`` for a scenario that does not
+            fit the source, a schedule that does not match, or a ``max_epochs`` in conflict with it.
     """
 
     def __init__(
@@ -69,7 +78,7 @@ class ContinualDataModule(StreamLoaders):
         val_split: float = 0.0,
         train_transform: Callable[[Any], Any] | Literal[False] | None = None,
         eval_transform: Callable[[Any], Any] | Literal[False] | None = None,
-        batch_keys: tuple[str, str] | None = None,
+        batch_keys: BatchKeys | None = None,
         drop_last: bool = False,
         evaluate_on: Literal["seen", "all"] = "seen",
         early_stopping: Literal["stream", "task"] = "stream",
@@ -80,6 +89,19 @@ class ContinualDataModule(StreamLoaders):
         updates_per_batch: int = 1,
     ) -> None:
         super().__init__()
+        check_source(source)
+        check_scenario(scenario)
+        batch_size, epochs_per_task = (
+            as_counts("batch_size", batch_size),
+            as_counts("epochs_per_task", epochs_per_task),
+        )
+        seed, num_workers = as_count("seed", seed), as_count("num_workers", num_workers)
+        updates_per_batch = as_count("updates_per_batch", updates_per_batch)
+        eval_batch_size = None if eval_batch_size is None else as_count("eval_batch_size", eval_batch_size)
+        check_number("val_split", val_split)
+        check_function("train_transform", train_transform, ", or False for none")
+        check_function("eval_transform", eval_transform, ", or False for none")
+        check_function("collate_fn", collate_fn)
         sizes = (batch_size,) if isinstance(batch_size, int) else tuple(batch_size)
         named = (*(("batch_size", size) for size in sizes), ("eval_batch_size", eval_batch_size))
         for name, value in named:
@@ -93,8 +115,8 @@ class ContinualDataModule(StreamLoaders):
         ):
             if choice not in known:
                 raise ValueError(f'`{name}` is {choice!r}; give "{known[0]}" or "{known[1]}".')
-        if batch_keys is not None and (isinstance(batch_keys, str) or len(batch_keys) != 2):
-            raise ValueError(f'`batch_keys` is {batch_keys!r}; name image and label, as in ("pixel_values", "labels").')
+        if batch_keys is not None:
+            check_batch_keys(batch_keys)
         self.source, self.scenario = source, scenario
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or max(sizes, default=1)
         self.epochs_per_task, self.per_device, self.seed, self.val_split = epochs_per_task, per_device, seed, val_split
@@ -121,6 +143,18 @@ class ContinualDataModule(StreamLoaders):
         #: What the loaders serve now: the task of "train", the number of tasks of "val" and "test".
         self.loaded: dict[str, int] = {}
 
+    @property
+    def trainer(self) -> Trainer | None:
+        """The Trainer that this stream was handed to."""
+        return self._trainer
+
+    @trainer.setter
+    def trainer(self, trainer: Trainer | None) -> None:
+        # Here, because Lightning asks every callback for its logging before anything of a stream is called.
+        self._trainer = trainer
+        if isinstance(trainer, Trainer):
+            refuse_wrong_callbacks(trainer)
+
     # ------------------------------------------------------------------ the plan
 
     def prepare_data(self) -> None:
@@ -137,6 +171,7 @@ class ContinualDataModule(StreamLoaders):
         # Another run may have other processes, or want other views of the images.
         self._train_loader, self._eval_loaders, self._orders, self.loaded = None, {}, {}, {}
         self._datasets, self.joined = {}, None
+        install_batch_hooks(self)
         if stage == "fit" and self.trainer is not None:
             self._driver = StreamDriver.install(self, self.trainer)
             for task in range(self.info.num_tasks if self.drop_last else 0):
@@ -168,6 +203,9 @@ class ContinualDataModule(StreamLoaders):
         """
         if classes not in ("new", "by_name"):
             raise ValueError(f'`classes` is {classes!r}; give "new" or "by_name".')
+        check_source(source)
+        check_scenario(scenario)
+        epochs_per_task = None if epochs_per_task is None else as_counts("epochs_per_task", epochs_per_task)
         self.scenario = ExtendedScenario.behind(self.scenario, scenario, epochs_per_task)
         self.source = ExtendedSource.behind(self.source, source, classes)
         self._layout = None

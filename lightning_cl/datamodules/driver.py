@@ -15,11 +15,15 @@ from torch import Tensor, nn
 from lightning_cl.datamodules.binding import (
     before_loading,
     callbacks_of,
+    changes_batches,
+    class_readers,
     epoch_limit,
     is_method,
     method_keys,
     refuse_copied_processes,
     refuse_split_modules,
+    refuse_unplanned_loader,
+    say_unused_loader,
 )
 from lightning_cl.datamodules.boundaries import (
     build_fresh_optimizers,
@@ -53,6 +57,7 @@ class StreamDriver(Callback):
         self.ended = -1  # last task whose on_task_end has fired
         self.fitted = self.fitted_epochs()  # what the Trainer's `max_epochs` was last set to
         self._batch_idx = 0
+        self._checked = -1  # last task whose labels were checked
         self._hook: Any = None
         self._saved: dict[str, Any] | None = None  # of a checkpoint, until training goes on
         self._loss = LossWatch()
@@ -108,7 +113,12 @@ class StreamDriver(Callback):
         """Show tasks in the bar, seed anew, and look at the weights of a checkpoint before they are loaded."""
         if stage == "fit":
             show_tasks(trainer)
-        self._saved, self._loss = None, LossWatch()  # the Trainer may have stopped at a bad loss before
+            say_unused_loader(self.stream, pl_module)
+        self._saved, self._loss, self._checked = (
+            None,
+            LossWatch(),
+            -1,
+        )  # the Trainer may have stopped at a bad loss before
         reset_seed()  # to what `seed_everything` said; Lightning does so too, but only with several processes
         module: nn.Module = pl_module
         double = isinstance(trainer.precision_plugin, DoublePrecision)
@@ -125,6 +135,7 @@ class StreamDriver(Callback):
         if self.stream.online:
             scenario = type(self.stream.scenario).__name__
             refuse_other_loader(scenario, self.stream, trainer.train_dataloader, self.stream._train_loader)
+        refuse_unplanned_loader(trainer, self.stream)
         if self._saved is not None:
             trainer.callback_metrics.update(self._saved["metrics"])
             trainer.should_stop |= self._saved["stop_task"] and self.stream.early_stopping == "task"
@@ -163,6 +174,9 @@ class StreamDriver(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Remember the batch, for its weight, and tell which classes may be answered from here on."""
         self._batch_idx = batch_idx
+        if self._checked < self.stream.task_index and class_readers(trainer):
+            self._checked = self.stream.task_index
+            self.stream.check_labels(batch, batch_idx, moved=changes_batches(trainer))
         if self.stream.online and self.stream.expose(self.stream.task_index, batch_idx):
             call_task_hook(trainer, pl_module, "on_exposure", self.stream.exposed_classes)
         if getattr(getattr(pl_module, "continual", None), "train_mask", None) == "batch":

@@ -5,19 +5,20 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from lightning_cl.datamodules.batch_form import BatchKeys, with_names, with_transformed
 from lightning_cl.datamodules.sampling import EvalPlan, TrainBatch, TrainPlan, mix_seed
 from lightning_cl.datamodules.sources.base import Source, Split
 from lightning_cl.datamodules.sources.extended import ByPart
 from lightning_cl.versions import check_version
 
 Key = tuple[int, int | None]  # position in the split, seed of the sample's augmentation (None: not augmented)
-IMAGE_KEYS = ("image", "images", "pixel_values", "img", "x", "input", "inputs")
 
 
 @contextmanager
@@ -42,8 +43,9 @@ class StreamDataset(Dataset[Any]):
         source: Where the items come from.
         split: ``"train"`` or ``"test"``.
         transform: Applied to the image part of an item.
-        batch_keys: Names of image and label, to get dictionaries instead of tuples.
+        batch_keys: Places of inputs and targets; names make dictionaries of tuples.
         collate_fn: Makes a batch of a list of items.
+        argument: What the user calls the transform, in errors.
     """
 
     def __init__(
@@ -51,11 +53,12 @@ class StreamDataset(Dataset[Any]):
         source: Source,
         split: Split,
         transform: Callable[[Any], Any] | None,
-        batch_keys: tuple[str, str] | None = None,
+        batch_keys: BatchKeys | None = None,
         collate_fn: Callable[[list[Any]], Any] = default_collate,
+        argument: str = "the transform",
     ) -> None:
         self.source, self.split, self.transform, self.batch_keys = source, split, transform, batch_keys
-        self.collate_fn = collate_fn
+        self.collate_fn, self.argument = collate_fn, argument
 
     def __len__(self) -> int:
         return len(self.source.train_labels if self.split == "train" else self.source.test_labels)
@@ -81,25 +84,17 @@ class StreamDataset(Dataset[Any]):
         item = self.source.item(self.split, index)
         transform = self.transform.at(self.split, index) if isinstance(self.transform, ByPart) else self.transform
         if transform is not None:
-            item = _with_image(item, transform)
-        if self.batch_keys is not None and isinstance(item, (tuple, list)):
-            image, label = item[:2]
-            return {self.batch_keys[0]: image, self.batch_keys[1]: label}
-        return item
+            item = with_transformed(item, partial(self._transformed, transform, index), self.batch_keys)
+        return item if self.batch_keys is None else with_names(item, self.batch_keys)
 
-
-def _with_image(item: Any, transform: Callable[[Any], Any]) -> Any:
-    if isinstance(item, (tuple, list)):
-        return type(item)((transform(item[0]), *item[1:]))
-    if isinstance(item, dict):
-        for key in IMAGE_KEYS:
-            if key in item:
-                return {**item, key: transform(item[key])}
-        raise ValueError(
-            f"no image found in an item with the keys {sorted(item)} (looked for {', '.join(IMAGE_KEYS)}); "
-            "rename the key, or transform the items in your data set and pass no transform to the stream."
-        )
-    return transform(item)
+    def _transformed(self, transform: Callable[[Any], Any], index: int, image: Any) -> Any:
+        made = transform(image)
+        if made is None:
+            raise ValueError(
+                f"{self.argument} gave None for sample {index} of the {self.split} split; expected the "
+                "transformed image, so let the function return it."
+            )
+        return made
 
 
 class PlanSampler(Sampler[list[Key]]):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from lightning_cl.datamodules.batch_form import BatchKeys
 from lightning_cl.datamodules.batches import StreamBatches
 from lightning_cl.datamodules.layout import EvalData, Stage
 from lightning_cl.datamodules.loader import PlanSampler, StreamDataset, StreamLoader
@@ -27,7 +28,7 @@ class StreamLoaders(StreamBatches):
     num_workers: int
     persistent_workers: bool
     pin_memory: bool | None
-    batch_keys: tuple[str, str] | None
+    batch_keys: BatchKeys | None
     collate_fn: Callable[[list[Any]], Any] | None
     train_transform: Callable[[Any], Any] | Literal[False] | None
     eval_transform: Callable[[Any], Any] | Literal[False] | None
@@ -148,7 +149,8 @@ class StreamLoaders(StreamBatches):
         own = self.train_transform if view == "train" else self.eval_transform
         default = self.source.train_transform if view == "train" else self.source.eval_transform
         transform = default() if own is None else own or None
-        return StreamDataset(self.source, split, transform, self.batch_keys, self.collate_fn or default_collate)
+        argument, collate = f"`{view}_transform`", self.collate_fn or default_collate
+        return StreamDataset(self.source, split, transform, self.batch_keys, collate, argument)
 
     def batch(self, index: Tensor, view: Literal["train", "eval"] = "train", seed: int = 0, start: int = 0) -> Any:
         """A batch of training samples, on the CPU, made as the training loader makes it.

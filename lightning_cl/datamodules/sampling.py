@@ -154,8 +154,11 @@ def hold_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor
     if not 0.0 < fraction < 1.0:
         raise ValueError(f"`val_split` is {fraction}; give a fraction of the training data in (0, 1), or 0 for none.")
     held = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique().tolist():
-        members = (labels == label).nonzero().flatten()
+    # One stable sort, however many classes: positions stay ascending within each.
+    parts = labels.argsort(stable=True).split(torch.bincount(labels).tolist())
+    for label, members in enumerate(parts):
+        if len(members) == 0:
+            continue
         if len(members) < 2:
             raise ValueError(
                 f"class {label} has {len(members)} training sample(s), so `val_split={fraction}` would leave it none; "

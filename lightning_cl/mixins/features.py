@@ -64,7 +64,8 @@ def task_features(
     sampler, order = loader.sampler, loader.sampler.order()
     longest = -(-loader.batch_size // trainer.world_size)
     for batch_idx, batch in enumerate(in_default_precision(loader)):
-        inputs, targets = unpack(trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch)))
+        batch = module._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch))
+        inputs, targets = unpack(trainer.strategy.batch_to_device(batch), module.continual.batch_keys)
         found = module.head_input(inputs).to(module.continual_head.weight.dtype)  # whatever autocast made of it
         share = sampler.batch(order, batch_idx)
         joint = torch.cat([found.double(), share.index.to(found.device)[:, None].double()], dim=1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.datamodules.task import StreamInfo
+from lightning_cl.mixins.batch import call_with
 from lightning_cl.mixins.finding import find_head
 from lightning_cl.mixins.state import ContinualState
 from lightning_cl.nn.masks import ClassMask
@@ -81,7 +82,7 @@ class HeadMixin(_Base):
         captured: list[Tensor] = []
         hook = self.continual_head.register_forward_pre_hook(lambda _, given: captured.append(given[0]))
         try:
-            self(inputs)
+            call_with(self, inputs)
         except NotImplementedError as error:
             raise ValueError(
                 f"`{type(self).__name__}` has no `forward`, through which features are read; define "

@@ -81,7 +81,7 @@ class LGCLMixin(ContinualMixin):
         """The user's step, with what reaches the head kept for the terms."""
         features: list[Tensor] = []
         hook = self.continual_head.register_forward_pre_hook(lambda _, given: features.append(given[0].flatten(1)))
-        self.__dict__["_step"] = (features, unpack(batch)[1])
+        self.__dict__["_step"] = (features, unpack(batch, self.continual.batch_keys)[1])
         try:
             return super().training_step(batch, *args, **kwargs)
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from lightning_cl.datamodules.sampling import share
@@ -52,11 +53,12 @@ class MemoryMixin(ReplayMixin):
         start, stop = share(len(slots), trainer.world_size, trainer.global_rank)
         own = slots[start:stop] if stop > start else slots[:1]  # all processes make a pass
         items = buffer.read(own)
-        if replay.by_index:
-            batch = self._made(items, start, buffer.labels[own])
-        else:
-            batch = trainer.strategy.batch_to_device(self._pinned(items))
-        inputs, labels = unpack(super(ReplayMixin, self).on_after_batch_transfer(batch, 0))
+        device = trainer.strategy.root_device
+        # What was remembered has been through all hooks but the last.
+        batch = self._made(items, start) if replay.by_index else move_data_to_device(self._pinned(items), device)
+        after = vars(self._replay_stream).get("on_after_batch_transfer")  # of a wrapped data module
+        batch = (after or super(ReplayMixin, self).on_after_batch_transfer)(batch, 0)
+        inputs, labels = unpack(batch, self.continual.batch_keys)
         return Drawn(inputs, labels, replay.read_extras(own, labels.device), self._weight_of(stop - start, len(slots)))
 
     def _weight_of(self, local: int, total: int) -> float:

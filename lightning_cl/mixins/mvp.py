@@ -62,7 +62,9 @@ class MVPMixin(PromptMixin):
         """The user's step on masked logits of scaled features; the gradient of every sample gets its weight."""
         self.prompts.begin_step(counted=not self._only_fills_up())
         settings: MVPSettings = self.__dict__["_mvp"]
-        self.__dict__["_mvp_labels"] = class_labels(unpack(batch)[1]) if settings.uses_labels else None
+        self.__dict__["_mvp_labels"] = (
+            class_labels(unpack(batch, self.continual.batch_keys)[1]) if settings.uses_labels else None
+        )
         try:
             return super().training_step(batch, *args, **kwargs)
         finally:

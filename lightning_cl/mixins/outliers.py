@@ -197,7 +197,7 @@ class OutlierMixin(ContinualMixin):
 
     def _features_of_last(self, batch: Any, count: int) -> tuple[Tensor, Tensor]:
         """``(count, D)`` features and labels of the last rows of a batch, those that replay joined."""
-        inputs, targets = unpack(batch)
+        inputs, targets = unpack(batch, self.continual.batch_keys)
         first = len(targets) - max(count, 1)  # all processes make a pass: prompts may be chosen by a vote of all
         with evaluating(self):
             return self.head_input(inputs[first:])[:count], targets[first:].flatten()[:count]

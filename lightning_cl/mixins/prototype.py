@@ -76,7 +76,7 @@ class PrototypeMixin(ContinualMixin):
         return sum((p.sum() * 0.0 for p in self.continual_head.parameters()), torch.zeros((), device=self.device))
 
     def _count(self, batch: Any, *args: Any, **kwargs: Any) -> None:
-        inputs, targets = unpack(batch)
+        inputs, targets = unpack(batch, self.continual.batch_keys)
         features, targets, weights = gather_rows(self.head_input(inputs), targets, *self._shares(len(targets)))
         self.prototypes.update(features, targets, weights)
 

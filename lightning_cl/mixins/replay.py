@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_cl.datamodules.label_check import check_labels, class_ids_in
 from lightning_cl.datamodules.online import Joined
 from lightning_cl.datamodules.sampling import share
 from lightning_cl.mixins.base import ContinualMixin
-from lightning_cl.mixins.batch import unpack
 from lightning_cl.nn.replay import ReplayBuffer, check_rows, gather_rows_of, join, map_leaves, take
 
 
@@ -123,10 +123,12 @@ class ReplayMixin(ContinualMixin):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Put the memory batch behind the stream's."""
+        return super().on_after_batch_transfer(self.join_memory(batch), dataloader_idx)
+
+    def join_memory(self, batch: Any) -> Any:
+        """The batch with remembered samples behind its own, if it is the one that the loop trains on next."""
         batch_idx = self._fetched()
-        if batch_idx is not None:
-            batch = self._with_memory(batch, batch_idx)
-        return super().on_after_batch_transfer(batch, dataloader_idx)
+        return batch if batch_idx is None else self._with_memory(batch, batch_idx)
 
     # ------------------------------------------------------------------ joining
 
@@ -134,7 +136,7 @@ class ReplayMixin(ContinualMixin):
         stream, replay = self._replay_stream, self.replay
         own = stream.train_batch(batch_idx)
         check_rows(batch, len(own.index))
-        self._check_targets(batch, stream.source.train_labels[own.index])
+        self._check_targets(batch, own.index)
         slots = replay.buffer.draw(replay.batch_size)
         start, stop = share(len(slots), self.trainer.world_size, self.trainer.global_rank)
         if not replay.by_index and self._is_remembered(batch_idx):
@@ -150,15 +152,15 @@ class ReplayMixin(ContinualMixin):
             batch = take(batch, torch.zeros(0, dtype=torch.long))
         items = replay.buffer.read(slots[start:stop])
         if replay.by_index:
-            return join(batch, self._made(items, start, stream.joined.labels[start:stop]))
+            return join(batch, self._made(items, start))
         return join(batch, self._pinned(items))
 
-    def _made(self, index: Tensor, start: int, labels: Tensor) -> Any:
+    def _made(self, index: Tensor, start: int) -> Any:
         """The samples at these positions, freshly augmented, as the stream's are made and moved."""
         stream = self._replay_stream
         batch = stream.batch(index, stream.train_view, seed=self.replay.draws, start=start)
         check_rows(batch, len(index))
-        self._check_targets(batch, labels)
+        self._check_targets(batch, index)
         batch = self.trainer.precision_plugin.convert_input(batch)
         batch = self._pinned(self._on_before_batch_transfer(batch, 0))
         return self._call_batch_hook("transfer_batch_to_device", batch, self.trainer.strategy.root_device, 0)
@@ -172,21 +174,12 @@ class ReplayMixin(ContinualMixin):
 
         return map_leaves(pin, batch) if wanted else batch
 
-    def _check_targets(self, batch: Any, expected: Tensor) -> None:
-        targets = unpack(batch)[1]
-        classes = isinstance(targets, Tensor) and not targets.is_floating_point() and targets.numel() == len(expected)
-        # Values only where that does not wait for the device: whoever changes labels does so in a `collate_fn`.
-        if classes and (targets.device.type != "cpu" or torch.equal(targets.flatten().long(), expected)):
-            return
-        shown = (
-            f"{targets.dtype} of shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else f"{targets!r:.60}"
-        )
-        differ = "other class ids than the stream's" if classes else shown
-        raise ValueError(
-            f"the labels of a batch are {differ}, but replay joins samples with their class ids, integers `(B,)`. A "
-            "`collate_fn` that changes labels (CutMix, MixUp) cannot be replayed; mix in `training_step` or in the "
-            "module's `on_after_batch_transfer`, which are given the joined batch."
-        )
+    def _check_targets(self, batch: Any, index: Tensor) -> None:
+        """Compare class ids with the source's; whatever else the targets are, they are remembered as they are."""
+        stream = self._replay_stream
+        given = class_ids_in(batch, stream.batch_keys, len(index))
+        if given is not None and given.device.type == "cpu":  # elsewhere it would wait for the device at every step
+            check_labels(given, stream.source.train_labels[index], index)
 
     # ------------------------------------------------------------------ remembering
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_cl.datamodules.batch_form import BatchKeys
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.nn.guard import Guard
 from lightning_cl.nn.masks import ClassMask
@@ -40,6 +41,7 @@ class ContinualState(nn.Module):
         calls: Where calls of the head are recorded; ``None``: nowhere.
         own_parameters: Names of the parameters that the user's module had before any method.
         trained_parameters: Those of them that the methods left trainable.
+        batch_keys: Places of inputs and targets in a batch, if the user named them.
         grown: Shape in the checkpoint of every tensor that has grown since, with the stream.
     """
 
@@ -62,6 +64,7 @@ class ContinualState(nn.Module):
         self._old_classes: tuple[int, Tensor | None] = (-1, None)
         self.own_parameters: frozenset[str] = frozenset()
         self.trained_parameters: frozenset[str] = frozenset()
+        self.batch_keys: BatchKeys | None = None
         self.grown: dict[str, torch.Size] = {}
 
     @property

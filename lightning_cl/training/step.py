@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lightning_cl.mixins.batch import unpack
+from lightning_cl.mixins.batch import call_with, unpack
 from lightning_cl.mixins.features import evaluating
 
 
@@ -43,12 +43,12 @@ class Step:
     @cached_property
     def inputs(self) -> Any:
         """The batch's inputs, with replayed rows behind the stream's."""
-        return unpack(self.batch)[0]
+        return unpack(self.batch, self.module.continual.batch_keys)[0]
 
     @cached_property
     def targets(self) -> Tensor:
         """``(B,)`` the batch's targets."""
-        return unpack(self.batch)[1]
+        return unpack(self.batch, self.module.continual.batch_keys)[1]
 
     @property
     def features(self) -> Tensor:
@@ -94,13 +94,16 @@ class Step:
         """
         with evaluating(self.module), self.module.recorded() as calls:
             given = self.inputs if inputs is None else inputs
-            torch.func.functional_call(self.module, dict(weights or {}), (given,))
+            call_with(partial(self._call, dict(weights or {})), given)
         return self._last_of(calls)
+
+    def _call(self, weights: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+        return torch.func.functional_call(self.module, weights, args, kwargs)
 
     def learn(self, inputs: Any) -> tuple[Tensor, HeadCall]:
         """Another pass with gradient in the current mode: ``(B, C_head)`` masked logits and the call of the head."""
         with self.module.recorded() as calls:
-            logits: Tensor = self.module(inputs)
+            logits: Tensor = call_with(self.module, inputs)
         return logits, self._last_of(calls)
 
     def _last_of(self, calls: list[HeadCall]) -> HeadCall:

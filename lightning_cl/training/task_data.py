@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_cl.mixins.batch import unpack
+from lightning_cl.mixins.batch import Inputs, unpack
 from lightning_cl.mixins.features import evaluating
 from lightning_cl.nn.distributed import all_sum, gather_rows
 
@@ -96,8 +96,9 @@ class TaskData:
         loader = trainer.datamodule.train_loader_for(self.task.index, view, epoch)
         order, longest = loader.sampler.order(), -(-loader.batch_size // trainer.world_size)
         for batch_idx, batch in enumerate(loader):
-            moved = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
-            yield *unpack(moved), loader.sampler.batch(order, batch_idx), longest
+            batch = self.module._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch))
+            moved = trainer.strategy.batch_to_device(batch)
+            yield *unpack(moved, self.module.continual.batch_keys), loader.sampler.batch(order, batch_idx), longest
 
     def mean(self, total: Tensor, count: int) -> Tensor:
         """The mean over all processes' samples, from this process's sum over its ``count`` samples."""
@@ -107,7 +108,7 @@ class TaskData:
 
 def _rows(inputs: Any, count: int) -> Any:
     """The first ``count`` rows of a tensor, or of each tensor in a tuple, list or dictionary."""
-    if isinstance(inputs, Tensor):
+    if isinstance(inputs, (Tensor, Inputs)):
         return inputs[:count]
     if isinstance(inputs, dict):
         return {name: _rows(value, count) for name, value in inputs.items()}

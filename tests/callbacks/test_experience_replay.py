@@ -241,11 +241,23 @@ def with_scale(items):
 
 
 @pytest.mark.parametrize("store", ["index", "sample"])
+def test_mixed_samples_come_again_with_their_mixed_labels(store):
+    steps = Steps()
+    fit(replay(store=store, train_mask="all"), steps, stream=make_stream(collate_fn=cutmix))
+    for batch, rows, joined in zip(steps.batches, steps.rows, steps.joined, strict=True):
+        assert batch[1].shape == (len(rows) + (0 if joined is None else joined.local), NUM_CLASSES)
+        torch.testing.assert_close(batch[1].sum(1), torch.ones(len(batch[1])))
+    if store == "sample":  # as they were when they came
+        came = [*torch.cat([batch[0][: len(rows)] for batch, rows in zip(steps.batches, steps.rows, strict=True)])]
+        again = torch.cat([batch[0][len(rows) :] for batch, rows in zip(steps.batches, steps.rows, strict=True)])
+        assert all(any(torch.equal(image, known) for known in came) for image in again)
+
+
+@pytest.mark.parametrize("store", ["index", "sample"])
 @pytest.mark.parametrize(
     ("collate", "said"),
     [
-        (cutmix, r"labels of a batch are torch.float32 of shape \(13, 6\).*CutMix"),
-        (shifted, "other class ids than the stream's"),
+        (shifted, r"other class ids than the stream's: sample \d+ of the training split has \d in the batch and \d in"),
         (with_scale, r"`batch\[2\]` is a tensor of shape \(\), but replay needs one row for each of the 13 samples"),
     ],
 )

@@ -207,6 +207,15 @@ def test_a_smaller_max_epochs_wins_with_a_warning():
     assert stream.task.index == 2
 
 
+@pytest.mark.parametrize(("given", "whole"), [(1, 0), (2, 1), (3, 2), (4, 2)])
+def test_how_many_tasks_will_be_trained_is_said_at_the_start(given, whole):
+    said = rf"So {whole} of 3 tasks will be trained to their end.*set `ContinualDataModule\(epochs_per_task={given}\)`"
+    trainer = make_trainer(max_epochs=given)
+    with pytest.warns(UserWarning, match=said):
+        trainer.fit(TinyModule(), datamodule=make_stream())
+    assert trainer.datamodule._driver.ended == whole - 1
+
+
 def test_a_larger_max_epochs_is_an_error():
     with pytest.raises(
         ValueError, match=r"`max_epochs` is 6 but the schedule has 5 epochs \(3 tasks, epochs per task \["

@@ -132,6 +132,17 @@ def test_hold_out_takes_a_fraction_of_every_class(sizes, fraction, seed):
     assert all(torch.equal(a, b) for a, b in zip(hold_out(labels, fraction, seed), (kept, held), strict=True))
 
 
+def test_ten_thousand_classes_are_split_as_one_by_one():
+    labels = torch.randperm(60_000, generator=torch.Generator().manual_seed(0)) % 10_000
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    for label in range(0, 10_000, 97):
+        members = (labels == label).nonzero().flatten()
+        held[members[permutation(len(members), 3, label)[:2]]] = True
+    _, found = hold_out(labels, 0.3, 3)
+    assert found[labels[found] % 97 == 0].tolist() == held.nonzero().flatten().tolist()
+    assert len(found) == 20_000
+
+
 def test_hold_out_refuses_what_it_cannot_split():
     labels = torch.tensor([0, 0, 1])
     with pytest.raises(ValueError, match=r"class 1 has 1 training sample\(s\), so `val_split=0.5` would leave it none"):

@@ -182,7 +182,7 @@ class RunCost(ContinualCallback):
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         stream = require_stream(trainer, type(self).__name__)
-        images = unpack(stream.batch(torch.zeros(1, dtype=torch.long), view="eval"))[0]
+        images = unpack(stream.batch(torch.zeros(1, dtype=torch.long), view="eval"), stream.batch_keys)[0]
         image_bytes = int(images[0].numel())
         others = [c.report_facts() for c in callbacks_of(trainer) if isinstance(c, ContinualCallback) and c is not self]
         samples, memory = memory_facts(others, image_bytes)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from lightning_cl.datamodules.scenarios.base import Scenario
-from lightning_cl.datamodules.scenarios.orders import class_order
+from lightning_cl.datamodules.scenarios.orders import class_order, with_ids
+
+if TYPE_CHECKING:
+    from lightning_cl.datamodules.sources.base import Source
 
 
 def domain_incremental(domains: Tensor, order: Sequence[int]) -> list[Tensor]:
@@ -26,7 +30,8 @@ class DomainIncremental(Scenario):
     """One task per domain of the source; evaluation is by domain too.
 
     Args:
-        domain_order: ``"natural"``: by id; ``"shuffled"``: from the seed; or a list of all domain ids.
+        domain_order: ``"natural"``: by id; ``"shuffled"``: from the seed; a list of all domain ids or names; or a file
+            of them.
         seed: Seed of the domain order; ``None``: the stream's.
 
     Raises:
@@ -35,9 +40,15 @@ class DomainIncremental(Scenario):
     """
 
     def __init__(
-        self, domain_order: Literal["natural", "shuffled"] | Sequence[int] = "natural", seed: int | None = None
+        self,
+        domain_order: Literal["natural", "shuffled"] | str | os.PathLike[str] | Sequence[int | str] = "natural",
+        seed: int | None = None,
     ) -> None:
         self.domain_order, self.seed = domain_order, seed
+
+    def for_source(self, source: Source) -> Scenario:
+        """With the source's ids for names and files."""
+        return with_ids(self, "domain_order", source.domain_names)
 
     def train_tasks(self, labels: Tensor, domains: Tensor | None, num_classes: int, seed: int) -> list[Tensor]:
         """Positions of each domain's samples, sorted ascending: disjoint, and together all of them."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_cl.datamodules.sampling import permutation
 from lightning_cl.datamodules.scenarios.base import Scenario, check_every_class
 from lightning_cl.datamodules.scenarios.index_lists import listed_samples, read_index_lists
-from lightning_cl.datamodules.scenarios.orders import OrderRule, class_order
+from lightning_cl.datamodules.scenarios.orders import OrderRule, class_order, with_ids
 from lightning_cl.datamodules.scenarios.table import TableScenario
 from lightning_cl.datamodules.sources.base import Source
 from lightning_cl.datamodules.table import StreamTable
@@ -99,7 +99,7 @@ class FewShot(Scenario):
         ways: int = 5,
         shots: int = 5,
         sessions: int | None = None,
-        class_order: OrderRule | Sequence[int] = "natural",
+        class_order: OrderRule | str | os.PathLike[str] | Sequence[int | str] = "natural",
         index_lists: str | os.PathLike[str] | None = None,
         dataset: str | None = None,
         seed: int | None = None,
@@ -118,7 +118,7 @@ class FewShot(Scenario):
     def for_source(self, source: Source) -> Scenario:
         """With index lists: the listed sessions over the source's images."""
         if self.index_lists is None:
-            return self
+            return with_ids(self, "class_order", source.class_names)
         labels = source.train_labels
         lists = read_index_lists(self.index_lists, self.dataset)
         if self.sessions is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from torch import Tensor
 
+from lightning_cl.datamodules.argument_kinds import shown
 from lightning_cl.datamodules.scenarios.base import Scenario, check_order
 from lightning_cl.datamodules.table import StreamTable
 from lightning_cl.datamodules.task import Order
@@ -22,11 +24,16 @@ class TableScenario(Scenario):
             ``None``: the task that brings its class.
 
     Raises:
-        ValueError: If ``order`` is unknown; and from :meth:`train_tasks`, if the table was not made from these data.
+        ValueError: If ``order`` is unknown or ``table`` is no table; and from :meth:`train_tasks`, if the table was
+            not made from these data.
     """
 
     def __init__(self, table: StreamTable, order: Order = "shuffled", evaluation: Scenario | None = None) -> None:
         check_order(order)
+        if not isinstance(table, StreamTable):
+            path = os.fspath(table) if isinstance(table, (str, os.PathLike)) else "stream.csv"
+            how = f"StreamTable.from_{'parquet' if path.endswith('.parquet') else 'csv'}({path!r})"
+            raise ValueError(f"`table` is {shown(table)}; expected a StreamTable: `TableScenario({how})`.")
         self.table, self.order, self.evaluation = table, order, evaluation
 
     def train_tasks(self, labels: Tensor, domains: Tensor | None, num_classes: int, seed: int) -> list[Tensor]:

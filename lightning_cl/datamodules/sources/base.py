@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
@@ -34,6 +35,7 @@ class Source(ABC):
         std: Per-channel standard deviation, as ``mean``.
         image_size: Height and width in pixels after the default transforms; ``None`` if not known before :meth:`setup`.
         collate_fn: Makes a batch of a list of transformed items; ``None``: PyTorch's ``default_collate``.
+        batch_hooks: Lightning's batch hooks of a wrapped data module, by name, called as ``hook(trainer, batch, ...)``.
         train_labels: ``(N_train,)`` int64 in ``0 .. num_classes - 1``, read without decoding an image.
         test_labels: ``(N_test,)`` int64, as ``train_labels``.
         train_domains: ``(N_train,)`` int64 in ``0 .. len(domain_names) - 1``, or ``None``: there are no domains.
@@ -46,6 +48,7 @@ class Source(ABC):
     std: tuple[float, ...] | None = None
     image_size: int | None = None
     collate_fn: Callable[[list[Any]], Any] | None = None
+    batch_hooks: Mapping[str, Callable[..., Any]] = MappingProxyType({})
 
     # Facts about the data, known after `setup`.
     train_labels: Tensor

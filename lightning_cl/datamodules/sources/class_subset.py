@@ -77,7 +77,7 @@ class ClassSubset(Source):
         source = self.source
         source.setup()
         self.mean, self.std, self.image_size = source.mean, source.std, source.image_size
-        self.collate_fn = source.collate_fn
+        self.collate_fn, self.batch_hooks = source.collate_fn, dict(source.batch_hooks)
         kept = self._kept(source.num_classes)
         #: For each class of the source its number here; -1: it is left out.
         self.class_ids = torch.full((source.num_classes,), -1)

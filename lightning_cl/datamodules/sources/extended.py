@@ -80,7 +80,8 @@ class ExtendedSource(Source):
         matching: For each part but the first, how its classes are matched with the earlier ones.
 
     Raises:
-        ValueError: In :meth:`setup`, if the sources make images of different sizes.
+        ValueError: In :meth:`setup`, if the sources make images of different sizes, or wrap a data module with batch
+            hooks.
     """
 
     def __init__(self, parts: Sequence[Source], matching: Sequence[Matching]) -> None:
@@ -106,6 +107,12 @@ class ExtendedSource(Source):
             raise ValueError(
                 f"the sources make images of different sizes ({', '.join(map(str, sizes))}), which do not fit into one "
                 "batch; give them the same `image_size`."
+            )
+        hooked = [f"{type(part).__name__} ({', '.join(part.batch_hooks)})" for part in self.parts if part.batch_hooks]
+        if hooked:
+            raise ValueError(
+                f"the data module in {hooked[0]} has batch hooks of its own, which would change the samples of all "
+                "parts of an extended stream; do in the data set's transforms what they do."
             )
         self.image_size = sizes[0]
         names: list[str] = list(self.parts[0].class_names)

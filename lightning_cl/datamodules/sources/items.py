@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-#: Names that a label has in dictionaries, by precedence.
-TARGET_KEYS = ("label", "labels", "target", "targets", "y")
+from lightning_cl.datamodules.batch_form import TARGET_KEYS, find_places, has_place, part_at, with_part
 
 
 def replace_label(item: Any, change: Callable[[Any], Any], key: str | None = None) -> Any:
@@ -20,14 +19,11 @@ def replace_label(item: Any, change: Callable[[Any], Any], key: str | None = Non
     Raises:
         ValueError: If the label is not found.
     """
-    if isinstance(item, (tuple, list)) and len(item) > 1:
-        changed = (item[0], change(item[1]), *item[2:])
-        return type(item)(*changed) if hasattr(item, "_fields") else type(item)(changed)
-    keys = TARGET_KEYS if key is None else (key,)
-    found = next((name for name in keys if isinstance(item, dict) and name in item), None)
-    if found is None:
+    place = key if key is not None and isinstance(item, dict) else find_places(item)[1]
+    if place is None or not has_place(item, place):
+        keys = TARGET_KEYS if key is None else (key,)
         raise ValueError(
             f"the label of an item of the source was not found in a {type(item).__name__}; give items "
             f"(image, label) or dictionaries with one of the keys {', '.join(keys)}."
         )
-    return {**item, found: change(item[found])}
+    return with_part(item, place, change(part_at(item, place)))

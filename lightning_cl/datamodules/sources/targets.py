@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 
-from lightning_cl.datamodules.sources.items import TARGET_KEYS
+from lightning_cl.datamodules.batch_form import TARGET_KEYS
 from lightning_cl.datamodules.sources.label_map import label_values
 from lightning_cl.datamodules.sources.labels import ClassNames, names_by_id
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_cl.datamodules.sources.base import Source, Split
@@ -21,6 +22,9 @@ from lightning_cl.datamodules.sources.targets import (
 
 if TYPE_CHECKING:
     from lightning import LightningDataModule
+
+
+_BATCH_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 
 class _WrappedSource(Source):
@@ -157,7 +161,8 @@ class DataModuleSource(_WrappedSource):
     """The data sets behind an existing LightningDataModule's train and test (or validation) loaders.
 
     Its ``prepare_data`` and ``setup`` run, and its loaders' ``.dataset`` and ``collate_fn`` are used; batch sizes and
-    samplers come from the stream, and its batch hooks (``on_after_batch_transfer``, ...) do not run.
+    samplers come from the stream. Its batch hooks (``on_before_batch_transfer``, ``transfer_batch_to_device``,
+    ``on_after_batch_transfer``) are called, in the place of the module's as ever, behind the samples that replay joins.
 
     Args:
         datamodule: The data module.
@@ -194,6 +199,8 @@ class DataModuleSource(_WrappedSource):
         if evaluate not in (None, "test", "val"):
             raise ValueError(f"`evaluate` is {evaluate!r}; expected 'test', 'val' or None.")
         self.datamodule, self.evaluate = datamodule, evaluate
+        hooks = (name for name in _BATCH_HOOKS if _defines(datamodule, name))
+        self.batch_hooks = {name: partial(_with_trainer, datamodule, name) for name in hooks}
 
     def prepare(self) -> None:
         """Run the data module's ``prepare_data``."""
@@ -222,6 +229,15 @@ class DataModuleSource(_WrappedSource):
                 "expected. Give the data sets to `DatasetSource(train, test)` instead."
             )
         return loader
+
+
+def _with_trainer(datamodule: LightningDataModule, name: str, trainer: Any, *args: Any) -> Any:
+    """Call a hook, which may ask for the Trainer; it is not kept, so that sources can be pickled."""
+    known, datamodule.trainer = datamodule.trainer, trainer
+    try:
+        return getattr(datamodule, name)(*args)
+    finally:
+        datamodule.trainer = known
 
 
 def _defines(datamodule: Any, name: str) -> bool:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_cl.datamodules import ClassIncremental, class_order
+from lightning_cl.datamodules import ArraySource, ClassIncremental, ContinualDataModule, class_order
 from lightning_cl.datamodules.scenarios.class_incremental import task_sizes
 
 
@@ -70,6 +71,12 @@ def test_evaluation_follows_the_classes(stream, seed):
         ({"num_tasks": 6, "first_task_classes": 50}, 100, [50, 10, 10, 10, 10, 10]),
         ({"num_tasks": 1, "first_task_classes": 5}, 5, [5]),
         ({"num_tasks": 4, "first_task_classes": 3, "remainder": "last"}, 10, [3, 2, 2, 3]),
+        ({"classes_per_task": 2}, 10, [2] * 5),
+        ({"classes_per_task": 3, "remainder": "last"}, 10, [3, 3, 3, 1]),
+        ({"classes_per_task": 3, "remainder": "first"}, 10, [1, 3, 3, 3]),
+        ({"classes_per_task": 10, "first_task_classes": 50}, 100, [50, 10, 10, 10, 10, 10]),
+        ({"classes_per_task": 3, "first_task_classes": 5, "remainder": "first"}, 10, [5, 2, 3]),
+        ({"classes_per_task": 4, "first_task_classes": 4}, 4, [4]),
     ],
 )
 def test_sizes(kwargs, num_classes, sizes):
@@ -103,6 +110,21 @@ def test_first_session_of_fscil_is_the_natural_start():
         ({"num_tasks": 2, "first_task_classes": 12}, "leaves -2 of 10 classes"),
         ({"num_tasks": 1, "first_task_classes": 5}, "leaves 5 of 10 classes for 0 later tasks"),
         ({"num_tasks": 2, "class_order": [0, 1]}, "the order has 2 entries"),
+        (
+            {"classes_per_task": 3},
+            r"`classes_per_task` is 3, but there are 10 classes, which cannot be divided so; .*\[3, 3, 3, 1\]`",
+        ),
+        (
+            {"classes_per_task": 3, "first_task_classes": 5},
+            r"`first_task_classes` is 5, and `classes_per_task` is 3, but there are 10 classes.*\[5, 3, 2\]`",
+        ),
+        ({"classes_per_task": 3, "first_task_classes": 11}, "`first_task_classes` is 11, and .*there are 10 classes"),
+        (
+            {"classes_per_task": [6, 2]},
+            r"adds up to 8 but .*in one task \(a base session with increments is `first_task_classes=6, "
+            r"classes_per_task=2`\)\.",
+        ),
+        ({"classes_per_task": [[0, 1], [2, 3, 4, 5, 6, 7, 8, 8]]}, r"missing \[9\], repeated \[8\]"),
     ],
 )
 def test_classes_that_cannot_be_divided_so(kwargs, message):
@@ -121,6 +143,19 @@ def test_classes_that_cannot_be_divided_so(kwargs, message):
         ({"classes_per_task": []}, "every task needs at least 1 class"),
         ({"classes_per_task": [5, 5], "first_task_classes": 5}, "drop `first_task_classes`"),
         ({"num_tasks": 2, "remainder": "middle"}, "`remainder` is 'middle'"),
+        (
+            {"num_tasks": 50, "classes_per_task": 10},
+            r"exactly one of them \(a base session with increments is `first_task_classes=50, classes_per_task=10`",
+        ),
+        ({"num_tasks": "5"}, "`num_tasks` is the text '5'; expected a whole number"),
+        ({"num_tasks": 2.0}, "`num_tasks` is 2.0; expected a whole number"),
+        ({"num_tasks": [[0, 1], [2, 3]]}, "`num_tasks` is a list; expected a whole number"),
+        ({"classes_per_task": 0}, "`classes_per_task` is 0; every task needs at least 1 class"),
+        ({"classes_per_task": [[0, 1], []]}, "every task needs at least 1 class"),
+        ({"classes_per_task": [2, [3, 4]]}, "give one number for all tasks, one for each, or for each the list of its"),
+        ({"classes_per_task": "ten"}, "`classes_per_task` is 'ten'; give one number for all tasks"),
+        ({"classes_per_task": [2.5]}, r"`classes_per_task` is \[2.5\]; give one number for all tasks"),
+        ({"classes_per_task": [[0, 1]], "class_order": "natural"}, "already says which class comes when; drop"),
     ],
 )
 def test_wrong_arguments_fail_at_construction(kwargs, message):
@@ -131,3 +166,52 @@ def test_wrong_arguments_fail_at_construction(kwargs, message):
 def test_no_task_is_empty():
     with pytest.raises(ValueError, match=r"the classes \[1\] have no training samples"):
         ClassIncremental(3).train_tasks(torch.tensor([0, 2, 2]), None, 3, 0)
+
+
+# ---------------------------------------------------------------------- in people's words
+
+NAMES = ["cat", "dog", "car", "ship", "frog", "deer"]
+WANTED = [[3, 1], [5, 0], [2, 4]]
+
+
+def stream(scenario, names=NAMES):
+    labels = np.arange(12) % len(names)
+    images = np.zeros((12, 4, 4, 3), dtype=np.uint8)
+    data = ContinualDataModule(ArraySource((images, labels), (images, labels), class_names=names), scenario)
+    return [sorted(held) for held in data.info.classes_per_task]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"classes_per_task": WANTED},
+        {"classes_per_task": tuple(tuple(held) for held in WANTED)},
+        {"classes_per_task": np.array(WANTED)},
+        {"classes_per_task": [np.array(held) for held in WANTED]},
+        {"classes_per_task": torch.tensor(WANTED)},
+        {"classes_per_task": [["ship", "dog"], ["deer", "cat"], ["car", "frog"]]},
+        {"classes_per_task": 2, "class_order": [3, 1, 5, 0, 2, 4]},
+        {"classes_per_task": np.int64(2), "class_order": np.array([3, 1, 5, 0, 2, 4])},
+        {"classes_per_task": np.array([2, 2, 2]), "class_order": torch.tensor([3, 1, 5, 0, 2, 4])},
+        {"num_tasks": np.int32(3), "class_order": ["ship", "dog", "deer", "cat", "car", "frog"]},
+        {"first_task_classes": 2, "classes_per_task": 2, "class_order": np.array(NAMES)[[3, 1, 5, 0, 2, 4]]},
+    ],
+    ids=str,
+)
+def test_tasks_in_peoples_words(words):
+    assert stream(ClassIncremental(**words)) == [sorted(held) for held in WANTED]
+
+
+def test_tasks_of_unequal_size_by_their_classes():
+    assert stream(ClassIncremental(classes_per_task=[["frog"], ["cat", "dog", "car"], ["ship", "deer"]])) == [
+        [4],
+        [0, 1, 2],
+        [3, 5],
+    ]
+
+
+def test_a_scenario_stays_as_it_was_given():
+    scenario = ClassIncremental(classes_per_task=2, class_order=NAMES)
+    stream(scenario)
+    assert scenario.class_order == NAMES
+    assert stream(scenario, NAMES[::-1]) == [[4, 5], [2, 3], [0, 1]]  # by the names of another source

@@ -1,0 +1,28 @@
+"""Calls the batch hooks of the LightningDataModule that a source wraps, in the place of the stream's."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from lightning_cl.datamodules.batches import StreamBatches
+
+
+def install_batch_hooks(stream: StreamBatches) -> None:
+    """Give a stream the hooks of its source's data module; those that the stream's class defines win.
+
+    As Lightning has it, a hook of the data module comes in the place of the module's.
+    """
+    for name in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"):
+        stream.__dict__.pop(name, None)
+        if name in stream.source.batch_hooks and not is_overridden(name, stream):
+            stream.__dict__[name] = partial(_call_hook, stream, name)
+
+
+def _call_hook(stream: StreamBatches, name: str, batch: Any, *args: Any) -> Any:
+    trainer: Any = stream.trainer
+    if name == "on_after_batch_transfer" and hasattr(trainer.lightning_module, "join_memory"):
+        batch = trainer.lightning_module.join_memory(batch)
+    return stream.source.batch_hooks[name](trainer, batch, *args)
