@@ -37,6 +37,9 @@ from lightning_cl.versions import check_callback_versions, check_version
 if TYPE_CHECKING:
     from lightning_cl.datamodules.datamodule import ContinualDataModule
 
+#: For ``Trainer.reload_dataloaders_every_n_epochs``: no epoch is fewer epochs after the last one that was loaded.
+_ALWAYS = -1
+
 
 class StreamDriver(Callback):
     """First callback of every fit on a stream; put there by :class:`ContinualDataModule`, never by the user.
@@ -55,6 +58,8 @@ class StreamDriver(Callback):
         self._batch_idx = 0
         self._hook: Any = None
         self._saved: dict[str, Any] | None = None  # of a checkpoint, until training goes on
+        #: Epoch of a checkpoint, until the Trainer knows it: it is asked for data before.
+        self.resumed_epoch: int | None = None
         self._loss = LossWatch()
 
     # ------------------------------------------------------------------ binding
@@ -108,7 +113,13 @@ class StreamDriver(Callback):
         """Show tasks in the bar, seed anew, and look at the weights of a checkpoint before they are loaded."""
         if stage == "fit":
             show_tasks(trainer)
-        self._saved, self._loss = None, LossWatch()  # the Trainer may have stopped at a bad loss before
+            # Whatever is asked for before the run begins is asked for again then, when the checkpoint has been read.
+            trainer.reload_dataloaders_every_n_epochs = _ALWAYS  # type: ignore[attr-defined]
+        self._saved, self.resumed_epoch, self._loss = (
+            None,
+            None,
+            LossWatch(),
+        )  # the Trainer may have stopped at a bad loss before
         reset_seed()  # to what `seed_everything` said; Lightning does so too, but only with several processes
         module: nn.Module = pl_module
         double = isinstance(trainer.precision_plugin, DoublePrecision)
@@ -130,7 +141,9 @@ class StreamDriver(Callback):
             trainer.should_stop |= self._saved["stop_task"] and self.stream.early_stopping == "task"
             if self._saved["plateau_due"]:
                 step_plateau_schedulers(trainer, pl_module)
-        self._reload(trainer, False)
+        self.resumed_epoch = None
+        due = self.stream.loaded.get("val", self.stream.num_validated_tasks) != self.stream.num_validated_tasks
+        trainer.reload_dataloaders_every_n_epochs = _ALWAYS if due else 0  # type: ignore[attr-defined]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a task in its first epoch."""
@@ -163,6 +176,7 @@ class StreamDriver(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Remember the batch, for its weight, and tell which classes may be answered from here on."""
         self._batch_idx = batch_idx
+        self._hand_out(trainer, batch_idx)
         if self.stream.online and self.stream.expose(self.stream.task_index, batch_idx):
             call_task_hook(trainer, pl_module, "on_exposure", self.stream.exposed_classes)
         if getattr(getattr(pl_module, "continual", None), "train_mask", None) == "batch":
@@ -172,6 +186,7 @@ class StreamDriver(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Watch the loss, and end a task after its last batch."""
+        self._hand_out(trainer, batch_idx)  # more than before, where a module takes its batches by itself
         self.stream.joined, task = None, self.stream.task
         due = self._loss.update(outputs, trainer.global_step)
         if trainer.world_size > 1:
@@ -183,6 +198,10 @@ class StreamDriver(Callback):
             check_weights(trainer, pl_module, task)
             self.ended = task.index
             call_task_hook(trainer, pl_module, "on_task_end", task)
+
+    def _hand_out(self, trainer: Trainer, batch_idx: int) -> None:
+        if self.stream._train_loader is not None:
+            self.stream._train_loader.hand_out(trainer.current_epoch, batch_idx + 1)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Continue with the checkpoint's random states, if it owed a validation."""
@@ -259,6 +278,7 @@ class StreamDriver(Callback):
         self._saved = saved
         self.started, self.ended = int(saved["started"]), int(saved["ended"])
         settle_position(checkpoint["loops"]["fit_loop"], saved["validation_due"])
+        self.resumed_epoch = int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"])
 
     def restore_random_states(self, trainer: Trainer) -> None:
         """Continue with the checkpoint's; called where a resumed run first does what it would have done next."""

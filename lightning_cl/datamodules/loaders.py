@@ -40,14 +40,14 @@ class StreamLoaders(StreamBatches):
 
     def train_dataloader(self) -> StreamLoader:
         """Batches of the current task; the same loader object for all tasks."""
-        task, epoch = self.task_index, 0 if self.trainer is None else self.trainer.current_epoch
+        task, epoch = self.task_index, self.epoch
         plan = self._plan_of(task)
         if self._train_loader is None:
             self._train_loader = self._loader("train", self.train_view, plan)
         self._train_loader.sampler.plan = plan
-        self._train_loader.sampler.set_epoch(epoch)
+        self._train_loader.sampler.epoch = epoch
         if self._in_fit:
-            self._train_loader.on_start = self._continue
+            self._train_loader.on_start, self._train_loader.sampler.begun = self._continue, False
         self.loaded["train"] = task
         return self._train_loader
 

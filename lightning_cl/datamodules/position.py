@@ -155,9 +155,15 @@ class StreamPosition(LightningDataModule):
 
         Else the last that was trained, or that a checkpoint stood in; else the last of the stream.
         """
-        if self._in_fit and self.trainer is not None:
-            return self.schedule.task_at(self.trainer.current_epoch)
+        if self._in_fit:
+            return self.schedule.task_at(self.epoch)
         return self.info.num_tasks - 1 if self.last_task is None else self.last_task
+
+    @property
+    def epoch(self) -> int:
+        """Epoch in which the fit stands; a resumed one stands in that of its checkpoint from the beginning."""
+        resumed = None if self._driver is None else self._driver.resumed_epoch
+        return resumed if resumed is not None else 0 if self.trainer is None else self.trainer.current_epoch
 
     @property
     def _in_fit(self) -> bool:
