@@ -20,25 +20,26 @@ from lightning_cl.datamodules.binding import (
     method_keys,
     refuse_copied_processes,
     refuse_split_modules,
+    resets_optimizer,
 )
 from lightning_cl.datamodules.boundaries import (
+    PlateauStart,
     build_fresh_optimizers,
     call_task_hook,
     reset_early_stopping,
     step_plateau_schedulers,
 )
+from lightning_cl.datamodules.extent import check_extent, remember_extent
 from lightning_cl.datamodules.losses import STEPS_BETWEEN_CHECKS, LossWatch, check_weights
 from lightning_cl.datamodules.online import refuse_other_loader
 from lightning_cl.datamodules.progress import show_tasks
 from lightning_cl.datamodules.resuming import in_the_end, random_states_of_all, set_random_states, settle_position
 from lightning_cl.datamodules.task import Task
+from lightning_cl.datamodules.trainer_settings import TrainerSettings, reload_data
 from lightning_cl.versions import check_callback_versions, check_version
 
 if TYPE_CHECKING:
     from lightning_cl.datamodules.datamodule import ContinualDataModule
-
-#: For ``Trainer.reload_dataloaders_every_n_epochs``: no epoch is fewer epochs after the last one that was loaded.
-_ALWAYS = -1
 
 
 class StreamDriver(Callback):
@@ -57,6 +58,7 @@ class StreamDriver(Callback):
         self.fitted = self.fitted_epochs()  # what the Trainer's `max_epochs` was last set to
         self._batch_idx = 0
         self._hook: Any = None
+        self._settings: TrainerSettings | None = None
         self._saved: dict[str, Any] | None = None  # of a checkpoint, until training goes on
         #: Epoch of a checkpoint, until the Trainer knows it: it is asked for data before.
         self.resumed_epoch: int | None = None
@@ -113,8 +115,8 @@ class StreamDriver(Callback):
         """Show tasks in the bar, seed anew, and look at the weights of a checkpoint before they are loaded."""
         if stage == "fit":
             show_tasks(trainer)
-            # Whatever is asked for before the run begins is asked for again then, when the checkpoint has been read.
-            trainer.reload_dataloaders_every_n_epochs = _ALWAYS  # type: ignore[attr-defined]
+            self._settings = TrainerSettings(trainer)
+            self.stream.repeats_batches = self._settings.overfit_batches > 0
         self._saved, self.resumed_epoch, self._loss = (
             None,
             None,
@@ -127,9 +129,25 @@ class StreamDriver(Callback):
         self._hook = module.register_load_state_dict_pre_hook(look)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the module as it was."""
+        """Leave the module and the Trainer as they were."""
         if self._hook is not None:
             self._hook.remove()
+        if self._settings is not None:
+            self._settings.give_back(trainer)
+        self._hook = self._settings = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the module and the Trainer as they were."""
+        self.teardown(trainer, pl_module, "fit")
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at what will be trained, which is known now; keep the state of the schedules."""
+        self._plateau_start = PlateauStart(trainer)
+        check_extent(trainer, pl_module, self.stream, self.limit, resumed=self._saved is not None)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember a module that was trained on a part of the stream."""
+        remember_extent(trainer, pl_module, self.stream, self.limit)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take up what a checkpoint left open; refuse another loader than an online stream's own."""
@@ -142,8 +160,8 @@ class StreamDriver(Callback):
             if self._saved["plateau_due"]:
                 step_plateau_schedulers(trainer, pl_module)
         self.resumed_epoch = None
-        due = self.stream.loaded.get("val", self.stream.num_validated_tasks) != self.stream.num_validated_tasks
-        trainer.reload_dataloaders_every_n_epochs = _ALWAYS if due else 0  # type: ignore[attr-defined]
+        now = self.stream.num_validated_tasks
+        reload_data(trainer, self.stream.loaded.get("val", now) != now, in_any_epoch=True)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a task in its first epoch."""
@@ -156,7 +174,7 @@ class StreamDriver(Callback):
         if task.index > self.started:
             self._start_task(trainer, pl_module, task)
         # Lightning asks for validation data only when told so; it is due when the seen tasks have grown.
-        self._reload(trainer, self.stream.loaded.get("val") != self.stream.num_validated_tasks)
+        reload_data(trainer, self.stream.loaded.get("val") != self.stream.num_validated_tasks)
 
     def _start_task(self, trainer: Trainer, pl_module: LightningModule, task: Task) -> None:
         if task.index > self.started + 1:
@@ -170,8 +188,10 @@ class StreamDriver(Callback):
         if self.stream.early_stopping == "task":
             reset_early_stopping(trainer)
         call_task_hook(trainer, pl_module, "on_task_start", task)
-        if task.index > 0 and getattr(getattr(pl_module, "continual", None), "reset_optimizer", False):
+        if task.index > 0 and resets_optimizer(pl_module):
             build_fresh_optimizers(trainer)
+        elif task.index > 0 and self.stream.reduce_on_plateau == "task":
+            self._plateau_start.restore(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Remember the batch, for its weight, and tell which classes may be answered from here on."""
@@ -217,11 +237,7 @@ class StreamDriver(Callback):
         trainer.fit_loop._restarting = False
         self._loss.check(trainer, self.stream.task)
         following = self.stream.schedule.task_at(trainer.current_epoch + 1)
-        self._reload(trainer, self.stream.loaded.get("train") != following)
-
-    @staticmethod
-    def _reload(trainer: Trainer, due: bool) -> None:
-        trainer.reload_dataloaders_every_n_epochs = int(due)  # type: ignore[attr-defined]
+        reload_data(trainer, self.stream.loaded.get("train") != following)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Make DDP's mean over the ranks the mean over the global batch, when the ranks' shares differ."""
