@@ -31,9 +31,10 @@ from lightning_cl.datamodules.boundaries import (
 )
 from lightning_cl.datamodules.extent import check_extent, remember_extent
 from lightning_cl.datamodules.losses import STEPS_BETWEEN_CHECKS, LossWatch, check_weights
+from lightning_cl.datamodules.module_hooks import ModuleHooks
 from lightning_cl.datamodules.online import refuse_other_loader
 from lightning_cl.datamodules.progress import show_tasks
-from lightning_cl.datamodules.resuming import in_the_end, random_states_of_all, set_random_states, settle_position
+from lightning_cl.datamodules.resuming import random_states_of_all, set_random_states, settle_position, what_is_due
 from lightning_cl.datamodules.task import Task
 from lightning_cl.datamodules.trainer_settings import TrainerSettings, reload_data
 from lightning_cl.versions import check_callback_versions, check_version
@@ -68,11 +69,7 @@ class StreamDriver(Callback):
 
     @classmethod
     def install(cls, stream: ContinualDataModule, trainer: Trainer) -> StreamDriver:
-        """Put a driver in front of the Trainer's callbacks and let the schedule decide ``max_epochs``.
-
-        Raises:
-            ValueError: If the strategy runs the fit in copies of this process.
-        """
+        """Put a driver in front of the Trainer's callbacks and let the schedule decide ``max_epochs``."""
         callbacks = callbacks_of(trainer)
         refuse_copied_processes(trainer)
         refuse_split_modules(trainer)
@@ -89,6 +86,7 @@ class StreamDriver(Callback):
         # Methods before those that watch them, however the list was written; checkpoints stay last.
         others = sorted((c for c in callbacks if not isinstance(c, cls)), key=lambda c: not is_method(c))
         callbacks[:] = [driver, *others]
+        ModuleHooks.install(callbacks)
         driver.fit_schedule(trainer)
         if stream.early_stopping == "stream" and any(isinstance(c, EarlyStopping) for c in others):
             rank_zero_warn(
@@ -252,10 +250,9 @@ class StreamDriver(Callback):
         trainer.should_stop = False
         task, epoch = self.stream.task, trainer.current_epoch
         if task.first_epoch < epoch < task.last_epoch:
-            rank_zero_info(
-                f"Task {task.index} stops early, after epoch {epoch - task.first_epoch + 1} of {task.epochs}."
-            )
-            self.stream.shorten(task.index, epoch - task.first_epoch + 1)
+            done = epoch - task.first_epoch + 1
+            rank_zero_info(f"Task {task.index} stops early, after epoch {done} of {task.epochs}.")
+            self.stream.shorten(task.index, done)
             self.fit_schedule(trainer)
 
     # ------------------------------------------------------------------ state
@@ -264,8 +261,6 @@ class StreamDriver(Callback):
         """Save the random states of all ranks and where the run stands; refuse to save after a bad step."""
         self._loss.check(trainer, self.stream.task)
         check_weights(trainer, pl_module, self.stream.task)
-        fit, loop, fetcher = trainer.fit_loop, trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
-        in_batch = in_the_end(vars(loop.batch_progress.current))
         checkpoint["lightning_cl"] = {
             "version": 1,
             "started": self.started,
@@ -273,8 +268,7 @@ class StreamDriver(Callback):
             "random_states": random_states_of_all(trainer),
             "metrics": {k: v.detach().cpu() for k, v in trainer.callback_metrics.items() if isinstance(v, Tensor)},
             "stop_task": bool(trainer.should_stop),
-            "validation_due": bool(in_batch and fetcher is not None and loop._should_check_val_fx(fetcher)),
-            "plateau_due": in_the_end(vars(fit.epoch_progress.current)),
+            **what_is_due(trainer),
             "info": self.stream.info.state_dict(),
             "methods": method_keys(trainer),
         }
