@@ -167,6 +167,8 @@ class StreamLoader:
         self._resumed_rule: dict[str, int] = {}
         self._position = (0, 0)  # epoch of the pass, and global batches handed out in it
         self._passes = 0  # that are not over
+        #: Epoch and number of a batch on its way from here to the training step.
+        self.fetched: tuple[int, int] | None = None
         self._options = options
         self._loader = self._fetching(**options)
 
@@ -205,9 +207,10 @@ class StreamLoader:
             for done, batch in enumerate(loader, self.sampler.start + 1):
                 if self.on_start is None:
                     self.hand_out(epoch, done)
+                self.fetched = epoch, done
                 yield batch
         finally:
-            self._passes -= 1
+            self._passes, self.fetched = self._passes - 1, None
 
     def hand_out(self, epoch: int, batches: int) -> None:
         """Note how many global batches of an epoch were trained on.
@@ -215,7 +218,7 @@ class StreamLoader:
         In a fit this is said at every step, since not every pass over the loader is the Trainer's: others may look at
         a batch.
         """
-        self._position = epoch, batches
+        self._position, self.fetched = (epoch, batches), None
 
     def end_workers(self) -> None:
         """End worker processes that stay from one pass to the next; a later pass starts new ones."""

@@ -77,16 +77,16 @@ def test_a_chain_of_power_cuts(method, stream, ends, count, saving, whole, tmp_p
 
 
 @methods
-@pytest.mark.parametrize("saving", [lightnings_own, ours], ids=lambda s: s.__name__)
-def test_a_chain_of_power_cuts_between_accumulated_gradients(method, saving, whole, tmp_path):
+def test_a_chain_of_power_cuts_between_accumulated_gradients(method, whole, tmp_path):
+    """Lightning's own checkpoint may be written between two of them in a run that was resumed, and lacks their sum."""
     accumulated = {"accumulate_grad_batches": 3}
     expected = whole(ASKING, method, OFFLINE, **accumulated)
     assert expected["steps"] == ACCUMULATED_ENDS[-1]
     points = draw_points(f"accumulated in {method.__name__}", ACCUMULATED_CHAIN, ACCUMULATED_ENDS)
     for turn, point in enumerate(points):
-        killed = attempt(ASKING, method, tmp_path, point, saving, **options(turn, OFFLINE), **accumulated)
+        killed = attempt(ASKING, method, tmp_path, point, ours, **options(turn, OFFLINE), **accumulated)
         assert killed is None, f"{point} was not reached"
-    resumed = attempt(ASKING, method, tmp_path, None, saving, **options(0, OFFLINE), **accumulated)
+    resumed = attempt(ASKING, method, tmp_path, None, ours, **options(0, OFFLINE), **accumulated)
     assert resumed is not None
     assert differences(resumed, expected) == [], points
 

@@ -80,6 +80,15 @@ def test_from_every_step_of_our_checkpoints(accumulated, steps, whole, tmp_path)
         assert_close(resumed.state_dict(), whole[accumulated], rtol=0, atol=0, msg=lambda m, step=step: f"{step}: {m}")
 
 
+@pytest.mark.parametrize("task", [0, 1])
+def test_from_a_task_s_end_with_a_sanity_check(task, tmp_path):
+    """Which belongs to the beginning of the run, and not to that of a part of it."""
+    whole = fit(1, [ContinualCheckpoint(tmp_path)], num_sanity_val_steps=2).state_dict()
+    resumed = fit(2, ckpt_path=tmp_path / f"task={task}.ckpt", num_sanity_val_steps=2)
+    assert_close(resumed.state_dict(), whole, rtol=0, atol=0)
+    assert resumed.trainer.num_sanity_val_steps == 2
+
+
 class AtValidationEnd(ModelCheckpoint):
     """A class of its own, because one Trainer takes no two checkpoint callbacks with the same settings."""
 
