@@ -285,7 +285,7 @@ class StreamDriver(Callback):
             )
         check_version(saved, 1, "the run")
         check_callback_versions(checkpoint.get("callbacks", {}), {c.state_key: c for c in callbacks_of(trainer)})
-        self._saved, trainer.num_sanity_val_steps = saved, 0  # type: ignore[attr-defined]
+        self._saved, trainer.num_sanity_val_steps = saved, 0
         self.started, self.ended = int(saved["started"]), int(saved["ended"])
         settle_position(checkpoint["loops"]["fit_loop"], saved["validation_due"])
         self.resumed_epoch = int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"])

@@ -28,7 +28,7 @@ class TrainerSettings:
 
     def __init__(self, trainer: Trainer) -> None:
         self.overfit_batches: int | float = trainer.overfit_batches  # type: ignore[attr-defined]
-        self.num_sanity_val_steps: int | float = trainer.num_sanity_val_steps  # type: ignore[attr-defined]
+        self.num_sanity_val_steps: int | float = trainer.num_sanity_val_steps
         trainer.overfit_batches = 0.0  # type: ignore[attr-defined]
         kind = self._kind = type(trainer)
         names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
@@ -39,7 +39,7 @@ class TrainerSettings:
     def give_back(self, trainer: Trainer) -> None:
         """Leave the Trainer as it was."""
         trainer.__class__, trainer.overfit_batches = self._kind, self.overfit_batches  # type: ignore[attr-defined]
-        trainer.num_sanity_val_steps = self.num_sanity_val_steps  # type: ignore[attr-defined]
+        trainer.num_sanity_val_steps = self.num_sanity_val_steps
 
 
 def reload_data(trainer: Trainer, due: bool, in_any_epoch: bool = False) -> None:
