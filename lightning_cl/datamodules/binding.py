@@ -88,6 +88,11 @@ def say_unused_loader(stream: ContinualDataModule, module: LightningModule) -> N
         )
 
 
+def resets_optimizer(module: Any) -> bool:
+    """Whether a method of the module builds optimisers and schedules anew in every task."""
+    return bool(getattr(getattr(module, "continual", None), "reset_optimizer", False))
+
+
 def epoch_limit(stream: ContinualDataModule, given: int | None) -> int | None:
     """The user's ``max_epochs``, if it is below the schedule's total.
 

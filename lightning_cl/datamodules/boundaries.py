@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
@@ -36,6 +38,25 @@ def reset_early_stopping(trainer: Trainer) -> None:
         if isinstance(callback, EarlyStopping):
             callback.wait_count = 0
             callback.best_score = torch.tensor(torch.inf if callback.mode == "min" else -torch.inf)
+
+
+class PlateauStart:
+    """How the schedules that look at a metric (``ReduceLROnPlateau``) were before the first step."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._states = [
+            (copy.deepcopy(c.scheduler.state_dict()), [group["lr"] for group in c.scheduler.optimizer.param_groups])
+            for c in trainer.lr_scheduler_configs
+            if c.reduce_on_plateau
+        ]
+
+    def restore(self, trainer: Trainer) -> None:
+        """Let them count anew, from the first learning rates."""
+        schedulers = (c.scheduler for c in trainer.lr_scheduler_configs if c.reduce_on_plateau)
+        for scheduler, (state, rates) in zip(schedulers, self._states, strict=True):
+            scheduler.load_state_dict(copy.deepcopy(state))
+            for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
 
 
 def step_plateau_schedulers(trainer: Trainer, pl_module: LightningModule) -> None:

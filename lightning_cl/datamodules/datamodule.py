@@ -54,8 +54,11 @@ class ContinualDataModule(StreamLoaders):
         evaluate_on: Validate on the tasks ``"seen"`` so far, or on ``"all"`` (needed for forward transfer).
         early_stopping: What Lightning's ``EarlyStopping`` ends: the whole ``"stream"``, or the current ``"task"``,
             one epoch after it says so, with its patience counted anew for every task.
+        reduce_on_plateau: Over what Lightning counts a ``ReduceLROnPlateau`` schedule: the whole ``"stream"``, whose
+            validation becomes harder with every task, so that the rate decays from task to task; or each ``"task"``
+            anew, from the rate that it began with.
         num_workers: Worker processes per loader.
-        persistent_workers: Keep the workers over the whole stream.
+        persistent_workers: Keep the workers over the whole stream; they end with the run.
         pin_memory: Copy batches to pinned memory; by default when a GPU is used.
         collate_fn: Replaces the source's way to make a batch of items (``torch.utils.data.default_collate``).
         updates_per_batch: In an online stream, how many optimiser steps are made on every batch, each with fresh
@@ -87,6 +90,7 @@ class ContinualDataModule(StreamLoaders):
         pin_memory: bool | None = None,
         collate_fn: Callable[[list[Any]], Any] | None = None,
         updates_per_batch: int = 1,
+        reduce_on_plateau: Literal["stream", "task"] = "stream",
     ) -> None:
         super().__init__()
         check_source(source)
@@ -112,6 +116,7 @@ class ContinualDataModule(StreamLoaders):
         for name, choice, known in (
             ("evaluate_on", evaluate_on, ("seen", "all")),
             ("early_stopping", early_stopping, ("stream", "task")),
+            ("reduce_on_plateau", reduce_on_plateau, ("stream", "task")),
         ):
             if choice not in known:
                 raise ValueError(f'`{name}` is {choice!r}; give "{known[0]}" or "{known[1]}".')
@@ -124,7 +129,7 @@ class ContinualDataModule(StreamLoaders):
         self.train_transform, self.eval_transform, self.batch_keys = train_transform, eval_transform, batch_keys
         self.drop_last, self.evaluate_on, self.early_stopping = drop_last, evaluate_on, early_stopping
         self.num_workers, self.persistent_workers = num_workers, persistent_workers
-        self.pin_memory, self.collate_fn = pin_memory, collate_fn
+        self.pin_memory, self.collate_fn, self.reduce_on_plateau = pin_memory, collate_fn, reduce_on_plateau
         #: Serve training images with the evaluation transform (methods that only take statistics ask for it).
         self.train_view: Literal["train", "eval"] = "train"
         #: The task that was last trained in a fit, or that a checkpoint stood in.
@@ -176,6 +181,16 @@ class ContinualDataModule(StreamLoaders):
             self._driver = StreamDriver.install(self, self.trainer)
             for task in range(self.info.num_tasks if self.drop_last else 0):
                 self._plan_of(task)  # every task has a batch, or the run would end in the middle
+
+    def teardown(self, stage: str) -> None:
+        """End the worker processes."""
+        for loader in (self._train_loader, *self._eval_loaders.values()):
+            if loader is not None:
+                loader.end_workers()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """End the worker processes of a run that failed."""
+        self.teardown("fit")
 
     def extend(
         self,

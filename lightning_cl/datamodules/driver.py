@@ -23,19 +23,24 @@ from lightning_cl.datamodules.binding import (
     refuse_copied_processes,
     refuse_split_modules,
     refuse_unplanned_loader,
+    resets_optimizer,
     say_unused_loader,
 )
 from lightning_cl.datamodules.boundaries import (
+    PlateauStart,
     build_fresh_optimizers,
     call_task_hook,
     reset_early_stopping,
     step_plateau_schedulers,
 )
+from lightning_cl.datamodules.extent import check_extent, remember_extent
 from lightning_cl.datamodules.losses import STEPS_BETWEEN_CHECKS, LossWatch, check_weights
+from lightning_cl.datamodules.module_hooks import ModuleHooks
 from lightning_cl.datamodules.online import refuse_other_loader
 from lightning_cl.datamodules.progress import show_tasks
-from lightning_cl.datamodules.resuming import in_the_end, random_states_of_all, set_random_states, settle_position
+from lightning_cl.datamodules.resuming import random_states_of_all, set_random_states, settle_position, what_is_due
 from lightning_cl.datamodules.task import Task
+from lightning_cl.datamodules.trainer_settings import TrainerSettings, reload_data
 from lightning_cl.versions import check_callback_versions, check_version
 
 if TYPE_CHECKING:
@@ -59,18 +64,17 @@ class StreamDriver(Callback):
         self._batch_idx = 0
         self._checked = -1  # last task whose labels were checked
         self._hook: Any = None
+        self._settings: TrainerSettings | None = None
         self._saved: dict[str, Any] | None = None  # of a checkpoint, until training goes on
+        #: Epoch of a checkpoint, until the Trainer knows it: it is asked for data before.
+        self.resumed_epoch: int | None = None
         self._loss = LossWatch()
 
     # ------------------------------------------------------------------ binding
 
     @classmethod
     def install(cls, stream: ContinualDataModule, trainer: Trainer) -> StreamDriver:
-        """Put a driver in front of the Trainer's callbacks and let the schedule decide ``max_epochs``.
-
-        Raises:
-            ValueError: If the strategy runs the fit in copies of this process.
-        """
+        """Put a driver in front of the Trainer's callbacks and let the schedule decide ``max_epochs``."""
         callbacks = callbacks_of(trainer)
         refuse_copied_processes(trainer)
         refuse_split_modules(trainer)
@@ -87,6 +91,7 @@ class StreamDriver(Callback):
         # Methods before those that watch them, however the list was written; checkpoints stay last.
         others = sorted((c for c in callbacks if not isinstance(c, cls)), key=lambda c: not is_method(c))
         callbacks[:] = [driver, *others]
+        ModuleHooks.install(callbacks)
         driver.fit_schedule(trainer)
         if stream.early_stopping == "stream" and any(isinstance(c, EarlyStopping) for c in others):
             rank_zero_warn(
@@ -114,11 +119,10 @@ class StreamDriver(Callback):
         if stage == "fit":
             show_tasks(trainer)
             say_unused_loader(self.stream, pl_module)
-        self._saved, self._loss, self._checked = (
-            None,
-            LossWatch(),
-            -1,
-        )  # the Trainer may have stopped at a bad loss before
+            self._settings = TrainerSettings(trainer)
+            self.stream.repeats_batches = self._settings.overfit_batches > 0
+        self._saved, self.resumed_epoch, self._checked = None, None, -1
+        self._loss = LossWatch()  # the Trainer may have stopped at a bad loss before
         reset_seed()  # to what `seed_everything` said; Lightning does so too, but only with several processes
         module: nn.Module = pl_module
         double = isinstance(trainer.precision_plugin, DoublePrecision)
@@ -126,9 +130,25 @@ class StreamDriver(Callback):
         self._hook = module.register_load_state_dict_pre_hook(look)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the module as it was."""
+        """Leave the module and the Trainer as they were."""
         if self._hook is not None:
             self._hook.remove()
+        if self._settings is not None:
+            self._settings.give_back(trainer)
+        self._hook = self._settings = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the module and the Trainer as they were."""
+        self.teardown(trainer, pl_module, "fit")
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at what will be trained, which is known now; keep the state of the schedules."""
+        self._plateau_start = PlateauStart(trainer)
+        check_extent(trainer, pl_module, self.stream, self.limit, resumed=self._saved is not None)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember a module that was trained on a part of the stream."""
+        remember_extent(trainer, pl_module, self.stream, self.limit)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take up what a checkpoint left open; refuse another loader than an online stream's own."""
@@ -141,7 +161,9 @@ class StreamDriver(Callback):
             trainer.should_stop |= self._saved["stop_task"] and self.stream.early_stopping == "task"
             if self._saved["plateau_due"]:
                 step_plateau_schedulers(trainer, pl_module)
-        self._reload(trainer, False)
+        self.resumed_epoch = None
+        now = self.stream.num_validated_tasks
+        reload_data(trainer, self.stream.loaded.get("val", now) != now, in_any_epoch=True)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a task in its first epoch."""
@@ -154,7 +176,7 @@ class StreamDriver(Callback):
         if task.index > self.started:
             self._start_task(trainer, pl_module, task)
         # Lightning asks for validation data only when told so; it is due when the seen tasks have grown.
-        self._reload(trainer, self.stream.loaded.get("val") != self.stream.num_validated_tasks)
+        reload_data(trainer, self.stream.loaded.get("val") != self.stream.num_validated_tasks)
 
     def _start_task(self, trainer: Trainer, pl_module: LightningModule, task: Task) -> None:
         if task.index > self.started + 1:
@@ -168,8 +190,10 @@ class StreamDriver(Callback):
         if self.stream.early_stopping == "task":
             reset_early_stopping(trainer)
         call_task_hook(trainer, pl_module, "on_task_start", task)
-        if task.index > 0 and getattr(getattr(pl_module, "continual", None), "reset_optimizer", False):
+        if task.index > 0 and resets_optimizer(pl_module):
             build_fresh_optimizers(trainer)
+        elif task.index > 0 and self.stream.reduce_on_plateau == "task":
+            self._plateau_start.restore(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Remember the batch, for its weight, and tell which classes may be answered from here on."""
@@ -177,6 +201,7 @@ class StreamDriver(Callback):
         if self._checked < self.stream.task_index and class_readers(trainer):
             self._checked = self.stream.task_index
             self.stream.check_labels(batch, batch_idx, moved=changes_batches(trainer))
+        self._hand_out(trainer, batch_idx)
         if self.stream.online and self.stream.expose(self.stream.task_index, batch_idx):
             call_task_hook(trainer, pl_module, "on_exposure", self.stream.exposed_classes)
         if getattr(getattr(pl_module, "continual", None), "train_mask", None) == "batch":
@@ -186,6 +211,7 @@ class StreamDriver(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Watch the loss, and end a task after its last batch."""
+        self._hand_out(trainer, batch_idx)  # more than before, where a module takes its batches by itself
         self.stream.joined, task = None, self.stream.task
         due = self._loss.update(outputs, trainer.global_step)
         if trainer.world_size > 1:
@@ -197,6 +223,10 @@ class StreamDriver(Callback):
             check_weights(trainer, pl_module, task)
             self.ended = task.index
             call_task_hook(trainer, pl_module, "on_task_end", task)
+
+    def _hand_out(self, trainer: Trainer, batch_idx: int) -> None:
+        if self.stream._train_loader is not None:
+            self.stream._train_loader.hand_out(trainer.current_epoch, batch_idx + 1)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Continue with the checkpoint's random states, if it owed a validation."""
@@ -212,11 +242,7 @@ class StreamDriver(Callback):
         trainer.fit_loop._restarting = False
         self._loss.check(trainer, self.stream.task)
         following = self.stream.schedule.task_at(trainer.current_epoch + 1)
-        self._reload(trainer, self.stream.loaded.get("train") != following)
-
-    @staticmethod
-    def _reload(trainer: Trainer, due: bool) -> None:
-        trainer.reload_dataloaders_every_n_epochs = int(due)  # type: ignore[attr-defined]
+        reload_data(trainer, self.stream.loaded.get("train") != following)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Make DDP's mean over the ranks the mean over the global batch, when the ranks' shares differ."""
@@ -231,10 +257,9 @@ class StreamDriver(Callback):
         trainer.should_stop = False
         task, epoch = self.stream.task, trainer.current_epoch
         if task.first_epoch < epoch < task.last_epoch:
-            rank_zero_info(
-                f"Task {task.index} stops early, after epoch {epoch - task.first_epoch + 1} of {task.epochs}."
-            )
-            self.stream.shorten(task.index, epoch - task.first_epoch + 1)
+            done = epoch - task.first_epoch + 1
+            rank_zero_info(f"Task {task.index} stops early, after epoch {done} of {task.epochs}.")
+            self.stream.shorten(task.index, done)
             self.fit_schedule(trainer)
 
     # ------------------------------------------------------------------ state
@@ -243,8 +268,6 @@ class StreamDriver(Callback):
         """Save the random states of all ranks and where the run stands; refuse to save after a bad step."""
         self._loss.check(trainer, self.stream.task)
         check_weights(trainer, pl_module, self.stream.task)
-        fit, loop, fetcher = trainer.fit_loop, trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
-        in_batch = in_the_end(vars(loop.batch_progress.current))
         checkpoint["lightning_cl"] = {
             "version": 1,
             "started": self.started,
@@ -252,8 +275,7 @@ class StreamDriver(Callback):
             "random_states": random_states_of_all(trainer),
             "metrics": {k: v.detach().cpu() for k, v in trainer.callback_metrics.items() if isinstance(v, Tensor)},
             "stop_task": bool(trainer.should_stop),
-            "validation_due": bool(in_batch and fetcher is not None and loop._should_check_val_fx(fetcher)),
-            "plateau_due": in_the_end(vars(fit.epoch_progress.current)),
+            **what_is_due(trainer),
             "info": self.stream.info.state_dict(),
             "methods": method_keys(trainer),
         }
@@ -270,9 +292,10 @@ class StreamDriver(Callback):
             )
         check_version(saved, 1, "the run")
         check_callback_versions(checkpoint.get("callbacks", {}), {c.state_key: c for c in callbacks_of(trainer)})
-        self._saved = saved
+        self._saved, trainer.num_sanity_val_steps = saved, 0
         self.started, self.ended = int(saved["started"]), int(saved["ended"])
         settle_position(checkpoint["loops"]["fit_loop"], saved["validation_due"])
+        self.resumed_epoch = int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"])
 
     def restore_random_states(self, trainer: Trainer) -> None:
         """Continue with the checkpoint's; called where a resumed run first does what it would have done next."""

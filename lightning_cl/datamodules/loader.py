@@ -104,10 +104,12 @@ class PlanSampler(Sampler[list[Key]]):
         self.plan, self.world_size, self.rank, self.augment = plan, world_size, rank, augment
         self.epoch = 0
         self.start = 0
+        #: Whether a pass may be the Trainer's; until it has begun the epoch, all are of others who look at a batch.
+        self.begun = True
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of an epoch."""
-        self.epoch = epoch
+        """Called by Lightning when it begins or continues an epoch."""
+        self.epoch, self.begun = epoch, True
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -154,16 +156,23 @@ class StreamLoader:
     def __init__(self, dataset: StreamDataset, sampler: PlanSampler, **options: Any) -> None:
         self.dataset, self.sampler = dataset, sampler
         self.batch_sampler = None  # Lightning looks for it, and in 2.5.0 for a sampler within
-        #: Called before the first batch of every pass is fetched.
+        #: Called before the first batch of a Trainer's pass is fetched.
         self.on_start: Callable[[], None] | None = None
         self._resume: tuple[int, int] | None = None
         self._resumed_rule: dict[str, int] = {}
         self._position = (0, 0)  # epoch of the pass, and global batches handed out in it
-        # Its own generator: making an iterator draws a base seed, which must not move the global generator.
-        self._loader = DataLoader(
-            dataset,
-            batch_sampler=sampler,
+        self._passes = 0  # that are not over
+        #: Epoch and number of a batch on its way from here to the training step.
+        self.fetched: tuple[int, int] | None = None
+        self._options = options
+        self._loader = self._fetching(**options)
+
+    def _fetching(self, **options: Any) -> DataLoader[Any]:
+        return DataLoader(
+            self.dataset,
+            batch_sampler=self.sampler,
             collate_fn=_as_it_is,  # the data set makes whole batches
+            # Its own generator: making an iterator draws a base seed, which must not move the global generator.
             generator=torch.Generator().manual_seed(0),
             **options,
         )
@@ -178,15 +187,37 @@ class StreamLoader:
 
     def __iter__(self) -> Iterator[Any]:
         epoch = self.sampler.epoch
-        self.sampler.start = self._resume[1] if self._resume is not None and self._resume[0] == epoch else 0
-        self._resume = None
+        self.sampler.start = 0
+        if self.sampler.begun:
+            self.sampler.start = self._resume[1] if self._resume is not None and self._resume[0] == epoch else 0
+            self._resume = None
+            if self.on_start is not None:
+                self.on_start()
         if 0 < self.sampler.start < len(self):
             self._refuse_another_rule()
-        if self.on_start is not None:
-            self.on_start()
-        for done, batch in enumerate(self._loader, self.sampler.start + 1):
-            self._position = (epoch, done)
-            yield batch
+        # Workers that stay serve one pass: a second one beside it, as a look at a batch is, would take them away.
+        loader = self._fetching(**{**self._options, "persistent_workers": False}) if self._passes else self._loader
+        self._passes += 1
+        try:
+            for done, batch in enumerate(loader, self.sampler.start + 1):
+                if self.on_start is None:
+                    self.hand_out(epoch, done)
+                self.fetched = epoch, done
+                yield batch
+        finally:
+            self._passes, self.fetched = self._passes - 1, None
+
+    def hand_out(self, epoch: int, batches: int) -> None:
+        """Note how many global batches of an epoch were trained on.
+
+        In a fit this is said at every step, since not every pass over the loader is the Trainer's: others may look at
+        a batch.
+        """
+        self._position, self.fetched = (epoch, batches), None
+
+    def end_workers(self) -> None:
+        """End worker processes that stay from one pass to the next; a later pass starts new ones."""
+        self._loader = self._fetching(**self._options)
 
     def state_dict(self) -> dict[str, int]:
         """Epoch and number of global batches handed out in it; independent of the number of processes."""

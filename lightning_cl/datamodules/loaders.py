@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import default_collate
 
 from lightning_cl.datamodules.batch_form import BatchKeys
 from lightning_cl.datamodules.batches import StreamBatches
+from lightning_cl.datamodules.binding import resets_optimizer
 from lightning_cl.datamodules.layout import EvalData, Stage
 from lightning_cl.datamodules.loader import PlanSampler, StreamDataset, StreamLoader
-from lightning_cl.datamodules.sampling import EvalPlan, TrainPlan, evaluation_order, mix_seed
+from lightning_cl.datamodules.sampling import EvalPlan, TrainPlan, evaluation_order, leading_share, mix_seed
+from lightning_cl.datamodules.step_count import accumulation, limited, steps_of_tasks
 
 
 class StreamLoaders(StreamBatches):
@@ -34,6 +38,8 @@ class StreamLoaders(StreamBatches):
     eval_transform: Callable[[Any], Any] | Literal[False] | None
     #: Serve training images with the evaluation transform (methods that only take statistics ask for it).
     train_view: Literal["train", "eval"]
+    #: Train on the same batches in every epoch of a task (``Trainer(overfit_batches=...)``).
+    repeats_batches: bool = False
     #: What the loaders serve now: the task of "train", the number of tasks of "val" and "test".
     loaded: dict[str, int]
     _eval_orders: dict[Stage, tuple[EvalData, Tensor, list[int]]]
@@ -41,14 +47,14 @@ class StreamLoaders(StreamBatches):
 
     def train_dataloader(self) -> StreamLoader:
         """Batches of the current task; the same loader object for all tasks."""
-        task, epoch = self.task_index, 0 if self.trainer is None else self.trainer.current_epoch
+        task, epoch = self.task_index, self.epoch
         plan = self._plan_of(task)
         if self._train_loader is None:
             self._train_loader = self._loader("train", self.train_view, plan)
         self._train_loader.sampler.plan = plan
-        self._train_loader.sampler.set_epoch(epoch)
+        self._train_loader.sampler.epoch = epoch
         if self._in_fit:
-            self._train_loader.on_start = self._continue
+            self._train_loader.on_start, self._train_loader.sampler.begun = self._continue, False
         self.loaded["train"] = task
         return self._train_loader
 
@@ -100,7 +106,34 @@ class StreamLoaders(StreamBatches):
                 f"task {task} has {len(plan.index)} training samples, fewer than the global batch size "
                 f"{plan.batch_size}, and `drop_last=True` leaves no batch; lower `batch_size` or set `drop_last=False`."
             )
-        return plan
+        return replace(plan, index=plan.order(0), shuffle=False) if self.repeats_batches else plan
+
+    def num_batches(self, task: int) -> int:
+        """Training batches in an epoch of a task, as far as the Trainer's ``limit_train_batches`` lets it train."""
+        batches = len(self._plan_of(task))
+        return batches if self.trainer is None else limited(batches, self.trainer.limit_train_batches)
+
+    def steps_of_tasks(self) -> list[int]:
+        """Optimiser steps of every task in the current fit, as planned; ``max_steps`` is not looked at.
+
+        Of a task that stopped early too: what a schedule was made for must not change when a run is resumed.
+        """
+        assert self.trainer is not None, "only a Trainer makes steps"
+        limit = None if self._driver is None else self._driver.limit
+        epochs = self.planned.total if limit is None else limit
+        batches = [self.num_batches(task) for task in range(self.info.num_tasks)]
+        return steps_of_tasks(batches, self.planned, epochs, accumulation(self.trainer))
+
+    def count_steps(self) -> int:
+        """Optimiser steps that a learning-rate schedule sees: ``trainer.estimated_stepping_batches`` in a fit.
+
+        Those of the whole stream; of the current task where optimisers and schedules begin anew in each
+        (``reset_optimizer=True``).
+        """
+        assert self.trainer is not None, "only a Trainer makes steps"
+        steps, task = self.steps_of_tasks(), 0 if self._driver is None else max(self._driver.started, 0)
+        count = steps[task] if resets_optimizer(self.trainer.lightning_module) else sum(steps)
+        return count if self.trainer.max_steps == -1 else min(count, self.trainer.max_steps)
 
     def _train_plan(self, task: int, batch_size: int, drop_last: bool | None = None, updates: int = 1) -> TrainPlan:
         total, drop = self._global_batch(batch_size), self.drop_last if drop_last is None else drop_last
@@ -125,7 +158,24 @@ class StreamLoaders(StreamBatches):
             ends = [0, *accumulate(len(members) for members in data.index)]
             self._eval_orders[stage] = known = (data, order, ends)
         _, order, ends = known
-        return self._serve(stage, order[: ends[num_tasks]])
+        return self._serve(stage, self._limited(stage, order[: ends[num_tasks]], num_tasks))
+
+    def _limited(self, stage: Stage, order: Tensor, num_tasks: int) -> Tensor:
+        """Bring a share of every task to the front, when the Trainer evaluates only the first batches."""
+        names = {"fit": "val", "validate": "val", "test": "test"}
+        if self.trainer is None or names.get(self.trainer.state.fn or "") != stage:
+            return order
+        limit: int | float = getattr(self.trainer, f"limit_{stage}_batches")
+        batch_size = self._global_batch(self.eval_batch_size)
+        rows = limited(len(EvalPlan(order, batch_size, self._world()[0])), limit) * batch_size
+        if not 0 < rows < len(order):
+            return order
+        if rows < num_tasks:
+            rank_zero_warn(
+                f"`limit_{stage}_batches={limit}` evaluates {rows} samples of {num_tasks} tasks, so some have none; "
+                "raise it, or `eval_batch_size`."
+            )
+        return order[leading_share([len(members) for members in self.eval_data(stage).index[:num_tasks]], rows)]
 
     def _serve(self, stage: Stage, order: Tensor) -> StreamLoader:
         plan = EvalPlan(order, self._global_batch(self.eval_batch_size), self._world()[0])

@@ -32,6 +32,7 @@ class StreamPosition(LightningDataModule):
     _layout: StreamLayout | None
     _schedule: Schedule | None
     _driver: StreamDriver | None
+    _planned_epochs: tuple[int, ...] | None = None  # of a checkpoint, which win over the arguments
     #: The task that was last asked for, and what it was made of.
     _known_task: tuple[Task, StreamInfo, Schedule] | None = None
 
@@ -65,7 +66,13 @@ class StreamPosition(LightningDataModule):
         if known is not None:  # the stream was extended after a fit
             self._schedule = Schedule((*known.epochs, *planned.epochs[len(known.epochs) :]))
             return
-        self.last_task = self._exposed = None
+        self.last_task = self._exposed = self._planned_epochs = None
+
+    @property
+    def planned(self) -> Schedule:
+        """Epochs of every task as planned, also where a task stopped early."""
+        planned, known = self._planned().epochs, self._planned_epochs or ()
+        return Schedule((*known, *planned[len(known) :]))
 
     def _planned(self) -> Schedule:
         schedule = plan_epochs(self.epochs_per_task, getattr(self.scenario, "epochs", ()), self.info)
@@ -155,9 +162,15 @@ class StreamPosition(LightningDataModule):
 
         Else the last that was trained, or that a checkpoint stood in; else the last of the stream.
         """
-        if self._in_fit and self.trainer is not None:
-            return self.schedule.task_at(self.trainer.current_epoch)
+        if self._in_fit:
+            return self.schedule.task_at(self.epoch)
         return self.info.num_tasks - 1 if self.last_task is None else self.last_task
+
+    @property
+    def epoch(self) -> int:
+        """Epoch in which the fit stands; a resumed one stands in that of its checkpoint from the beginning."""
+        resumed = None if self._driver is None else self._driver.resumed_epoch
+        return resumed if resumed is not None else 0 if self.trainer is None else self.trainer.current_epoch
 
     @property
     def _in_fit(self) -> bool:
@@ -172,6 +185,12 @@ class StreamPosition(LightningDataModule):
     def task_ended(self) -> bool:
         """Whether all batches of the current task are behind, as in the validation of its end; a checkpoint knows."""
         return self._driver is not None and self._driver.ended >= self.task_index
+
+    @property
+    def unfinished_task(self) -> int | None:
+        """Task in which the last fit stands, or ended before the stream did; ``None``: the stream is trained."""
+        driver = self._driver
+        return None if driver is None or driver.ended >= self.info.num_tasks - 1 else max(driver.started, 0)
 
     def table(self) -> StreamTable:
         """The training stream as an artefact: sample, task, position and visible label, with a hash."""
@@ -188,7 +207,7 @@ class StreamPosition(LightningDataModule):
         return {
             "version": 1,
             "info": self.info.state_dict(),
-            "planned": list(self._planned().epochs),
+            "planned": list(self.planned.epochs),
             "epochs": list(self.schedule.epochs),
             "task": self.task_index if self.last_task is None else self.last_task,
             "exposed": None if self._exposed is None else list(self._exposed),
@@ -214,6 +233,7 @@ class StreamPosition(LightningDataModule):
                 f"the checkpoint was made with {state_dict['planned']} epochs per task, which wins over "
                 f"`epochs_per_task={self.epochs_per_task}`."
             )
+        self._planned_epochs = tuple(int(n) for n in state_dict["planned"])
         self._schedule = Schedule((*(int(n) for n in state_dict["epochs"]), *planned[saved.num_tasks :]))
         self.last_task = int(state_dict["task"])
         exposed_then = state_dict.get("exposed")  # missing before online streams

@@ -75,6 +75,16 @@ def settle_position(loop: dict[str, Any], validation_due: bool) -> None:
                 loader["batch"] = sys.maxsize  # nothing is left, also with `limit_train_batches`
 
 
+def what_is_due(trainer: Trainer) -> dict[str, bool]:
+    """What Lightning would do next, and does not do after a restart: a validation, a step of plateau schedules."""
+    fit, loop, fetcher = trainer.fit_loop, trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+    in_batch = in_the_end(vars(loop.batch_progress.current))
+    return {
+        "validation_due": bool(in_batch and fetcher is not None and loop._should_check_val_fx(fetcher)),
+        "plateau_due": in_the_end(vars(fit.epoch_progress.current)),
+    }
+
+
 def in_the_end(counts: dict[str, int]) -> bool:
     """Whether counts were taken in ``on_train_batch_end`` or ``on_train_epoch_end``: processed but not completed."""
     return counts["processed"] > counts["completed"]

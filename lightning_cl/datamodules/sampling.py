@@ -143,6 +143,28 @@ def evaluation_order(parts: Sequence[Tensor], seed: int) -> Tensor:
     return torch.cat([part[permutation(len(part), seed, task)] for task, part in enumerate(parts)])
 
 
+def leading_share(sizes: Sequence[int], rows: int) -> Tensor:
+    """Order of ``sum(sizes)`` samples, task by task, in which the first ``rows`` are a share of every task, ``(N,)``.
+
+    Shares are in proportion to the sizes, and at least one sample; with fewer rows than tasks some tasks have none.
+
+    Args:
+        sizes: Samples of each task; they come one task after the other.
+        rows: Number of samples to share out.
+    """
+    counts, total = torch.tensor(sizes), sum(sizes)
+    rows = min(rows, total)
+    least = (counts > 0).long()
+    if rows < int(least.sum()):
+        counts, least = least, torch.zeros_like(counts)
+    rest, left = (counts - least).cumsum(0), rows - int(least.sum())
+    size = max(int(rest[-1]), 1)
+    shares = least + (2 * left * rest + size).div(2 * size, rounding_mode="floor").diff(prepend=torch.zeros(1).long())
+    starts = torch.tensor(sizes).cumsum(0) - torch.tensor(sizes)
+    place = torch.arange(total) - starts.repeat_interleave(torch.tensor(sizes))  # of each sample in its task
+    return (place >= shares.repeat_interleave(torch.tensor(sizes))).long().argsort(stable=True)
+
+
 def hold_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """Stratified split of ``(N,)`` labels into sorted positions ``(kept, held out)``.
 

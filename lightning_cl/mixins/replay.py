@@ -118,8 +118,8 @@ class ReplayMixin(ContinualMixin):
         if trainer is None or not trainer.training or trainer.train_dataloader is None:
             return None
         loader: Any = trainer.train_dataloader
-        position, taken = loader.state_dict(), trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        return taken if (position["epoch"], position["batch"]) == (trainer.current_epoch, taken + 1) else None
+        taken = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return taken if loader.fetched == (trainer.current_epoch, taken + 1) else None
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Put the memory batch behind the stream's."""

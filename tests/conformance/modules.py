@@ -84,6 +84,39 @@ class PlainModule(_Own):
         return self.net(images)
 
 
+class Asking(LightningModule):
+    """Before a module of ours: asks the Trainer for the steps and for a batch, and keeps state in hooks of its own."""
+
+    def __init__(self, optimizer: str = "adamw", dropout: float = 0.0) -> None:
+        super().__init__(optimizer, dropout)  # type: ignore[call-arg]
+        for name in ("asked", "averaged", "validated"):
+            self.register_buffer(name, torch.zeros(()))
+
+    def configure_optimizers(self) -> Any:
+        steps = self.trainer.estimated_stepping_batches
+        self.asked.fill_(steps)
+        optimizer = optimizer_for(self, "sgd")
+        if self.optimizer_name == "adamw":
+            optimizer = optimizer_for(self, "adamw")["optimizer"]
+        # The number is in the function alone, which no checkpoint holds.
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - 0.9 * step / steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        next(iter(self.trainer.train_dataloader))
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        squares = [p.detach().square().mean() for p in self.parameters() if p.requires_grad]
+        self.averaged.lerp_(torch.stack(squares).mean(), 0.2)
+
+    def on_validation_end(self) -> None:
+        self.validated += 1
+
+
+class AskingModule(Asking, PlainModule):
+    """A user's module with a schedule over all steps, a look at the data, and an average."""
+
+
 class SplitModule(_Own):
     """A ViT without a head, and a separate layer."""
 
@@ -119,6 +152,10 @@ class CLIPSplitModule(_Own):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
+
+
+class AskingCLIPModule(Asking, CLIPSplitModule):
+    """The same on CLIP."""
 
 
 def _clip_classifier(optimizer: str, dropout: float) -> LightningModule:
@@ -171,6 +208,7 @@ class Case:
 
 
 PLAIN = Case("plain", PlainModule, "net.head", "net")
+ASKING = Case("asking", AskingModule, "net.head", "net")
 SPLIT = Case("split", SplitModule, "fc", "backbone")
 FOREIGN_TUPLE = Case("torch_uncertainty", _foreign_tuple, "model.head", "model")
 FOREIGN_DICT = Case("torchgeo", _foreign_dict, "model.head", "model", ("image", "label"))
@@ -178,6 +216,7 @@ CASES = [PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT]
 #: For methods on CLIP, in the place of the case of the same name.
 CLIP_CASES = {
     "plain": Case("plain", _clip_classifier, "head", "net"),
+    "asking": Case("asking", AskingCLIPModule, "net.fc", "net.clip"),
     "split": Case("split", CLIPSplitModule, "net.fc", "net.clip"),
     "torch_uncertainty": Case("torch_uncertainty", _foreign_clip, "model.fc", "model.clip"),
     "torchgeo": Case("torchgeo", _clip_classifier, "head", "net", ("image", "label")),

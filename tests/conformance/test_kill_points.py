@@ -8,7 +8,7 @@ from lightning_cl.datamodules import SiBlurry
 
 from .killing import attempt, draw_points, lightnings_own, ours
 from .methods import METHODS
-from .modules import FOREIGN_DICT, FOREIGN_TUPLE, PLAIN, SPLIT
+from .modules import ASKING, FOREIGN_DICT, FOREIGN_TUPLE, PLAIN, SPLIT
 from .records import differences
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -19,8 +19,10 @@ OFFLINE = {"batch_size": 4, "epochs_per_task": (1, 2, 2)}
 ONLINE = {"batch_size": 4, "epochs_per_task": 1, "updates_per_batch": 2, "scenario": SiBlurry(3, seed=4)}
 #: Steps after which there is a validation.
 OFFLINE_ENDS, ONLINE_ENDS = range(7, 36, 7), (14, 22, 42)
+#: The offline stream with the gradients of three batches in a step, the last step of an epoch with those of one.
+ACCUMULATED_ENDS = range(3, 16, 3)
 #: Power cuts in an offline run, in an online one, and runs of which each loses power once.
-CHAIN, ONLINE_CHAIN, SINGLE = 14, 6, 6
+CHAIN, ONLINE_CHAIN, ACCUMULATED_CHAIN, SINGLE = 14, 6, 6, 6
 DROPOUT = 0.3  # so that the state of the random generators matters
 
 
@@ -29,13 +31,21 @@ def whole(tmp_path_factory):
     """What the uninterrupted run leaves behind, without data workers and without checkpoints on the way."""
     records = {}
 
-    def get(case, method, stream):
-        key = (case, method, stream is ONLINE)
+    def get(case, method, stream, **trainer_options):
+        key = (case, method, stream is ONLINE, *trainer_options)
         if key not in records:
             case.build("adamw", 0.0)  # imported here, and not anew in every child
             folder = tmp_path_factory.mktemp("whole")
             records[key] = attempt(
-                case, method, folder, None, lightnings_own, 99, dropout=DROPOUT, stream_options=stream
+                case,
+                method,
+                folder,
+                None,
+                lightnings_own,
+                99,
+                dropout=DROPOUT,
+                stream_options=stream,
+                **trainer_options,
             )
         return records[key]
 
@@ -55,13 +65,28 @@ def options(turn, stream):
     ids=["offline", "online"],
 )
 def test_a_chain_of_power_cuts(method, stream, ends, count, saving, whole, tmp_path):
-    expected = whole(PLAIN, method, stream)
+    expected = whole(ASKING, method, stream)
     assert expected["steps"] == ends[-1]
     points = draw_points(f"chain of {count} in {method.__name__}", count, ends)
     for turn, point in enumerate(points):
-        killed = attempt(PLAIN, method, tmp_path, point, saving, **options(turn, stream))
+        killed = attempt(ASKING, method, tmp_path, point, saving, **options(turn, stream))
         assert killed is None, f"{point} was not reached"
-    resumed = attempt(PLAIN, method, tmp_path, None, saving, **options(0, stream))
+    resumed = attempt(ASKING, method, tmp_path, None, saving, **options(0, stream))
+    assert resumed is not None
+    assert differences(resumed, expected) == [], points
+
+
+@methods
+def test_a_chain_of_power_cuts_between_accumulated_gradients(method, whole, tmp_path):
+    """Lightning's own checkpoint may be written between two of them in a run that was resumed, and lacks their sum."""
+    accumulated = {"accumulate_grad_batches": 3}
+    expected = whole(ASKING, method, OFFLINE, **accumulated)
+    assert expected["steps"] == ACCUMULATED_ENDS[-1]
+    points = draw_points(f"accumulated in {method.__name__}", ACCUMULATED_CHAIN, ACCUMULATED_ENDS)
+    for turn, point in enumerate(points):
+        killed = attempt(ASKING, method, tmp_path, point, ours, **options(turn, OFFLINE), **accumulated)
+        assert killed is None, f"{point} was not reached"
+    resumed = attempt(ASKING, method, tmp_path, None, ours, **options(0, OFFLINE), **accumulated)
     assert resumed is not None
     assert differences(resumed, expected) == [], points
 

@@ -7,15 +7,15 @@ import torch
 from torch.testing import assert_close
 
 from .methods import METHODS, make
-from .modules import FOREIGN_DICT, FOREIGN_TUPLE, PLAIN, SPLIT
+from .modules import ASKING, FOREIGN_DICT, FOREIGN_TUPLE, PLAIN, SPLIT
 from .runs import in_forked_processes, train
 
 methods = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
-slow = [pytest.param(case, marks=pytest.mark.slow) for case in (SPLIT, FOREIGN_TUPLE, FOREIGN_DICT)]
+slow = [pytest.param(case, marks=pytest.mark.slow) for case in (PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT)]
 
 
 @methods
-@pytest.mark.parametrize("case", [PLAIN, *slow], ids=lambda c: c.name)
+@pytest.mark.parametrize("case", [ASKING, *slow], ids=lambda c: c.name)
 def test_two_processes_equal_one(method, case, tmp_path):
     # SGD shows a gradient of the wrong size, which Adam hides. A module with an Adam of its own blows up the rounding
     # errors of gradients that should be zero, hence double precision.

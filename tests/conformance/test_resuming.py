@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from .methods import METHODS, make
-from .modules import FOREIGN_DICT, FOREIGN_TUPLE, PLAIN, SPLIT
+from .modules import ASKING, FOREIGN_DICT, FOREIGN_TUPLE, PLAIN, SPLIT
 from .runs import assert_same_bits, in_forked_processes, train
 from .streams import STEPS_PER_EPOCH
 
@@ -68,11 +68,11 @@ PLACES = {
     "sigkill-mid-epoch": (MID_EPOCH, True),
     "mid-epoch-of-the-last-task": (MID_LAST_EPOCH, False),
 }
-#: Everywhere in the plain module; in the others once, since test_kill_points.py kills them at random points, too.
-KILLED = [pytest.param(PLAIN, *place, id=f"{name}-{PLAIN.name}") for name, place in PLACES.items()]
+#: Everywhere in the module that asks for most; in the others once: test_kill_points.py kills them at random points.
+KILLED = [pytest.param(ASKING, *place, id=f"{name}-{ASKING.name}") for name, place in PLACES.items()]
 KILLED += [
     pytest.param(case, *PLACES["sigkill-mid-epoch"], id=f"sigkill-mid-epoch-{case.name}", marks=pytest.mark.slow)
-    for case in (SPLIT, FOREIGN_TUPLE, FOREIGN_DICT)
+    for case in (PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT)
 ]
 
 

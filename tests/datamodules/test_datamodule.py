@@ -273,7 +273,8 @@ def test_one_trainer_goes_on_with_its_stream():
     whole = Spy()
     fit(make_stream(), callbacks=[whole])
     assert spy.events == whole.events
-    trainer.fit(module, datamodule=stream)  # nothing is left
+    with pytest.raises(ValueError, match="nothing is left for another `fit`"):
+        trainer.fit(module, datamodule=stream)
     assert spy.events == whole.events
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -73,7 +74,7 @@ def make_trainer(folder: Path | str | None = None, callbacks: Sequence[Callback]
         "accelerator": "cpu",
         "devices": 1,
         "logger": False,
-        "enable_checkpointing": any("Checkpoint" in type(c).__name__ for c in callbacks),
+        "enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in callbacks),
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "max_epochs": -1,

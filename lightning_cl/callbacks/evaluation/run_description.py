@@ -50,6 +50,34 @@ def check_validation(trainer: Trainer, stream: ContinualDataModule, who: str) ->
             f"{missed[0]} first, so what is measured there would be missing; use 1, or a divisor of the epochs per "
             f"task ({lengths})."
         )
+    missed = _unvalidated_ends(trainer, stream)
+    if missed:
+        raise ValueError(
+            f"`val_check_interval={_interval(trainer)}` does not validate the last batch of {len(missed)} "
+            f"task(s), task {missed[0]} first, so what is measured of it would be of the middle of a task; set it to "
+            "1.0, or to a number that divides the batches of every task."
+        )
+
+
+def _interval(trainer: Trainer) -> Any:
+    return getattr(trainer, "val_check_interval", "<a time>")  # which Lightning keeps elsewhere
+
+
+def _unvalidated_ends(trainer: Trainer, stream: ContinualDataModule) -> list[int]:
+    """Tasks whose last batch is followed by no validation, for the Trainer validates by batches or by the clock."""
+    interval = _interval(trainer)
+    if interval == 1.0 and isinstance(interval, float):
+        return []
+    if not isinstance(interval, (int, float)):
+        return list(range(stream.info.num_tasks))
+    missed, done = [], 0
+    for task in stream.tasks:
+        batches = stream.num_batches(task.index)
+        done += batches * task.epochs
+        counted = done if trainer.check_val_every_n_epoch is None else batches
+        if counted % (interval if isinstance(interval, int) else max(1, int(batches * interval))):
+            missed.append(task.index)
+    return missed
 
 
 def check_baseline(trainer: Trainer, stream: ContinualDataModule) -> None:
@@ -96,6 +124,11 @@ def describe_run(
 def _notes(stream: ContinualDataModule, pl_module: nn.Module) -> list[str]:
     held_out = "held-out training data" if stream.val_split else "the test split"
     notes = [f"the matrix was measured on {held_out}", *stream.scenario.remarks]
+    if stream.unfinished_task is not None:
+        notes.append(
+            f"the run ended in task {stream.unfinished_task} of {stream.info.num_tasks} (counted from 0), so its "
+            "averages are over fewer tasks"
+        )
     provider = getattr(pl_module, "prompts", None)
     if getattr(provider, "batch_dependent", False):
         notes.append("predictions depend on the batch: prompts are chosen by a vote over it")
