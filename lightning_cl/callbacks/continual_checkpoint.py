@@ -16,9 +16,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_cl.callbacks.atomic_checkpoint_io import CheckpointWriteError, is_complete, make_atomic, prepare_folder
+from lightning_cl.callbacks.atomic_checkpoint_io import CheckpointWriteError, make_atomic, prepare_folder
 from lightning_cl.callbacks.base import require_stream
 from lightning_cl.callbacks.stop_signals import StopSignals, stop_exception
+from lightning_cl.checkpoint_file import damage, intact_before
 
 #: What the processes agree on after a batch: one of these, or the number of a signal, which wins as it is larger.
 _GO_ON, _SAVE = 0, 1
@@ -235,12 +236,17 @@ class ContinualCheckpoint(ModelCheckpoint):
                 logger.after_save_checkpoint(proxy(self))
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
-        """Lightning's rule for ``ckpt_path="last"``, without files that were not written to their end."""
+        """Lightning's rule for ``ckpt_path="last"``, with the next older intact file in the place of a damaged one."""
         found: set[str] = super()._find_last_checkpoints(trainer)
-        broken = {path for path in found if _is_local_file_protocol(path) and not is_complete(Path(path))}
-        for path in sorted(broken):
-            rank_zero_warn(f"{path} was not written to its end and is passed over.")
-        return found - broken
+        usable: set[str] = set()
+        for path in sorted(found):
+            reason = damage(Path(path)) if _is_local_file_protocol(path) and os.path.isfile(path) else None
+            other = intact_before(Path(path)) if reason else None
+            usable |= {str(other)} if other else set() if reason else {path}
+            if reason:
+                instead = f" in favour of {other}" if other else ""
+                rank_zero_warn(f"{path} {reason} and is passed over{instead}.")
+        return usable
 
 
 def position(trainer: Trainer) -> str:

@@ -13,6 +13,7 @@ from lightning_cl.callbacks import ContinualCheckpoint
 from lightning_cl.callbacks.atomic_checkpoint_io import clear_leftovers, is_complete
 from lightning_cl.callbacks.continual_checkpoint import position
 from lightning_cl.callbacks.run_folder import run_folder
+from lightning_cl.checkpoint_file import damage
 from lightning_cl.cli.configs import UsageError, require_writable
 from lightning_cl.datamodules.binding import callbacks_of
 
@@ -60,10 +61,10 @@ def last_checkpoint(trainer: Namespace) -> str:
     folders, where = checkpoint_folders(trainer)
     for path in newest_first(folders):
         clear_leftovers(path.parent)
-        if is_complete(path):
+        if path.is_dir() or (reason := damage(path)) is None:
             rank_zero_info(f"Checkpoint: {path}")
             return str(path)
-        rank_zero_warn(f"{path} was not written to its end and is passed over.")
+        rank_zero_warn(f"{path} {reason} and is passed over.")
     raise UsageError(f"`--ckpt_path last` found no checkpoint in {where}; start without it, or give a path.")
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from lightning_cl.checkpoint_file import read_as_data
 from lightning_cl.datamodules.driver import StreamDriver
 from lightning_cl.datamodules.extending import ExtendedScenario, lay_out_stream
 from lightning_cl.datamodules.layout import EvalData, Stage, StreamLayout
@@ -129,6 +130,8 @@ class ContinualDataModule(StreamLoaders):
 
     def setup(self, stage: str | None = None) -> None:
         """Lay out the stream (once) and, for ``fit``, bind it to the Trainer."""
+        if self.trainer is not None:
+            read_as_data(self.trainer.strategy)
         if self._layout is None:
             self.source.setup()
             known = self._schedule  # of the stream that was extended
