@@ -116,7 +116,7 @@ def read_checkpoint(path: _PATH, map_location: Any = "cpu") -> dict[str, Any]:
 
 
 def damage(file: Path | io.BytesIO) -> str | None:
-    """What happened to a file that is not as PyTorch wrote it, as in "was not written to its end"; ``None``: nothing."""
+    """What happened to a file that is not as it was written ("was not written to its end"); ``None``: nothing."""
     try:
         with zipfile.ZipFile(file) as archive:  # its directory stands at the end of the file
             broken = archive.testzip()

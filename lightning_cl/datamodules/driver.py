@@ -24,7 +24,7 @@ from lightning_cl.datamodules.binding import (
 from lightning_cl.datamodules.boundaries import (
     build_fresh_optimizers,
     call_task_hook,
-    reset_early_stopping,
+    compare_within_the_task,
     step_plateau_schedulers,
 )
 from lightning_cl.datamodules.losses import STEPS_BETWEEN_CHECKS, LossWatch, check_weights
@@ -154,8 +154,7 @@ class StreamDriver(Callback):
         self.started = self.stream.last_task = task.index
         if self.stream.online:
             self.stream.expose(task.index, None)
-        if self.stream.early_stopping == "task":
-            reset_early_stopping(trainer)
+        compare_within_the_task(trainer)
         call_task_hook(trainer, pl_module, "on_task_start", task)
         if task.index > 0 and getattr(getattr(pl_module, "continual", None), "reset_optimizer", False):
             build_fresh_optimizers(trainer)
