@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 from weakref import proxy
@@ -137,7 +138,9 @@ class ContinualCheckpoint(ModelCheckpoint):
         if order != _GO_ON or self._steps >= self.every_n_steps or _ends_here(trainer):
             self._save(trainer, "last")
         elif not self._off and fetcher is not None and loop._should_check_val_fx(fetcher):
-            self._pending = _dump(trainer)  # references, no copies: nothing of it changes in a validation
+            self._pending = _dump(trainer)  # references, no copies: nothing of it changes in a validation,
+            if "current_model_state" in self._pending:  # except averaged weights, which are swapped in and out
+                self._pending = deepcopy(self._pending)
         self._obey(order)
 
     def on_validation_batch_end(

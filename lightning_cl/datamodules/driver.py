@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import lightning.pytorch.callbacks
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
@@ -37,6 +38,9 @@ from lightning_cl.versions import check_callback_versions, check_version
 if TYPE_CHECKING:
     from lightning_cl.datamodules.datamodule import ContinualDataModule
 
+#: Of Lightning 2.6 and later.
+WEIGHT_AVERAGING: Any = getattr(lightning.pytorch.callbacks, "WeightAveraging", ())
+
 
 class StreamDriver(Callback):
     """First callback of every fit on a stream; put there by :class:`ContinualDataModule`, never by the user.
@@ -56,6 +60,7 @@ class StreamDriver(Callback):
         self._hook: Any = None
         self._saved: dict[str, Any] | None = None  # of a checkpoint, until training goes on
         self._loss = LossWatch()
+        self._frozen: list[tuple[Tensor, Tensor]] = []
 
     # ------------------------------------------------------------------ binding
 
@@ -198,6 +203,18 @@ class StreamDriver(Callback):
         self._loss.check(trainer, self.stream.task)
         following = self.stream.schedule.task_at(trainer.current_epoch + 1)
         self._reload(trainer, self.stream.loaded.get("train") != following)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember frozen weights, before an average of them, rounded, takes their place."""
+        averages = any(isinstance(c, WEIGHT_AVERAGING) for c in callbacks_of(trainer))
+        frozen = [p for p in pl_module.parameters() if averages and not p.requires_grad]
+        self._frozen = [(parameter, parameter.detach().clone()) for parameter in frozen]
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put them back."""
+        for parameter, value in self._frozen:
+            parameter.detach().copy_(value)
+        self._frozen = []
 
     @staticmethod
     def _reload(trainer: Trainer, due: bool) -> None:

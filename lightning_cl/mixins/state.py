@@ -39,7 +39,8 @@ class ContinualState(nn.Module):
         step: The current training step.
         calls: Where calls of the head are recorded; ``None``: nowhere.
         own_parameters: Names of the parameters that the user's module had before any method.
-        trained_parameters: Those of them that the methods left trainable.
+        own_buffers: Names of the buffers that it had.
+        trained_parameters: Those of the parameters that the methods left trainable.
         grown: Shape in the checkpoint of every tensor that has grown since, with the stream.
     """
 
@@ -61,6 +62,7 @@ class ContinualState(nn.Module):
         self.calls: list[HeadCall] | None = None
         self._old_classes: tuple[int, Tensor | None] = (-1, None)
         self.own_parameters: frozenset[str] = frozenset()
+        self.own_buffers: frozenset[str] = frozenset()
         self.trained_parameters: frozenset[str] = frozenset()
         self.grown: dict[str, torch.Size] = {}
 

@@ -183,7 +183,9 @@ def test_early_stopping_of_a_task_respects_a_smaller_max_epochs():
 def test_early_stopping_of_the_stream_is_lightnings_own():
     spy = Spy()
     with pytest.warns(UserWarning, match='`EarlyStopping` will end the whole stream.*early_stopping="task"'):
-        trainer = fit(Scripted([5.0, 6, 7]), [spy, EarlyStopping("val_loss", patience=2)], make_stream(epochs_per_task=4))
+        trainer = fit(
+            Scripted([5.0, 6, 7]), [spy, EarlyStopping("val_loss", patience=2)], make_stream(epochs_per_task=4)
+        )
     assert trainer.current_epoch == 3
 
 
