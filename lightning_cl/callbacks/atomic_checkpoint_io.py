@@ -7,8 +7,6 @@ import io
 import os
 import re
 import shutil
-import socket
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,10 +18,9 @@ from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.strategies import Strategy
 
 from lightning_cl.checkpoint_file import DataCheckpointIO, is_intact, replace_plain_io
+from lightning_cl.leftovers import is_abandoned, mark
 
-_TEMPORARY = re.compile(r".+\.ckpt\.(?P<host>.+)-(?P<pid>\d+)\.tmp")
-#: No write takes so long: a temporary file of another machine that is older was left by a run that is dead.
-_STALE_SECONDS = 3600.0
+_TEMPORARY = re.compile(r".+\.ckpt\.(?P<owner>.+-\d+)\.tmp")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -125,26 +122,12 @@ def is_complete(path: Path) -> bool:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    return path.with_name(f"{path.name}.{mark()}.tmp")
 
 
 def _is_leftover(path: Path) -> bool:
     name = _TEMPORARY.fullmatch(path.name)
-    if name is None:
-        return False
-    if name["host"] != socket.gethostname():
-        return path.exists() and time.time() - path.stat().st_mtime > _STALE_SECONDS
-    return int(name["pid"]) == os.getpid() or not _is_running(int(name["pid"]))
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # of another user
-        return True
-    return True
+    return name is not None and is_abandoned(path, name["owner"])
 
 
 def _remove(path: Path) -> None:

@@ -19,8 +19,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_cl.callbacks.atomic_checkpoint_io import CheckpointWriteError, make_atomic, prepare_folder
 from lightning_cl.callbacks.base import require_stream
+from lightning_cl.callbacks.run_folder import run_folder
 from lightning_cl.callbacks.stop_signals import StopSignals, stop_exception
 from lightning_cl.checkpoint_file import damage, intact_before
+from lightning_cl.leftovers import clear_report_leftovers
 
 #: What the processes agree on after a batch: one of these, or the number of a signal, which wins as it is larger.
 _GO_ON, _SAVE = 0, 1
@@ -112,6 +114,7 @@ class ContinualCheckpoint(ModelCheckpoint):
             make_atomic(trainer.strategy)
             folder = str(self.dirpath)
             if trainer.is_global_zero and _is_local_file_protocol(folder):
+                clear_report_leftovers(run_folder(trainer))
                 _together(trainer, lambda: prepare_folder(Path(folder)))
             else:
                 _together(trainer, lambda: None)

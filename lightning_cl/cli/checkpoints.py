@@ -16,6 +16,7 @@ from lightning_cl.callbacks.run_folder import run_folder
 from lightning_cl.checkpoint_file import damage
 from lightning_cl.cli.configs import UsageError, require_writable
 from lightning_cl.datamodules.binding import callbacks_of
+from lightning_cl.leftovers import clear_report_leftovers
 
 
 class InterruptNotice(Callback):
@@ -61,6 +62,7 @@ def last_checkpoint(trainer: Namespace) -> str:
     folders, where = checkpoint_folders(trainer)
     for path in newest_first(folders):
         clear_leftovers(path.parent)
+        clear_report_leftovers(path.parent.parent)
         if path.is_dir() or (reason := damage(path)) is None:
             rank_zero_info(f"Checkpoint: {path}")
             return str(path)

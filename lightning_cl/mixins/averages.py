@@ -1,6 +1,6 @@
 """Averages of weights leave alone what methods know: class masks, counters and statistics are no weights.
 
-``torch.optim.swa_utils.AveragedModel``, on which Lightning's ``WeightAveraging`` is built, averages, copies and swaps what
+``torch.optim.swa_utils.AveragedModel``, on which ``WeightAveraging`` is built, averages, copies and swaps what
 ``parameters()`` and ``buffers()`` of a module give. A continual module gives its own buffers there, such as running
 statistics, and not those of the methods; ``named_buffers()``, ``state_dict()`` and ``to()`` have all of them.
 """

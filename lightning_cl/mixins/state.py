@@ -18,6 +18,16 @@ from lightning_cl.training.step import HeadCall, Step
 #: Which classes compete in the training loss: those of the current batch or task, all seen so far, or all.
 TrainMask = Literal["batch", "task", "seen", "all"]
 STRICTNESS: tuple[TrainMask, ...] = ("all", "seen", "task", "batch")
+#: An entry beside the methods' state. A module without them reports it among the keys that it does not know.
+HINT = "open this with lightning_cl.restore(checkpoint, model, callbacks)"
+
+
+def _add_hint(module: nn.Module, state_dict: dict[str, Any], prefix: str, metadata: Any) -> None:
+    state_dict[prefix + HINT] = torch.empty(0)
+
+
+def _drop_hint(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    state_dict.pop(prefix + HINT, None)
 
 
 class ContinualState(nn.Module):
@@ -46,6 +56,8 @@ class ContinualState(nn.Module):
 
     def __init__(self, info: StreamInfo) -> None:
         super().__init__()
+        self.register_state_dict_post_hook(_add_hint)
+        self.register_load_state_dict_pre_hook(_drop_hint)
         self.mask = ClassMask(0)
         self.parts = nn.ModuleDict()
         self.info = info
