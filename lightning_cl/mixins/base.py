@@ -167,6 +167,18 @@ class ContinualMixin(StepMixin):
                 optimizer.register_load_state_dict_post_hook(partial(grow_optimizer_state, self))
         return configured
 
+    def on_fit_start(self) -> None:
+        """Refuse to train what callbacks attached without a stream: masks and counters would stand in the last task."""
+        state = self.continual
+        if state.methods and not hasattr(getattr(self.trainer, "datamodule", None), "info"):
+            raise ValueError(
+                f"this {type(self).__name__} carries {method_names(state.methods)}, but the Trainer was given no "
+                "stream; train a fresh module, or pass `datamodule=ContinualDataModule(source, scenario)`. To evaluate "
+                "what was learned, `validate` and `test` take plain loaders, and "
+                "`lightning_cl.restore(checkpoint, model, callbacks)` opens a checkpoint."
+            )
+        super().on_fit_start()
+
     def on_train_start(self) -> None:
         """Protect what a checkpoint brought back."""
         self.protect()
