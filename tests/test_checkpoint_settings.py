@@ -8,16 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_cl.cli_support.configs import resolve_configs
-from lightning_cl.cli_support.reading import read
+from lightning_cl.cli.command import read
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def config_with(checkpoint: Path | None) -> dict[str, Any]:
     given = [] if checkpoint is None else ["--ckpt_path", str(checkpoint)]
-    words, paths = resolve_configs(["fit", "--config", "digits_finetune", *given])
-    return read(words, paths, True)[1]
+    return read(["fit", "--config", "digits_finetune", *given], True)[1]
 
 
 @pytest.mark.parametrize(

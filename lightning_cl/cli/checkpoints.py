@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_cl.callbacks import ContinualCheckpoint
-from lightning_cl.callbacks.atomic_checkpoint_io import clear_leftovers, is_complete
+from lightning_cl.callbacks.atomic_checkpoint_io import clear_leftovers
 from lightning_cl.callbacks.continual_checkpoint import position
 from lightning_cl.callbacks.run_folder import run_folder
 from lightning_cl.checkpoint_file import damage
@@ -77,7 +77,7 @@ def given_checkpoint(path: str) -> None:
     what_to_do = "give the path of a checkpoint, or `--ckpt_path last` for the newest of this run."
     if not Path(path).exists():
         raise UsageError(f"there is no checkpoint `{path}`; {what_to_do}")
-    if not is_complete(Path(path)):
+    if damage(Path(path)) == "was not written to its end":  # other damage is told where an intact one can be offered
         raise UsageError(f"`{path}` is no checkpoint, or was not written to its end; {what_to_do}")
 
 

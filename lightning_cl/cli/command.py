@@ -118,7 +118,8 @@ class ParsingCLI(ContinualCLI):
         pass
 
     def before_instantiate_classes(self) -> None:
-        """Leave everything as it is."""
+        """Leave everything as it was given."""
+        self.put_checkpoint_back()
 
     def instantiate_classes(self) -> None:
         """Build nothing."""
