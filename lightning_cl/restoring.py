@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 
 from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.checkpoint_file import read_checkpoint
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.mixins.base import method_names
 from lightning_cl.versions import check_callback_versions, check_version
@@ -35,9 +36,10 @@ def restore(
         The same ``model``.
 
     Raises:
-        ValueError: If the checkpoint was not made on a stream, with other methods, or by a newer lightning_cl.
+        ValueError: If the checkpoint is damaged or more than data, was not made on a stream, with other methods, or by
+            a newer lightning_cl.
     """
-    state = torch.load(checkpoint, map_location=map_location, weights_only=True)
+    state = read_checkpoint(checkpoint, map_location)
     saved = state.get("lightning_cl")
     if saved is None:
         raise ValueError(

@@ -7,9 +7,6 @@ import io
 import os
 import re
 import shutil
-import socket
-import time
-import zipfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,13 +14,13 @@ from typing import Any
 import torch
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.strategies import Strategy
 
-_TEMPORARY = re.compile(r".+\.ckpt\.(?P<host>.+)-(?P<pid>\d+)\.tmp")
-#: No write takes so long: a temporary file of another machine that is older was left by a run that is dead.
-_STALE_SECONDS = 3600.0
+from lightning_cl.checkpoint_file import DataCheckpointIO, is_intact, replace_plain_io
+from lightning_cl.leftovers import is_abandoned, mark
+
+_TEMPORARY = re.compile(r".+\.ckpt\.(?P<owner>.+-\d+)\.tmp")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -31,7 +28,7 @@ class CheckpointWriteError(OSError):
     """A checkpoint could not be written; those that were written before are intact."""
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
+class AtomicCheckpointIO(DataCheckpointIO):
     """``torch.save`` to a temporary file in the same folder, flushed to the disk, then renamed.
 
     A kill at any moment leaves the previous file or the new one, never half of one. (Lightning's own plugin writes to
@@ -40,6 +37,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     Raises:
         CheckpointWriteError: If a local file cannot be written, with its path, its size and the free space.
+        ValueError: If the first checkpoint holds more than data, so that it could not be read back.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
@@ -50,6 +48,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         buffer = io.BytesIO()  # first the whole of it: PyTorch's writer hides why a disk refuses
         torch.save(checkpoint, buffer)
+        self.look_at(checkpoint, buffer)
         write_atomically(Path(local), buffer.getbuffer())
 
 
@@ -58,16 +57,7 @@ def make_atomic(strategy: Strategy) -> None:
 
     A CheckpointIO that the user chose stays; how it writes is its own affair.
     """
-    outer: Any = None
-    inner: Any = strategy.checkpoint_io
-    while getattr(inner, "checkpoint_io", None) is not None:  # AsyncCheckpointIO and other wrappers
-        outer, inner = inner, inner.checkpoint_io
-    if type(inner) is not TorchCheckpointIO:
-        return
-    if outer is None:
-        strategy.checkpoint_io = AtomicCheckpointIO()
-    else:
-        outer._checkpoint_io = AtomicCheckpointIO()
+    replace_plain_io(strategy, AtomicCheckpointIO)
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
@@ -127,37 +117,17 @@ def clear_leftovers(folder: Path) -> list[Path]:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether a checkpoint was written to its end; a folder (sharded strategies) counts as complete."""
-    try:
-        with zipfile.ZipFile(path):  # its directory stands at the end of the file
-            return True
-    except IsADirectoryError:
-        return True
-    except (OSError, zipfile.BadZipFile):
-        return False
+    """Whether a checkpoint is as it was written, to its end; a folder (sharded strategies) counts as complete."""
+    return is_intact(path)
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    return path.with_name(f"{path.name}.{mark()}.tmp")
 
 
 def _is_leftover(path: Path) -> bool:
     name = _TEMPORARY.fullmatch(path.name)
-    if name is None:
-        return False
-    if name["host"] != socket.gethostname():
-        return path.exists() and time.time() - path.stat().st_mtime > _STALE_SECONDS
-    return int(name["pid"]) == os.getpid() or not _is_running(int(name["pid"]))
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # of another user
-        return True
-    return True
+    return name is not None and is_abandoned(path, name["owner"])
 
 
 def _remove(path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 from weakref import proxy
@@ -16,9 +17,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_cl.callbacks.atomic_checkpoint_io import CheckpointWriteError, is_complete, make_atomic, prepare_folder
+from lightning_cl.callbacks.atomic_checkpoint_io import CheckpointWriteError, make_atomic, prepare_folder
 from lightning_cl.callbacks.base import require_stream
+from lightning_cl.callbacks.run_folder import run_folder
 from lightning_cl.callbacks.stop_signals import StopSignals, stop_exception
+from lightning_cl.checkpoint_file import damage, intact_before
+from lightning_cl.leftovers import clear_report_leftovers
 
 #: What the processes agree on after a batch: one of these, or the number of a signal, which wins as it is larger.
 _GO_ON, _SAVE = 0, 1
@@ -110,6 +114,7 @@ class ContinualCheckpoint(ModelCheckpoint):
             make_atomic(trainer.strategy)
             folder = str(self.dirpath)
             if trainer.is_global_zero and _is_local_file_protocol(folder):
+                clear_report_leftovers(run_folder(trainer))
                 _together(trainer, lambda: prepare_folder(Path(folder)))
             else:
                 _together(trainer, lambda: None)
@@ -136,7 +141,9 @@ class ContinualCheckpoint(ModelCheckpoint):
         if order != _GO_ON or self._steps >= self.every_n_steps or _ends_here(trainer):
             self._save(trainer, "last")
         elif not self._off and fetcher is not None and loop._should_check_val_fx(fetcher):
-            self._pending = _dump(trainer)  # references, no copies: nothing of it changes in a validation
+            self._pending = _dump(trainer)  # references, no copies: nothing of it changes in a validation,
+            if "current_model_state" in self._pending:  # except averaged weights, which are swapped in and out
+                self._pending = deepcopy(self._pending)
         self._obey(order)
 
     def on_validation_batch_end(
@@ -235,12 +242,17 @@ class ContinualCheckpoint(ModelCheckpoint):
                 logger.after_save_checkpoint(proxy(self))
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
-        """Lightning's rule for ``ckpt_path="last"``, without files that were not written to their end."""
+        """Lightning's rule for ``ckpt_path="last"``, with the next older intact file in the place of a damaged one."""
         found: set[str] = super()._find_last_checkpoints(trainer)
-        broken = {path for path in found if _is_local_file_protocol(path) and not is_complete(Path(path))}
-        for path in sorted(broken):
-            rank_zero_warn(f"{path} was not written to its end and is passed over.")
-        return found - broken
+        usable: set[str] = set()
+        for path in sorted(found):
+            reason = damage(Path(path)) if _is_local_file_protocol(path) and os.path.isfile(path) else None
+            other = intact_before(Path(path)) if reason else None
+            usable |= {str(other)} if other else set() if reason else {path}
+            if reason:
+                instead = f" in favour of {other}" if other else ""
+                rank_zero_warn(f"{path} {reason} and is passed over{instead}.")
+        return usable
 
 
 def position(trainer: Trainer) -> str:

@@ -10,11 +10,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_cl.callbacks import ContinualCheckpoint
-from lightning_cl.callbacks.atomic_checkpoint_io import clear_leftovers, is_complete
+from lightning_cl.callbacks.atomic_checkpoint_io import clear_leftovers
 from lightning_cl.callbacks.continual_checkpoint import position
 from lightning_cl.callbacks.run_folder import run_folder
+from lightning_cl.checkpoint_file import damage
 from lightning_cl.cli.configs import UsageError, require_writable
 from lightning_cl.datamodules.binding import callbacks_of
+from lightning_cl.leftovers import clear_report_leftovers
 
 
 class InterruptNotice(Callback):
@@ -60,10 +62,11 @@ def last_checkpoint(trainer: Namespace) -> str:
     folders, where = checkpoint_folders(trainer)
     for path in newest_first(folders):
         clear_leftovers(path.parent)
-        if is_complete(path):
+        clear_report_leftovers(path.parent.parent)
+        if path.is_dir() or (reason := damage(path)) is None:
             rank_zero_info(f"Checkpoint: {path}")
             return str(path)
-        rank_zero_warn(f"{path} was not written to its end and is passed over.")
+        rank_zero_warn(f"{path} {reason} and is passed over.")
     raise UsageError(f"`--ckpt_path last` found no checkpoint in {where}; start without it, or give a path.")
 
 
@@ -74,7 +77,7 @@ def given_checkpoint(path: str) -> None:
     what_to_do = "give the path of a checkpoint, or `--ckpt_path last` for the newest of this run."
     if not Path(path).exists():
         raise UsageError(f"there is no checkpoint `{path}`; {what_to_do}")
-    if not is_complete(Path(path)):
+    if damage(Path(path)) == "was not written to its end":  # other damage is told where an intact one can be offered
         raise UsageError(f"`{path}` is no checkpoint, or was not written to its end; {what_to_do}")
 
 

@@ -80,12 +80,20 @@ class ContinualCLI(LightningCLI):
         """Parse a list of words, short paths of callbacks included; Lightning's own warns about ``sys.argv``."""
         assert isinstance(args, list)
         self.config = parse(parser, args)
-        path = self.config[self.config["subcommand"]].get("ckpt_path")
-        if path:  # Lightning is about to look into it for hyperparameters
-            given_checkpoint(path)
+        section = self.config[self.config["subcommand"]]
+        self._checkpoint = section.get("ckpt_path")
+        if self._checkpoint:
+            given_checkpoint(self._checkpoint)
+            section.ckpt_path = None  # until Lightning, which takes settings from checkpoints, has looked
+
+    def put_checkpoint_back(self) -> None:
+        """Undo what hid the checkpoint from Lightning."""
+        if self._checkpoint:
+            self.config[self.config["subcommand"]].ckpt_path = self._checkpoint
 
     def before_instantiate_classes(self) -> None:
         """Set the threads, look at the folders, and make the stream first if the model needs its classes."""
+        self.put_checkpoint_back()
         section = self.config[str(self.subcommand)]
         if section.num_threads is not None:
             torch.set_num_threads(section.num_threads)
@@ -110,7 +118,8 @@ class ParsingCLI(ContinualCLI):
         pass
 
     def before_instantiate_classes(self) -> None:
-        """Leave everything as it is."""
+        """Leave everything as it was given."""
+        self.put_checkpoint_back()
 
     def instantiate_classes(self) -> None:
         """Build nothing."""

@@ -86,7 +86,7 @@ class MeasuringCLI(ContinualCLI):
         kept = sum(int(getattr(c, "memory_size", 0)) for c in methods)
         as_given = any(getattr(c, "store", "index") == "sample" for c in methods)
         size = image.nbytes + 8 if as_given else image.numel()  # a label of 8 bytes
-        model = stored_bytes((*self.model.parameters(), *self.model.buffers()))
+        model = stored_bytes((*self.model.parameters(), *dict(self.model.named_buffers()).values()))
         samples = sum(len(part) for part in stream.layout.train_index)
         self.footprint = Footprint(model, kept, int(size), samples)
 

@@ -6,7 +6,8 @@ import copy
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch import Tensor
 
 from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.datamodules.task import Task
@@ -32,12 +33,24 @@ def build_fresh_optimizers(trainer: Trainer) -> None:
             optimizer.state.clear()
 
 
-def reset_early_stopping(trainer: Trainer) -> None:
-    """Let ``EarlyStopping`` count its patience anew."""
+def compare_within_the_task(trainer: Trainer) -> None:
+    """Let ``EarlyStopping`` and ``ModelCheckpoint`` compare what they monitor with values of the new task only.
+
+    Values of different tasks cannot be compared: a loss over two classes is lower than one over ten, and a model that
+    has not seen all tasks is never the best. The files of the tasks before stay until better ones take their place.
+    """
     for callback in callbacks_of(trainer):
         if isinstance(callback, EarlyStopping):
             callback.wait_count = 0
-            callback.best_score = torch.tensor(torch.inf if callback.mode == "min" else -torch.inf)
+            callback.best_score = _worst(callback.mode)
+        elif isinstance(callback, ModelCheckpoint) and callback.best_k_models:
+            for path in callback.best_k_models:  # to be replaced first; Lightning removes the files as usual
+                callback.best_k_models[path] = _worst(callback.mode)
+            callback.kth_value, callback.best_model_score = _worst(callback.mode), _worst(callback.mode)
+
+
+def _worst(mode: str) -> Tensor:
+    return torch.tensor(torch.inf if mode == "min" else -torch.inf)
 
 
 class PlateauStart:

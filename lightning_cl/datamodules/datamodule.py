@@ -8,6 +8,7 @@ from typing import Any, Literal
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from lightning_cl.checkpoint_file import read_as_data
 from lightning_cl.datamodules.argument_kinds import as_count, as_counts, check_function, check_number
 from lightning_cl.datamodules.batch_form import BatchKeys, check_batch_keys
 from lightning_cl.datamodules.batch_hooks import install_batch_hooks
@@ -168,6 +169,8 @@ class ContinualDataModule(StreamLoaders):
 
     def setup(self, stage: str | None = None) -> None:
         """Lay out the stream (once) and, for ``fit``, bind it to the Trainer."""
+        if self.trainer is not None:
+            read_as_data(self.trainer.strategy)
         if self._layout is None:
             self.source.setup()
             known = self._schedule  # of the stream that was extended

@@ -12,6 +12,7 @@ from lightning.pytorch.plugins.precision import DoublePrecision
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
+from lightning_cl.datamodules.averages import FrozenWeights
 from lightning_cl.datamodules.binding import (
     before_loading,
     callbacks_of,
@@ -30,7 +31,7 @@ from lightning_cl.datamodules.boundaries import (
     PlateauStart,
     build_fresh_optimizers,
     call_task_hook,
-    reset_early_stopping,
+    compare_within_the_task,
     step_plateau_schedulers,
 )
 from lightning_cl.datamodules.extent import check_extent, remember_extent
@@ -69,6 +70,7 @@ class StreamDriver(Callback):
         #: Epoch of a checkpoint, until the Trainer knows it: it is asked for data before.
         self.resumed_epoch: int | None = None
         self._loss = LossWatch()
+        self._frozen = FrozenWeights()
 
     # ------------------------------------------------------------------ binding
 
@@ -149,6 +151,7 @@ class StreamDriver(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember a module that was trained on a part of the stream."""
         remember_extent(trainer, pl_module, self.stream, self.limit)
+        self._frozen.take(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take up what a checkpoint left open; refuse another loader than an online stream's own."""
@@ -187,8 +190,7 @@ class StreamDriver(Callback):
         self.started = self.stream.last_task = task.index
         if self.stream.online:
             self.stream.expose(task.index, None)
-        if self.stream.early_stopping == "task":
-            reset_early_stopping(trainer)
+        compare_within_the_task(trainer)
         call_task_hook(trainer, pl_module, "on_task_start", task)
         if task.index > 0 and resets_optimizer(pl_module):
             build_fresh_optimizers(trainer)
@@ -243,6 +245,10 @@ class StreamDriver(Callback):
         self._loss.check(trainer, self.stream.task)
         following = self.stream.schedule.task_at(trainer.current_epoch + 1)
         reload_data(trainer, self.stream.loaded.get("train") != following)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put frozen weights back that an average of them, rounded, has replaced."""
+        self._frozen.restore()
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Make DDP's mean over the ranks the mean over the global batch, when the ranks' shares differ."""

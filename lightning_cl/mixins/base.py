@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_cl.datamodules.prefix import difference, is_prefix
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.mixins.authoring import own_hook, put_mixins_first
+from lightning_cl.mixins.averages import CURRENT, keep_methods_state, own_buffers
 from lightning_cl.mixins.growing import grow_optimizer_state, grow_state, rename_former_keys
 from lightning_cl.mixins.head import HeadMixin
 from lightning_cl.mixins.optimizers import hand_over, optimizers_in
@@ -67,8 +68,9 @@ class ContinualMixin(StepMixin):
         state = getattr(self, "continual", None)
         if state is None:
             own = frozenset(name for name, _ in self.named_parameters())
+            buffers = frozenset(name for name, _ in self.named_buffers())
             self.continual = state = ContinualState(info)
-            state.own_parameters = own
+            state.own_parameters, state.own_buffers = own, buffers
             self.register_load_state_dict_pre_hook(rename_former_keys)
         elif not isinstance(state, ContinualState):
             raise ValueError("the module has an attribute `continual` of its own, which lightning_cl needs; rename it.")
@@ -165,12 +167,33 @@ class ContinualMixin(StepMixin):
                 optimizer.register_load_state_dict_post_hook(partial(grow_optimizer_state, self))
         return configured
 
+    def on_fit_start(self) -> None:
+        """Refuse to train what callbacks attached without a stream: masks and counters would stand in the last task."""
+        state = self.continual
+        if state.methods and not hasattr(getattr(self.trainer, "datamodule", None), "info"):
+            raise ValueError(
+                f"this {type(self).__name__} carries {method_names(state.methods)}, but the Trainer was given no "
+                "stream; train a fresh module, or pass `datamodule=ContinualDataModule(source, scenario)`. To evaluate "
+                "what was learned, `validate` and `test` take plain loaders, and "
+                "`lightning_cl.restore(checkpoint, model, callbacks)` opens a checkpoint."
+            )
+        super().on_fit_start()
+
     def on_train_start(self) -> None:
         """Protect what a checkpoint brought back."""
         self.protect()
         super().on_train_start()
 
-    # ------------------------------------------------------------------ checkpoints
+    # ------------------------------------------------------------------ checkpoints and averages of weights
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """Buffers of the user's module, without those in which methods keep what they know; see ``named_buffers``."""
+        return own_buffers(self, getattr(self, "continual", None), recurse)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save what the methods know as it is, also beside averaged weights."""
+        super().on_save_checkpoint(checkpoint)
+        keep_methods_state(self, self.continual, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another method or stream before any weight is touched."""
@@ -186,9 +209,11 @@ class ContinualMixin(StepMixin):
         if not is_prefix(before, info):
             raise ValueError(f"{difference(before, info)} Use the same source, scenario and seed.")
         if before.fingerprint != info.fingerprint:  # the stream was extended
-            state_dict = dict(checkpoint["state_dict"])
-            rename_former_keys(self, state_dict, "")
-            checkpoint["state_dict"] = grow_state(self, state_dict)
+            for key in ("state_dict", CURRENT):
+                if key in checkpoint:
+                    state_dict = dict(checkpoint[key])
+                    rename_former_keys(self, state_dict, "")
+                    checkpoint[key] = grow_state(self, state_dict)
 
 
 def expect_eval_mode() -> None:

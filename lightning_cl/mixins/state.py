@@ -19,6 +19,16 @@ from lightning_cl.training.step import HeadCall, Step
 #: Which classes compete in the training loss: those of the current batch or task, all seen so far, or all.
 TrainMask = Literal["batch", "task", "seen", "all"]
 STRICTNESS: tuple[TrainMask, ...] = ("all", "seen", "task", "batch")
+#: An entry beside the methods' state. A module without them reports it among the keys that it does not know.
+HINT = "open this with lightning_cl.restore(checkpoint, model, callbacks)"
+
+
+def _add_hint(module: nn.Module, state_dict: dict[str, Any], prefix: str, metadata: Any) -> None:
+    state_dict[prefix + HINT] = torch.empty(0)
+
+
+def _drop_hint(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    state_dict.pop(prefix + HINT, None)
 
 
 class ContinualState(nn.Module):
@@ -40,13 +50,16 @@ class ContinualState(nn.Module):
         step: The current training step.
         calls: Where calls of the head are recorded; ``None``: nowhere.
         own_parameters: Names of the parameters that the user's module had before any method.
-        trained_parameters: Those of them that the methods left trainable.
+        own_buffers: Names of the buffers that it had.
+        trained_parameters: Those of the parameters that the methods left trainable.
         batch_keys: Places of inputs and targets in a batch, if the user named them.
         grown: Shape in the checkpoint of every tensor that has grown since, with the stream.
     """
 
     def __init__(self, info: StreamInfo) -> None:
         super().__init__()
+        self.register_state_dict_post_hook(_add_hint)
+        self.register_load_state_dict_pre_hook(_drop_hint)
         self.mask = ClassMask(0)
         self.parts = nn.ModuleDict()
         self.info = info
@@ -63,6 +76,7 @@ class ContinualState(nn.Module):
         self.calls: list[HeadCall] | None = None
         self._old_classes: tuple[int, Tensor | None] = (-1, None)
         self.own_parameters: frozenset[str] = frozenset()
+        self.own_buffers: frozenset[str] = frozenset()
         self.trained_parameters: frozenset[str] = frozenset()
         self.batch_keys: BatchKeys | None = None
         self.grown: dict[str, torch.Size] = {}

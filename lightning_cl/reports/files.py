@@ -15,6 +15,8 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_cl.leftovers import REPORT, clear_report_leftovers, mark
+
 
 def jsonable(value: Any) -> Any:
     """``value`` in the types of strict JSON: NaN becomes null, an infinity ``"Infinity"`` or ``"-Infinity"``.
@@ -77,7 +79,8 @@ def write_files(
     """
     directory.mkdir(parents=True, exist_ok=True)
     # beside the final files, on the same disk: a rename is then atomic
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".report-") as folder:
+    clear_report_leftovers(directory)
+    with tempfile.TemporaryDirectory(dir=directory, prefix=f"{REPORT}{mark()}-") as folder:
         for name, write in writers.items():
             write(Path(folder) / name)
         if keep_previous:

@@ -23,6 +23,7 @@ from lightning_cl.reports.anytime_plots import plot_section
 from lightning_cl.reports.files import to_csv, to_json, write_files
 from lightning_cl.reports.files import write_text as _write_text
 from lightning_cl.reports.plots import plot_accuracy_curves, plot_accuracy_matrix
+from lightning_cl.reports.report_fields import check_fields
 
 FILE_NAME = "continual_report.json"
 FORMAT_VERSION = 1
@@ -203,7 +204,10 @@ def read(path: str | os.PathLike[str]) -> ContinualReport:
         ValueError: If it is not a report, or one of a newer format.
     """
     file = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
-    content = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{file} is nested too deeply to be a report; give what `write` made.") from error
     version = content.get("format_version") if isinstance(content, dict) else None
     if not isinstance(version, int):
         raise ValueError(f"{file} has no `format_version`, so it is not a continual report; give what `write` made.")
@@ -214,7 +218,14 @@ def read(path: str | os.PathLike[str]) -> ContinualReport:
     known = {item.name for item in dataclasses.fields(ContinualReport)}
     values = {name: value for name, value in content.items() if name in known}
     for name in (*_MATRICES, *_ROWS):
-        values[name] = _tensor(values.get(name), counts=name in ("sizes", "evaluated"))
+        try:
+            values[name] = _tensor(values.get(name), counts=name in ("sizes", "evaluated"))
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise ValueError(f"the field `{name}` holds no table of numbers ({error})") from error
+        wanted = 2 if name in _MATRICES else 1
+        if values[name] is not None and values[name].ndim != wanted:
+            raise ValueError(f"the field `{name}` has {values[name].ndim} dimension(s) of numbers, but needs {wanted}")
+    check_fields(ContinualReport, values)
     return ContinualReport(**values)
 
 

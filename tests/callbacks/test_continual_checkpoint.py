@@ -149,6 +149,22 @@ def test_a_broken_file_is_passed_over(tmp_path, whole):
         assert_same(fit(tmp_path, ckpt_path="last").result(), whole)
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_damaged_file_is_passed_over_in_favour_of_an_older_one(tmp_path, whole, beside):
+    """Half a byte in the middle of a weight, in the newest file of a run that was stopped behind its first task."""
+    fit(tmp_path, max_steps=5)
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    weight = torch.load(path, weights_only=True)["state_dict"]["net.1.weight"].numpy().tobytes()
+    data = path.read_bytes()
+    assert data.count(weight) == 1
+    path.write_bytes(data.replace(weight, weight[:9] + bytes([weight[9] ^ 0xF0]) + weight[10:]))
+    if not beside:
+        (path.parent / "task=0.ckpt").unlink()
+    words = r"and is passed over in favour of .*task=0\.ckpt" if beside else r"last\.ckpt is not as .* passed over\."
+    with pytest.warns(match=words):
+        assert_same(fit(tmp_path, ckpt_path="last").result(), whole)
+
+
 def test_the_trainer_finds_the_file_after_the_fit(tmp_path):
     run = fit(tmp_path)
     assert run.trainer.checkpoint_callback.best_model_path == str(tmp_path / "checkpoints" / "last.ckpt")

@@ -20,9 +20,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 OWNERS = [task for task, epochs in enumerate(EPOCHS) for _ in range(epochs)]
 
 
-def fit(module: TinyModule | None = None, callbacks: Any = (), stream: Any = None, **options: Any) -> Trainer:
+def fit(
+    module: TinyModule | None = None, callbacks: Any = (), stream: Any = None, ckpt_path: Any = None, **options: Any
+) -> Trainer:
     trainer = make_trainer(options.pop("folder", None), callbacks, **options)
-    trainer.fit(module or TinyModule(), datamodule=stream or make_stream())
+    trainer.fit(module or TinyModule(), datamodule=stream or make_stream(), ckpt_path=ckpt_path)
     return trainer
 
 
@@ -181,9 +183,50 @@ def test_early_stopping_of_a_task_respects_a_smaller_max_epochs():
 def test_early_stopping_of_the_stream_is_lightnings_own():
     spy = Spy()
     with pytest.warns(UserWarning, match='`EarlyStopping` will end the whole stream.*early_stopping="task"'):
-        trainer = fit(Scripted([5.0, 6, 7]), [spy, EarlyStopping("val_loss", patience=2)])
+        trainer = fit(
+            Scripted([5.0, 6, 7]), [spy, EarlyStopping("val_loss", patience=2)], make_stream(epochs_per_task=4)
+        )
     assert trainer.current_epoch == 3
-    assert spy.of("task_start") == [("task_start", 0, 0), ("task_start", 2, 1)]
+
+
+@pytest.mark.filterwarnings("ignore:`EarlyStopping` will end")
+def test_early_stopping_of_the_stream_compares_within_a_task():
+    trainer = fit(Scripted([5.0, 6, 7, 8, 9]), [EarlyStopping("val_loss", patience=1, min_delta=-2)])
+    assert trainer.current_epoch == 5
+    assert trainer.early_stopping_callback.best_score == 9
+
+
+# ---------------------------------------------------------------------- the best model
+
+
+def best_of(folder: Path, losses: list[float], mode: str = "min", k: int = 1, **options: Any) -> ModelCheckpoint:
+    saver = ModelCheckpoint(folder, monitor="val_loss", mode=mode, save_top_k=k, filename="{epoch}")
+    sign = 1.0 if mode == "min" else -1.0
+    fit(Scripted([sign * loss for loss in losses]), [saver], **options)
+    return saver
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize(("k", "kept"), [(1, {4}), (2, {3, 4}), (-1, {0, 1, 2, 3, 4})])
+def test_the_best_model_is_one_of_the_last_task(tmp_path, mode, k, kept):
+    saver = best_of(tmp_path, [1, 2, 3, 5, 4], mode, k)  # tasks of 2, 1 and 2 epochs
+    assert Path(saver.best_model_path).name == "epoch=4.ckpt"
+    assert abs(saver.best_model_score) == 4
+    assert {path.name for path in tmp_path.iterdir()} == {f"epoch={epoch}.ckpt" for epoch in kept}
+
+
+def test_the_best_model_within_a_task_and_of_a_resumed_run(tmp_path):
+    assert Path(best_of(tmp_path / "a", [1, 2, 3, 4, 5]).best_model_path).name == "epoch=3.ckpt"
+    stopped = best_of(tmp_path / "b", [1, 2, 3, 4], max_epochs=4)
+    assert Path(stopped.best_model_path).name == "epoch=3.ckpt"
+    resumed = best_of(tmp_path / "b", [5], ckpt_path=stopped.best_model_path)
+    assert resumed.best_model_path == stopped.best_model_path
+    assert resumed.best_model_score == 4
+
+
+def test_a_score_that_is_not_finite_is_no_better_than_those_of_earlier_tasks(tmp_path):
+    nothing = float("nan")
+    assert Path(best_of(tmp_path, [1, 2, 3, nothing, 4]).best_model_path).name == "epoch=4.ckpt"
 
 
 # ---------------------------------------------------------------------- losses

@@ -186,7 +186,7 @@ class RunCost(ContinualCallback):
         image_bytes = int(images[0].numel())
         others = [c.report_facts() for c in callbacks_of(trainer) if isinstance(c, ContinualCallback) and c is not self]
         samples, memory = memory_facts(others, image_bytes)
-        model = stored_bytes((*pl_module.parameters(), *pl_module.buffers()))
+        model = stored_bytes((*pl_module.parameters(), *dict(pl_module.named_buffers()).values()))
         facts = {
             "processes": trainer.world_size,
             "device": device_name(trainer.strategy.root_device),

@@ -1,0 +1,33 @@
+"""Keeps frozen weights exact beside Lightning's averages of weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch.callbacks
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from lightning_cl.datamodules.binding import callbacks_of
+
+#: Of Lightning 2.6 and later.
+WEIGHT_AVERAGING: Any = getattr(lightning.pytorch.callbacks, "WeightAveraging", ())
+
+
+class FrozenWeights:
+    """Copies of weights without a gradient, where an average, which is rounded, will take their place."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[Tensor, Tensor]] = []
+
+    def take(self, trainer: Trainer, module: LightningModule) -> None:
+        """Copy them, if a callback of this Trainer averages weights."""
+        averages = any(isinstance(callback, WEIGHT_AVERAGING) for callback in callbacks_of(trainer))
+        frozen = [p for p in module.parameters() if averages and not p.requires_grad]
+        self._kept = [(parameter, parameter.detach().clone()) for parameter in frozen]
+
+    def restore(self) -> None:
+        """Put them back, once."""
+        for parameter, value in self._kept:
+            parameter.detach().copy_(value)
+        self._kept = []
