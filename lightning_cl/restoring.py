@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
+from types import SimpleNamespace
 from typing import TypeVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import Tensor
 
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.checkpoint_file import read_checkpoint
@@ -28,7 +31,8 @@ def restore(
 
     Args:
         checkpoint: Path of a checkpoint that a Trainer wrote on a stream; read with ``weights_only=True``.
-        model: A fresh instance, built as for training.
+        model: A fresh instance, built as for training. A network that it makes in ``configure_model`` is made; so is
+            one that it makes in ``setup`` from ``self.trainer.datamodule.num_classes`` or ``class_names``.
         callbacks: The methods that it was trained with, in the same order; other callbacks are ignored.
         map_location: Where to put the weights.
 
@@ -56,6 +60,7 @@ def restore(
         )
     info = StreamInfo.from_state_dict(saved["info"])
     check_callback_versions(state.get("callbacks", {}), {method.state_key: method for method in methods})
+    _build(model, info, state["state_dict"])
     for method in methods:
         method.attach_once(model, info)
         if method.state_key in state.get("callbacks", {}):
@@ -63,3 +68,18 @@ def restore(
     model.load_state_dict(state["state_dict"])
     model.eval()
     return model
+
+
+def _build(model: LightningModule, info: StreamInfo, saved: Mapping[str, Tensor]) -> None:
+    """Let a module make the network that Lightning's hooks make, unless it has it."""
+    if is_overridden("configure_model", model):
+        model.configure_model()
+    own = model.state_dict()
+    built = bool(own) and all(value.shape == saved[name].shape for name, value in own.items() if name in saved)
+    if not built and is_overridden("setup", model):
+        names = {"info": info, "num_classes": info.num_classes, "class_names": info.class_names}
+        model.trainer = SimpleNamespace(datamodule=SimpleNamespace(**names))  # type: ignore[assignment]
+        try:
+            model.setup("predict")
+        finally:
+            model.trainer = None

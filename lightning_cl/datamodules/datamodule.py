@@ -12,13 +12,14 @@ from lightning_cl.checkpoint_file import read_as_data
 from lightning_cl.datamodules.argument_kinds import as_count, as_counts, check_function, check_number
 from lightning_cl.datamodules.batch_form import BatchKeys, check_batch_keys
 from lightning_cl.datamodules.batch_hooks import install_batch_hooks
-from lightning_cl.datamodules.binding import refuse_wrong_callbacks
+from lightning_cl.datamodules.binding import callbacks_of, refuse_wrong_callbacks
 from lightning_cl.datamodules.driver import StreamDriver
 from lightning_cl.datamodules.extending import ExtendedScenario, lay_out_stream
 from lightning_cl.datamodules.layout import EvalData, Stage, StreamLayout
 from lightning_cl.datamodules.loader import StreamDataset, StreamLoader
 from lightning_cl.datamodules.loaders import StreamLoaders
 from lightning_cl.datamodules.main_arguments import check_scenario, check_source
+from lightning_cl.datamodules.module_setup import ModuleSetup
 from lightning_cl.datamodules.online import Joined
 from lightning_cl.datamodules.scenarios.base import Scenario
 from lightning_cl.datamodules.sources.base import Source
@@ -184,6 +185,8 @@ class ContinualDataModule(StreamLoaders):
             self._driver = StreamDriver.install(self, self.trainer)
             for task in range(self.info.num_tasks if self.drop_last else 0):
                 self._plan_of(task)  # every task has a batch, or the run would end in the middle
+        if self.trainer is not None and self.trainer.lightning_module is not None:
+            ModuleSetup.install(callbacks_of(self.trainer), self.trainer.lightning_module)
 
     def teardown(self, stage: str) -> None:
         """End the worker processes."""

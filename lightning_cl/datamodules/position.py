@@ -103,6 +103,16 @@ class StreamPosition(LightningDataModule):
         return self.layout.info
 
     @property
+    def num_classes(self) -> int:
+        """Classes of the whole stream; a module may build its head of so many outputs in its ``setup``."""
+        return self.info.num_classes
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name for each class, by label."""
+        return self.info.class_names
+
+    @property
     def schedule(self) -> Schedule:
         """Epochs of every task; shorter than planned where a task stopped early."""
         assert self.layout is not None

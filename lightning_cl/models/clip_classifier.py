@@ -49,6 +49,9 @@ class CLIPClassifier(Classifier):
             different, templates without a place for the name, and what :class:`ImageClassifier` refuses.
     """
 
+    #: ``setup`` looks at what the methods left to train.
+    attach_before_setup = True
+
     image_mean: Tensor
     image_std: Tensor
 

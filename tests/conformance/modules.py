@@ -158,6 +158,52 @@ class AskingCLIPModule(Asking, CLIPSplitModule):
     """The same on CLIP."""
 
 
+class _BuiltLater(_Own):
+    """A user's module with its network made in a hook."""
+
+    def __init__(self, optimizer: str = "adamw", dropout: float = 0.0) -> None:
+        super().__init__(optimizer)
+        self.dropout, self.net = dropout, None
+
+    def network(self) -> nn.Module:
+        return tiny_vit(num_classes=self.trainer.datamodule.num_classes, drop_rate=self.dropout)
+
+    def build(self) -> None:
+        if self.net is None:
+            self.net = self.network()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images)
+
+
+class BuiltInSetup(Asking, _BuiltLater):
+    """In ``setup``, with as many outputs as the stream has classes."""
+
+    def setup(self, stage: str) -> None:
+        self.build()
+
+
+class BuiltInConfigureModel(Asking, _BuiltLater):
+    """In ``configure_model``."""
+
+    def configure_model(self) -> None:
+        self.build()
+
+
+class CLIPBuiltInSetup(BuiltInSetup):
+    """The same on CLIP."""
+
+    def network(self) -> nn.Module:
+        return CLIPProbe(self.dropout)
+
+
+class CLIPBuiltInConfigureModel(BuiltInConfigureModel):
+    """The same on CLIP."""
+
+    def network(self) -> nn.Module:
+        return CLIPProbe(self.dropout)
+
+
 def _clip_classifier(optimizer: str, dropout: float) -> LightningModule:
     sgd, adamw = partial(torch.optim.SGD, lr=0.05, momentum=0.9), partial(torch.optim.AdamW, lr=3e-3, weight_decay=0.1)
     make = sgd if optimizer == "sgd" else adamw
@@ -209,6 +255,9 @@ class Case:
 
 PLAIN = Case("plain", PlainModule, "net.head", "net")
 ASKING = Case("asking", AskingModule, "net.head", "net")
+#: Built later than ``ASKING``, otherwise the same.
+IN_SETUP = Case("in_setup", BuiltInSetup, "net.head", "net")
+IN_CONFIGURE_MODEL = Case("in_configure_model", BuiltInConfigureModel, "net.head", "net")
 SPLIT = Case("split", SplitModule, "fc", "backbone")
 FOREIGN_TUPLE = Case("torch_uncertainty", _foreign_tuple, "model.head", "model")
 FOREIGN_DICT = Case("torchgeo", _foreign_dict, "model.head", "model", ("image", "label"))
@@ -217,6 +266,8 @@ CASES = [PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT]
 CLIP_CASES = {
     "plain": Case("plain", _clip_classifier, "head", "net"),
     "asking": Case("asking", AskingCLIPModule, "net.fc", "net.clip"),
+    "in_setup": Case("in_setup", CLIPBuiltInSetup, "net.fc", "net.clip"),
+    "in_configure_model": Case("in_configure_model", CLIPBuiltInConfigureModel, "net.fc", "net.clip"),
     "split": Case("split", CLIPSplitModule, "net.fc", "net.clip"),
     "torch_uncertainty": Case("torch_uncertainty", _foreign_clip, "model.fc", "model.clip"),
     "torchgeo": Case("torchgeo", _clip_classifier, "head", "net", ("image", "label")),

@@ -7,11 +7,12 @@ import torch
 from torch.testing import assert_close
 
 from .methods import METHODS, make
-from .modules import ASKING, FOREIGN_DICT, FOREIGN_TUPLE, PLAIN, SPLIT
+from .modules import ASKING, FOREIGN_DICT, FOREIGN_TUPLE, IN_CONFIGURE_MODEL, IN_SETUP, PLAIN, SPLIT
 from .runs import in_forked_processes, train
 
 methods = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
-slow = [pytest.param(case, marks=pytest.mark.slow) for case in (PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT)]
+OTHERS = (PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT, IN_SETUP, IN_CONFIGURE_MODEL)
+slow = [pytest.param(case, marks=pytest.mark.slow) for case in OTHERS]
 
 
 @methods
