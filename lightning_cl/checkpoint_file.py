@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.fabric.utilities.types import _PATH
-from lightning.pytorch.strategies import Strategy
 from torch.serialization import get_unsafe_globals_in_checkpoint
+
+from lightning_cl.namespace import _PATH, Strategy, TorchCheckpointIO
 
 
 class CheckpointReadError(ValueError):

@@ -8,14 +8,13 @@ from types import SimpleNamespace
 from typing import TypeVar
 
 import torch
-from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.checkpoint_file import read_checkpoint
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.mixins.base import method_names
+from lightning_cl.namespace import Callback, LightningModule, is_overridden, refuse_other_namespace
 from lightning_cl.versions import check_callback_versions, check_version
 
 ModuleT = TypeVar("ModuleT", bound=LightningModule)
@@ -43,6 +42,7 @@ def restore(
         ValueError: If the checkpoint is damaged or more than data, was not made on a stream, with other methods, or by
             a newer lightning_cl.
     """
+    refuse_other_namespace(model)
     state = read_checkpoint(checkpoint, map_location)
     saved = state.get("lightning_cl")
     if saved is None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 
 import lightning_cl
@@ -18,6 +17,7 @@ from lightning_cl.callbacks.atomic_checkpoint_io import replace_file
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.mixins.base import ContinualMixin, method_names
+from lightning_cl.namespace import Callback, LightningModule
 
 ModuleT = TypeVar("ModuleT", bound=LightningModule)
 

@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
-from lightning.fabric.utilities.types import _PATH
-from lightning.pytorch.strategies import Strategy
 
 from lightning_cl.checkpoint_file import DataCheckpointIO, is_intact, replace_plain_io
 from lightning_cl.leftovers import is_abandoned, mark
+from lightning_cl.namespace import _PATH, Strategy
 
 _TEMPORARY = re.compile(r".+\.ckpt\.(?P<owner>.+-\d+)\.tmp")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

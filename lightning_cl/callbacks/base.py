@@ -6,12 +6,11 @@ import json
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-
 from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.datamodules.prefix import is_prefix
 from lightning_cl.mixins.base import STRICTNESS, ContinualMixin, ContinualState, TrainMask, method_names
 from lightning_cl.mixins.extending import extend
+from lightning_cl.namespace import Callback, LightningModule, Trainer
 from lightning_cl.nn.weights import Snapshot
 from lightning_cl.training.method_module import MethodModule
 

@@ -12,10 +12,6 @@ from typing import Any
 from weakref import proxy
 
 import torch
-from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_cl.callbacks.atomic_checkpoint_io import CheckpointWriteError, make_atomic, prepare_folder
 from lightning_cl.callbacks.base import require_stream
@@ -23,6 +19,7 @@ from lightning_cl.callbacks.run_folder import run_folder
 from lightning_cl.callbacks.stop_signals import StopSignals, stop_exception
 from lightning_cl.checkpoint_file import damage, intact_before
 from lightning_cl.leftovers import clear_report_leftovers
+from lightning_cl.namespace import LightningModule, ModelCheckpoint, Trainer, _is_local_file_protocol, rank_zero_warn
 
 #: What the processes agree on after a batch: one of these, or the number of a signal, which wins as it is larger.
 _GO_ON, _SAVE = 0, 1

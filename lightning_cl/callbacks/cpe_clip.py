@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from lightning.pytorch import LightningModule
-
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.mixins.cpe_clip import CPECLIPMixin
 from lightning_cl.mixins.finding import find_clip
+from lightning_cl.namespace import LightningModule
 from lightning_cl.nn.class_texts import class_names as checked_names
 from lightning_cl.nn.class_texts import fill_templates
 from lightning_cl.nn.clip_prompts import CLIPPrompts, gradient_shares

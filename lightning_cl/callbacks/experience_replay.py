@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.model_helpers import is_overridden
-
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.mixins.base import ContinualMixin, TrainMask
 from lightning_cl.mixins.replay import Replay, ReplayMixin
+from lightning_cl.namespace import LightningModule, Trainer, is_overridden
 from lightning_cl.nn.replay import ClassBalanced, Policy, ReplayBuffer, Reservoir, Ring
 
 if TYPE_CHECKING:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from lightning.pytorch import LightningModule
-
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.mixins.language import LanguageMixin
+from lightning_cl.namespace import LightningModule
 from lightning_cl.nn.language_head import LanguageHead, Match, Similarity
 from lightning_cl.targets import FileTargets, OrthogonalTargets, RandomTargets, SentenceTargets, TargetProvider
 

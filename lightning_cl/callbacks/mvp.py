@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from lightning.pytorch import LightningModule
-
 from lightning_cl.callbacks.prompt_method import PromptMethod, checked_layers
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.mixins.finding import find_vit
 from lightning_cl.mixins.mvp import MVPMixin, MVPSettings
+from lightning_cl.namespace import LightningModule
 from lightning_cl.nn.mvp import MVPPool
 from lightning_cl.nn.mvp_losses import CVPTReduction, GSFReduction
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lightning.pytorch import LightningModule, Trainer
-
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.mixins.finding import find_vit
 from lightning_cl.mixins.prompt import PromptMixin
+from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.prompts import PromptProvider
 
 if TYPE_CHECKING:

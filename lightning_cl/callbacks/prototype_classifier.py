@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lightning.pytorch import LightningModule, Trainer
-
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.mixins.prototype import PrototypeMixin
+from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.prototypes import Distance, PrototypeBank
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lightning.pytorch import Trainer
+from lightning_cl.namespace import Trainer
 
 
 def run_folder(trainer: Trainer) -> Path:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lightning_cl.mixins.finding import find_vit
+from lightning_cl.namespace import Callback, DDPStrategy, LightningModule, Trainer
 from lightning_cl.nn.sharding import frozen_linears, process_mesh, shard_linear
 
 

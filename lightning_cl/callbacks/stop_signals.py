@@ -9,8 +9,7 @@ import time
 from types import FrameType
 from typing import Any
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning_cl.namespace import SIGTERMException, Trainer
 
 _NOTICE = "\nStopping after this batch, with a checkpoint; press Ctrl-C again to stop at once.\n"
 #: Launchers pass on what the terminal has sent already; this soon after the first it is the same press.

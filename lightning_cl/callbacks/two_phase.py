@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from lightning.pytorch import LightningModule, Trainer
-
 from lightning_cl.callbacks.base import ContinualCallback, require_stream
+from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.reports.protocol import ProtocolError
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
-
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.prompt_method import PromptMethod
 from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.mixins.outliers import OutlierMixin, OutlierSettings
+from lightning_cl.namespace import LightningModule, Trainer, rank_zero_warn
 from lightning_cl.nn.outliers import OutlierMode
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from typing import Any, Literal, NamedTuple, get_origin
 
 import yaml  # type: ignore[import-untyped, unused-ignore]
 from jsonargparse import ArgumentParser, Namespace
-from lightning.pytorch import Trainer
 
 from lightning_cl.cli.configs import UsageError, suggestion
 from lightning_cl.datamodules import ContinualDataModule
+from lightning_cl.namespace import Trainer
 
 #: Of the short path of a callback's argument.
 PREFIX = "callbacks."

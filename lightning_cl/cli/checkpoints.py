@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 
 from jsonargparse import Namespace
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_cl.callbacks import ContinualCheckpoint
 from lightning_cl.callbacks.atomic_checkpoint_io import clear_leftovers
@@ -17,6 +15,7 @@ from lightning_cl.checkpoint_file import damage
 from lightning_cl.cli.configs import UsageError, require_writable
 from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.leftovers import clear_report_leftovers
+from lightning_cl.namespace import Callback, LightningModule, Trainer, rank_zero_info, rank_zero_warn
 
 
 class InterruptNotice(Callback):

@@ -11,9 +11,6 @@ from typing import Any, TypeVar
 import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities import rank_zero_only
 
 import lightning_cl.callbacks
 import lightning_cl.models  # noqa: F401  (classes are known by their short names once they are imported)
@@ -25,6 +22,17 @@ from lightning_cl.cli.checkpoints import InterruptNotice, check_output, given_ch
 from lightning_cl.cli.configs import UsageError, resolve_configs
 from lightning_cl.cli.user_errors import explain, own_message
 from lightning_cl.datamodules import ContinualDataModule
+from lightning_cl.namespace import (
+    PYTORCH,
+    ArgsType,
+    Callback,
+    LightningArgumentParser,
+    LightningCLI,
+    LightningModule,
+    SaveConfigCallback,
+    Trainer,
+    rank_zero_only,
+)
 
 for _name in datamodules.__all__:
     getattr(datamodules, _name)  # they are imported lazily otherwise
@@ -202,7 +210,7 @@ def _quiet() -> None:
     deprecated = (f"{name}.*deprecated" for name in ("instantiate_classes", "skip_none", "LeafSpec"))  # of others
     for hint in ("does not have many workers", "`max_epochs` was not set", *deprecated):
         warnings.filterwarnings("ignore", message=f".*{hint}")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tips)
+    logging.getLogger(f"{PYTORCH}.utilities.rank_zero").addFilter(_no_tips)
 
 
 def _no_tips(record: logging.LogRecord) -> bool:

@@ -25,6 +25,7 @@ from lightning_cl.cli.configs import UsageError, require_writable
 from lightning_cl.cli.equal_memory import Footprint, aligned_sizes, measure, remarks, with_memory
 from lightning_cl.cli.processes import in_process
 from lightning_cl.cli.protocol_check import newest_version
+from lightning_cl.namespace import PYTORCH
 from lightning_cl.reports.comparison import Comparison, Failure, Run
 from lightning_cl.reports.comparison_tables import rich_comparison
 from lightning_cl.reports.files import to_json
@@ -56,7 +57,7 @@ class PlannedRun:
         config["data"]["seed"] = seed
         trainer = config["trainer"]
         settings = {"save_dir": str(folder / method), "name": f"seed{seed}"}
-        trainer["logger"] = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": settings}
+        trainer["logger"] = {"class_path": f"{PYTORCH}.loggers.CSVLogger", "init_args": settings}
         given = trainer.get("callbacks") or []
         callbacks = [*given] if isinstance(given, list) else [given]
         missing = [name for name in NEEDED if name not in map(class_name, callbacks)]

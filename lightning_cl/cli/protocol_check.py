@@ -14,8 +14,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from lightning_cl.callbacks import ContinualEvaluation, ProtocolGuard, VirtualOutlierRegularizer
@@ -25,6 +23,7 @@ from lightning_cl.cli.checkpoints import newest_first
 from lightning_cl.cli.command import ContinualCLI, built
 from lightning_cl.cli.configs import UsageError, find_config
 from lightning_cl.datamodules import ContinualDataModule
+from lightning_cl.namespace import PYTORCH, Callback, ModelCheckpoint
 from lightning_cl.reports.protocol import ProtocolCard
 from lightning_cl.reports.report import FILE_NAME, read
 from lightning_cl.reports.tables import protocol_table
@@ -119,7 +118,7 @@ class CheckingCLI(ContinualCLI):
         """One process, no files and no bars; then as in a run."""
         trainer = self.config[str(self.subcommand)].trainer
         init_args = Namespace(save_dir=self._folder)  # type: ignore[no-untyped-call]
-        logger = Namespace(class_path="lightning.pytorch.loggers.CSVLogger", init_args=init_args)  # type: ignore[no-untyped-call]
+        logger = Namespace(class_path=f"{PYTORCH}.loggers.CSVLogger", init_args=init_args)  # type: ignore[no-untyped-call]
         for name, value in {**_TRIAL, "default_root_dir": self._folder, "logger": logger}.items():
             trainer[name] = value
         super().before_instantiate_classes()

@@ -20,6 +20,7 @@ from lightning_cl.cli.sweep_space import Composition, Parameter, chosen_method, 
 from lightning_cl.cli.sweep_space import parse as parse_space
 from lightning_cl.cli.sweep_trials import LocalSweep, Trial, as_csv, best, print_table, written
 from lightning_cl.datamodules.layout import StreamLayout
+from lightning_cl.namespace import PYTORCH
 from lightning_cl.reports.comparison import mean_and_deviation
 from lightning_cl.reports.report import read
 
@@ -159,7 +160,7 @@ class TwoPhaseSweep:
 
     def _measured(self, config: dict[str, Any], folder: Path, version: str) -> float:
         init_args = {"save_dir": str(folder.parent), "name": folder.name, "version": version}
-        config["trainer"]["logger"] = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": init_args}
+        config["trainer"]["logger"] = {"class_path": f"{PYTORCH}.loggers.CSVLogger", "init_args": init_args}
         log = folder / f"{version}.{LOG}"
         code = self.runner(write(config, folder / f"{version}.yaml"), log)
         if code:

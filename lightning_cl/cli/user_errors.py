@@ -16,16 +16,13 @@ from typing import Any
 
 import torch
 import yaml  # type: ignore[import-untyped, unused-ignore]
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.loggers import Logger
 
 from lightning_cl.callbacks.atomic_checkpoint_io import CheckpointWriteError
 from lightning_cl.cli.arguments import annotated, argument_names, class_name, expected_types, import_class
 from lightning_cl.cli.completion import fit_options
 from lightning_cl.cli.configs import PACKAGE, suggestion
 from lightning_cl.datamodules import Scenario, Source
+from lightning_cl.namespace import Callback, LightningCLI, LightningModule, Logger, MisconfigurationException
 
 _WRITTEN_FOR_USERS = (ValueError, FileNotFoundError, ImportError, FloatingPointError, CheckpointWriteError)
 #: Where a configuration names a class, by the end of the key: base class, what it is called, what lists all.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
-import lightning.pytorch.callbacks
-from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_cl.datamodules.binding import callbacks_of
+from lightning_cl.namespace import PYTORCH, LightningModule, Trainer
 
 #: Of Lightning 2.6 and later.
-WEIGHT_AVERAGING: Any = getattr(lightning.pytorch.callbacks, "WeightAveraging", ())
+WEIGHT_AVERAGING: Any = getattr(import_module(f"{PYTORCH}.callbacks"), "WeightAveraging", ())
 
 
 class FrozenWeights:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from lightning.pytorch.utilities.model_helpers import is_overridden
-
 from lightning_cl.datamodules.batches import StreamBatches
+from lightning_cl.namespace import is_overridden
 
 
 def install_batch_hooks(stream: StreamBatches) -> None:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.model_helpers import is_overridden
-
 from lightning_cl.datamodules.argument_kinds import shown
 from lightning_cl.datamodules.extending import refuse_smaller_state
 from lightning_cl.datamodules.task import StreamInfo
+from lightning_cl.namespace import Callback, LightningModule, Trainer, is_overridden, rank_zero_warn
 
 if TYPE_CHECKING:
     from lightning_cl.datamodules.datamodule import ContinualDataModule
@@ -122,7 +119,7 @@ def epoch_limit(stream: ContinualDataModule, given: int | None) -> int | None:
 
 def refuse_copied_processes(trainer: Trainer) -> None:
     """Lightning brings back the weights that the module had before any method, and nothing of the callbacks."""
-    from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+    from lightning_cl.namespace import _MultiProcessingLauncher
 
     ours = [type(c).__name__ for c in callbacks_of(trainer) if str(c.state_key).startswith("lightning_cl.")]
     if ours and isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
 from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.datamodules.task import Task
+from lightning_cl.namespace import EarlyStopping, LightningModule, ModelCheckpoint, Trainer
 
 
 def call_task_hook(trainer: Trainer, pl_module: LightningModule, name: str, what: Task | tuple[int, ...]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_cl.checkpoint_file import read_as_data
@@ -25,6 +24,7 @@ from lightning_cl.datamodules.scenarios.base import Scenario
 from lightning_cl.datamodules.sources.base import Source
 from lightning_cl.datamodules.sources.extended import ExtendedSource, Matching
 from lightning_cl.datamodules.task import Schedule
+from lightning_cl.namespace import Trainer, refuse_other_namespace
 
 
 class ContinualDataModule(StreamLoaders):
@@ -159,6 +159,7 @@ class ContinualDataModule(StreamLoaders):
     def trainer(self, trainer: Trainer | None) -> None:
         # Here, because Lightning asks every callback for its logging before anything of a stream is called.
         self._trainer = trainer
+        refuse_other_namespace(trainer)
         if isinstance(trainer, Trainer):
             refuse_wrong_callbacks(trainer)
 

@@ -5,11 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lightning.fabric.utilities.seed import reset_seed
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.plugins.precision import DoublePrecision
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_cl.datamodules.averages import FrozenWeights
@@ -42,6 +37,16 @@ from lightning_cl.datamodules.progress import show_tasks
 from lightning_cl.datamodules.resuming import random_states_of_all, set_random_states, settle_position, what_is_due
 from lightning_cl.datamodules.task import Task
 from lightning_cl.datamodules.trainer_settings import TrainerSettings, reload_data
+from lightning_cl.namespace import (
+    Callback,
+    DoublePrecision,
+    EarlyStopping,
+    LightningModule,
+    Trainer,
+    rank_zero_info,
+    rank_zero_warn,
+    reset_seed,
+)
 from lightning_cl.versions import check_callback_versions, check_version
 
 if TYPE_CHECKING:

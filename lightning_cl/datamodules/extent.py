@@ -7,8 +7,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning_cl.namespace import LightningModule, Trainer, rank_zero_warn
 
 if TYPE_CHECKING:
     from lightning_cl.datamodules.datamodule import ContinualDataModule

@@ -8,7 +8,6 @@ from itertools import accumulate
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -19,6 +18,7 @@ from lightning_cl.datamodules.layout import EvalData, Stage
 from lightning_cl.datamodules.loader import PlanSampler, StreamDataset, StreamLoader
 from lightning_cl.datamodules.sampling import EvalPlan, TrainPlan, evaluation_order, leading_share, mix_seed
 from lightning_cl.datamodules.step_count import accumulation, limited, steps_of_tasks
+from lightning_cl.namespace import rank_zero_warn
 
 
 class StreamLoaders(StreamBatches):

@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_cl.datamodules.task import Task
+from lightning_cl.namespace import LightningModule, Trainer
 
 #: Steps between two looks at the loss on an accelerator, each of which waits for the device.
 STEPS_BETWEEN_CHECKS = 50

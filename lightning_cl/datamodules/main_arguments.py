@@ -6,12 +6,11 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from lightning.pytorch import LightningDataModule
-
 from lightning_cl.datamodules.argument_kinds import shown
 from lightning_cl.datamodules.scenarios.base import Scenario
 from lightning_cl.datamodules.sources.base import Source
 from lightning_cl.datamodules.table import StreamTable
+from lightning_cl.namespace import LightningDataModule
 
 _ORDER = "`ContinualDataModule(source, scenario)`"
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning_cl.namespace import Callback, Checkpoint, LightningModule, Trainer, is_overridden
 
 #: Hooks in which callbacks save and that Lightning calls on the module only afterwards.
 _SAVED_IN = ("on_train_batch_end", "on_validation_end")

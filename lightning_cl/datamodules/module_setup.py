@@ -1,13 +1,11 @@
-"""Lets a module build its network before methods and evaluations look at it, which Lightning does the other way round."""
+"""Lets a module build its network before the callbacks look at it, which Lightning does the other way round."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any
 
-from lightning.fabric.utilities.seed import reset_seed
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning_cl.namespace import Callback, LightningModule, Trainer, is_overridden, reset_seed
 
 #: Hooks in which a module may build its network, in Lightning's order.
 _BUILDING = ("setup", "configure_model")

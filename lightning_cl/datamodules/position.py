@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_warn
-
 from lightning_cl.datamodules.driver import StreamDriver
 from lightning_cl.datamodules.extending import plan_epochs
 from lightning_cl.datamodules.layout import StreamLayout
@@ -16,6 +13,7 @@ from lightning_cl.datamodules.prefix import difference, is_prefix
 from lightning_cl.datamodules.scenarios.base import Scenario
 from lightning_cl.datamodules.table import StreamTable
 from lightning_cl.datamodules.task import Schedule, StreamInfo, Task
+from lightning_cl.namespace import LightningDataModule, rank_zero_warn
 from lightning_cl.versions import check_version
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar, RichProgressBar, TQDMProgressBar
-
 from lightning_cl.datamodules.task import Task
+from lightning_cl.namespace import LightningModule, ProgressBar, RichProgressBar, TQDMProgressBar, Trainer
 
 #: What ``ContinualEvaluation`` logs, and how the bar calls it.
 AVERAGE, SHOWN_AS = "class_il/average_accuracy", "avg_acc"

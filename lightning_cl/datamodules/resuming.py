@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
+
+from lightning_cl.namespace import Trainer
 
 
 def random_states(device: torch.device) -> dict[str, Any]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
-
 from lightning_cl.datamodules.task import Schedule
+from lightning_cl.namespace import GradientAccumulationScheduler, Trainer
 
 
 def limited(batches: int, limit: int | float) -> int:

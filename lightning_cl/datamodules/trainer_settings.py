@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning.pytorch import Trainer
+from lightning_cl.namespace import Trainer
 
 #: For ``Trainer.reload_dataloaders_every_n_epochs``: no epoch is fewer epochs after the last one that was loaded.
 _ALWAYS = -1

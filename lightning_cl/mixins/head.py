@@ -17,7 +17,7 @@ from lightning_cl.training.method_module import MethodModule
 from lightning_cl.training.step import HeadCall
 
 if TYPE_CHECKING:
-    from lightning.pytorch import LightningModule as _Base
+    from lightning_cl.namespace import LightningModule as _Base
 else:
     _Base = object
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from lightning_cl.datamodules.sampling import share
 from lightning_cl.mixins.batch import unpack
 from lightning_cl.mixins.replay import ReplayMixin
+from lightning_cl.namespace import move_data_to_device
 from lightning_cl.nn.replay import take
 
 

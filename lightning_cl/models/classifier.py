@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -16,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from lightning_cl.namespace import LightningModule, LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from lightning_cl.nn.schedules import coda_cosine, coda_cosine_released, cpe_clip_warmup
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from lightning_cl.models.classifier import Classifier, OptimizerName, ScheduleName
 from lightning_cl.models.clip_loading import ModelSpec, build_clip, image_statistics, tokenizer_for
+from lightning_cl.namespace import LRSchedulerCallable, OptimizerCallable
 from lightning_cl.nn.class_texts import TextHead, class_names, clip_tokens, ensemble, fill_templates
 from lightning_cl.nn.clip_towers import NOT_TEXT, check_text_tower, encode_texts, text_tower
 from lightning_cl.nn.parameter_versions import parameter_versions

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from lightning_cl.models.backbones import build_backbone
 from lightning_cl.models.classifier import Classifier, OptimizerName, ScheduleName
+from lightning_cl.namespace import LRSchedulerCallable, OptimizerCallable
 
 
 class ImageClassifier(Classifier):

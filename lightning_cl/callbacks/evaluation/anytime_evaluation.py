@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_cl.callbacks.base import ContinualCallback, require_stream
@@ -19,6 +18,7 @@ from lightning_cl.callbacks.evaluation.silent_evaluation import SilentEvaluation
 from lightning_cl.callbacks.evaluation.task_counts import SetCounts, summed
 from lightning_cl.datamodules import ContinualDataModule
 from lightning_cl.datamodules.sampling import evaluation_order
+from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.reports import AnytimeCurve, ContinualReport
 
 _LOGGED_AFTER_TASK = ("a_avg", "a_last", "f_last")

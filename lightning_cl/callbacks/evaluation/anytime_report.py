@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cl.callbacks.evaluation import stream_logging
 from lightning_cl.callbacks.evaluation.run_description import describe_run, validation_sizes
 from lightning_cl.datamodules import ContinualDataModule
+from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.reports import AnytimeCurve, ContinualReport
 
 

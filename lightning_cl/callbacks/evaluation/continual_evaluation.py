@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_cl.callbacks.base import require_stream
@@ -26,6 +25,7 @@ from lightning_cl.callbacks.evaluation.task_counts import SPACES, TaskCounts, gr
 from lightning_cl.datamodules import ContinualDataModule, Task
 from lightning_cl.datamodules.layout import Stage
 from lightning_cl.metrics.functional import accuracy_per_stage, summarise
+from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.reports import ContinualReport, rich_table
 from lightning_cl.reports.tables import print_table
 

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
 from lightning_cl.datamodules import ContinualDataModule
 from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.mixins.batch import INPUT_KEYS
+from lightning_cl.namespace import EarlyStopping, ModelCheckpoint, Trainer
 from lightning_cl.reports.protocol import Check, verdict
 
 _MANY = 0.01  # real data sets hold a few copies of their own

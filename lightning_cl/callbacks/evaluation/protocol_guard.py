@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_cl.callbacks.base import ContinualCallback, require_stream
@@ -21,6 +19,7 @@ from lightning_cl.callbacks.evaluation.side_effects import fingerprints, generat
 from lightning_cl.datamodules import ContinualDataModule, Task
 from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.datamodules.resuming import random_states
+from lightning_cl.namespace import LightningModule, Trainer, rank_zero_warn
 from lightning_cl.reports.protocol import Check, ProtocolCard, ProtocolError, Result, verdict
 from lightning_cl.reports.tables import print_table, protocol_table
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from lightning_utilities.core.apply_func import apply_to_collections
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from lightning_cl.callbacks.evaluation.side_effects import draw
 from lightning_cl.callbacks.evaluation.silent_evaluation import SilentEvaluation
 from lightning_cl.datamodules import ContinualDataModule
 from lightning_cl.datamodules.layout import EvalBatch
+from lightning_cl.namespace import LightningModule, Trainer
 
 
 def evenly(part: Tensor, count: int) -> Tensor:

@@ -7,9 +7,6 @@ import time
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.trainer.states import RunningStage
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.base import ContinualCallback, require_stream
@@ -27,6 +24,7 @@ from lightning_cl.datamodules import ContinualDataModule
 from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.datamodules.layout import EvalBatch
 from lightning_cl.mixins.batch import unpack
+from lightning_cl.namespace import LightningModule, RunningStage, Trainer, is_overridden
 
 _COUNTS = ("forward_samples", "backward_samples", "evaluated_samples")
 _TIMES = ("seconds", "seconds_evaluating")

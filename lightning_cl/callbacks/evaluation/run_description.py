@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
@@ -14,6 +13,7 @@ from lightning_cl.callbacks.evaluation.protocol_guard import ProtocolGuard
 from lightning_cl.callbacks.run_folder import run_folder
 from lightning_cl.datamodules import ContinualDataModule
 from lightning_cl.datamodules.binding import callbacks_of
+from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.reports import ContinualReport, ProtocolCard
 from lightning_cl.reports.report import report_files
 

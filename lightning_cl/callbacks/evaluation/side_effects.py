@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
+
+from lightning_cl.namespace import LightningModule
 
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _CONTAINERS = (list, dict, set, defaultdict)

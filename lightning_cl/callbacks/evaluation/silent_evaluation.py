@@ -6,10 +6,6 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.trainer import call
-from lightning.pytorch.trainer.states import RunningStage
-from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -17,6 +13,7 @@ from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
 from lightning_cl.callbacks.evaluation.side_effects import collected, put_back
 from lightning_cl.datamodules.layout import EvalBatch, Stage
 from lightning_cl.datamodules.resuming import random_states, set_random_states
+from lightning_cl.namespace import LightningModule, RunningStage, Trainer, call, is_param_in_hook_signature
 
 _SILENT = ("log", "log_dict")
 

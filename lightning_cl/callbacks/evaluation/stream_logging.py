@@ -11,13 +11,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.datamodules import ContinualDataModule, Task
 from lightning_cl.datamodules.binding import callbacks_of
+from lightning_cl.namespace import Logger, TensorBoardLogger, Trainer, WandbLogger
 from lightning_cl.reports import ContinualReport
 from lightning_cl.reports.files import jsonable
 from lightning_cl.reports.plots import matrix_image

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
 from lightning_cl.datamodules.layout import EvalBatch
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.metrics import GroupAccuracy, class_il_predictions, class_table, task_il_predictions
+from lightning_cl.namespace import Trainer
 
 SPACES = ("class_il", "task_il")
 

@@ -49,7 +49,7 @@ def check_order(order: str) -> None:
 
 def warn(message: str) -> None:
     """Say something once, on rank zero; Lightning is imported here, so that a scenario alone does not need it."""
-    from lightning.pytorch.utilities import rank_zero_warn
+    from lightning_cl.namespace import rank_zero_warn
 
     rank_zero_warn(message)
 

@@ -21,7 +21,7 @@ from lightning_cl.datamodules.sources.targets import (
 )
 
 if TYPE_CHECKING:
-    from lightning import LightningDataModule
+    from lightning_cl.namespace import LightningDataModule
 
 
 _BATCH_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
