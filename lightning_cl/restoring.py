@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -39,7 +40,7 @@ def restore(
         ValueError: If the checkpoint is damaged or more than data, was not made on a stream, with other methods, or by
             a newer lightning_cl.
     """
-    state = read_checkpoint(checkpoint, map_location)
+    state = read_checkpoint(Path(checkpoint) if isinstance(checkpoint, PathLike) else checkpoint, map_location)
     saved = state.get("lightning_cl")
     if saved is None:
         raise ValueError(
