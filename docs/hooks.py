@@ -26,6 +26,10 @@ PUBLIC = (
 )
 
 
+#: Title of the methods that have no folder of their own.
+BASELINE = "Reference: plain training"
+
+
 def public_names(module: str) -> list[str]:
     """What a module exports, documented there and nowhere else."""
     names: list[str] = importlib.import_module(module).__all__
@@ -64,6 +68,26 @@ def listing(kind: str) -> str:
     return table(("Name", ""), [(f"`{entry.name}`", entry.summary) for entry in entries(kind)])
 
 
+def families(_: str = "") -> str:
+    """A table of the methods, one row for each folder of callbacks, each name with a link to its first paper."""
+    import lightning_cl.callbacks as exported
+
+    rows: dict[str, list[str]] = {}
+    for name in exported.__all__:
+        method = getattr(exported, name)
+        if not (isinstance(method, type) and issubclass(method, exported.ContinualMethod)):
+            continue
+        if isinstance(method.state_key, str):  # a base class states none
+            package, _, _ = method.__module__.removeprefix("lightning_cl.callbacks.").rpartition(".")
+            known = (
+                (importlib.import_module(f"lightning_cl.callbacks.{package}").__doc__ or "") if package else BASELINE
+            )
+            paper = re.search(r"arXiv:(\d{4}\.\d{4,5})", method.__doc__ or "")
+            shown = f"[`{name}`](https://arxiv.org/abs/{paper[1]})" if paper else f"`{name}`"
+            rows.setdefault(known.split("\n")[0].rstrip("."), []).append(shown)
+    return table(("Methods that ...", "Callbacks"), [(title, ", ".join(rows[title])) for title in sorted(rows)])
+
+
 def usage(_: str) -> str:
     """What ``lightning-cl --help`` prints."""
     from lightning_cl.cli.options import build
@@ -77,7 +101,14 @@ def table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
     return "\n".join(f"| {line} |" for line in (" | ".join(head), "--- | ---", *lines))
 
 
-GENERATORS = {"reference": reference, "definitions": definitions, "checks": checks, "list": listing, "usage": usage}
+GENERATORS = {
+    "families": families,
+    "reference": reference,
+    "definitions": definitions,
+    "checks": checks,
+    "list": listing,
+    "usage": usage,
+}
 
 
 def fill(markdown: str) -> str:
@@ -89,6 +120,23 @@ def fill(markdown: str) -> str:
     return re.sub(r"<!-- generated: (\w+)([^>]*?) -->", generate, markdown)
 
 
+def fill_readme(markdown: str) -> str:
+    """The README with its table of methods as the package has them."""
+    return re.sub(
+        r"(<!-- methods -->\n).*?(\n<!-- end -->)",
+        lambda match: match[1] + families() + match[2],
+        markdown,
+        flags=re.DOTALL,
+    )
+
+
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by mkdocs for every page."""
     return fill(markdown)
+
+
+if __name__ == "__main__":  # after a method was added: python docs/hooks.py
+    from pathlib import Path
+
+    page = Path(__file__).parent.parent / "README.md"
+    page.write_text(fill_readme(page.read_text("utf-8")), "utf-8")

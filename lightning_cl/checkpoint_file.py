@@ -173,7 +173,8 @@ def _where(checkpoint: Mapping[str, Any]) -> str:
 def _saved(value: Any) -> io.BytesIO:
     file = io.BytesIO()
     torch.save(value, file)
-    return _rewound(file)
+    file.seek(0)
+    return file
 
 
 def _opened(path: _PATH) -> Path | io.BytesIO:

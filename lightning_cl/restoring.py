@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TypeVar
 
@@ -43,7 +44,7 @@ def restore(
             a newer lightning_cl.
     """
     refuse_other_namespace(model)
-    state = read_checkpoint(checkpoint, map_location)
+    state = read_checkpoint(Path(checkpoint) if isinstance(checkpoint, PathLike) else checkpoint, map_location)
     saved = state.get("lightning_cl")
     if saved is None:
         raise ValueError(

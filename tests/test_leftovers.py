@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 from datamodules.tiny_stream import TinyModule, make_stream, make_trainer
-from lightning_cl.metrics._files import write_files
 
 from lightning_cl.callbacks import ContinualCheckpoint
 from lightning_cl.leftovers import clear_report_leftovers
+from lightning_cl.reports.files import write_files
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from lightning_cl.metrics._files import write_files
+from lightning_cl.reports.files import write_files
 write_files(Path(sys.argv[1]), {"a.txt": lambda path: os.kill(os.getpid(), signal.SIGKILL)}, ["a.txt"], False)
 """
 

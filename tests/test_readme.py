@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -21,6 +22,13 @@ def test_every_table_is_one() -> None:
     """A row that follows no row is shown as text."""
     for table in re.findall(r"(?:^\|.*\n)+", README, re.MULTILINE):
         assert re.match(r"\|.*\|\n\|( --- \|)+\n", table), table[:80]
+
+
+def test_the_table_of_methods_is_the_package_s() -> None:
+    """Made by ``python docs/hooks.py``."""
+    generated = runpy.run_path(str(ROOT / "docs" / "hooks.py"))["fill_readme"](README)
+    assert generated == README
+    assert all(f"[`{name}`]" in README for name in ("EWC", "LwF", "DERPlusPlus", "APER", "CODAPrompt", "TEEN"))
 
 
 def test_links_to_files_lead_somewhere() -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning_cl.datamodules.argument_kinds import shown
 from lightning_cl.datamodules.extending import refuse_smaller_state
+from lightning_cl.datamodules.protocol import Stream
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.namespace import Callback, LightningModule, Trainer, is_overridden, rank_zero_warn
-
-if TYPE_CHECKING:
-    from lightning_cl.datamodules.datamodule import ContinualDataModule
 
 #: What Lightning sets when the user gave no ``max_epochs``.
 _LIGHTNING_DEFAULT_EPOCHS = 1000
@@ -59,7 +57,7 @@ def changes_batches(trainer: Trainer) -> bool:
     return any(is_overridden(name, owner) for name in hooks for owner in owners)
 
 
-def refuse_unplanned_loader(trainer: Trainer, stream: ContinualDataModule) -> None:
+def refuse_unplanned_loader(trainer: Trainer, stream: Stream) -> None:
     """Refuse a training loader of the user's where samples are counted by the stream's own.
 
     Raises:
@@ -75,7 +73,7 @@ def refuse_unplanned_loader(trainer: Trainer, stream: ContinualDataModule) -> No
         )
 
 
-def say_unused_loader(stream: ContinualDataModule, module: LightningModule) -> None:
+def say_unused_loader(stream: Stream, module: LightningModule) -> None:
     """Warn of a module's own training loader, which Lightning leaves out beside a DataModule."""
     if is_overridden("train_dataloader", module):
         rank_zero_warn(
@@ -90,7 +88,7 @@ def resets_optimizer(module: Any) -> bool:
     return bool(getattr(getattr(module, "continual", None), "reset_optimizer", False))
 
 
-def epoch_limit(stream: ContinualDataModule, given: int | None) -> int | None:
+def epoch_limit(stream: Stream, given: int | None) -> int | None:
     """The user's ``max_epochs``, if it is below the schedule's total.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -34,6 +34,7 @@ from lightning_cl.datamodules.losses import STEPS_BETWEEN_CHECKS, LossWatch, che
 from lightning_cl.datamodules.module_hooks import ModuleHooks
 from lightning_cl.datamodules.online import refuse_other_loader
 from lightning_cl.datamodules.progress import show_tasks
+from lightning_cl.datamodules.protocol import Stream
 from lightning_cl.datamodules.resuming import random_states_of_all, set_random_states, settle_position, what_is_due
 from lightning_cl.datamodules.task import Task
 from lightning_cl.datamodules.trainer_settings import TrainerSettings, reload_data
@@ -49,9 +50,6 @@ from lightning_cl.namespace import (
 )
 from lightning_cl.versions import check_callback_versions, check_version
 
-if TYPE_CHECKING:
-    from lightning_cl.datamodules.datamodule import ContinualDataModule
-
 
 class StreamDriver(Callback):
     """First callback of every fit on a stream; put there by :class:`ContinualDataModule`, never by the user.
@@ -60,7 +58,7 @@ class StreamDriver(Callback):
     last epoch and before that epoch's validation.
     """
 
-    def __init__(self, stream: ContinualDataModule, max_epochs: int | None) -> None:
+    def __init__(self, stream: Stream, max_epochs: int | None) -> None:
         self.stream = stream
         self.max_epochs = max_epochs  # as the user gave it
         self.limit = epoch_limit(stream, max_epochs)  # the user's, if below the schedule's total
@@ -80,7 +78,7 @@ class StreamDriver(Callback):
     # ------------------------------------------------------------------ binding
 
     @classmethod
-    def install(cls, stream: ContinualDataModule, trainer: Trainer) -> StreamDriver:
+    def install(cls, stream: Stream, trainer: Trainer) -> StreamDriver:
         """Put a driver in front of the Trainer's callbacks and let the schedule decide ``max_epochs``."""
         callbacks = callbacks_of(trainer)
         refuse_copied_processes(trainer)

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from itertools import accumulate
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from lightning_cl.datamodules.protocol import Stream
 from lightning_cl.namespace import LightningModule, Trainer, rank_zero_warn
-
-if TYPE_CHECKING:
-    from lightning_cl.datamodules.datamodule import ContinualDataModule
 
 #: Modules that a Trainer with a limit has trained on a part of a stream: its fingerprint, and the last task.
 _PARTLY_TRAINED: WeakKeyDictionary[LightningModule, tuple[str, int]] = WeakKeyDictionary()
 
 
-def check_extent(
-    trainer: Trainer, module: LightningModule, stream: ContinualDataModule, limit: int | None, resumed: bool
-) -> None:
+def check_extent(trainer: Trainer, module: LightningModule, stream: Stream, limit: int | None, resumed: bool) -> None:
     """Say where ``max_steps`` ends a fit, and refuse one that only repeats another.
 
     Args:
@@ -43,7 +38,7 @@ def check_extent(
         )
 
 
-def remember_extent(trainer: Trainer, module: LightningModule, stream: ContinualDataModule, limit: int | None) -> None:
+def remember_extent(trainer: Trainer, module: LightningModule, stream: Stream, limit: int | None) -> None:
     """Note a module that was trained on a part of a stream, for the next :func:`check_extent`."""
     task = stream.unfinished_task if _is_partial(trainer, limit) else None
     if task is None:
@@ -72,7 +67,7 @@ def _refuse_idle_fit(trainer: Trainer) -> None:
     )
 
 
-def _refuse_first_task_again(module: LightningModule, stream: ContinualDataModule) -> None:
+def _refuse_first_task_again(module: LightningModule, stream: Stream) -> None:
     """A new Trainer for each task, in a loop, would train the first tasks again and again."""
     fingerprint, task = _PARTLY_TRAINED.get(module, ("", 0))
     if fingerprint == stream.info.fingerprint:

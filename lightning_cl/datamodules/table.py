@@ -18,7 +18,6 @@ from lightning_cl.datamodules.task import Order
 
 if TYPE_CHECKING:
     from lightning_cl.datamodules.scenarios.base import Scenario
-    from lightning_cl.datamodules.scenarios.table import TableScenario
 
 COLUMNS = ("sample", "task", "position", "label")
 
@@ -95,7 +94,7 @@ class StreamTable:
             digest.update(name.encode() + b"\0" + np.ascontiguousarray(values.numpy(), dtype="<i8").tobytes())
         return digest.hexdigest()
 
-    def as_scenario(self, order: Order = "shuffled", evaluation: Scenario | None = None) -> TableScenario:
+    def as_scenario(self, order: Order = "shuffled", evaluation: Scenario | None = None) -> Scenario:
         """Scenario that replays these tasks, and refuses a source with other labels.
 
         Args:

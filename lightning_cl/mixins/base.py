@@ -71,7 +71,7 @@ class ContinualMixin(StepMixin):
             buffers = frozenset(name for name, _ in self.named_buffers())
             self.continual = state = ContinualState(info)
             state.own_parameters, state.own_buffers = own, buffers
-            self.register_load_state_dict_pre_hook(rename_former_keys)
+            self.register_load_state_dict_pre_hook(rename_former_keys)  # type: ignore[no-untyped-call]
         elif not isinstance(state, ContinualState):
             raise ValueError("the module has an attribute `continual` of its own, which lightning_cl needs; rename it.")
         if state.head_path is None:

@@ -58,8 +58,8 @@ class ContinualState(nn.Module):
 
     def __init__(self, info: StreamInfo) -> None:
         super().__init__()
-        self.register_state_dict_post_hook(_add_hint)
-        self.register_load_state_dict_pre_hook(_drop_hint)
+        self.register_state_dict_post_hook(_add_hint)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_drop_hint)  # type: ignore[no-untyped-call]
         self.mask = ClassMask(0)
         self.parts = nn.ModuleDict()
         self.info = info
@@ -84,7 +84,7 @@ class ContinualState(nn.Module):
     @property
     def ordered_parts(self) -> list[MethodModule]:
         """The methods' modules: those that make the logits before those that change them."""
-        return sorted(self.parts.values(), key=lambda part: not part.makes_logits)  # type: ignore[arg-type,return-value]
+        return sorted(self.parts.values(), key=lambda part: not part.makes_logits)  # type: ignore[arg-type]
 
     @contextmanager
     def recording(self) -> Iterator[list[HeadCall]]:

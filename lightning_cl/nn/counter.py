@@ -21,7 +21,7 @@ class Counter(nn.Module):
         super().__init__()
         self.register_buffer("saved", torch.tensor(start))
         self.value = start
-        self.register_load_state_dict_post_hook(_read)
+        self.register_load_state_dict_post_hook(_read)  # type: ignore[no-untyped-call]
 
     def set(self, value: int) -> None:
         """Take this number from here on."""

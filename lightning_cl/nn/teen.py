@@ -56,7 +56,7 @@ class TEENBank(PrototypeBank):
         self.alpha, self.temperature, self.scale = alpha, temperature, scale
         self.register_buffer("base", torch.zeros(num_classes, dtype=torch.bool))
         self.ready = False  # mirrors whether there are base classes, without a host sync
-        self.register_load_state_dict_post_hook(_see_base)
+        self.register_load_state_dict_post_hook(_see_base)  # type: ignore[no-untyped-call]
 
     def finish_base(self, classes: Tensor) -> None:
         """The means of these ``(B,)`` classes are those of the base session."""

@@ -22,12 +22,12 @@ class TaskBatch(NamedTuple):
     Attributes:
         inputs: As the module takes them, without the rows that only fill up the share of another process.
         targets: ``(B,)``.
-        index: ``(B,)`` positions in the training split, on the CPU.
+        positions: ``(B,)`` places in the training split, on the CPU.
     """
 
     inputs: Any
     targets: Tensor
-    index: Tensor
+    positions: Tensor
 
 
 class TaskFeatures(NamedTuple):
@@ -36,12 +36,12 @@ class TaskFeatures(NamedTuple):
     Attributes:
         features: ``(B, D)``.
         labels: ``(B,)`` class ids.
-        index: ``(B,)`` positions in the training split.
+        positions: ``(B,)`` places in the training split.
     """
 
     features: Tensor
     labels: Tensor
-    index: Tensor
+    positions: Tensor
 
 
 @dataclass

@@ -27,7 +27,7 @@ class AdaptedPrototypes(MethodModule):
         super().__init__()
         self.adapters, self.means = adapters, PrototypeHead(num_classes, 2 * width, "cosine", normalize=False)
         self.scale, self.finished = nn.Parameter(torch.ones(())), Counter()
-        self.register_load_state_dict_post_hook(_choose_paths)
+        self.register_load_state_dict_post_hook(_choose_paths)  # type: ignore[no-untyped-call]
 
     def choose_paths(self) -> None:
         """The adapted network while it learns; then the frozen one, too."""
@@ -40,7 +40,8 @@ class AdaptedPrototypes(MethodModule):
     def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:
         """Cosines with the head's rows, or with the class means."""
         if self.finished.value:
-            return self.means(unfolded(self.adapters, features)).to(logits.dtype)
+            answer: Tensor = self.means(unfolded(self.adapters, features))
+            return answer.to(logits.dtype)
         head = module.continual_head
         unused = 0.0 if head.bias is None else 0.0 * head.bias  # DDP waits for its gradient
         return cosine_logits(features, head.weight, self.scale) + unused

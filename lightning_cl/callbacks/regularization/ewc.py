@@ -13,6 +13,7 @@ from lightning_cl.callbacks.arguments import check_at_least, check_choice, check
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.mixins.features import evaluating
+from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.fisher import Fisher, fisher_diagonal
 from lightning_cl.nn.weights import Snapshot, pull_gradients, trained
 from lightning_cl.training import MethodModule, TaskData
@@ -29,16 +30,17 @@ class QuadraticPenalty(MethodModule):
         self.strength, self.decay, self.fisher, self.anchored_at = strength, decay, fisher, anchor
         self.anchor, self.importance = Snapshot(trained(module)), Snapshot(trained(module), zero=True)
         self.running = Snapshot(trained(module) if fisher == "steps" else {}, zero=True)
-        self.register_buffer("steps", torch.zeros(()))
+        self.steps = Counter()
 
     def edit_gradients(self, module: Any, optimizer: Any) -> None:
         """The gradient of the penalty; before it, the step's own gradient is counted where that is asked for."""
         weights = trained(module)
         for name, total in self.running.items():
-            if weights[name].grad is not None:
-                total.add_(weights[name].grad.square())
+            gradient = weights[name].grad
+            if gradient is not None:
+                total.add_(gradient.square())
         if self.running.names:
-            self.steps += 1
+            self.steps.set(self.steps.value + 1)
         if self.anchor.taken and self.strength:
             pull_gradients(weights, dict(self.anchor.items()), self.strength, dict(self.importance.items()))
 
@@ -56,8 +58,9 @@ class QuadraticPenalty(MethodModule):
 
     def _found(self, module: Any, data: TaskData) -> Mapping[str, Tensor]:
         if self.fisher == "steps":
-            found = {name: total / self.steps.clamp_min(1) for name, total in self.running.items()}
-            for total in (*self.running.buffers(), self.steps):
+            found = {name: total / max(self.steps.value, 1) for name, total in self.running.items()}
+            self.steps.set(0)
+            for _, total in self.running.items():
                 total.zero_()
             return found
         return fisher_of_task(module, data, self.fisher)
