@@ -136,7 +136,7 @@ class ContinualMixin(StepMixin):
         frozen = (~state.mask.train_allowed).nonzero().flatten()
         if len(frozen) and state.train_mask != "batch":  # which changes with every batch
             yield self.continual_head.weight, frozen
-            if self.continual_head.bias is not None:
+            if getattr(self.continual_head, "bias", None) is not None:
                 yield self.continual_head.bias, frozen
         for part in state.ordered_parts:
             yield from part.protected(self)

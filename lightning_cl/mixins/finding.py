@@ -2,52 +2,72 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from torch import nn
 
+from lightning_cl.nn.head_layer import as_linear, num_outputs, weight_layer
+
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
+#: In the names of heads that only help to train.
+_AUXILIARY = re.compile(r"(^|[._])(aux|dist|distill|distillation|auxiliary)\w*([._]|$)|(^|\.)aux\d*", re.IGNORECASE)
+
 
 def find_head(module: nn.Module, num_classes: int, path: str | None = None) -> tuple[str, nn.Linear]:
-    """The one ``Linear`` that makes the class logits, with its dotted path.
+    """The one layer that makes the class logits, with its dotted path; one that is no ``Linear`` can be read as one.
 
-    Looked for in this order: ``path``; a layer with exactly ``num_classes`` outputs outside transformer blocks; the
-    classifier of the one timm model in ``module``.
+    Looked for in this order: ``path``; a ``Linear`` with exactly ``num_classes`` outputs outside transformer blocks
+    (beside auxiliary ones, the one that is not named so); the classifier of the one timm model in ``module``; another
+    layer with a row of weights for each class, see :func:`~lightning_cl.nn.head_layer.weight_layer`.
 
     Raises:
         ValueError: If there is none, or several, or it has fewer outputs than ``num_classes``; candidates are listed.
     """
     if path is not None:
-        head = _at(module, path, "head")
-        if not isinstance(head, nn.Linear):
+        path, head = _last(path, _at(module, path, "head"))
+        if weight_layer(head) is None:
             raise ValueError(
-                f"`head={path!r}` is a {type(head).__name__}, but a class head must be a `torch.nn.Linear`."
+                f"`head={path!r}` is a {type(head).__name__}, but a class head must be a `torch.nn.Linear`, or another "
+                "layer with a row of weights for each class."
             )
         _check_size(path, head, num_classes)
-        return path, head
-    every = {name: m for name, m in module.named_modules() if isinstance(m, nn.Linear)}
+        return path, as_linear(head)
+    every = _linears(module)
     layers = {name: layer for name, layer in every.items() if not _in_block(name)} or every
-    exact = {name: layer for name, layer in layers.items() if layer.out_features == num_classes}
-    candidates = exact or _classifiers(module, every)
+    exact = {name: layer for name, layer in layers.items() if num_outputs(layer) == num_classes}
+    candidates = exact or _classifiers(module, every) or _others(module, num_classes)
+    if len(candidates) > 1:
+        candidates = {name: m for name, m in candidates.items() if not _AUXILIARY.search(name)} or candidates
     if len(candidates) == 1:
         name, head = next(iter(candidates.items()))
         _check_size(name, head, num_classes)
-        return name, head
+        return name, as_linear(head)
     if candidates:
         raise ValueError(
             f"there are several layers that could make the class logits: {_listing(candidates.items())}; "
             'choose one with `head="..."`.'
         )
-    sizes = [layer.out_features for layer in layers.values()]
+    sizes = [num_outputs(layer) for layer in layers.values()]
     small = " All are smaller than the number of classes." if sizes and max(sizes) < num_classes else ""
     raise ValueError(
         f"no `torch.nn.Linear` with {num_classes} outputs (one per class of the stream) was found; the linear layers "
         f"are: {_listing(layers.items())}.{small} Give the model {num_classes} outputs, or name the layer with "
         '`head="..."`.'
     )
+
+
+def find_auxiliary_heads(module: nn.Module, path: str, num_classes: int) -> list[nn.Module]:
+    """Layers beside the head ``path`` that make class logits, too, as those of GoogLeNet and of distilled models."""
+    every = {**_linears(module), **_others(module, num_classes)}
+    return [
+        layer
+        for name, layer in every.items()
+        if num_outputs(layer) == num_classes and _AUXILIARY.search(name) and not f"{name}.".startswith(f"{path}.")
+    ]
 
 
 def find_vit(module: nn.Module, path: str | None = None) -> tuple[str, VisionTransformer]:
@@ -133,23 +153,56 @@ def _in_block(name: str) -> bool:
     return any(part in {"blocks", "layers", "resblocks", "transformer"} for part in name.split("."))
 
 
-def _classifiers(module: nn.Module, layers: dict[str, nn.Linear]) -> dict[str, nn.Linear]:
+def _last(path: str, layer: nn.Module) -> tuple[str, nn.Module]:
+    """The last layer with parameters of an ``nn.Sequential``, unless it has no other one; another layer itself."""
+    parts = [(name, part) for name, part in layer.named_children() if any(True for _ in part.parameters())]
+    single = weight_layer(layer) is not None and parts and parts[-1][1] is not list(layer.children())[-1]
+    if not isinstance(layer, nn.Sequential) or not parts or single:
+        return path, layer
+    return _last(f"{path}.{parts[-1][0]}".removeprefix("."), parts[-1][1])
+
+
+def _linears(module: nn.Module) -> dict[str, nn.Module]:
+    """Linear layers and, in the place of those that are wrapped as by PEFT, what is around them."""
+    wrapped = {name: m for name, m in module.named_modules() if isinstance(getattr(m, "base_layer", None), nn.Linear)}
+    within = tuple(f"{name}." for name in wrapped)
+    plain = {name: m for name, m in module.named_modules() if isinstance(m, nn.Linear) and not name.startswith(within)}
+    return {**plain, **wrapped}
+
+
+def _others(module: nn.Module, num_classes: int) -> dict[str, nn.Module]:
+    """Layers that are no linear ones, with a row of weights for each class; with the pooling behind a convolution."""
+    found: dict[str, nn.Module] = {}
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Linear | nn.Sequential) or num_outputs(layer) != num_classes:
+            continue
+        parent = name.rpartition(".")[0]
+        around = module.get_submodule(parent)
+        if isinstance(around, nn.Sequential) and around[-1] is not layer and weight_layer(around) is layer:
+            found[parent] = around
+        else:
+            found[name] = layer
+    return found
+
+
+def _classifiers(module: nn.Module, layers: dict[str, nn.Module]) -> dict[str, nn.Module]:
     """Classifiers of timm models; by identity, since two zero-initialised heads are equal."""
     getters = [getattr(m, "get_classifier", None) for m in module.modules()]
     found = [get() for get in getters if callable(get)]
     return {name: layer for name, layer in layers.items() if any(layer is classifier for classifier in found)}
 
 
-def _check_size(name: str, head: nn.Linear, num_classes: int) -> None:
-    if head.out_features < num_classes:
+def _check_size(name: str, head: nn.Module, num_classes: int) -> None:
+    if num_outputs(head) < num_classes:
         raise ValueError(
-            f"the head `{name}` has {head.out_features} outputs but the stream has {num_classes} classes; "
+            f"the head `{name}` has {num_outputs(head)} outputs but the stream has {num_classes} classes; "
             f"build the model with `num_classes={num_classes}`."
         )
 
 
-def _listing(layers: Iterable[tuple[str, nn.Linear]]) -> str:
+def _listing(layers: Iterable[tuple[str, nn.Module]]) -> str:
+    sizes = ((name, as_linear(layer)) for name, layer in layers)
     return (
-        ", ".join(f"{name or '(the module itself)'} ({m.in_features} -> {m.out_features})" for name, m in layers)
+        ", ".join(f"{name or '(the module itself)'} ({m.in_features} -> {m.out_features})" for name, m in sizes)
         or "none"
     )

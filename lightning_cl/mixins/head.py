@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.mixins.batch import call_with
-from lightning_cl.mixins.finding import find_head
+from lightning_cl.mixins.finding import find_auxiliary_heads, find_head
 from lightning_cl.mixins.state import ContinualState
+from lightning_cl.nn.head_layer import is_map, pooled
 from lightning_cl.nn.masks import ClassMask
 from lightning_cl.training.method_module import MethodModule
 from lightning_cl.training.step import HeadCall
@@ -40,6 +41,8 @@ class HeadMixin(_Base):
             return
         state.head_path, state.mask = path, ClassMask(layer.out_features).to(layer.weight.device)
         layer.register_forward_hook(self._answer_of_methods)
+        for other in find_auxiliary_heads(self, path, layer.out_features):
+            other.register_forward_hook(self._mask_auxiliary)
 
     def add_method(self, name: str, part: MethodModule) -> None:
         """Carry a method's module, as ``continual.parts.<name>``; :meth:`configure_continual` comes first.
@@ -69,9 +72,7 @@ class HeadMixin(_Base):
         """
         if self.continual.head_path is None:
             raise ValueError(f'no head was found in this {type(self).__name__}; name it with `head="..."`.')
-        layer = self.get_submodule(self.continual.head_path)
-        assert isinstance(layer, nn.Linear)
-        return layer
+        return cast(nn.Linear, self.get_submodule(self.continual.head_path))  # `find_head` lets it be read as one
 
     def head_input(self, inputs: Any) -> Tensor:
         """``(B, D)`` features that reach the head when the module's ``forward`` is called with ``inputs``.
@@ -95,7 +96,7 @@ class HeadMixin(_Base):
                 f"the head `{self.continual.head_path}` was not called by `{type(self).__name__}.forward`, so there "
                 'are no features; name the layer that forward uses with `head="..."`.'
             )
-        return captured[-1].flatten(1)
+        return pooled(self.continual_head, captured[-1]).flatten(1)
 
     def recorded(self) -> AbstractContextManager[list[HeadCall]]:
         """Record the calls of the head within a ``with`` block, in the list that it gives."""
@@ -104,13 +105,23 @@ class HeadMixin(_Base):
     def _answer_of_methods(self, head: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Forward hook of the head: what the methods answer, in as many columns as the head has, masked."""
         state = self.continual
+        features, own = pooled(head, args[0]).flatten(1), pooled(head, output)
         if state.calls is not None:
-            state.calls.append(HeadCall(args[0].flatten(1), output))
-        logits = output
+            state.calls.append(HeadCall(features, own))
+        logits = own
         for part in state.ordered_parts:
-            logits = part.answer(self, args[0].flatten(1), logits)
-        missing = output.shape[-1] - logits.shape[-1]
+            logits = part.answer(self, features, logits)
+        missing = own.shape[-1] - logits.shape[-1]
         if missing:
             logits = nn.functional.pad(logits, (0, missing), value=-torch.inf)
-        masked: Tensor = state.mask(logits)
+        if not is_map(head, output):
+            masked: Tensor = state.mask(logits)
+            return masked
+        if logits is own:  # nothing but the mask
+            return state.mask(output.movedim(1, -1)).movedim(-1, 1)  # type: ignore[no-any-return]
+        return state.mask(logits)[..., None, None].expand_as(output)  # type: ignore[no-any-return]
+
+    def _mask_auxiliary(self, head: nn.Module, args: Any, output: Tensor) -> Tensor:
+        """Forward hook of another head: its logits, masked as those of the head are."""
+        masked: Tensor = self.continual.mask(output)
         return masked

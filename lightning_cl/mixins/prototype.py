@@ -12,6 +12,7 @@ from lightning_cl.mixins.base import ContinualMixin, expect_eval_mode
 from lightning_cl.mixins.batch import unpack
 from lightning_cl.mixins.bypass import FeatureBypass
 from lightning_cl.nn.distributed import gather_rows
+from lightning_cl.nn.head_layer import is_map, pooled
 from lightning_cl.nn.prototypes import PrototypeBank
 
 if TYPE_CHECKING:
@@ -55,9 +56,10 @@ class PrototypeMixin(ContinualMixin):
 
     def _compare(self, head: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Forward hook of the head: logits of the means, in as many columns as the head has."""
-        logits: Tensor = self.prototypes(args[0].flatten(1)).to(output.dtype)
+        logits: Tensor = self.prototypes(pooled(head, args[0]).flatten(1)).to(output.dtype)
         missing = output.shape[1] - logits.shape[1]
-        return nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits
+        logits = nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits
+        return logits[..., None, None].expand_as(output) if is_map(head, output) else logits
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)

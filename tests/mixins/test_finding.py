@@ -71,7 +71,7 @@ def test_a_shared_head_is_one_head():
         ),
         (parts(fc=nn.Linear(4, 7)), "fc", "the head `fc` has 7 outputs"),
         (parts(fc=nn.Linear(4, 10)), "fx", "`head='fx'` is not a part of the module; did you mean fc"),
-        (parts(fc=nn.Conv2d(3, 10, 1)), "fc", "`head='fc'` is a Conv2d"),
+        (parts(fc=nn.Conv2d(3, 10, 3)), "fc", "`head='fc'` is a Conv2d"),
     ],
 )
 def test_no_head_or_several(module, path, words):

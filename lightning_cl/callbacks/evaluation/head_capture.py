@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.mixins.finding import find_head
+from lightning_cl.nn.head_layer import pooled
 from lightning_cl.nn.masks import ClassMask, with_infinite
 
 
@@ -44,7 +45,7 @@ class HeadCapture:
         self._captured = []
 
     def _keep(self, layer: nn.Module, args: Any, output: Tensor) -> None:
-        self._captured.append(output.detach())
+        self._captured.append(pooled(layer, output.detach()))
 
     def take(self, count: int) -> Tensor:
         """``(count, C)`` logits of the batch's samples: the head's last answer, or all of them when it came in parts.
