@@ -105,12 +105,11 @@ class HeadMixin(_Base):
     def _answer_of_methods(self, head: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Forward hook of the head: what the methods answer, in as many columns as the head has, masked."""
         state = self.continual
-        features, own = pooled(head, args[0]).flatten(1), pooled(head, output)
+        logits = own = pooled(head, output)
         if state.calls is not None:
-            state.calls.append(HeadCall(features, own))
-        logits = own
+            state.calls.append(HeadCall(pooled(head, args[0]).flatten(1), own))
         for part in state.ordered_parts:
-            logits = part.answer(self, features, logits)
+            logits = part.answer(self, pooled(head, args[0]).flatten(1), logits)
         missing = own.shape[-1] - logits.shape[-1]
         if missing:
             logits = nn.functional.pad(logits, (0, missing), value=-torch.inf)
