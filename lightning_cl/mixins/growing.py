@@ -36,6 +36,8 @@ def rename_former_keys(module: Any, state_dict: dict[str, Any], prefix: str, *_:
         prefix: The module's name in ``state_dict``.
     """
     for name, part in module.continual.parts.items():
+        if any(key.startswith(f"{prefix}continual.parts.{name}.") for key in state_dict):
+            continue  # a state of today, where such a key is of a part of the user's own
         for former, below in part.former_keys.items():
             for key in [key for key in state_dict if key.startswith(f"{prefix}{former}")]:
                 rest = key.removeprefix(f"{prefix}{former}")

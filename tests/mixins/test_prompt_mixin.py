@@ -191,7 +191,7 @@ def test_callbacks_stack_on_it(tmp_path):
     regularizer = VirtualOutlierRegularizer(neighbours=10, outlier_epochs=1)
     mine = built(MyModel)
     _, watch, _ = fit(mine, tmp_path, regularizer, epochs_per_task=2)
-    assert mine.outlier_settings.neighbours == 10
+    assert mine.continual.parts["virtualoutlierregularizer"].method.neighbours == 10
     assert watch.moved == 0
 
 
