@@ -66,17 +66,18 @@ class PromptedBackbone(MethodModule):
         """The provider's terms, averaged over the forward passes of the step."""
         if self._use is not None and not step.module.automatic_optimization:  # its backward passes are over
             self._use.require(step.module)
-        terms = self.provider.pending_losses
-        loss = {"prompt_loss": torch.stack(terms).mean()} if terms else {}
-        terms.clear()
-        return loss
+        terms = list(self.provider.pending_losses)
+        self.provider.pending_losses.clear()
+        if not any(term.requires_grad for term in terms):  # passes without gradient train nothing
+            return {}
+        return {"prompt_loss": torch.stack(terms).mean()}
 
     def edit_gradients(self, module: Any, optimizer: Any) -> None:
         """Find out in the first step whether the prompts learn."""
         stream = getattr(module.trainer, "datamodule", None)
         if self._use is None or getattr(stream, "task_index", 0):  # later a method may warm up the head alone
             return
-        self._use.note()
+        self._use.note(module)
         if module.automatic_optimization:
             self._use.require(module)
         if self._use.known:

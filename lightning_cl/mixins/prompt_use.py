@@ -30,9 +30,9 @@ class PromptUse:
         """The user's step runs, and not one in which another method trains the head alone."""
         self._stepped, self._missed = True, False
 
-    def note(self) -> None:
-        """Backward passes are over, and no gradient is dropped yet."""
-        if self._stepped:
+    def note(self, module: nn.Module) -> None:
+        """Backward passes are over, if the step made any, and no gradient is dropped yet."""
+        if self._stepped and any(p.grad is not None for p in module.parameters()):
             named = self.provider.named_parameters()
             learning = [p for name, p in named if p.requires_grad and name not in self.provider.learns_apart]
             self.known = not learning or any(p.grad is not None for p in learning)

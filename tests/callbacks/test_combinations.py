@@ -110,5 +110,5 @@ def test_a_checkpoint_names_the_methods_and_their_order(tmp_path):
 
 
 def test_two_prompt_methods_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"has prompts already .* use one prompt method at a time"):
+    with pytest.raises(ValueError, match=r"has prompts already; use one prompt method at a time"):
         train(PLAIN, PROMPTS["one"](), tmp_path, callbacks=[PROMPTS["dual"]()])

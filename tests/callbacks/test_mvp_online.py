@@ -156,4 +156,4 @@ def test_a_process_that_gets_no_sample_changes_nothing(variant, tmp_path):
     together = torch.load(tmp_path / "rank1.pt", weights_only=True)
     for name, value in fit_offline(PLAIN, mvp(variant=variant), tmp_path, **options).result().items():
         assert_close(together[name], value, rtol=1e-6, atol=1e-8, msg=lambda text, name=name: f"{name}: {text}")
-    assert together["module/prompts.usage"].sum() == 4 * 27
+    assert together["module/continual.parts.mvp.provider.usage"].sum() == 4 * 27
