@@ -49,10 +49,15 @@ class PromptedBackbone(MethodModule):
         install_prompts(vit, provider)
         reference = next(vit.parameters())
         self.provider = provider.to(device=reference.device, dtype=reference.dtype)
-        self.__dict__["vit"] = vit  # a part of the user's module
+        self.__dict__["_vit"] = vit  # a part of the user's module
         self.cache_queries = cache_queries and provider.needs_query
         self._use: PromptUse | None = PromptUse(vit, provider)  # until it is known
         expect_eval_mode()
+
+    @property
+    def vit(self) -> Any:
+        """The frozen ViT with prompts."""
+        return self.__dict__["_vit"]
 
     # ------------------------------------------------------------------ a training step
 
@@ -74,8 +79,10 @@ class PromptedBackbone(MethodModule):
 
     def edit_gradients(self, module: Any, optimizer: Any) -> None:
         """Find out in the first step whether the prompts learn."""
-        stream = getattr(module.trainer, "datamodule", None)
-        if self._use is None or getattr(stream, "task_index", 0):  # later a method may warm up the head alone
+        if self._use is None:
+            return
+        task = getattr(getattr(module.trainer, "datamodule", None), "task_index", 0)
+        if task != 0:  # later a method may warm up the head alone
             return
         self._use.note(module)
         if module.automatic_optimization:

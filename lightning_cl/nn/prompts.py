@@ -63,7 +63,7 @@ class PromptProvider(nn.Module):
         super().__init__()
         self.register_buffer("task_counter", torch.tensor(-1))
         self.task = -1
-        self.register_load_state_dict_post_hook(_read_task)
+        self.register_load_state_dict_post_hook(_read_task)  # type: ignore[no-untyped-call]
         #: Loss terms of the current step's forward passes, until the step collects them.
         self.pending_losses: list[Tensor] = []
 
