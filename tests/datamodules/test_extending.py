@@ -643,7 +643,7 @@ def test_other_checkpoints_are_refused(tmp_path, short_runs, long_runs):
         Fit(tmp_path, short_stream(), METHODS["one"](), 8, long_runs("one")[1])
     with pytest.raises(ValueError, match=r"4 outputs but the stream has 8 classes"):
         Fit(tmp_path, long_stream(), METHODS["one"](), 4, short_runs("one")[1])
-    with pytest.raises(ValueError, match=r"`prompts\.prefixes\.0` has the shape .* does not grow with the stream"):
+    with pytest.raises(ValueError, match=r"provider\.prefixes\.0` has the shape .* does not grow with the stream"):
         Fit(tmp_path, long_stream(), [OnePrompt((0, 1), 3)], 8, short_runs("one")[1])
     plain = Fit(tmp_path, short_stream(), [], 4).saved(tmp_path / "plain.ckpt")
     with pytest.raises(ValueError, match="without a method nothing grows"):
