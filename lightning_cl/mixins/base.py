@@ -181,6 +181,8 @@ class ContinualMixin(StepMixin):
 
     def on_train_start(self) -> None:
         """Protect what a checkpoint brought back."""
+        for part in self.continual.ordered_parts:
+            part.start_run(self)
         self.protect()
         super().on_train_start()
 

@@ -30,12 +30,16 @@ def growing_names(model: ContinualMixin) -> set[str]:
 def rename_former_keys(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     """A hook before a state is loaded: keys that a method's module had in older checkpoints get today's names.
 
+    Where the state has today's names, a former one is a part of the user's own module.
+
     Args:
         module: With its methods.
         state_dict: Changed in place.
         prefix: The module's name in ``state_dict``.
     """
     for name, part in module.continual.parts.items():
+        if any(key.startswith(f"{prefix}continual.parts.{name}.") for key in state_dict):
+            continue
         for former, below in part.former_keys.items():
             for key in [key for key in state_dict if key.startswith(f"{prefix}{former}")]:
                 rest = key.removeprefix(f"{prefix}{former}")

@@ -38,9 +38,15 @@ class MethodModule(nn.Module):
         """Whether the user's step is made; otherwise the loss is zero and nothing moves, from task start on."""
         return True
 
-    def own_step(self, step: Step) -> Tensor | None:
-        """A scalar loss in place of the user's step; ``None``: the user's step is made."""
+    def own_step(self, step: Step) -> Any:
+        """What ``training_step`` returns in place of the user's step; ``None``: the user's step is made.
+
+        A method that makes the user's step itself (``step.users_step()``) returns what that gave, changed or not.
+        """
         return None
+
+    def start_step(self, step: Step) -> None:
+        """Prepare the user's step; not called where there is another in its place."""
 
     def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:
         """Logits in place of ``logits``, while training and evaluating.
@@ -66,6 +72,9 @@ class MethodModule(nn.Module):
         """Change weights after an optimiser's step, before protected rows are put back."""
 
     # ------------------------------------------------------------------ tasks
+
+    def start_run(self, module: Any) -> None:
+        """Begin a fit, or go on with one after a checkpoint was loaded."""
 
     def start_task(self, module: Any, task: Any) -> None:
         """Prepare a task, before optimisers are built anew and rows are protected; not called on resume."""

@@ -156,7 +156,7 @@ def test_it_plugs_into_other_methods(name, first):
     matrix = module.evaluation.matrix()
     assert not matrix.tril().isnan().any()
     if "prompt" in name.lower():
-        moved = [p for n, p in module.named_parameters() if n.startswith("prompts.") and p.requires_grad]
+        moved = [p for n, p in module.named_parameters() if ".provider." in n and p.requires_grad]
         assert moved
         assert not any(p.requires_grad for p in module.net.blocks.parameters())
 

@@ -34,6 +34,7 @@ from .replay_runs import (
     replay,
     result,
 )
+from .test_virtual_outliers import phase_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -75,11 +76,11 @@ class OutlierEntropy(Callback):
 
     @torch.no_grad()
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if pl_module.outlier_phase == "outlier":
+        if phase_of(pl_module) == "outlier":
             self.expected.append(nn.functional.cross_entropy(pl_module(batch[0]), batch[1]))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        if pl_module.outlier_phase == "outlier":
+        if phase_of(pl_module) == "outlier":
             self.found.append(trainer.callback_metrics["outlier/cross_entropy"])
 
 

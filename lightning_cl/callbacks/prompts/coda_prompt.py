@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
-from lightning_cl.callbacks.prompt_method import PromptMethod, checked_layers
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.prompts.prompt_method import PromptMethod, checked_layers
+from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.nn.coda_prompt import CODAPromptPool
 
-if TYPE_CHECKING:
-    from lightning_cl.datamodules import StreamInfo
 
-
+@dataclass(eq=False)
 class CODAPrompt(PromptMethod):
     """CODA-Prompt: decomposed attention-based prompting (Smith et al., CVPR 2023, arXiv:2211.13218).
 
@@ -34,30 +33,26 @@ class CODAPrompt(PromptMethod):
         cache_queries: Compute the query of an evaluation image once per run.
     """
 
-    state_key = "lightning_cl.CODAPrompt"
+    state_key: ClassVar[str] = "lightning_cl.CODAPrompt"
+    small: ClassVar[dict[str, Any]] = {"pool_size": 9, "prompt_length": 4, "layers": (0, 1), "ortho_weight": 0.1}
 
-    def __init__(
-        self,
-        pool_size: int = 100,
-        prompt_length: int = 8,
-        layers: Sequence[int] = (0, 1, 2, 3, 4),
-        ortho_weight: float = 0.0,
-        init: Literal["qr", "gram_schmidt"] = "qr",
-        backbone: str | None = None,
-        head: str | None = None,
-        train_mask: TrainMask = "task",
-        reset_optimizer: bool = True,
-        cache_queries: bool = True,
-    ) -> None:
-        super().__init__(backbone, head, train_mask, reset_optimizer, cache_queries)
-        self.pool_size, self.prompt_length, self.layers = pool_size, prompt_length, checked_layers(layers)
-        self.ortho_weight, self.init = ortho_weight, init
-        self.adds_loss = ortho_weight > 0
+    pool_size: int = 100
+    prompt_length: int = 8
+    layers: Sequence[int] = (0, 1, 2, 3, 4)
+    ortho_weight: float = 0.0
+    init: Literal["qr", "gram_schmidt"] = "qr"
 
-    def provider(self, info: StreamInfo, width: int, depth: int) -> CODAPromptPool:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.layers = checked_layers(self.layers)
+
+    @property
+    def adds_loss(self) -> bool:  # type: ignore[override]
+        """Whether there is a penalty."""
+        return self.ortho_weight > 0
+
+    def provider(self, info: StreamInfo, width: int, num_outputs: int) -> CODAPromptPool:
         """The pool; see :class:`~lightning_cl.nn.CODAPromptPool`."""
         per_task = self.pool_size // info.planned_tasks
         pool_size = max(self.pool_size, per_task * info.num_tasks)  # more than planned for when the stream was extended
-        return CODAPromptPool(
-            info.num_tasks, width, pool_size, self.prompt_length, self.layers, self.ortho_weight, self.init
-        )
+        return self.filled(CODAPromptPool, num_tasks=info.num_tasks, width=width, pool_size=pool_size)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
-from lightning_cl.callbacks.prompt_method import PromptMethod, checked_layers
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.prompts.prompt_method import PromptMethod, checked_layers
+from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.nn.l2p import BatchVote, L2PPool
 
-if TYPE_CHECKING:
-    from lightning_cl.datamodules import StreamInfo
 
-
+@dataclass(eq=False)
 class L2P(PromptMethod):
     """L2P: learning to prompt (Wang et al., CVPR 2022, arXiv:2112.08654).
 
@@ -41,48 +40,30 @@ class L2P(PromptMethod):
         cache_queries: Compute the query of an evaluation image once per run.
     """
 
-    state_key = "lightning_cl.L2P"
+    state_key: ClassVar[str] = "lightning_cl.L2P"
+    small: ClassVar[dict[str, Any]] = {"pool_size": 6, "prompt_length": 2, "top_k": 2}
 
-    def __init__(
-        self,
-        pool_size: int = 10,
-        prompt_length: int = 10,
-        top_k: int = 4,
-        pull_weight: float = 1.0,
-        pull_reduction: Literal["mean", "sum"] = "mean",
-        form: Literal["tokens", "prefix"] = "tokens",
-        layers: Sequence[int] = (0,),
-        batch_vote: BatchVote = "never",
-        task_mask: bool = False,
-        copy_previous: bool = False,
-        init_range: tuple[float, float] = (0.0, 0.01),
-        backbone: str | None = None,
-        head: str | None = None,
-        train_mask: TrainMask = "task",
-        reset_optimizer: bool = True,
-        cache_queries: bool = True,
-    ) -> None:
-        super().__init__(backbone, head, train_mask, reset_optimizer, cache_queries)
-        self.pool_size, self.prompt_length, self.top_k = pool_size, prompt_length, top_k
-        self.pull_weight, self.pull_reduction, self.form = pull_weight, pull_reduction, form
-        self.layers, self.batch_vote = checked_layers(layers), batch_vote
-        self.task_mask, self.copy_previous, self.init_range = task_mask, copy_previous, init_range
-        self.adds_loss = pull_weight != 0
+    pool_size: int = 10
+    prompt_length: int = 10
+    top_k: int = 4
+    pull_weight: float = 1.0
+    pull_reduction: Literal["mean", "sum"] = "mean"
+    form: Literal["tokens", "prefix"] = "tokens"
+    layers: Sequence[int] = (0,)
+    batch_vote: BatchVote = "never"
+    task_mask: bool = False
+    copy_previous: bool = False
+    init_range: tuple[float, float] = (0.0, 0.01)
 
-    def provider(self, info: StreamInfo, width: int, depth: int) -> L2PPool:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.layers = checked_layers(self.layers)
+
+    @property
+    def adds_loss(self) -> bool:  # type: ignore[override]
+        """Whether keys are pulled to their queries."""
+        return self.pull_weight != 0
+
+    def provider(self, info: StreamInfo, width: int, num_outputs: int) -> L2PPool:
         """The pool; see :class:`~lightning_cl.nn.L2PPool`."""
-        return L2PPool(
-            info.num_tasks,
-            width,
-            pool_size=self.pool_size,
-            prompt_length=self.prompt_length,
-            top_k=self.top_k,
-            pull_weight=self.pull_weight,
-            pull_reduction=self.pull_reduction,
-            form=self.form,
-            layers=self.layers,
-            batch_vote=self.batch_vote,
-            task_mask=self.task_mask,
-            copy_previous=self.copy_previous,
-            init_range=self.init_range,
-        )
+        return self.filled(L2PPool, num_tasks=info.num_tasks, width=width)

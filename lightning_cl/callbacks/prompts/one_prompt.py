@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from lightning_cl.callbacks.prompt_method import PromptMethod, checked_layers
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.prompts.prompt_method import PromptMethod, checked_layers
+from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.nn.one_prompt import OnePromptSet
 
-if TYPE_CHECKING:
-    from lightning_cl.datamodules import StreamInfo
 
-
+@dataclass(eq=False)
 class OnePrompt(PromptMethod):
     """OnePrompt: a single set of prefixes for the whole stream (Huang et al., ICLR 2024, arXiv:2402.04129).
 
@@ -29,21 +28,18 @@ class OnePrompt(PromptMethod):
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first; the paper does.
     """
 
-    state_key = "lightning_cl.OnePrompt"
+    state_key: ClassVar[str] = "lightning_cl.OnePrompt"
+    small: ClassVar[dict[str, Any]] = {"layers": (0, 1), "lengths": 4}
 
-    def __init__(
-        self,
-        layers: Sequence[int] = (0, 1, 2, 3, 4),
-        lengths: int | Sequence[int] = (5, 5, 20, 20, 20),
-        init_range: tuple[float, float] = (0.0, 1.0),
-        backbone: str | None = None,
-        head: str | None = None,
-        train_mask: TrainMask = "task",
-        reset_optimizer: bool = True,
-    ) -> None:
-        super().__init__(backbone, head, train_mask, reset_optimizer, cache_queries=False)
-        self.layers, self.lengths, self.init_range = checked_layers(layers), lengths, init_range
+    layers: Sequence[int] = (0, 1, 2, 3, 4)
+    lengths: int | Sequence[int] = (5, 5, 20, 20, 20)
+    init_range: tuple[float, float] = (0.0, 1.0)
+    cache_queries: bool = field(init=False, default=False)  # there are none
 
-    def provider(self, info: StreamInfo, width: int, depth: int) -> OnePromptSet:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.layers = checked_layers(self.layers)
+
+    def provider(self, info: StreamInfo, width: int, num_outputs: int) -> OnePromptSet:
         """The prefixes; see :class:`~lightning_cl.nn.OnePromptSet`."""
-        return OnePromptSet(width, self.layers, self.lengths, self.init_range)
+        return self.filled(OnePromptSet, width=width)
