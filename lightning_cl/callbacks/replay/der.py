@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_at_least
-from lightning_cl.callbacks.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
+from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
 from lightning_cl.mixins.base import ContinualMixin, TrainMask
 from lightning_cl.mixins.memory import MemoryMixin
 from lightning_cl.training import MethodModule, Step

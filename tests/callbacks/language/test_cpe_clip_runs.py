@@ -16,7 +16,7 @@ from nn.test_clip_towers import image_loop, text_loop
 from tiny import shaken
 from torch.testing import assert_close
 
-from callbacks.test_cpe_clip import CLASSES, NAMES
+from callbacks.language.test_cpe_clip import CLASSES, NAMES
 from lightning_cl.callbacks import CPECLIP, ContinualCallback, ContinualEvaluation, PrototypeClassifier
 from lightning_cl.datamodules import ArraySource, ContinualDataModule, FewShot
 from lightning_cl.models import CLIPClassifier

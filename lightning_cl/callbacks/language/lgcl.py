@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import LightningModule
 
 from lightning_cl.callbacks.base import ContinualMethod
-from lightning_cl.callbacks.language_guided_head import provider_of, with_plain_targets
+from lightning_cl.callbacks.language.language_guided_head import provider_of, with_plain_targets
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.mixins.lgcl import LGCLMixin
 from lightning_cl.nn.lgcl import TextGuide
