@@ -61,6 +61,10 @@ class MethodModule(nn.Module):
         """
         return logits
 
+    def loss_factor(self) -> float:
+        """What the loss of the user's step is multiplied by, before terms are added to it."""
+        return 1.0
+
     def losses(self, step: Step) -> Mapping[str, Tensor]:
         """Scalar terms that are added to the loss and logged, by name; called after the user's step."""
         return {}

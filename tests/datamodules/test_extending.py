@@ -346,7 +346,7 @@ class Model(PlainModule):
 
 def model_for(method: type, outputs: int) -> Model:
     model = Model(outputs)
-    if method.__name__ in FAMILIES:
+    if method.family in FAMILIES:
         model.net = CLIPProbe()
         model.net.fc = nn.Linear(24, outputs)
     return model

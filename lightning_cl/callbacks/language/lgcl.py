@@ -2,21 +2,97 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar
 
-from lightning.pytorch import LightningModule
+import torch
+from torch import Tensor, nn
 
+from lightning_cl.callbacks.arguments import check_at_least
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.language.language_guided_head import provider_of, with_plain_targets
+from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.mixins.lgcl import LGCLMixin
-from lightning_cl.nn.lgcl import TextGuide
+from lightning_cl.mixins.language import from_first_process, learn_new
+from lightning_cl.nn.lgcl import TextGuide, guidance, other_classes
+from lightning_cl.nn.prompts import PromptProvider
 from lightning_cl.targets import TargetProvider
-
-if TYPE_CHECKING:
-    from lightning_cl.datamodules import StreamInfo
+from lightning_cl.training import MethodModule, Step
 
 
+class Guidance(MethodModule):
+    """Two loss terms, which pull a prompt pool's keys and the features towards texts."""
+
+    former_keys: ClassVar[dict[str, str]] = {"text_guide.": "guide."}
+    known_as: ClassVar[dict[str, str]] = {"text_guide": "guide"}
+
+    def __init__(self, guide: TextGuide, provider: TargetProvider, task_weight: float, class_weight: float) -> None:
+        super().__init__()
+        self.guide, self.provider = guide, provider
+        self.task_weight, self.class_weight = task_weight, class_weight
+        self.classes: Tensor | None = None  # of the current task, as far as they are known
+        self.register_load_state_dict_post_hook(_forget_classes)
+
+    def start_task(self, module: Any, task: Any) -> None:
+        """Ask for the texts of the task and of its new classes; of an online stream's classes as they arrive."""
+        if task.order == "stream":
+            self._describe(module, task.index, [c for c in task.seen_classes if c not in task.new_classes])
+            return
+        names = [module.continual.info.class_names[c] for c in task.classes]
+        learn_new(module, task.new_classes, self.guide.known, self.provider, self.guide.add_classes)
+        self.guide.add_task(task.index, from_first_process(lambda: self.provider.joint(names)))
+        self.classes = torch.tensor(task.classes)
+
+    def expose(self, module: Any, classes: tuple[int, ...]) -> None:
+        """Ask for the classes that have just arrived; those that are new since the task began describe it."""
+        learn_new(module, classes, self.guide.known, self.provider, self.guide.add_classes)
+        self._describe(module, module.trainer.datamodule.task_index, classes)
+
+    def _describe(self, module: Any, task: int, exposed: Sequence[int]) -> None:
+        """Nobody tells which classes a task of an online stream has: it is what came since it began, or all so far."""
+        before = set(module.continual.info.seen_classes(task - 1)) if task else set()
+        self.classes = torch.tensor([c for c in exposed if c not in before] or list(exposed), dtype=torch.long)
+        if len(self.classes):
+            self.guide.describe_task(task, self.classes)
+
+    def _task_classes(self, module: Any) -> Tensor:
+        """Classes of the task, taken up again in a resumed run."""
+        stream = module.trainer.datamodule
+        if self.classes is None and stream.online:
+            self._describe(module, stream.task_index, stream.exposed_classes)
+        elif self.classes is None:
+            self.classes = torch.tensor(stream.task.classes)
+        assert self.classes is not None
+        return self.classes
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        """The terms of keys and features."""
+        module, task, guide, terms = step.module, step.task.index, self.guide, dict[str, Tensor]()
+        seed = mix_seed(module.trainer.datamodule.seed, module.trainer.global_step, 0x16C1)
+        keys = _used_keys(module) if self.task_weight else None
+        if keys is not None:
+            away = guide.tasks[seed % task] if task else None
+            terms["lgcl_task"] = self.task_weight * guidance(keys, guide.tasks[task], away)
+        if step.calls and self.class_weight:
+            other = other_classes(step.targets, self._task_classes(module), torch.Generator().manual_seed(seed))
+            away = None if other is None else guide.classes[other]
+            terms["lgcl_class"] = self.class_weight * guidance(step.features, guide.classes[step.targets], away)
+        return terms
+
+
+def _used_keys(module: nn.Module) -> Tensor | None:
+    """The keys that the step has used, of the module's prompts."""
+    pool = next((part for part in module.modules() if isinstance(part, PromptProvider)), None)
+    return None if pool is None else pool.used_keys()
+
+
+def _forget_classes(part: nn.Module, keys: Any) -> None:
+    assert isinstance(part, Guidance)
+    part.classes = None
+
+
+@dataclass(eq=False)
 class LGCL(ContinualMethod):
     """Language guidance for prompt pools (LGCL, Khan et al., ICCV 2023, arXiv:2308.15827).
 
@@ -35,36 +111,31 @@ class LGCL(ContinualMethod):
         class_weight: Weight of the term on the features.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss; the pool's setting wins if it is stricter.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: For a negative weight.
     """
 
-    state_key = "lightning_cl.LGCL"
-    adds_loss = True
+    state_key: ClassVar[str] = "lightning_cl.LGCL"
+    adds_loss: ClassVar[bool] = True
+    small: ClassVar[dict[str, Any]] = {"targets": "random"}
 
-    def __init__(
-        self,
-        targets: TargetProvider | str = "minilm",
-        task_weight: float = 1.0,
-        class_weight: float = 1.0,
-        head: str | None = None,
-        train_mask: TrainMask = "seen",
-    ) -> None:
-        super().__init__(head=head, train_mask=train_mask, reset_optimizer=False)
-        for name, value in (("task_weight", task_weight), ("class_weight", class_weight)):
-            if value < 0:
-                raise ValueError(f"`{name}` is {value}; give a weight of at least 0.")
-        self.targets, self.task_weight, self.class_weight = targets, task_weight, class_weight
+    targets: TargetProvider | str = "minilm"
+    task_weight: float = 1.0
+    class_weight: float = 1.0
+    _: KW_ONLY
+    train_mask: TrainMask = "seen"
 
-    def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
-        """Add the texts' vectors and the loss terms."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 0, "task_weight", "class_weight")
+
+    def build(self, pl_module: Any, info: Any) -> Guidance:
+        """The texts' vectors and the loss terms."""
         provider = provider_of(self.targets)
-        self.extend(pl_module, LGCLMixin, info)
-        assert isinstance(pl_module, LGCLMixin)
-        width = pl_module.continual_head.in_features
-        guide = TextGuide(info.num_classes, info.num_tasks, width, provider.dim)
-        pl_module.add_guide(guide, provider, self.task_weight, self.class_weight)
+        guide = TextGuide(info.num_classes, info.num_tasks, pl_module.continual_head.in_features, provider.dim)
+        return Guidance(guide, provider, self.task_weight, self.class_weight)
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments as plain values; a provider as its class and arguments."""
