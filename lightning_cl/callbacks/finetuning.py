@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import ClassVar
 
 from lightning_cl.callbacks.base import ContinualMethod
@@ -25,5 +25,6 @@ class FineTuning(ContinualMethod):
 
     state_key: ClassVar[str] = "lightning_cl.FineTuning"
 
-    _: KW_ONLY
+    head: str | None = None
     train_mask: TrainMask = "task"
+    reset_optimizer: bool = False

@@ -227,4 +227,5 @@ FAMILIES = {"clip": CLIP_CASES}
 
 def suited(case: Case, method: Any) -> Case:
     """The case itself, or the one of the same name with a module that ``method`` (a callback or its class) works on."""
-    return FAMILIES[method.family][case.name] if method.family in FAMILIES else case
+    family = getattr(method, "family", None)
+    return FAMILIES[family][case.name] if family in FAMILIES else case
