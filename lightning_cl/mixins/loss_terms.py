@@ -17,8 +17,8 @@ def plus(output: Any, term: Tensor) -> Any:
 
 
 def times(output: Any, factor: float) -> Any:
-    """What ``training_step`` returned with its loss multiplied; the same object for a factor of 1."""
-    if output is None or factor == 1:
+    """What ``training_step`` returned with its loss multiplied."""
+    if output is None:
         return output
     return {**output, "loss": output["loss"] * factor} if isinstance(output, dict) else output * factor
 

@@ -60,7 +60,8 @@ class StepMixin(HeadMixin):
         for part in self.continual.ordered_parts:
             part.start_step(step)
         output = own_hook(self, super(), "training_step")(*args, **kwargs)
-        output = times(output, prod(part.loss_factor() for part in self.continual.ordered_parts))
+        factor = prod(part.loss_factor for part in self.continual.ordered_parts)
+        output = output if factor == 1 else times(output, factor)
         self.collect_losses()
         return output
 

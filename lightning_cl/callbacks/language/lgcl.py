@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_at_least
 from lightning_cl.callbacks.base import ContinualMethod
@@ -31,8 +31,15 @@ class Guidance(MethodModule):
         super().__init__()
         self.guide, self.provider = guide, provider
         self.task_weight, self.class_weight = task_weight, class_weight
-        self.classes: Tensor | None = None  # of the current task, as far as they are known
-        self.register_load_state_dict_post_hook(_forget_classes)
+        self.classes = torch.zeros(0, dtype=torch.long)  # of the current task, as far as they are known
+
+    def start_run(self, module: Any) -> None:
+        """Take the task up again in a resumed run."""
+        stream = module.trainer.datamodule
+        if stream.online:
+            self._describe(module, stream.task_index, stream.exposed_classes)
+        else:
+            self.classes = torch.tensor(stream.task.classes)
 
     def start_task(self, module: Any, task: Any) -> None:
         """Ask for the texts of the task and of its new classes; of an online stream's classes as they arrive."""
@@ -56,16 +63,6 @@ class Guidance(MethodModule):
         if len(self.classes):
             self.guide.describe_task(task, self.classes)
 
-    def _task_classes(self, module: Any) -> Tensor:
-        """Classes of the task, taken up again in a resumed run."""
-        stream = module.trainer.datamodule
-        if self.classes is None and stream.online:
-            self._describe(module, stream.task_index, stream.exposed_classes)
-        elif self.classes is None:
-            self.classes = torch.tensor(stream.task.classes)
-        assert self.classes is not None
-        return self.classes
-
     def losses(self, step: Step) -> dict[str, Tensor]:
         """The terms of keys and features."""
         module, task, guide, terms = step.module, step.task.index, self.guide, dict[str, Tensor]()
@@ -75,21 +72,16 @@ class Guidance(MethodModule):
             away = guide.tasks[seed % task] if task else None
             terms["lgcl_task"] = self.task_weight * guidance(keys, guide.tasks[task], away)
         if step.calls and self.class_weight:
-            other = other_classes(step.targets, self._task_classes(module), torch.Generator().manual_seed(seed))
+            other = other_classes(step.targets, self.classes, torch.Generator().manual_seed(seed))
             away = None if other is None else guide.classes[other]
             terms["lgcl_class"] = self.class_weight * guidance(step.features, guide.classes[step.targets], away)
         return terms
 
 
-def _used_keys(module: nn.Module) -> Tensor | None:
+def _used_keys(module: Any) -> Tensor | None:
     """The keys that the step has used, of the module's prompts."""
-    pool = next((part for part in module.modules() if isinstance(part, PromptProvider)), None)
+    pool = next((part for part in module.continual.parts.modules() if isinstance(part, PromptProvider)), None)
     return None if pool is None else pool.used_keys()
-
-
-def _forget_classes(part: nn.Module, keys: Any) -> None:
-    assert isinstance(part, Guidance)
-    part.classes = None
 
 
 @dataclass(eq=False)

@@ -153,16 +153,17 @@ class TextFeatures(MethodModule):
         rows = self.class_features() if torch.is_grad_enabled() else self._known_features()
         return text_logits(features, rows, self.texts.scale)
 
-    def loss_factor(self) -> float:
-        """The task's share; what the user logs is the loss as it is.
+    def start_run(self, module: Any) -> None:
+        """Multiply the loss by the share of the task; what the user logs is the loss as it is.
 
         It is the official scaling of the gradients, but weight decay, clipping and 16-bit scaling see what they should.
         """
-        return self.prompts.share
+        self.loss_factor = self.prompts.share
 
     def start_task(self, module: Any, task: Any) -> None:
         """Let the share follow the task."""
         self.prompts.start_task(task.index)
+        self.loss_factor = self.prompts.share
 
 
 def feature_width(clip: Any) -> int:
