@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from lightning_cl.mixins.authoring import own_hook
 from lightning_cl.mixins.head import HeadMixin
-from lightning_cl.mixins.loss_terms import check_term, plus, zero_through
+from lightning_cl.mixins.loss_terms import check_term, plus, times, zero_through
 from lightning_cl.training.step import Step
 
 
@@ -59,6 +60,8 @@ class StepMixin(HeadMixin):
         for part in self.continual.ordered_parts:
             part.start_step(step)
         output = own_hook(self, super(), "training_step")(*args, **kwargs)
+        factor = prod(part.loss_factor for part in self.continual.ordered_parts)
+        output = output if factor == 1 else times(output, factor)
         self.collect_losses()
         return output
 

@@ -40,6 +40,7 @@ class Step:
         calls: Every call of the head so far in this step.
         users_step: Makes the user's step: what it returns, without the methods' terms.
         made: Whether the user's step has been made.
+        memo: What methods make once in this step, however many passes it has, by the method's module.
     """
 
     module: Any
@@ -47,6 +48,7 @@ class Step:
     calls: list[HeadCall] = field(default_factory=list)
     users_step: Callable[[], Any] = _no_step
     made: bool = False
+    memo: dict[Any, Any] = field(default_factory=dict)
 
     @cached_property
     def inputs(self) -> Any:

@@ -10,14 +10,6 @@ from typing import Any
 import lightning_cl.callbacks
 from lightning_cl.callbacks import ContinualMethod
 
-#: Arguments that keep a run short. A method without an entry runs with its defaults.
-SMALL: dict[str, dict[str, Any]] = {
-    "CPECLIP": {"num_prompts": 2, "prompt_depth": 2},
-    "ExperienceReplay": {"memory_size": 12, "batch_size": 5},
-    "LGCL": {"targets": "random"},
-    "LanguageGuidedHead": {"targets": "random"},  # longer than the features, so there is a layer to train
-}
-
 
 def find_methods() -> list[type[ContinualMethod]]:
     """All exported methods that can be constructed, by name."""
@@ -43,4 +35,4 @@ def takes(method: type[ContinualMethod], argument: str) -> bool:
 def make(method: type[ContinualMethod], **arguments: Any) -> ContinualMethod:
     """A fresh, small callback; arguments that the method does not have are left out."""
     accepted = {name: value for name, value in arguments.items() if takes(method, name)}
-    return method(**{**SMALL.get(method.__name__, method.small), **accepted})
+    return method(**{**method.small, **accepted})

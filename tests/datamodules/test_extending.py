@@ -346,7 +346,7 @@ class Model(PlainModule):
 
 def model_for(method: type, outputs: int) -> Model:
     model = Model(outputs)
-    if method.__name__ in FAMILIES:
+    if method.family in FAMILIES:
         model.net = CLIPProbe()
         model.net.fc = nn.Linear(24, outputs)
     return model
@@ -451,8 +451,8 @@ METHODS = {
 GROWN = {
     "coda": {f"continual.parts.codaprompt.provider.{name}": 4 for name in ("keys", "attention", "components")},
     "dual": {f"continual.parts.dualprompt.provider.{name}": 2 for name in ("experts", "keys")},
-    "prototypes": {"prototypes.sums": 4, "prototypes.counts": 4},
-    "teen": {"teen.sums": 4, "teen.counts": 4, "teen.base": 4},
+    "prototypes": {f"continual.parts.prototypeclassifier.bank.{name}": 4 for name in ("sums", "counts")},
+    "teen": {f"continual.parts.teen.bank.{name}": 4 for name in ("sums", "counts", "base")},
 }
 HEAD = {"net.head.weight": 4, "net.head.bias": 4}
 

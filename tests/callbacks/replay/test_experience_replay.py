@@ -77,7 +77,7 @@ def test_every_step_gets_the_samples_of_a_plain_loop(online, store):
             assert torch.equal(joined.labels, batch[1][len(rows) :])
         else:
             assert joined is None
-    buffer = method.replay.buffer
+    buffer = method.memory.buffer
     assert buffer.labels.tolist() == [held[slot][1] for slot in range(MEMORY)]
     if store == "index":
         assert buffer.read(torch.arange(MEMORY)).tolist() == [held[slot][0] for slot in range(MEMORY)]
@@ -140,7 +140,7 @@ def test_the_modules_own_hook_sees_the_joined_batch_and_memory_is_kept_as_it_was
     fit(method, steps, module=module, stream=stream)
     assert module.seen == [len(batch[1]) for batch in steps.batches]
     images = {i: stream.source.eval_transform()(stream.source.item("train", i)[0]) for i in range(81)}
-    for stored in method.replay.buffer.read(torch.arange(MEMORY))[0]:
+    for stored in method.memory.buffer.read(torch.arange(MEMORY))[0]:
         assert any(torch.equal(stored, image) for image in images.values())
 
 

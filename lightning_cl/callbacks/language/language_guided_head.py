@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Literal
 
-from lightning.pytorch import LightningModule
-
+from lightning_cl.callbacks.arguments import check_choice
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.mixins.language import LanguageMixin
+from lightning_cl.mixins.language import ClassNameHead
 from lightning_cl.nn.language_head import LanguageHead, Match, Similarity
 from lightning_cl.targets import FileTargets, OrthogonalTargets, RandomTargets, SentenceTargets, TargetProvider
 
-if TYPE_CHECKING:
-    from lightning_cl.datamodules import StreamInfo
 
-
+@dataclass(eq=False)
 class LanguageGuidedHead(ContinualMethod):
     """A classifier of class names instead of a trained one (LingoCL, Ni et al., CVPR 2024, arXiv:2403.16124).
 
@@ -35,9 +33,10 @@ class LanguageGuidedHead(ContinualMethod):
         similarity: ``"cosine"``, or ``"dot"``, which keeps the features' length.
         scale: Of the logits: a number, ``"auto"`` (from the number of classes and how close the first names are), or
             ``"learnable"``.
-        train_mask: Which classes compete in the training loss.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         seed: Of lift and compression.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: For unknown options; in ``setup``, if ``match`` does not fit the sizes; in training, if a class has
@@ -45,39 +44,30 @@ class LanguageGuidedHead(ContinualMethod):
         ImportError: In training, if a text model's package is missing.
     """
 
-    state_key = "lightning_cl.LanguageGuidedHead"
-    trains_head = False
-    replaces_head = True
+    state_key: ClassVar[str] = "lightning_cl.LanguageGuidedHead"
+    trains_head: ClassVar[bool] = False
+    replaces_head: ClassVar[bool] = True
+    small: ClassVar[dict[str, Any]] = {"targets": "random"}  # longer than the features: there is a layer to train
 
-    def __init__(
-        self,
-        targets: TargetProvider | str = "minilm",
-        match: Match = "auto",
-        similarity: Similarity = "cosine",
-        scale: float | Literal["auto", "learnable"] = "auto",
-        train_mask: TrainMask = "seen",
-        head: str | None = None,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(head=head, train_mask=train_mask, reset_optimizer=False)
-        for name, value, known in (
-            ("match", match, ("auto", "lift", "project", "compress")),
-            ("similarity", similarity, ("cosine", "dot")),
-        ):
-            if value not in known:
-                raise ValueError(f"`{name}` is {value!r}; give one of {', '.join(map(repr, known))}.")
-        if isinstance(scale, str) and scale not in ("auto", "learnable"):
+    targets: TargetProvider | str = "minilm"
+    match: Match = "auto"
+    similarity: Similarity = "cosine"
+    scale: float | Literal["auto", "learnable"] = "auto"
+    seed: int = 0
+    _: KW_ONLY
+    train_mask: TrainMask = "seen"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self, "match", Match)
+        check_choice(self, "similarity", Similarity)
+        scale = self.scale
+        if scale not in ("auto", "learnable") if isinstance(scale, str) else scale <= 0:
             raise ValueError(f'`scale` is {scale!r}; give a number above 0, "auto" or "learnable".')
-        if not isinstance(scale, str) and scale <= 0:
-            raise ValueError(f'`scale` is {scale}; give a number above 0, "auto" or "learnable".')
-        self.targets, self.match, self.similarity = targets, match, similarity
-        self.scale, self.seed = scale, seed
 
-    def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
-        """Freeze the head and let the targets answer."""
+    def build(self, pl_module: Any, info: Any) -> ClassNameHead:
+        """Freeze the head; the vectors of the class names answer."""
         provider = provider_of(self.targets)
-        self.extend(pl_module, LanguageMixin, info)
-        assert isinstance(pl_module, LanguageMixin)
         head = LanguageHead(
             info.num_classes,
             pl_module.continual_head.in_features,
@@ -87,7 +77,7 @@ class LanguageGuidedHead(ContinualMethod):
             self.scale,
             self.seed,
         )
-        pl_module.add_language_head(head, provider)
+        return ClassNameHead(pl_module, head, provider)
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments as plain values; a provider as its class and arguments."""

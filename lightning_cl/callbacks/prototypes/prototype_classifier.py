@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from lightning.pytorch import LightningModule, Trainer
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
-from lightning_cl.mixins.prototype import PrototypeMixin
+from lightning_cl.mixins.base import ContinualMixin
+from lightning_cl.mixins.prototype import ClassMeans, PrototypeMixin
 from lightning_cl.nn.prototypes import Distance, PrototypeBank
 
-if TYPE_CHECKING:
-    from lightning_cl.datamodules import StreamInfo
 
-
+@dataclass(eq=False)
 class PrototypeClassifier(ContinualMethod):
     """Nearest class mean on frozen features: the baseline that every other method must beat.
 
@@ -28,35 +26,34 @@ class PrototypeClassifier(ContinualMethod):
         distance: ``"euclidean"`` or ``"cosine"``.
         normalize: Scale features to unit length before they are averaged and compared.
         augment: Average augmented training images; by default they get the evaluation transform.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         cache_features: Remember the features of evaluation images. Needs evaluation transforms without randomness.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Of no effect.
+        reset_optimizer: Of no effect.
+
+    Raises:
+        ValueError: For an unknown distance, when attached.
     """
 
-    state_key = "lightning_cl.PrototypeClassifier"
-    trains_head = trains = False
-    replaces_head = True
+    state_key: ClassVar[str] = "lightning_cl.PrototypeClassifier"
+    mixin: ClassVar[type[ContinualMixin]] = PrototypeMixin
+    trains_head: ClassVar[bool] = False
+    trains: ClassVar[bool] = False
+    replaces_head: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        distance: Distance = "euclidean",
-        normalize: bool = True,
-        augment: bool = False,
-        head: str | None = None,
-        cache_features: bool = True,
-    ) -> None:
-        super().__init__(head=head, train_mask="all", reset_optimizer=False)
-        self.distance, self.normalize, self.augment, self.cache_features = distance, normalize, augment, cache_features
+    distance: Distance = "euclidean"
+    normalize: bool = True
+    augment: bool = False
+    cache_features: bool = True
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Attach, and ask the stream for training images with the evaluation transform."""
         super().setup(trainer, pl_module, stage)
         if not self.augment:
             require_stream(trainer, type(self).__name__).train_view = "eval"
 
-    def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
-        """Freeze the module and replace what its head answers."""
-        self.extend(pl_module, PrototypeMixin, info)
-        assert isinstance(pl_module, PrototypeMixin)
+    def build(self, pl_module: Any, info: Any) -> ClassMeans:
+        """Freeze the module; its class means answer."""
         width = pl_module.continual_head.in_features
         bank = PrototypeBank(info.num_classes, width, self.distance, self.normalize)
-        pl_module.add_prototypes(bank, self.cache_features)
+        return ClassMeans(pl_module, bank, self.cache_features)

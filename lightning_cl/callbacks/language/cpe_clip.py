@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Literal
 
-from lightning.pytorch import LightningModule
-
+from lightning_cl.callbacks.arguments import check_above, check_at_least
 from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.language.text_features import TextFeatures
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.mixins.cpe_clip import CPECLIPMixin
 from lightning_cl.mixins.finding import find_clip
 from lightning_cl.nn.class_texts import class_names as checked_names
 from lightning_cl.nn.class_texts import fill_templates
 from lightning_cl.nn.clip_prompts import CLIPPrompts, gradient_shares
 from lightning_cl.nn.clip_towers import PROMPT_MODES, PromptMode, check_text_tower, check_vision_tower, text_tower
 
-if TYPE_CHECKING:
-    from lightning_cl.datamodules import StreamInfo
 
-
+@dataclass(eq=False)
 class CPECLIP(ContinualMethod):
     """CPE-CLIP (D'Alessandro et al., ICCV workshops 2023, arXiv:2303.04751), on any open_clip model in the module.
 
@@ -55,55 +53,46 @@ class CPECLIP(ContinualMethod):
             layers than there are.
     """
 
-    state_key = "lightning_cl.CPECLIP"
-    adds_loss = True  # it scales the loss that `training_step` returns
-    trains_head = False
-    replaces_head = True
+    state_key: ClassVar[str] = "lightning_cl.CPECLIP"
+    adds_loss: ClassVar[bool] = True  # it scales the loss that `training_step` returns
+    trains_head: ClassVar[bool] = False
+    replaces_head: ClassVar[bool] = True
+    small: ClassVar[dict[str, Any]] = {"num_prompts": 2, "prompt_depth": 2}
+    family: ClassVar[str] = "clip"
 
-    def __init__(
-        self,
-        num_prompts: int = 2,
-        prompt_depth: int | None = None,
-        text_mode: PromptMode = "replace",
-        vision_mode: PromptMode = "accumulate",
-        vision_prompts: bool = True,
-        template: str = "{}.",
-        class_names: Sequence[str] | None = None,
-        logit_scale: float = 100.0,
-        regularization: Literal["balance", "none"] = "balance",
-        backbone: str | None = None,
-        head: str | None = None,
-        train_mask: TrainMask = "task",
-        reset_optimizer: bool = True,
-    ) -> None:
-        super().__init__(head=head, train_mask=train_mask, reset_optimizer=reset_optimizer)
-        for name, value in (("num_prompts", num_prompts), ("prompt_depth", prompt_depth)):
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` is {value}; give at least 1.")
-        for name, mode in (("text_mode", text_mode), ("vision_mode", vision_mode)):
+    num_prompts: int = 2
+    prompt_depth: int | None = None
+    text_mode: PromptMode = "replace"
+    vision_mode: PromptMode = "accumulate"
+    vision_prompts: bool = True
+    template: str = "{}."
+    class_names: Sequence[str] | None = None
+    logit_scale: float = 100.0
+    regularization: Literal["balance", "none"] = "balance"
+    backbone: str | None = None
+    _: KW_ONLY
+    train_mask: TrainMask = "task"
+    reset_optimizer: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "num_prompts", "prompt_depth")
+        for name, mode in (("text_mode", self.text_mode), ("vision_mode", self.vision_mode)):
             if mode not in PROMPT_MODES:
                 raise ValueError(f'`{name}` is {mode!r}; give "replace", "accumulate" or "accumulate_same".')
-        if regularization not in ("balance", "none"):
-            raise ValueError(f'`regularization` is {regularization!r}; give "balance" or "none".')
-        if logit_scale <= 0:
-            raise ValueError(f"`logit_scale` is {logit_scale}; give a number above 0.")
-        fill_templates(["name"], [template])
-        self.num_prompts, self.prompt_depth = num_prompts, prompt_depth
-        self.text_mode, self.vision_mode, self.vision_prompts = text_mode, vision_mode, vision_prompts
-        self.template, self.class_names = template, None if class_names is None else list(class_names)
-        self.logit_scale, self.regularization, self.backbone = logit_scale, regularization, backbone
+        if self.regularization not in ("balance", "none"):
+            raise ValueError(f'`regularization` is {self.regularization!r}; give "balance" or "none".')
+        check_above(self, 0, "logit_scale")
+        fill_templates(["name"], [self.template])
+        self.class_names = None if self.class_names is None else list(self.class_names)
 
-    def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
-        """Freeze CLIP, add the prompts and answer with text features."""
+    def build(self, pl_module: Any, info: Any) -> TextFeatures:
+        """Freeze CLIP; text features answer, under prompts in both towers."""
         _, clip = find_clip(pl_module, self.backbone)
-        names = checked_names(self.class_names or info.class_names, info.num_classes)
-        prompts = self._prompts(clip, info)
-        self.extend(pl_module, CPECLIPMixin, info)
-        assert isinstance(pl_module, CPECLIPMixin)
-        texts = fill_templates(names, [self.template])
-        pl_module.add_clip_prompts(prompts, texts, self.backbone, self.logit_scale)
+        texts = fill_templates(checked_names(self.class_names or info.class_names, info.num_classes), [self.template])
+        return TextFeatures(pl_module, self._prompts(clip, info), texts, self.backbone, self.logit_scale)
 
-    def _prompts(self, clip: Any, info: StreamInfo) -> CLIPPrompts:
+    def _prompts(self, clip: Any, info: Any) -> CLIPPrompts:
         """Prompts that fit both towers."""
         check_text_tower(clip)
         blocks, vision_width = text_tower(clip).transformer.resblocks, None

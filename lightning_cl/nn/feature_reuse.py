@@ -10,7 +10,7 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
-from lightning_cl.mixins.extending import extend
+from lightning_cl.nn.extension import extend
 from lightning_cl.nn.feature_cache import FeatureCache, sample_fingerprints
 
 

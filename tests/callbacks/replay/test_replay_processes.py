@@ -122,10 +122,10 @@ def test_every_fit_starts_with_an_empty_memory_unless_it_continues_one():
     method = replay()
     first, second = Steps(), Steps()
     fit(method, first)
-    held = method.replay.buffer.labels.clone()
+    held = method.memory.buffer.labels.clone()
     fit(method, second)
     assert [b[1].tolist() for b in first.batches] == [b[1].tolist() for b in second.batches]
-    assert torch.equal(method.replay.buffer.labels, held)
+    assert torch.equal(method.memory.buffer.labels, held)
 
     method, steps, stream = replay(), Steps(), make_stream()
     trainer = fit(method, steps, stream=stream, max_epochs=2)
@@ -133,4 +133,4 @@ def test_every_fit_starts_with_an_empty_memory_unless_it_continues_one():
     trainer.fit(trainer.lightning_module, datamodule=stream)
     assert [b[1].tolist() for b in steps.batches] == [b[1].tolist() for b in first.batches]
     trainer.validate(trainer.lightning_module, datamodule=stream, verbose=False)
-    assert torch.equal(method.replay.buffer.labels, held)
+    assert torch.equal(method.memory.buffer.labels, held)

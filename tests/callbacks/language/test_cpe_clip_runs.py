@@ -16,7 +16,7 @@ from nn.test_clip_towers import image_loop, text_loop
 from tiny import shaken
 from torch.testing import assert_close
 
-from callbacks.test_cpe_clip import CLASSES, NAMES
+from callbacks.language.test_cpe_clip import CLASSES, NAMES, PROMPTS
 from lightning_cl.callbacks import CPECLIP, ContinualCallback, ContinualEvaluation, PrototypeClassifier
 from lightning_cl.datamodules import ArraySource, ContinualDataModule, FewShot
 from lightning_cl.models import CLIPClassifier
@@ -72,7 +72,7 @@ def test_a_few_shot_run_in_the_published_setting():
     )  # fmt: skip
     trainer.fit(module, datamodule=make_stream())
     trained = {name for name, p in module.named_parameters() if p.requires_grad}
-    assert trained == {f"prompts.{name}" for name in ("language", "projection.weight", "projection.bias")}
+    assert trained == {f"{PROMPTS}.{name}" for name in ("language", "projection.weight", "projection.bias")}
     assert all(torch.equal(p, before[name]) for name, p in module.named_parameters() if name in before)
     warmup = [0.001 + 0.00198 * epoch for epoch in range(6)]
     assert watch.rates == pytest.approx(warmup + warmup[:5] + warmup[:5])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from lightning_cl.callbacks.arguments import check_choice
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.mixins.base import ContinualMixin, TrainMask
-from lightning_cl.mixins.replay import Replay, ReplayMixin
+from lightning_cl.mixins.replay import ReplayMixin
 from lightning_cl.nn.replay import ClassBalanced, Policy, ReplayBuffer, Reservoir, Ring
+from lightning_cl.training.memory import Memory
 
 if TYPE_CHECKING:
     from lightning_cl.datamodules import ContinualDataModule, StreamInfo
@@ -21,6 +24,7 @@ ReplayPolicy = Literal["reservoir", "class_balanced", "ring"]
 ReplayStore = Literal["index", "sample"]
 
 
+@dataclass(eq=False)
 class ExperienceReplay(ContinualMethod):
     """Experience replay (ER; Chaudhry et al., arXiv:1902.10486): remembered samples join every training batch.
 
@@ -43,8 +47,9 @@ class ExperienceReplay(ContinualMethod):
             process before every step, whatever ``num_workers`` is; ``"sample"``: the samples as the model got them,
             which are not augmented again and cost no reading.
         device: Where samples are stored, for example ``"cuda"``; the CPU by default.
-        train_mask: Which classes compete in the training loss.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: For a size below 1, a memory smaller than its batch, or an unknown policy or store; in ``setup``,
@@ -55,41 +60,37 @@ class ExperienceReplay(ContinualMethod):
 
     state_key: ClassVar[str] = "lightning_cl.ExperienceReplay"
     mixin: ClassVar[type[ContinualMixin]] = ReplayMixin
+    small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5}
+    #: Memory batches join the stream's; else the method draws them for itself.
+    joins: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        memory_size: int = 500,
-        batch_size: int = 32,
-        policy: ReplayPolicy = "reservoir",
-        store: ReplayStore = "index",
-        device: str | None = None,
-        train_mask: TrainMask = "seen",
-        head: str | None = None,
-    ) -> None:
-        super().__init__(head=head, train_mask=train_mask, reset_optimizer=False)
-        for name, size in (("memory_size", memory_size), ("batch_size", batch_size)):
+    memory_size: int = 500
+    batch_size: int = 32
+    policy: ReplayPolicy = "reservoir"
+    store: ReplayStore = "index"
+    device: str | None = None
+    _: KW_ONLY
+    train_mask: TrainMask = "seen"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.memory: Memory | None = None
+        self._stream_hash: str | None = None
+        for name, size in (("memory_size", self.memory_size), ("batch_size", self.batch_size)):
             if size < 1:
                 raise ValueError(f"`{name}` is {size}; give a number of samples of at least 1.")
-        if memory_size < batch_size:
+        if self.memory_size < self.batch_size:
             raise ValueError(
-                f"a memory of {memory_size} samples cannot fill a batch of {batch_size} different ones; give "
-                f"`memory_size={batch_size}` or more, or `batch_size={memory_size}` or less."
+                f"a memory of {self.memory_size} samples cannot fill a batch of {self.batch_size} different ones; give "
+                f"`memory_size={self.batch_size}` or more, or `batch_size={self.memory_size}` or less."
             )
-        for name, choice, known in (
-            ("policy", policy, get_args(ReplayPolicy)),
-            ("store", store, get_args(ReplayStore)),
-        ):
-            if choice not in known:
-                raise ValueError(f"`{name}` is {choice!r}; give one of {', '.join(map(repr, known))}.")
-        if store == "index" and device is not None:
+        check_choice(self, "policy", ReplayPolicy)
+        check_choice(self, "store", ReplayStore)
+        if self.store == "index" and self.device is not None:
             raise ValueError(
-                f'`device={device!r}` says where samples are stored, but `store="index"` stores none; set '
+                f'`device={self.device!r}` says where samples are stored, but `store="index"` stores none; set '
                 '`store="sample"`, or leave `device` out.'
             )
-        self.memory_size, self.batch_size = memory_size, batch_size
-        self.policy, self.store, self.device = policy, store, device
-        self.replay: Replay | None = None
-        self._stream_hash: str | None = None
 
     # ------------------------------------------------------------------ life cycle
 
@@ -99,12 +100,12 @@ class ExperienceReplay(ContinualMethod):
         self._check_company(trainer, stream)
         super().setup(trainer, pl_module, stage)
         continued = trainer.current_epoch > 0 and self._stream_hash == stream.info.fingerprint
-        if self.replay is None or (stage == "fit" and not continued):
-            self.replay = self._empty(stream.info)
-            self.replay.buffer.generator.manual_seed(mix_seed(stream.seed, 0x5E91A7))
+        if self.memory is None or (stage == "fit" and not continued):
+            self.memory = self._empty(stream.info)
+            self.memory.buffer.generator.manual_seed(mix_seed(stream.seed, 0x5E91A7))
         self._stream_hash = stream.info.fingerprint
         assert isinstance(pl_module, ReplayMixin)
-        pl_module.configure_replay(self.replay)
+        pl_module.configure_replay(self.memory)
 
     def _check_company(self, trainer: Trainer, stream: ContinualDataModule) -> None:
         idle = [type(c).__name__ for c in callbacks_of(trainer) if isinstance(c, ContinualMethod) and not c.trains]
@@ -122,16 +123,17 @@ class ExperienceReplay(ContinualMethod):
 
     def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
         """Give the module an empty memory; see :class:`ContinualMethod`."""
-        self.replay = self._empty(info)
+        self.memory = self._empty(info)
         super().attach(pl_module, info)
         assert isinstance(pl_module, ReplayMixin)
-        pl_module.configure_replay(self.replay)
+        pl_module.configure_replay(self.memory)
 
-    def _empty(self, info: StreamInfo) -> Replay:
-        return Replay(
+    def _empty(self, info: StreamInfo) -> Memory:
+        return Memory(
             ReplayBuffer(self.memory_size, self._policy(info.num_classes), self.device),
             self.batch_size,
             self.store == "index",
+            self.joins,
         )
 
     def _policy(self, num_classes: int) -> Policy:
@@ -155,17 +157,17 @@ class ExperienceReplay(ContinualMethod):
 
     def state_dict(self) -> dict[str, Any]:
         """The memory with its generator; the same on all processes, so also for another number of them."""
-        return {"version": 1} if self.replay is None else self.replay.state_dict()
+        return {"version": 1} if self.memory is None else self.memory.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with a saved memory."""
-        if self.replay is not None and "buffer" in state_dict:
-            self.replay.load_state_dict(state_dict)
+        if self.memory is not None and "buffer" in state_dict:
+            self.memory.load_state_dict(state_dict)
 
     def report_facts(self) -> dict[str, Any]:
         """Samples and bytes in the memory, and what they are: positions need the training data besides."""
-        if self.replay is None:
+        if self.memory is None:
             return {}
-        buffer = self.replay.buffer
-        stored = "positions in the training data" if self.replay.by_index else "samples"
-        return {"stored_samples": len(buffer), "stored_bytes": self.replay.nbytes, "stored_as": stored}
+        buffer = self.memory.buffer
+        stored = "positions in the training data" if self.memory.by_index else "samples"
+        return {"stored_samples": len(buffer), "stored_bytes": self.memory.nbytes, "stored_as": stored}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from callbacks.test_language_guided_head import make_stream, run
+from callbacks.language.test_language_guided_head import make_stream, run
 from lightning_cl.callbacks import L2P, LGCL, CODAPrompt, ContinualCallback, DualPrompt, LanguageGuidedHead
 from lightning_cl.datamodules import SiBlurry
 from lightning_cl.targets import RandomTargets, SentenceTargets

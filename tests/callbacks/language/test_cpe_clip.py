@@ -18,14 +18,15 @@ from torch.testing import assert_close
 
 from lightning_cl import load_method, save_method
 from lightning_cl.callbacks import CPECLIP
+from lightning_cl.callbacks.language import text_features
 from lightning_cl.datamodules.task import StreamInfo
-from lightning_cl.mixins import cpe_clip
 from lightning_cl.models import CLIPClassifier
 from lightning_cl.nn.clip_towers import encode_images, encode_texts
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 NAMES = ("apple", "man", "road", "sea", "aquarium_fish", "oak_tree", "bee", "bottle", "clock", "can")
 CLASSES = 10
+PROMPTS = "continual.parts.cpeclip.prompts"
 
 
 def info(held=((0, 1, 2, 3, 4, 5), (6, 7), (8, 9))) -> StreamInfo:
@@ -103,9 +104,7 @@ def test_logits_loss_and_gradient_of_a_session(options):
     assert_close(logits[:, 6:8], expected, rtol=1e-8, atol=1e-8)
     module.training_step((images, labels), 0).backward()
     found = gradients(module)
-    assert set(found) == {"prompts.language"} | (
-        {"prompts.projection.weight", "prompts.projection.bias"} if module.prompts.projection is not None else set()
-    )
+    assert set(found) == {f"{PROMPTS}.{name}" for name, _ in module.prompts.named_parameters()}
     module.zero_grad()
     # As published: the texts of all seen classes, with the logits of the earlier ones overwritten.
     everything = reference(module, images, range(8), options.get("template", "{}."), **modes)
@@ -113,17 +112,17 @@ def test_logits_loss_and_gradient_of_a_session(options):
     F.cross_entropy(masked, labels).backward()
     for name, gradient in gradients(module).items():
         assert_close(found[name], gradient, rtol=1e-7, atol=1e-9, msg=name)
-    assert bool((found["prompts.language"].abs().amax((1, 2)) > 1e-9).all())  # of every layer
+    assert bool((found[f"{PROMPTS}.language"].abs().amax((1, 2)) > 1e-9).all())  # of every layer
 
 
 def test_only_texts_of_the_session_are_read_and_once_a_step(monkeypatch):
-    read, encode = [], cpe_clip.encode_texts
+    read, encode = [], text_features.encode_texts
 
     def watched(clip, tokens, *args):
         read.append(tuple(tokens.shape))
         return encode(clip, tokens, *args)
 
-    monkeypatch.setattr(cpe_clip, "encode_texts", watched)
+    monkeypatch.setattr(text_features, "encode_texts", watched)
 
     class Twice(Own):
         def training_step(self, batch, batch_idx):
@@ -156,7 +155,7 @@ def test_remembered_features_are_those_of_now_bit_for_bit():
     with torch.no_grad():
         first = module(images)
         assert torch.equal(module(images), first)
-        module.__dict__["_texts"].known = None
+        module.continual.parts.cpeclip.texts.known = None
         assert torch.equal(module(images), first)
         assert_close(first, reference(module, images, range(CLASSES)), rtol=1e-8, atol=1e-8)
         weight = module.clip.token_embedding.weight
@@ -175,7 +174,7 @@ def test_a_copy_remembers_nothing():
     module, images = attached(task=2).eval(), batch((0, 1, 2))[0]
     module(images)
     twin = copy.deepcopy(module)  # whose weights count their writes from 0 again
-    texts = twin.__dict__["_texts"]
+    texts = twin.continual.parts.cpeclip.texts
     assert (texts.known, texts.chosen, texts.clip is twin.clip) == (None, None, True)
     twin.prompts.language.mul_(1.5)
     assert_close(twin(images), reference(twin, images, range(CLASSES)), rtol=1e-8, atol=1e-8)
@@ -266,10 +265,10 @@ def test_a_shipped_file_holds_the_trained_numbers_and_answers_the_same(tmp_path)
     module, file = attached(task=1), tmp_path / "method.safetensors"
     save_method(file, module)
     with safe_open(file, "pt") as stored:
-        names = {name for name in stored.keys() if not name.startswith("continual.")}  # noqa: SIM118
+        names = {name for name in stored.keys() if name.startswith((PROMPTS, "fc."))}  # noqa: SIM118
         assert "aquarium_fish" in stored.metadata()["lightning_cl"]
-    trained = {f"prompts.{name}" for name in ("language", "projection.weight", "projection.bias")}
-    assert names - {"fc.weight", "fc.bias"} == {*trained, "prompts.task_counter"}
+    trained = {f"{PROMPTS}.{name}" for name in ("language", "projection.weight", "projection.bias")}
+    assert names - {"fc.weight", "fc.bias"} == {*trained, f"{PROMPTS}.task_counter"}
     images = batch(range(3))[0]
     loaded = load_method(file, Own(), [CPECLIP()])
     assert torch.equal(loaded.eval()(images), module.eval()(images))

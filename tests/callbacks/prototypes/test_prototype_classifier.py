@@ -95,16 +95,16 @@ def test_what_a_step_always_does_is_remembered(tmp_path: Path) -> None:
     module = MODULES["plain"]()
     module.change = mirrored
     fit(module, PrototypeClassifier(), tmp_path)
-    assert module.feature_bypass.skipped == "(the module itself)"
-    assert module.feature_bypass.cache.hits >= 3
-    known = module.feature_bypass.cache.known["test"]
+    assert module.continual.parts.prototypeclassifier.bypass.skipped == "(the module itself)"
+    assert module.continual.parts.prototypeclassifier.bypass.cache.hits >= 3
+    known = module.continual.parts.prototypeclassifier.bypass.cache.known["test"]
     assert bool(known.all())
 
 
 def test_a_second_pass_between_features_and_head_is_kept_apart() -> None:
     """A backbone that is called with other images before the head gets the first ones' features."""
     module: Any = attached(SPLIT, PrototypeClassifier()).eval()
-    bypass, images = module.feature_bypass, torch.rand(4, 1, 16, 16)
+    bypass, images = module.continual.parts.prototypeclassifier.bypass, torch.rand(4, 1, 16, 16)
     with torch.no_grad():
         expected = [module.backbone(view).clone() for view in (images, images.flip(-1))]
         for _ in range(3):
@@ -120,7 +120,7 @@ def test_a_second_pass_between_features_and_head_is_kept_apart() -> None:
 
 def test_only_the_unknown_rows_are_computed_anew() -> None:
     module: Any = attached(PLAIN, PrototypeClassifier()).eval()
-    bypass, images, sizes = module.feature_bypass, torch.rand(5, 1, 16, 16), []
+    bypass, images, sizes = module.continual.parts.prototypeclassifier.bypass, torch.rand(5, 1, 16, 16), []
     module.net.patch_embed.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])))
     with torch.no_grad():
         for batch in (images, images, replaced(images, 3), replaced(images, 3)):
