@@ -37,7 +37,7 @@ class ClassMeans(MethodModule):
         # DDP and optimisers want something to hold on to; its gradient is zero and its rows are protected.
         module.continual_head.requires_grad_(True)
         module.eval()  # here too: the Trainer keeps the mode that it finds, and may never call `train`
-        self.register_load_state_dict_post_hook(_forget_features)
+        self.register_load_state_dict_post_hook(_forget_features)  # type: ignore[no-untyped-call]
         expect_eval_mode()
 
     def trains_now(self) -> bool:

@@ -55,7 +55,7 @@ class CLIPPrompts(nn.Module):
         self.projection = None if vision_width is None else nn.Linear(text_width, vision_width)
         self.register_buffer("task_counter", torch.tensor(-1))
         self.task = -1  # mirrors the counter, without a host sync
-        self.register_load_state_dict_post_hook(_read_task)
+        self.register_load_state_dict_post_hook(_read_task)  # type: ignore[no-untyped-call]
 
     def start_task(self, task: int) -> None:
         """``task`` begins."""
