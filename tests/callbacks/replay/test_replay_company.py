@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from callbacks.test_virtual_outliers import phase_of
 from lightning_cl.callbacks import (
     CODAPrompt,
     ContinualEvaluation,
@@ -34,7 +35,6 @@ from .replay_runs import (
     replay,
     result,
 )
-from .test_virtual_outliers import phase_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
