@@ -81,7 +81,7 @@ def training_step(module: Classifier, batch: Any) -> Callable[[], None]:
 
 
 def evaluation(module: Classifier, images: torch.Tensor, cached: bool) -> Callable[[], None]:
-    _, cache = module.prompted_vit.prompt_state()
+    _, cache = module.net.prompt_state()
 
     @torch.no_grad()
     def step() -> None:

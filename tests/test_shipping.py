@@ -102,7 +102,7 @@ def test_methods_that_stack_go_together(tmp_path):
     loaded = lightning_cl.load_method(tmp_path / "two", base_model())
     assert loaded.continual.methods == ["lightning_cl.CODAPrompt", "lightning_cl.VirtualOutlierRegularizer"]
     assert loaded.prompts.layers == (0, 2)
-    assert loaded.outlier_settings.weight == 0.3
+    assert loaded.continual.parts["virtualoutlierregularizer"].method.weight == 0.3
     assert torch.equal(loaded(images()), model.eval()(images()))
 
 
@@ -210,15 +210,18 @@ def test_a_newer_version_is_refused(shipped):
         lightning_cl.load_method(rewritten(version=VERSION + 1), base_model())
 
 
+PREFIXES = "continual.parts.oneprompt.provider.prefixes"
+
+
 def test_missing_and_left_over_tensors_are_refused(shipped):
     _, rewritten = shipped
-    less = rewritten(lambda tensors: {n: t for n, t in tensors.items() if n != "prompts.prefixes.1"})
-    with pytest.raises(ValueError, match=r"missing: prompts\.prefixes\.1, left over: none"):
+    less = rewritten(lambda tensors: {n: t for n, t in tensors.items() if n != f"{PREFIXES}.1"})
+    with pytest.raises(ValueError, match=rf"missing: {PREFIXES}\.1, left over: none"):
         lightning_cl.load_method(less, base_model())
     more = rewritten(lambda tensors: {**tensors, "prompts.other": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"missing: none, left over: prompts\.other"):
         lightning_cl.load_method(more, base_model())
-    other = rewritten(lambda tensors: {**tensors, "prompts.prefixes.1": torch.zeros(3)})
+    other = rewritten(lambda tensors: {**tensors, f"{PREFIXES}.1": torch.zeros(3)})
     with pytest.raises(ValueError, match=r"do not fit the model with its methods: .*size mismatch"):
         lightning_cl.load_method(other, base_model())
 

@@ -2,29 +2,29 @@
 
 from lightning_cl.callbacks.adapters.aper import APER
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
-from lightning_cl.callbacks.coda_prompt import CODAPrompt
 from lightning_cl.callbacks.continual_checkpoint import ContinualCheckpoint
-from lightning_cl.callbacks.cpe_clip import CPECLIP
 from lightning_cl.callbacks.distillation.lwf import LwF
-from lightning_cl.callbacks.dual_prompt import DualPrompt
 from lightning_cl.callbacks.evaluation.anytime_evaluation import AnytimeEvaluation
 from lightning_cl.callbacks.evaluation.continual_evaluation import ContinualEvaluation
 from lightning_cl.callbacks.evaluation.protocol_guard import ProtocolGuard
 from lightning_cl.callbacks.evaluation.run_cost import RunCost
-from lightning_cl.callbacks.experience_replay import ExperienceReplay
 from lightning_cl.callbacks.finetuning import FineTuning
-from lightning_cl.callbacks.l2p import L2P
-from lightning_cl.callbacks.language_guided_head import LanguageGuidedHead
-from lightning_cl.callbacks.lgcl import LGCL
-from lightning_cl.callbacks.mvp import MVP
-from lightning_cl.callbacks.one_prompt import OnePrompt
-from lightning_cl.callbacks.prototype_classifier import PrototypeClassifier
+from lightning_cl.callbacks.language.cpe_clip import CPECLIP
+from lightning_cl.callbacks.language.language_guided_head import LanguageGuidedHead
+from lightning_cl.callbacks.language.lgcl import LGCL
+from lightning_cl.callbacks.prompts.coda_prompt import CODAPrompt
+from lightning_cl.callbacks.prompts.dual_prompt import DualPrompt
+from lightning_cl.callbacks.prompts.l2p import L2P
+from lightning_cl.callbacks.prompts.mvp import MVP
+from lightning_cl.callbacks.prompts.one_prompt import OnePrompt
+from lightning_cl.callbacks.prompts.virtual_outliers import VirtualOutlierRegularizer
+from lightning_cl.callbacks.prototypes.prototype_classifier import PrototypeClassifier
+from lightning_cl.callbacks.prototypes.teen import TEEN
 from lightning_cl.callbacks.regularization.ewc import EWC
 from lightning_cl.callbacks.replay.der import DERPlusPlus
+from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay
 from lightning_cl.callbacks.sharded_backbone import ShardedBackbone
-from lightning_cl.callbacks.teen import TEEN
 from lightning_cl.callbacks.two_phase import TwoPhaseProtocol
-from lightning_cl.callbacks.virtual_outliers import VirtualOutlierRegularizer
 
 __all__ = [
     "APER",

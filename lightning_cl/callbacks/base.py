@@ -60,6 +60,8 @@ class ContinualMethod(ContinualCallback):
     state_key: ClassVar[str]
     #: Arguments with which the conformance suite runs the method on models of a few thousand weights.
     small: ClassVar[dict[str, Any]] = {}
+    #: Which modules of the conformance suite it works on: ``"vit"``, or ``"clip"`` for models of open_clip.
+    family: ClassVar[str] = "vit"
     #: What the module becomes.
     mixin: ClassVar[type[ContinualMixin]] = ContinualMixin
     #: The method adds terms to the loss, which manual optimisation does not let it do.

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
 
 
+@dataclass(eq=False)
 class FineTuning(ContinualMethod):
     """The lower reference: train on each task in turn, with nothing against forgetting.
 
@@ -19,7 +23,8 @@ class FineTuning(ContinualMethod):
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
     """
 
-    state_key = "lightning_cl.FineTuning"
+    state_key: ClassVar[str] = "lightning_cl.FineTuning"
 
-    def __init__(self, head: str | None = None, train_mask: TrainMask = "task", reset_optimizer: bool = False) -> None:
-        super().__init__(head=head, train_mask=train_mask, reset_optimizer=reset_optimizer)
+    head: str | None = None
+    train_mask: TrainMask = "task"
+    reset_optimizer: bool = False

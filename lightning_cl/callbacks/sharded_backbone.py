@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lightning_cl.mixins.finding import find_vit
 from lightning_cl.namespace import Callback, DDPStrategy, LightningModule, Trainer
+from lightning_cl.nn.feature_reuse import FeatureBypass
 from lightning_cl.nn.sharding import frozen_linears, process_mesh, shard_linear
 
 
@@ -37,8 +38,8 @@ def shard_backbone(module: nn.Module, mesh: Any, backbone: str | None = None) ->
 
 def _never_skip(part: nn.Module) -> None:
     """All processes must run the same layers; known features would let one skip what another needs."""
-    state, bypass = part.__dict__.get("_prompt_state"), part.__dict__.get("_bypass")
-    caches = ([state[1]] if state is not None else []) + ([bypass.cache] if bypass is not None else [])
+    state, bypass = part.__dict__.get("_prompt_state"), part.__dict__.get("bypass")
+    caches = ([state[1]] if state is not None else []) + ([bypass.cache] if isinstance(bypass, FeatureBypass) else [])
     for cache in caches:
         cache.enabled = False
 

@@ -173,9 +173,8 @@ def _shorten(stream: ContinualDataModule, callbacks: list[Callback]) -> None:
     epochs, samples = 1, SAMPLES
     for callback in callbacks:
         if isinstance(callback, VirtualOutlierRegularizer):  # its phases need room
-            settings = callback.settings
-            epochs = max(epochs, settings.warm_up_epochs + (settings.outlier_epochs or 1) + 1)
-            samples = max(samples, settings.neighbours, settings.boundary_points)
+            epochs = max(epochs, callback.warm_up_epochs + (callback.outlier_epochs or 1) + 1)
+            samples = max(samples, callback.neighbours, callback.boundary_points)
     stream.epochs_per_task = min(epochs, *stream.schedule.epochs)
     stream.plan_schedule()
     few: Callable[[Tensor], Tensor] = partial(evenly, count=samples)

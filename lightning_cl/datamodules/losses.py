@@ -57,7 +57,13 @@ class LossWatch:
         Raises:
             FloatingPointError: With task, epoch and step.
         """
-        _stop_together(trainer, task, self.first_bad_step, "the training loss is not finite")
+        step, what = self.first_bad_step, "the training loss is not finite"
+        if step is not None:
+            state = getattr(trainer.lightning_module, "continual", None)
+            terms: dict[str, Tensor] = getattr(state, "last_terms", {})
+            bad = [f"`{name}`" for name, value in terms.items() if not bool(value.isfinite())]
+            what += f" (the methods' terms {', '.join(bad)} are not)" if bad else ""
+        _stop_together(trainer, task, step, what)
 
 
 def check_weights(trainer: Trainer, pl_module: LightningModule, task: Task) -> None:
@@ -87,6 +93,5 @@ def _stop_together(trainer: Trainer, task: Task, step: int | None, what: str) ->
             f"{what} in task {task.index}, epoch {trainer.current_epoch} "
             f"(epoch {trainer.current_epoch - task.first_epoch} of the task), optimiser step {step}. "
             "No checkpoint was written after that step; those of before are good. Common causes: a learning rate "
-            "that is too high, label smoothing or soft targets together with a class mask (masked classes have the "
-            'logit -inf; train with `train_mask="all"` or without smoothing), and overflow in 16-bit precision.'
+            "that is too high, the logarithm of a probability that may be 0, and overflow in 16-bit precision."
         )

@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_cl.mixins.base import ContinualMixin
     from lightning_cl.mixins.extending import extend
+    from lightning_cl.mixins.language import LanguageMixin
     from lightning_cl.mixins.prompt import PromptMixin
+    from lightning_cl.mixins.prototype import PrototypeMixin
+    from lightning_cl.mixins.replay import ReplayMixin
 
 _LAZY = {
     "ContinualMixin": "lightning_cl.mixins.base",
+    "LanguageMixin": "lightning_cl.mixins.language",
     "PromptMixin": "lightning_cl.mixins.prompt",
+    "PrototypeMixin": "lightning_cl.mixins.prototype",
+    "ReplayMixin": "lightning_cl.mixins.replay",
     "extend": "lightning_cl.mixins.extending",
 }
-__all__ = ["ContinualMixin", "PromptMixin", "extend"]
+__all__ = ["ContinualMixin", "LanguageMixin", "PromptMixin", "PrototypeMixin", "ReplayMixin", "extend"]
 
 
 def __getattr__(name: str) -> Any:

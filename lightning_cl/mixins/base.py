@@ -94,7 +94,7 @@ class ContinualMixin(StepMixin):
         send_from_first_process(state.parts.parameters())
         if task.order == "stream":  # its classes are exposed as they arrive
             self._allow([c for c in task.seen_classes if c not in task.new_classes])
-        elif state.train_mask == "task" and not state.replays:
+        elif state.train_mask == "task" and state.memory is None:
             state.mask.allow(task.classes, task.seen_classes)
         else:
             self._allow(task.seen_classes)
@@ -134,7 +134,8 @@ class ContinualMixin(StepMixin):
             yield from ((p, torch.ones_like(p, dtype=torch.bool)) for p in self.parameters() if p.requires_grad)
             return
         frozen = (~state.mask.train_allowed).nonzero().flatten()
-        if len(frozen) and state.train_mask != "batch":  # which changes with every batch
+        # Not of a mask that changes with every batch, nor of a head that is not trained.
+        if len(frozen) and state.train_mask != "batch" and self.continual_head.weight.requires_grad:
             yield self.continual_head.weight, frozen
             if getattr(self.continual_head, "bias", None) is not None:
                 yield self.continual_head.bias, frozen
@@ -181,6 +182,8 @@ class ContinualMixin(StepMixin):
 
     def on_train_start(self) -> None:
         """Protect what a checkpoint brought back."""
+        for part in self.continual.ordered_parts:
+            part.start_run(self)
         self.protect()
         super().on_train_start()
 

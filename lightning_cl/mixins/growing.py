@@ -6,16 +6,13 @@ names, of which a dimension counts classes or tasks.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
-if TYPE_CHECKING:
-    from lightning_cl.mixins.base import ContinualMixin
 
-
-def growing_names(model: ContinualMixin) -> set[str]:
+def growing_names(model: Any) -> set[str]:
     """Names of the parameters and buffers that may have fewer rows in a checkpoint."""
     module: Any = model
     path = model.continual.head_path
@@ -30,12 +27,16 @@ def growing_names(model: ContinualMixin) -> set[str]:
 def rename_former_keys(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     """A hook before a state is loaded: keys that a method's module had in older checkpoints get today's names.
 
+    Where the state has today's names, a former one is a part of the user's own module.
+
     Args:
         module: With its methods.
         state_dict: Changed in place.
         prefix: The module's name in ``state_dict``.
     """
     for name, part in module.continual.parts.items():
+        if any(key.startswith(f"{prefix}continual.parts.{name}.") for key in state_dict):
+            continue
         for former, below in part.former_keys.items():
             for key in [key for key in state_dict if key.startswith(f"{prefix}{former}")]:
                 rest = key.removeprefix(f"{prefix}{former}")
@@ -54,7 +55,7 @@ def with_old_values(saved: Tensor, fresh: Tensor) -> Tensor:
     return grown
 
 
-def grow_state(model: ContinualMixin, saved: dict[str, Any]) -> dict[str, Any]:
+def grow_state(model: Any, saved: dict[str, Any]) -> dict[str, Any]:
     """The saved state of a shorter stream, with the rows of the module's own state behind its rows.
 
     What has grown is noted in ``model.continual.grown``, for :func:`grow_optimizer_state`.
@@ -84,7 +85,7 @@ def grow_state(model: ContinualMixin, saved: dict[str, Any]) -> dict[str, Any]:
     return grown
 
 
-def _mask_new_classes(model: ContinualMixin, saved: dict[str, Any], grown: dict[str, Any]) -> None:
+def _mask_new_classes(model: Any, saved: dict[str, Any], grown: dict[str, Any]) -> None:
     """New classes wait for their task, as they would have in a stream that was as long from the start."""
     for name, wait in (("train_allowed", model.continual.train_mask != "all"), ("eval_allowed", True)):
         key = f"continual.mask.{name}"
@@ -93,7 +94,7 @@ def _mask_new_classes(model: ContinualMixin, saved: dict[str, Any], grown: dict[
             grown[key][len(saved[key]) :] = False
 
 
-def grow_optimizer_state(model: ContinualMixin, optimizer: Optimizer) -> None:
+def grow_optimizer_state(model: Any, optimizer: Optimizer) -> None:
     """Give an optimiser's loaded state zeros for what its parameters have gained in :func:`grow_state`.
 
     Moments and momentum of new rows start at zero, those of old rows go on. Step counts are one number for a whole

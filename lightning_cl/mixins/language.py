@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_cl.mixins.base import ContinualMixin
 from lightning_cl.nn.language_head import LanguageHead
 from lightning_cl.targets.base import TargetProvider, check_targets
-
-if TYPE_CHECKING:
-    from lightning_cl.datamodules.task import Task
+from lightning_cl.training import MethodModule
 
 
 def learn_new(
-    module: ContinualMixin,
+    module: Any,
     classes: Iterable[int],
     known: Tensor,
     provider: TargetProvider,
@@ -78,67 +76,66 @@ def from_first_process(make: Callable[[], Tensor]) -> Tensor:
     return made
 
 
-class LanguageMixin(ContinualMixin):
-    """Replaces what the head answers by cosines with the vectors of the class names.
+class ClassNameHead(MethodModule):
+    """Logits of frozen vectors of the class names, each of which is asked for when its class arrives.
 
-    ``configure_continual`` comes first, then :meth:`add_language_head`. The module's own head stays where it is, frozen
-    and unused.
+    Args:
+        module: Its own head stays where it is, frozen and unused.
+        head: Makes the logits from what reaches the module's own.
+        provider: Gives the vectors of classes as they arrive.
     """
 
-    language_head: LanguageHead
+    makes_logits = True
+    former_keys: ClassVar[dict[str, str]] = {"language_head.": "head."}
+    known_as: ClassVar[dict[str, str]] = {"language_head": "head"}
 
-    def add_language_head(self, head: LanguageHead, provider: TargetProvider) -> None:
-        """Let ``head`` make the logits from what reaches the module's own.
+    def __init__(self, module: Any, head: LanguageHead, provider: TargetProvider) -> None:
+        super().__init__()
+        self.head, self.provider = head, provider
+        self.signs_checked = head.match == "project" or head.similarity == "dot"
+        module.continual_head.requires_grad_(False)
 
-        Args:
-            head: Registered as the submodule ``language_head``.
-            provider: Gives the vectors of classes as they arrive.
-        """
-        self.language_head = head.to(self.continual_head.weight.device)
-        self.__dict__["_target_provider"] = provider
-        self.__dict__["_signs_checked"] = head.match == "project" or head.similarity == "dot"
-        for parameter in self.continual_head.parameters():
-            parameter.requires_grad_(False)
-        # Before the class mask, which was put on the head first, so that it masks the new logits.
-        self.continual_head.register_forward_hook(self._compare_names, prepend=True)
-
-    def on_task_start(self, task: Task) -> None:
+    def start_task(self, module: Any, task: Any) -> None:
         """Ask for the task's new classes; in an online stream they are asked for as they arrive."""
         if task.order != "stream":
-            self._name(task.new_classes)
-        super().on_task_start(task)
+            self.expose(module, task.new_classes)
 
-    def on_exposure(self, classes: tuple[int, ...]) -> None:
-        """Ask for the classes that have just arrived."""
-        self._name(classes)
-        super().on_exposure(classes)
+    def expose(self, module: Any, classes: Iterable[int]) -> None:
+        """Ask for those of the classes that have no vector yet."""
+        names = module.continual.info.class_names
 
-    def _name(self, classes: Iterable[int]) -> None:
-        provider: TargetProvider = self.__dict__["_target_provider"]
-        learn_new(self, classes, self.language_head.known, provider, self._learn_names)
+        def learn(new: Tensor, targets: Tensor) -> None:
+            self.head.add(new, targets)
+            known = self.head.known.cpu().nonzero().flatten()
+            check_targets(self.head.weight[known].cpu(), [names[c] for c in known.tolist()])
 
-    def _learn_names(self, classes: Tensor, targets: Tensor) -> None:
-        self.language_head.add(classes, targets)
-        known = self.language_head.known.cpu().nonzero().flatten()
-        names = self.continual.info.class_names
-        check_targets(self.language_head.weight[known].cpu(), [names[c] for c in known.tolist()])
+        learn_new(module, classes, self.head.known, self.provider, learn)
 
-    def _compare_names(self, head: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        """Forward hook of the head: logits of the targets, in as many columns as the head has."""
-        features = args[0].flatten(1)
-        if self.training and not self.__dict__["_signs_checked"]:
+    def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:
+        """``(B, C)`` similarities to the class names; -inf for classes that have not arrived."""
+        if module.training and not self.signs_checked:
             self._check_signs(features)
-        logits: Tensor = self.language_head(features)
-        missing = output.shape[1] - logits.shape[1]
-        return nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits
+        answer: Tensor = self.head(features)
+        return answer
 
     def _check_signs(self, features: Tensor) -> None:
         """Once: features without a negative value (a last ReLU) cannot reach targets that have many."""
-        self.__dict__["_signs_checked"] = True
-        rows = self.language_head.weight[self.language_head.known]
+        self.signs_checked = True
+        rows = self.head.weight[self.head.known]
         if bool((features >= 0).all()) and float((rows < 0).float().mean()) > 0.2:
             warnings.warn(
                 "no feature that reaches the head is negative (the backbone ends in a ReLU), but the targets have "
                 'negative entries, which such features cannot reach; use `match="project"`, or remove the last ReLU.',
                 stacklevel=2,
             )
+
+
+class LanguageMixin(ContinualMixin):
+    """Answers with vectors of the class names: ``class MyModel(LanguageMixin, LightningModule)``.
+
+    In ``setup``, :meth:`configure_continual` comes first, then :meth:`add_language_head`.
+    """
+
+    def add_language_head(self, head: LanguageHead, provider: TargetProvider) -> None:
+        """Let ``head`` make the logits from what reaches the module's own; see :class:`ClassNameHead`."""
+        self.add_method("languageguidedhead", ClassNameHead(self, head, provider))

@@ -16,6 +16,13 @@ def plus(output: Any, term: Tensor) -> Any:
     return output + term
 
 
+def times(output: Any, factor: float) -> Any:
+    """What ``training_step`` returned with its loss multiplied."""
+    if output is None:
+        return output
+    return {**output, "loss": output["loss"] * factor} if isinstance(output, dict) else output * factor
+
+
 def zero_through(parameters: Iterable[Tensor], device: torch.device) -> Tensor:
     """A zero whose gradient reaches every parameter: DDP waits for all of them, and nothing moves."""
     return sum((p.sum() * 0.0 for p in parameters), torch.zeros((), device=device))

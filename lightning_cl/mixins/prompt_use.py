@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from lightning_cl.nn.prompts import PromptProvider
 
 
@@ -13,23 +15,24 @@ class PromptUse:
     It looks at gradients alone, since a hook on the network would make ``torch.compile`` compile it twice.
 
     Args:
+        vit: The network that asks for them.
         provider: The prompts.
 
     Attributes:
         known: Nothing is left to find out.
     """
 
-    def __init__(self, provider: PromptProvider) -> None:
-        self.provider, self.known = provider, False
+    def __init__(self, vit: nn.Module, provider: PromptProvider) -> None:
+        self.vit, self.provider, self.known = vit, provider, False
         self._stepped = self._missed = False
 
     def begin_step(self) -> None:
         """The user's step runs, and not one in which another method trains the head alone."""
         self._stepped, self._missed = True, False
 
-    def note(self) -> None:
-        """A backward pass is over."""
-        if self._stepped:
+    def note(self, module: nn.Module) -> None:
+        """Backward passes are over, if the step made any, and no gradient is dropped yet."""
+        if self._stepped and any(p.grad is not None for p in module.parameters()):
             named = self.provider.named_parameters()
             learning = [p for name, p in named if p.requires_grad and name not in self.provider.learns_apart]
             self.known = not learning or any(p.grad is not None for p in learning)
@@ -43,7 +46,7 @@ class PromptUse:
         """
         if self.known or not self._missed:
             return
-        path = next((name for name, part in module.named_modules() if part is module.prompted_vit), "")
+        path = next((name for name, part in module.named_modules() if part is self.vit), "")
         name, vit = type(module).__name__, f"self.{path}" if path else "self"
         raise ValueError(
             f"no gradient reached the prompts in the first training step, so only the head would learn: "

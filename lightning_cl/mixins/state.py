@@ -13,6 +13,7 @@ from lightning_cl.datamodules.batch_form import BatchKeys
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.nn.guard import Guard
 from lightning_cl.nn.masks import ClassMask
+from lightning_cl.training.memory import Memory
 from lightning_cl.training.method_module import MethodModule
 from lightning_cl.training.step import HeadCall, Step
 
@@ -41,7 +42,7 @@ class ContinualState(nn.Module):
         head_path: Dotted path of the head; ``None``: no method needs one, and none was found.
         train_mask: Which classes compete in the training loss.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
-        replays: Samples of earlier tasks come again, so ``train_mask="task"`` is read as ``"seen"``.
+        memory: Samples that come again; with one, ``train_mask="task"`` is read as ``"seen"``.
         methods: ``state_key`` of every attached method, in order.
         configs: For each of them the name of its class and its arguments, if these are plain values.
         guards: Slices that must not move in the current task.
@@ -66,7 +67,7 @@ class ContinualState(nn.Module):
         self.head_path: str | None = None
         self.train_mask: TrainMask = "all"
         self.reset_optimizer = False
-        self.replays = False
+        self.memory: Memory | None = None
         self.methods: list[str] = []
         self.configs: list[dict[str, Any]] = []
         self.guards: list[Guard] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from lightning_cl.mixins.authoring import own_hook
 from lightning_cl.mixins.head import HeadMixin
-from lightning_cl.mixins.loss_terms import check_term, plus, zero_through
+from lightning_cl.mixins.loss_terms import check_term, plus, times, zero_through
 from lightning_cl.training.step import Step
 
 
@@ -34,13 +36,14 @@ class StepMixin(HeadMixin):
         state = self.continual
         state.loss_terms.clear()
         step = Step(self, args[0] if args else next(iter(kwargs.values()), None))
+        step.users_step = partial(self._users_step, step, *args, **kwargs)
         state.step, state.calls = step, step.calls
         try:
             output = self._replaced_step(step)
-            if output is not None:
+            if output is not None or step.made:
+                state.loss_terms.clear()
                 return output
-            output = own_hook(self, super(), "training_step")(*args, **kwargs)
-            self.collect_losses()
+            output = step.users_step()
         finally:
             state.step = state.calls = None
         terms = dict(state.loss_terms)
@@ -51,13 +54,24 @@ class StepMixin(HeadMixin):
         self.log_dict(state.last_terms)
         return plus(output, torch.stack(list(terms.values())).sum())
 
-    def _replaced_step(self, step: Step) -> Tensor | None:
-        """The loss of a step that is not the user's, or ``None``."""
+    def _users_step(self, step: Step, *args: Any, **kwargs: Any) -> Any:
+        """What the user's step returns; the methods' terms are collected beside it."""
+        step.made = True
+        for part in self.continual.ordered_parts:
+            part.start_step(step)
+        output = own_hook(self, super(), "training_step")(*args, **kwargs)
+        factor = prod(part.loss_factor for part in self.continual.ordered_parts)
+        output = output if factor == 1 else times(output, factor)
+        self.collect_losses()
+        return output
+
+    def _replaced_step(self, step: Step) -> Any:
+        """What a step returns that a method makes in place of the user's, or ``None``."""
         parts = self.continual.ordered_parts
         for part in parts:
-            loss = part.own_step(step)
-            if loss is not None:
-                return loss
+            output = part.own_step(step)
+            if output is not None or step.made:
+                return output
         if all(part.trains_now() for part in parts):
             return None
         return zero_through((p for p in self.parameters() if p.requires_grad), self.device)

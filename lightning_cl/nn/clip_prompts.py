@@ -55,6 +55,7 @@ class CLIPPrompts(nn.Module):
         self.projection = None if vision_width is None else nn.Linear(text_width, vision_width)
         self.register_buffer("task_counter", torch.tensor(-1))
         self.task = -1  # mirrors the counter, without a host sync
+        self.register_load_state_dict_post_hook(_read_task)  # type: ignore[no-untyped-call]
 
     def start_task(self, task: int) -> None:
         """``task`` begins."""
@@ -70,14 +71,15 @@ class CLIPPrompts(nn.Module):
         """``(L, K, D_vision)`` vision prompts, the same for all images."""
         return None if self.projection is None else self.projection(self.language)
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self.task = int(self.task_counter)
-
     def extra_repr(self) -> str:
         """Sizes and options."""
         depth, count, width = self.language.shape
         return f"{depth} x {count} x {width}, text_mode={self.text_mode!r}, vision_mode={self.vision_mode!r}"
+
+
+def _read_task(prompts: nn.Module, keys: Any) -> None:
+    assert isinstance(prompts, CLIPPrompts)
+    prompts.task = int(prompts.task_counter)
 
 
 class FrozenCLIP(nn.Module):

@@ -123,3 +123,10 @@ def outlier_regularizer(
         zero_in, zero_out = torch.zeros_like(inside), torch.zeros_like(outside)
         return F.huber_loss(inside, zero_in) + F.huber_loss(outside, zero_out)
     return inside.square().mean() + outside.square().mean()
+
+
+def share_of_step(outliers: Tensor, batch_idx: int, num_batches: int) -> Tensor:
+    """The step's share of ``(n, D)`` outliers, in the order in which they were made; at least one."""
+    size = max(len(outliers) // int(num_batches), 1)
+    start = (batch_idx * size) % len(outliers)
+    return outliers[start : start + size]

@@ -30,10 +30,6 @@ class PromptedViT(FrozenBackbone, _Base):
         """The provider (which lives elsewhere in the module tree) and the cache of evaluation queries."""
         return self.__dict__["_prompt_state"]  # type: ignore[no-any-return]
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self.prompt_state()[1].clear()  # other weights, other queries
-
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """As before, with prompts."""
         _refuse(args, kwargs)
@@ -51,7 +47,12 @@ class PromptedViT(FrozenBackbone, _Base):
         with torch.no_grad():  # frozen, and shared by the query and the prompted pass
             x = self.norm_pre(self.patch_drop(self._pos_embed(self.patch_embed(images))))
             x = blocks[:first](x)
-            query = cache.get(lambda rows: self._query(x, first, rows), images) if provider.needs_query else None
+            if not provider.needs_query:
+                query = None
+            elif provider.training:  # only images of an evaluation come again
+                query = self._query(x, first)
+            else:
+                query = cache.get(lambda rows: self._query(x, first, rows), images)
         prompts: Prompts = provider(query)
         if prompts.loss is not None and provider.training:
             provider.pending_losses.append(prompts.loss)
@@ -155,4 +156,9 @@ def install_prompts(vit: Any, provider: PromptProvider) -> None:
     """
     check_vit(vit, provider)
     vit.__dict__["_prompt_state"] = (provider, FeatureCache())
+    vit.register_load_state_dict_post_hook(_forget_queries)
     freeze_backbone(vit)
+
+
+def _forget_queries(vit: Any, keys: Any) -> None:
+    vit.prompt_state()[1].clear()  # other weights, other queries

@@ -63,6 +63,7 @@ class PromptProvider(nn.Module):
         super().__init__()
         self.register_buffer("task_counter", torch.tensor(-1))
         self.task = -1
+        self.register_load_state_dict_post_hook(_read_task)  # type: ignore[no-untyped-call]
         #: Loss terms of the current step's forward passes, until the step collects them.
         self.pending_losses: list[Tensor] = []
 
@@ -87,6 +88,7 @@ class PromptProvider(nn.Module):
         """Parameters with the rows (along dimension 0) that must not move in the current task."""
         yield from ()
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self.task = int(self.task_counter)
+
+def _read_task(provider: nn.Module, keys: Any) -> None:
+    assert isinstance(provider, PromptProvider)
+    provider.task = int(provider.task_counter)

@@ -23,6 +23,7 @@ class MethodModule(nn.Module):
         former_keys: Prefixes of state keys in older checkpoints, each with the prefix below this module now.
         known_as: Names under which the LightningModule shows pieces of this module, unless it has such an attribute of
             its own; each with the piece's name here.
+        loss_factor: What the loss of the user's step is multiplied by, before terms are added to it.
         growing: Own parameters and buffers with a row for each class or task, which get more rows when the stream is
             extended.
     """
@@ -30,6 +31,7 @@ class MethodModule(nn.Module):
     makes_logits: ClassVar[bool] = False
     former_keys: ClassVar[Mapping[str, str]] = {}
     known_as: ClassVar[Mapping[str, str]] = {}
+    loss_factor: float = 1.0
     growing: tuple[str, ...] = ()
 
     # ------------------------------------------------------------------ a training step
@@ -38,9 +40,15 @@ class MethodModule(nn.Module):
         """Whether the user's step is made; otherwise the loss is zero and nothing moves, from task start on."""
         return True
 
-    def own_step(self, step: Step) -> Tensor | None:
-        """A scalar loss in place of the user's step; ``None``: the user's step is made."""
+    def own_step(self, step: Step) -> Any:
+        """What ``training_step`` returns in place of the user's step; ``None``: the user's step is made.
+
+        A method that makes the user's step itself (``step.users_step()``) returns what that gave, changed or not.
+        """
         return None
+
+    def start_step(self, step: Step) -> None:
+        """Prepare the user's step; not called where there is another in its place."""
 
     def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:
         """Logits in place of ``logits``, while training and evaluating.
@@ -66,6 +74,9 @@ class MethodModule(nn.Module):
         """Change weights after an optimiser's step, before protected rows are put back."""
 
     # ------------------------------------------------------------------ tasks
+
+    def start_run(self, module: Any) -> None:
+        """Begin a fit, or go on with one after a checkpoint was loaded."""
 
     def start_task(self, module: Any, task: Any) -> None:
         """Prepare a task, before optimisers are built anew and rows are protected; not called on resume."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -26,6 +26,10 @@ class HeadCall(NamedTuple):
     raw_logits: Tensor
 
 
+def _no_step() -> None:
+    """What a step that is not of a training loop makes."""
+
+
 @dataclass
 class Step:
     """A training step while and after the user's ``training_step`` runs.
@@ -34,11 +38,17 @@ class Step:
         module: The LightningModule, with its methods.
         batch: What ``training_step`` was given, with replayed samples behind the stream's.
         calls: Every call of the head so far in this step.
+        users_step: Makes the user's step: what it returns, without the methods' terms.
+        made: Whether the user's step has been made.
+        memo: What methods make once in this step, however many passes it has, by the method's module.
     """
 
     module: Any
     batch: Any
     calls: list[HeadCall] = field(default_factory=list)
+    users_step: Callable[[], Any] = _no_step
+    made: bool = False
+    memo: dict[Any, Any] = field(default_factory=dict)
 
     @cached_property
     def inputs(self) -> Any:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_cl.mixins.batch import Inputs, unpack
-from lightning_cl.mixins.features import evaluating
+from lightning_cl.mixins.features import evaluating, in_default_precision
 from lightning_cl.nn.distributed import all_sum, gather_rows
 
 View = Literal["train", "eval"]
@@ -95,7 +95,7 @@ class TaskData:
         trainer = self.module.trainer
         loader = trainer.datamodule.train_loader_for(self.task.index, view, epoch)
         order, longest = loader.sampler.order(), -(-loader.batch_size // trainer.world_size)
-        for batch_idx, batch in enumerate(loader):
+        for batch_idx, batch in enumerate(in_default_precision(loader)):
             batch = self.module._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch))
             moved = trainer.strategy.batch_to_device(batch)
             yield *unpack(moved, self.module.continual.batch_keys), loader.sampler.batch(order, batch_idx), longest

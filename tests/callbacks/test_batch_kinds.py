@@ -15,7 +15,7 @@ from lightning_cl.callbacks import PrototypeClassifier
 from lightning_cl.datamodules import ClassIncremental, ContinualDataModule, DatasetSource
 from lightning_cl.nn.replay.batches import leaves
 
-from .replay_runs import DRAWN, Steps, replay
+from .replay.replay_runs import DRAWN, Steps, replay
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

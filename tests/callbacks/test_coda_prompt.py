@@ -45,7 +45,7 @@ def test_after_a_task_only_its_own_slices_have_moved(optimizer):  # moments, mom
         own = slice(2 * index, 2 * index + 2)  # two classes and two components a task
         for name, parameter in module.named_parameters():
             now, was = parameter.detach().clone(), before[name]
-            if name.startswith(("net.head.", "prompts.")):
+            if name.startswith(("net.head.", "continual.parts.")):
                 assert (now[own] != was[own]).all(), f"{name} did not learn"
                 now[own] = was[own]
             else:
@@ -179,7 +179,7 @@ def test_names_of_the_users_parameters_stay():
     mine = set(TinyModule().state_dict())
     added = {name.split(".")[0] for name in set(attached().state_dict()) - mine}
     assert mine <= set(attached().state_dict())
-    assert added == {"continual", "prompts"}
+    assert added == {"continual"}
 
 
 @pytest.mark.parametrize("layers", [(), (0, 0)])

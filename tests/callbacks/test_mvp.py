@@ -9,8 +9,7 @@ from tiny import TinyModule, images, stream_info, task_of, tiny_vit, train
 from torch.testing import assert_close
 
 from lightning_cl.callbacks import MVP
-from lightning_cl.mixins.mvp import MVPMixin, MVPSettings
-from lightning_cl.nn import MVPPool
+from lightning_cl.mixins import ContinualMixin
 
 from .vit_base import num_trained
 
@@ -354,15 +353,14 @@ def test_a_copy_in_the_middle_of_training_is_apart():
     assert all(torch.equal(g, expected[n]) for n, g in gradients_of(twin).items())
 
 
-class Inherits(MVPMixin, TinyModule):
+class Inherits(ContinualMixin, TinyModule):
     """What a model author can do without the callback."""
 
     def __init__(self):
         super().__init__()
         self.configure_continual(INFO, train_mask="seen")
         torch.manual_seed(0)
-        self.add_prompts(MVPPool(10, 48, 3, 2, 3))
-        self.configure_mvp(MVPSettings(margin=0.2))
+        self.add_method("mvp", MVP(**SMALL, margin=0.2).build(self, INFO))
 
     def training_step(self, batch, batch_idx):
         x, y = batch

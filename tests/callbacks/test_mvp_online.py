@@ -97,7 +97,7 @@ def test_a_run_that_is_resumed_in_mid_stream_ends_with_the_same_bits(step, memor
         fit(tmp_path, *methods(), Abort(step), saving, dropout=0.3)
     path = tmp_path / f"step={step}.ckpt"
     saved = torch.load(path, weights_only=True)
-    assert 0 < saved["state_dict"]["prompts.usage"].sum() < whole.prompts.usage.sum()
+    assert 0 < saved["state_dict"]["continual.parts.mvp.provider.usage"].sum() < whole.prompts.usage.sum()
     resumed = fit(tmp_path, *methods(), dropout=0.3, ckpt_path=path)
     assert_same_bits(weights(resumed), weights(whole))
 
@@ -156,4 +156,4 @@ def test_a_process_that_gets_no_sample_changes_nothing(variant, tmp_path):
     together = torch.load(tmp_path / "rank1.pt", weights_only=True)
     for name, value in fit_offline(PLAIN, mvp(variant=variant), tmp_path, **options).result().items():
         assert_close(together[name], value, rtol=1e-6, atol=1e-8, msg=lambda text, name=name: f"{name}: {text}")
-    assert together["module/prompts.usage"].sum() == 4 * 27
+    assert together["module/continual.parts.mvp.provider.usage"].sum() == 4 * 27

@@ -42,7 +42,7 @@ def test_all_images_share_one_prefix():
 def test_nothing_is_cached():  # there is no query
     module = TinyModule()
     OnePrompt((0,), 2).attach_once(module, INFO)
-    assert module.__dict__["_cache_queries"] is False
+    assert module.continual.parts["oneprompt"].cache_queries is False
 
 
 @pytest.mark.parametrize("lengths", [0, (5, 5)])

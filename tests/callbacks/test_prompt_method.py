@@ -9,7 +9,7 @@ import torch
 from conformance.modules import PlainModule
 from conformance.streams import make_stream
 from lightning.pytorch import LightningModule, Trainer
-from tiny import TinyModule, images, stream_info, task_of, train
+from tiny import TinyModule, images, stream_info, task_of, tiny_vit, train
 from torch import nn
 from torch.testing import assert_close
 
@@ -101,8 +101,8 @@ def test_after_a_task_only_its_own_rows_have_moved(kind, optimizer):  # moments,
         before = {name: p.detach().clone() for name, p in module.named_parameters()}
         train(module, INFO.classes_per_task[index], optimizer=configured)
         for name, parameter in module.named_parameters():
-            size = 2 if name.startswith("net.head.") else own if name != "prompts.general" else None
-            if not name.startswith(("net.head.", "prompts.")):
+            size = 2 if name.startswith("net.head.") else own if not name.endswith("provider.general") else None
+            if not name.startswith(("net.head.", "continual.parts.")):
                 assert parameter.grad is None
                 assert torch.equal(parameter, before[name]), name
             elif size is None:  # nothing is protected
@@ -353,3 +353,50 @@ def test_prompts_beside_class_means_are_refused(kind, first, tmp_path):
     trainer = Trainer(accelerator="cpu", callbacks=methods if first else methods[::-1], **options)
     with pytest.raises(ValueError, match=r"trains prompts, but PrototypeClassifier .* leave out one of the two"):
         trainer.fit(PlainModule(), datamodule=make_stream())
+
+
+# ---------------------------------------------------------------------- names
+
+
+class Own(TinyModule):
+    """Has an attribute that is named as ours."""
+
+    def __init__(self):
+        super().__init__()
+        self.prompts = nn.LayerNorm(10).double()
+
+    def forward(self, x):
+        return self.prompts(super().forward(x).clamp(min=-10))
+
+
+@every
+def test_a_users_own_attribute_of_the_name_stays(kind):
+    torch.manual_seed(0)
+    mine = Own().prompts.weight.detach().clone()
+    module = attached(kind, Own())
+    assert torch.equal(module.prompts.weight, mine)
+    module.on_task_start(task_of(INFO, 0))
+    train(module, INFO.classes_per_task[0])
+    assert not torch.equal(module.prompts.weight, mine)
+    other = attached(kind, Own())
+    other.load_state_dict(module.state_dict())
+    assert torch.equal(other.eval()(images(3)), module.eval()(images(3)))
+
+
+@every
+def test_a_state_from_when_prompts_were_a_part_of_the_module_is_loaded(kind):
+    module, other = trained(kind), attached(kind)
+    part = f"continual.parts.{next(iter(module.continual.parts))}.provider."
+    former = {name.replace(part, "prompts."): value for name, value in module.state_dict().items()}
+    assert "prompts.task_counter" in former
+    other.load_state_dict(former)
+    assert other.prompts.task == 2
+    assert torch.equal(other.eval()(images(5)), module(images(5)))
+
+
+def test_one_prompt_method_a_module_also_with_two_backbones():
+    module = TinyModule()
+    module.second = tiny_vit()
+    DualPrompt(2, 3, (0,), (1,), backbone="net", head="net.head").attach_once(module, INFO)
+    with pytest.raises(ValueError, match="has prompts already; use one prompt method at a time"):
+        OnePrompt((0,), 2, backbone="second").attach_once(module, INFO)

@@ -34,6 +34,14 @@ def ovor(**options):
     return VirtualOutlierRegularizer(**{**SMALL, "warm_up_epochs": 1, "outlier_epochs": 1, **options})
 
 
+def part_of(module):
+    return module.continual.parts["virtualoutlierregularizer"]
+
+
+def phase_of(module):
+    return part_of(module).phase(module)
+
+
 class Keeping(PlainModule):
     """Gradients are zeroed, not dropped, as some users want it."""
 
@@ -70,7 +78,7 @@ class Phases(ContinualCallback):
         if trainer.is_last_batch:
             now = self.snapshot(trainer, pl_module)
             same = {k: len(a) == len(now[k]) and all(map(torch.equal, a, now[k])) for k, a in self.before.items()}
-            self.moved.append((pl_module.outlier_phase, not same["head"], not same["rest"]))
+            self.moved.append((phase_of(pl_module), not same["head"], not same["rest"]))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +113,7 @@ class Losses(Callback):
         self.prompt_loss = pl_module.prompts.pending_losses.pop().item()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, *_):
-        self.seen.append((pl_module.outlier_phase, outputs["loss"].item(), self.entropy, self.prompt_loss))
+        self.seen.append((phase_of(pl_module), outputs["loss"].item(), self.entropy, self.prompt_loss))
 
 
 def test_in_the_warm_up_other_methods_terms_do_not_count(tmp_path):
@@ -126,7 +134,7 @@ class ByTheBook(Callback):
 
     @torch.no_grad()
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if pl_module.outlier_phase != "outlier":
+        if phase_of(pl_module) != "outlier":
             return
         if batch_idx == 0:
             self.features, self.expected = {}, []
@@ -137,10 +145,10 @@ class ByTheBook(Callback):
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if pl_module.outlier_phase != "outlier":
+        if phase_of(pl_module) != "outlier":
             return
         stream, (features, labels) = trainer.datamodule, self.batch
-        self.data = data = pl_module.__dict__["_outlier_epoch"] or self.data  # gone after the task's last batch
+        self.data = data = part_of(pl_module).data or self.data  # gone after the task's last batch
         rows = torch.searchsorted(data.positions, stream.train_batch(batch_idx).index)
         assert_close(data.features[rows], features, rtol=1e-4, atol=1e-5)
         assert torch.equal(data.labels[rows], labels)
@@ -179,12 +187,12 @@ class Outliers(Callback):
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if pl_module.outlier_phase == "outlier":
+        if phase_of(pl_module) == "outlier":
             if batch_idx == 0:
-                self.epochs.append(pl_module.__dict__["_outlier_epoch"])
+                self.epochs.append(part_of(pl_module).data)
             self.mass.append(pl_module.continual_head(self.epochs[-1].features).logsumexp(1).mean().item())
         else:
-            assert pl_module.__dict__["_outlier_epoch"] is None
+            assert part_of(pl_module).data is None
 
 
 def test_outliers_are_made_anew_in_every_epoch_from_the_tasks_features(tmp_path):
@@ -197,7 +205,7 @@ def test_outliers_are_made_anew_in_every_epoch_from_the_tasks_features(tmp_path)
         stream_options=EPOCHS,
     )
     assert [data.epoch for data in seen.epochs] == [1, 2, 4, 5, 7, 8]
-    assert run.module.__dict__["_outlier_epoch"] is None  # not kept beyond its task
+    assert part_of(run.module).data is None  # not kept beyond its task
     for first, second in (seen.epochs[:2], seen.epochs[2:4]):
         assert torch.equal(first.positions, second.positions)
         assert not torch.equal(first.features, second.features)  # another augmentation

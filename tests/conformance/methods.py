@@ -10,20 +10,6 @@ from typing import Any
 import lightning_cl.callbacks
 from lightning_cl.callbacks import ContinualMethod
 
-#: Arguments that keep a run short. A method without an entry runs with its defaults.
-SMALL: dict[str, dict[str, Any]] = {
-    "CPECLIP": {"num_prompts": 2, "prompt_depth": 2},
-    "CODAPrompt": {"pool_size": 9, "prompt_length": 4, "layers": (0, 1), "ortho_weight": 0.1},
-    "DualPrompt": {"general_length": 2, "expert_length": 4, "general_layers": (0,), "expert_layers": (1,)},
-    "ExperienceReplay": {"memory_size": 12, "batch_size": 5},
-    "L2P": {"pool_size": 6, "prompt_length": 2, "top_k": 2},
-    "MVP": {"pool_size": 4, "general_length": 2, "expert_length": 3, "general_layers": (0,), "expert_layers": (1, 2)},
-    "LGCL": {"targets": "random"},
-    "LanguageGuidedHead": {"targets": "random"},  # longer than the features, so there is a layer to train
-    "OnePrompt": {"layers": (0, 1), "lengths": 4},
-    "VirtualOutlierRegularizer": {"neighbours": 10, "boundary_points": 10, "draws": 40, "per_class": 10},
-}
-
 
 def find_methods() -> list[type[ContinualMethod]]:
     """All exported methods that can be constructed, by name."""
@@ -49,4 +35,4 @@ def takes(method: type[ContinualMethod], argument: str) -> bool:
 def make(method: type[ContinualMethod], **arguments: Any) -> ContinualMethod:
     """A fresh, small callback; arguments that the method does not have are left out."""
     accepted = {name: value for name, value in arguments.items() if takes(method, name)}
-    return method(**{**SMALL.get(method.__name__, method.small), **accepted})
+    return method(**{**method.small, **accepted})

@@ -272,11 +272,11 @@ CLIP_CASES = {
     "torch_uncertainty": Case("torch_uncertainty", _foreign_clip, "model.fc", "model.clip"),
     "torchgeo": Case("torchgeo", _clip_classifier, "head", "net", ("image", "label")),
 }
-#: Methods that need other modules than those with a timm ViT, and theirs.
-FAMILIES = {"CPECLIP": CLIP_CASES}
+#: Modules of the families that need others than those with a timm ViT.
+FAMILIES = {"clip": CLIP_CASES}
 
 
 def suited(case: Case, method: Any) -> Case:
     """The case itself, or the one of the same name with a module that ``method`` (a callback or its class) works on."""
-    name = (method if isinstance(method, type) else type(method)).__name__
-    return FAMILIES[name][case.name] if name in FAMILIES else case
+    family = getattr(method, "family", None)
+    return FAMILIES[family][case.name] if family in FAMILIES else case

@@ -325,7 +325,8 @@ def test_slots_of_a_masked_pool_grow_with_a_larger_pool():
     with pytest.raises(ValueError, match="the task mask needs 4 tasks x 2 prompts = 8"):
         pool(Model(8), 4, long_stream())
     long = pool(Model(8), 8, long_stream())
-    assert torch.equal(grow_state(long, saved)["prompts.prompts"][:4], saved["prompts.prompts"])
+    name = "continual.parts.l2p.provider.prompts"
+    assert torch.equal(grow_state(long, saved)[name][:4], saved[name])
     shared = Model(8)
     L2P(pool_size=8, prompt_length=2, top_k=2).attach_once(shared, long_stream().info)
     with pytest.raises(ValueError, match="does not grow with the stream"):
@@ -345,7 +346,7 @@ class Model(PlainModule):
 
 def model_for(method: type, outputs: int) -> Model:
     model = Model(outputs)
-    if method.__name__ in FAMILIES:
+    if method.family in FAMILIES:
         model.net = CLIPProbe()
         model.net.fc = nn.Linear(24, outputs)
     return model
@@ -448,10 +449,10 @@ METHODS = {
 }
 #: Names of what has a row per class or task, and how many rows were learned in the two tasks of the short stream.
 GROWN = {
-    "coda": {"prompts.keys": 4, "prompts.attention": 4, "prompts.components": 4},
-    "dual": {"prompts.experts": 2, "prompts.keys": 2},
-    "prototypes": {"prototypes.sums": 4, "prototypes.counts": 4},
-    "teen": {"teen.sums": 4, "teen.counts": 4, "teen.base": 4},
+    "coda": {f"continual.parts.codaprompt.provider.{name}": 4 for name in ("keys", "attention", "components")},
+    "dual": {f"continual.parts.dualprompt.provider.{name}": 2 for name in ("experts", "keys")},
+    "prototypes": {f"continual.parts.prototypeclassifier.bank.{name}": 4 for name in ("sums", "counts")},
+    "teen": {f"continual.parts.teen.bank.{name}": 4 for name in ("sums", "counts", "base")},
 }
 HEAD = {"net.head.weight": 4, "net.head.bias": 4}
 
@@ -642,7 +643,7 @@ def test_other_checkpoints_are_refused(tmp_path, short_runs, long_runs):
         Fit(tmp_path, short_stream(), METHODS["one"](), 8, long_runs("one")[1])
     with pytest.raises(ValueError, match=r"4 outputs but the stream has 8 classes"):
         Fit(tmp_path, long_stream(), METHODS["one"](), 4, short_runs("one")[1])
-    with pytest.raises(ValueError, match=r"`prompts\.prefixes\.0` has the shape .* does not grow with the stream"):
+    with pytest.raises(ValueError, match=r"provider\.prefixes\.0` has the shape .* does not grow with the stream"):
         Fit(tmp_path, long_stream(), [OnePrompt((0, 1), 3)], 8, short_runs("one")[1])
     plain = Fit(tmp_path, short_stream(), [], 4).saved(tmp_path / "plain.ckpt")
     with pytest.raises(ValueError, match="without a method nothing grows"):

@@ -3,12 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_cl.mixins.outliers import OutlierSettings, _part
+from lightning_cl.callbacks import VirtualOutlierRegularizer
 from lightning_cl.nn import coda_cosine_released
+from lightning_cl.nn.outliers import share_of_step
 
 
 def phases(task, epochs, **settings):
-    return [OutlierSettings(**settings).phase(task, epoch, epochs)[0] for epoch in range(epochs)]
+    return [VirtualOutlierRegularizer(**settings).phase(task, epoch, epochs)[0] for epoch in range(epochs)]
 
 
 def test_a_task_warms_up_learns_and_ends_with_outliers():
@@ -26,7 +27,7 @@ def test_by_default_a_fifth_of_the_epochs_are_outlier_epochs(epochs, outlier):
 
 
 def test_the_published_schedule_has_come_down_when_they_begin():
-    assert OutlierSettings().phase(0, 40, 50) == "outlier"
+    assert VirtualOutlierRegularizer().phase(0, 40, 50) == "outlier"
     assert coda_cosine_released(40, 50) == pytest.approx(0.3269, abs=5e-5)
 
 
@@ -36,6 +37,6 @@ def test_the_published_schedule_has_come_down_when_they_begin():
 )
 def test_each_step_gets_an_equal_share_in_order(features, batch, outliers, steps, size):
     assert -(-features // batch) == steps
-    shares = [_part(torch.arange(outliers), step, steps).tolist() for step in range(steps)]
+    shares = [share_of_step(torch.arange(outliers), step, steps).tolist() for step in range(steps)]
     assert {len(share) for share in shares} == {size}
     assert [i for share in shares for i in share] == [i % outliers for i in range(size * steps)]

@@ -124,8 +124,9 @@ def test_it_trains_as_with_the_callback(kind, tmp_path):
     assert watch.moved == 0
     assert torch.equal(evaluation.correct["class_il"], expected.correct["class_il"])
     assert evaluation.total.tril().count_nonzero() == NUM_TASKS * (NUM_TASKS + 1) / 2
+    part = next(iter(other.continual.parts))  # the callback's is named as the method
     for name, value in mine.state_dict().items():
-        assert torch.equal(value, other.state_dict()[name]), name
+        assert torch.equal(value, other.state_dict()[name.replace("parts.prompts", f"parts.{part}")]), name
     assert mine.net.prompt_state()[1].hits > 0
     assert {"own_loss", "prompt_loss", "val_loss"} <= set(trainer.callback_metrics)
 
@@ -191,7 +192,7 @@ def test_callbacks_stack_on_it(tmp_path):
     regularizer = VirtualOutlierRegularizer(neighbours=10, outlier_epochs=1)
     mine = built(MyModel)
     _, watch, _ = fit(mine, tmp_path, regularizer, epochs_per_task=2)
-    assert mine.outlier_settings.neighbours == 10
+    assert mine.continual.parts["virtualoutlierregularizer"].method.neighbours == 10
     assert watch.moved == 0
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from datamodules.tiny_stream import TinyModule, make_stream, make_trainer
 from lightning.pytorch import LightningModule
 from tiny import stream_info, task_of
 from torch import nn
@@ -314,3 +315,26 @@ def test_old_classes_are_those_before_the_task():
         old = module.continual.old_classes(SimpleNamespace(**vars(task)), module.device)
         seen.append(None if old is None else old.tolist())
     assert seen == [None, [0, 1], [0, 1, 2, 3]]
+
+
+class NotANumber(MethodModule):
+    def losses(self, step):
+        return {"broken": step.features.sum() * torch.nan, "good": step.features.mean() * 0}
+
+
+class Breaks(ContinualMethod):
+    state_key = "test.Breaks"
+    adds_loss = True
+
+    def build(self, pl_module, info):
+        return NotANumber()
+
+
+def test_a_term_that_is_no_number_is_named(tmp_path):
+    class Logs(TinyModule):
+        def log_dict(self, *_, **__):
+            """Not looked at here."""
+
+    words = r"loss is not finite \(the methods' terms `broken` are not\) in task 0"
+    with pytest.raises(FloatingPointError, match=words):
+        make_trainer(tmp_path, [Breaks()]).fit(Logs(), datamodule=make_stream())

@@ -74,6 +74,9 @@ class _Choices(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name, given = getattr(func, "__name__", ""), args[0] if args else kwargs.get("input")
+        weight = args[1] if len(args) > 1 else kwargs.get("weight")
+        if name == "linear" and isinstance(weight, Tensor) and len(weight) == self.columns:
+            self.chosen = None  # what is chosen before a head answers is no class (a prompt of a pool, say)
         scores = isinstance(given, Tensor) and given.is_floating_point() and given.ndim == 2
         if scores and given.shape[1] == self.columns:
             if name in _CHOICES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor
 
@@ -10,6 +11,7 @@ from lightning_cl.callbacks.evaluation.protocol_checks import Difference, Tolera
 from lightning_cl.callbacks.evaluation.protocol_probe import Probe, by_task, claiming, in_batches
 from lightning_cl.mixins.base import ContinualMixin
 from lightning_cl.reports.protocol import Check, verdict
+from lightning_cl.training import MethodModule
 
 _FEW = 7  # samples of a small batch: no divisor of the usual batch sizes
 #: What is wrong and how to repair it, by check.
@@ -61,12 +63,19 @@ def prediction_checks(probe: Probe, expected: Tensor, tolerance: Tolerance) -> I
         yield judged("claimed task", ", the stream claiming another task than it is in", actual, task=other)
     yield judged("labels", " with their own labels and with those of others", probe.logits(full, mislabelled=True))
     yield judged("repetition", " evaluated twice", probe.logits(full, later=True))
-    hook = getattr(type(probe.pl_module), "expect_images", None)
-    if hook is None or hook is ContinualMixin.expect_images:
+    if not _remembers(probe.pl_module):
         yield Check("remembered features", "not checked", message="nothing remembers features")
     else:
         actual, rows = probe.remembered()
         yield judged("remembered features", " with fresh and with remembered features", actual, expected[rows])
+
+
+def _remembers(module: Any) -> bool:
+    """Whether a mixin or a method's module is told which samples are evaluated next."""
+    hook, state = getattr(type(module), "expect_images", None), getattr(module, "continual", None)
+    parts = () if hook is None or state is None else state.ordered_parts
+    told = any(type(part).expect_samples is not MethodModule.expect_samples for part in parts)
+    return told or hook not in (None, ContinualMixin.expect_images)
 
 
 def _sizes(probe: Probe, expected: Tensor, tolerance: Tolerance) -> Check:

@@ -14,6 +14,7 @@ from lightning_cl.callbacks.run_folder import run_folder
 from lightning_cl.datamodules import ContinualDataModule
 from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.namespace import LightningModule, Trainer
+from lightning_cl.nn.prompts import PromptProvider
 from lightning_cl.reports import ContinualReport, ProtocolCard
 from lightning_cl.reports.report import report_files
 
@@ -129,8 +130,7 @@ def _notes(stream: ContinualDataModule, pl_module: nn.Module) -> list[str]:
             f"the run ended in task {stream.unfinished_task} of {stream.info.num_tasks} (counted from 0), so its "
             "averages are over fewer tasks"
         )
-    provider = getattr(pl_module, "prompts", None)
-    if getattr(provider, "batch_dependent", False):
+    if any(isinstance(part, PromptProvider) and part.batch_dependent for part in pl_module.modules()):
         notes.append("predictions depend on the batch: prompts are chosen by a vote over it")
     return notes
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_at_least
-from lightning_cl.callbacks.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
-from lightning_cl.mixins.base import ContinualMixin, TrainMask
-from lightning_cl.mixins.memory import MemoryMixin
+from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
 from lightning_cl.training import MethodModule, Step
 
 
@@ -38,6 +37,7 @@ class DarkReplay(MethodModule):
         return {f"der_{name}": drawn.weight * strength * term}
 
 
+@dataclass(eq=False)
 class DERPlusPlus(ExperienceReplay):
     """Dark experience replay (DER and DER++; Buzzega et al., NeurIPS 2020, arXiv:2004.07211).
 
@@ -54,8 +54,9 @@ class DERPlusPlus(ExperienceReplay):
         policy: See :class:`ExperienceReplay`; the paper's is ``"reservoir"``.
         store: See :class:`ExperienceReplay`; ``"index"`` augments a sample anew, as the paper does.
         device: See :class:`ExperienceReplay`.
-        train_mask: Which classes compete in the training loss.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, and for a negative weight.
@@ -63,23 +64,17 @@ class DERPlusPlus(ExperienceReplay):
 
     state_key: ClassVar[str] = "lightning_cl.DERPlusPlus"
     adds_loss: ClassVar[bool] = True
-    mixin: ClassVar[type[ContinualMixin]] = MemoryMixin
-    small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5}
+    joins: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        memory_size: int = 500,
-        batch_size: int = 32,
-        alpha: float = 0.1,
-        beta: float = 0.5,
-        policy: ReplayPolicy = "reservoir",
-        store: ReplayStore = "index",
-        device: str | None = None,
-        train_mask: TrainMask = "seen",
-        head: str | None = None,
-    ) -> None:
-        super().__init__(memory_size, batch_size, policy, store, device, train_mask, head)
-        self.alpha, self.beta = alpha, beta
+    alpha: float = 0.1
+    beta: float = 0.5
+    _: KW_ONLY
+    policy: ReplayPolicy = "reservoir"
+    store: ReplayStore = "index"
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         check_at_least(self, 0, "alpha", "beta")
 
     def build(self, pl_module: Any, info: Any) -> DarkReplay:

@@ -17,7 +17,7 @@ from lightning_cl.datamodules import (
     FewShot,
     class_order,
 )
-from lightning_cl.datamodules.scenarios.orders import read_order
+from lightning_cl.datamodules.scenarios.orders import ids_of, read_order
 
 
 @pytest.mark.parametrize(
@@ -129,13 +129,17 @@ def test_an_order_by_names_or_from_a_file(scenario, kind, tmp_path):
             NAMES,
             r"'bird' in `class_order` is no name; names are such as \['a cat'",
         ),
-        (["x", "x", "car", "ship"], ["x", "x", "car", "ship"], "'x' in `class_order` stands for several ids"),
         (["dog", "dog", "car", "ship"], NAMES, r"missing \[0\], repeated \[1\]"),
     ],
 )
 def test_names_that_say_nothing(order, names, message):
     with pytest.raises(ValueError, match=message):
         tasks_of(ClassIncremental(num_tasks=4, class_order=order), names)
+
+
+def test_a_name_of_two_classes_is_no_name():
+    with pytest.raises(ValueError, match="'x' in `class_order` stands for several ids"):
+        ids_of(["x", 2], ["x", "x", "car"], "class_order")
 
 
 def test_files_that_hold_no_order(tmp_path):

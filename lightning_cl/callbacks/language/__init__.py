@@ -1,0 +1,1 @@
+"""Methods that read the names of the classes."""

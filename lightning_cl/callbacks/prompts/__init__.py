@@ -1,0 +1,1 @@
+"""Methods that train prompts in a frozen ViT, and the regularisation of their heads."""

@@ -1,0 +1,84 @@
+"""The base of all prompt methods: builds the prompts and lets the module's ViT ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, fields
+from inspect import signature
+from typing import Any, TypeVar
+
+from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.datamodules.binding import callbacks_of
+from lightning_cl.datamodules.task import StreamInfo
+from lightning_cl.mixins.base import TrainMask
+from lightning_cl.mixins.finding import find_vit
+from lightning_cl.mixins.prompt import PromptedBackbone
+from lightning_cl.namespace import LightningModule, Trainer
+from lightning_cl.nn.prompts import PromptProvider
+
+ProviderT = TypeVar("ProviderT", bound=PromptProvider)
+
+
+@dataclass(eq=False)
+class PromptMethod(ContinualMethod):
+    """A method that trains prompts and head of a frozen timm ViT; members build the provider.
+
+    Args:
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+        backbone: Dotted path of the timm ``VisionTransformer``; found when ``None``.
+        cache_queries: Compute the query of an evaluation image once per run. Needs evaluation transforms without
+            randomness, which is what the sources have.
+    """
+
+    _: KW_ONLY
+    train_mask: TrainMask = "task"
+    reset_optimizer: bool = True
+    backbone: str | None = None
+    cache_queries: bool = True
+
+    def provider(self, info: StreamInfo, width: int, num_outputs: int) -> PromptProvider:
+        """The method's prompts for a ViT of ``width`` channels and a head of ``num_outputs`` classes."""
+        raise NotImplementedError
+
+    def filled(self, pool: Callable[..., ProviderT], **arguments: Any) -> ProviderT:
+        """A pool with these arguments, and with this method's own for all others of its arguments."""
+        shared = {field.name for field in fields(self)} & signature(pool).parameters.keys()
+        return pool(**{**{name: getattr(self, name) for name in shared}, **arguments})
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Attach, once, and not beside a method that lets nothing be trained."""
+        idle = [type(c).__name__ for c in callbacks_of(trainer) if isinstance(c, ContinualMethod) and not c.trains]
+        if idle:
+            raise ValueError(
+                f"{type(self).__name__} trains prompts, but {' and '.join(idle)} makes the answers without gradient "
+                "descent, so they would stay as they were made; leave out one of the two."
+            )
+        super().setup(trainer, pl_module, stage)
+
+    def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
+        """Add the prompts; see :class:`ContinualMethod`."""
+        find_vit(pl_module, self.backbone)  # a module without one stays as it is
+        super().attach(pl_module, info)
+
+    def build(self, pl_module: Any, info: Any) -> PromptedBackbone:
+        """The prompts in the module's ViT."""
+        provider = self.provider(info, *self.sizes(pl_module))
+        return PromptedBackbone(pl_module, provider, self.backbone, self.cache_queries)
+
+    def sizes(self, pl_module: Any) -> tuple[int, int]:
+        """Width of the ViT and outputs of the head, for :meth:`provider`."""
+        _, vit = find_vit(pl_module, self.backbone)
+        return vit.embed_dim, pl_module.continual_head.out_features
+
+
+def checked_layers(layers: Sequence[int]) -> tuple[int, ...]:
+    """Layer indices as a tuple.
+
+    Raises:
+        ValueError: If there is none, or one is named twice.
+    """
+    if not layers or len(set(layers)) != len(layers):
+        raise ValueError(f"`layers` is {list(layers)}; name at least one layer, each once.")
+    return tuple(int(layer) for layer in layers)

@@ -1,0 +1,59 @@
+"""NMC and SimpleCIL: class means of a frozen backbone's features, with no gradient at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lightning_cl.callbacks.base import ContinualMethod, require_stream
+from lightning_cl.mixins.base import ContinualMixin
+from lightning_cl.mixins.prototype import ClassMeans, PrototypeMixin
+from lightning_cl.nn.prototypes import Distance, PrototypeBank
+
+
+@dataclass(eq=False)
+class PrototypeClassifier(ContinualMethod):
+    """Nearest class mean on frozen features: the baseline that every other method must beat.
+
+    The default is NMC (Janson et al., arXiv:2210.04428): unit-length features, Euclidean distance to their means.
+    ``PrototypeClassifier(distance="cosine", normalize=False)`` is SimpleCIL (Zhou et al., arXiv:2303.07338).
+
+    A feature is what reaches the head. Every image passes the backbone once over the whole stream, for training (in a
+    task's first epoch) and for evaluation (remembered by position, and computed anew where a step passes on another
+    image than the stream's), so a run is linear in the number of tasks. Task boundaries play no part.
+
+    Args:
+        distance: ``"euclidean"`` or ``"cosine"``.
+        normalize: Scale features to unit length before they are averaged and compared.
+        augment: Average augmented training images; by default they get the evaluation transform.
+        cache_features: Remember the features of evaluation images. Needs evaluation transforms without randomness.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Of no effect.
+        reset_optimizer: Of no effect.
+
+    Raises:
+        ValueError: For an unknown distance, when attached.
+    """
+
+    state_key: ClassVar[str] = "lightning_cl.PrototypeClassifier"
+    mixin: ClassVar[type[ContinualMixin]] = PrototypeMixin
+    trains_head: ClassVar[bool] = False
+    trains: ClassVar[bool] = False
+    replaces_head: ClassVar[bool] = True
+
+    distance: Distance = "euclidean"
+    normalize: bool = True
+    augment: bool = False
+    cache_features: bool = True
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Attach, and ask the stream for training images with the evaluation transform."""
+        super().setup(trainer, pl_module, stage)
+        if not self.augment:
+            require_stream(trainer, type(self).__name__).train_view = "eval"
+
+    def build(self, pl_module: Any, info: Any) -> ClassMeans:
+        """Freeze the module; its class means answer."""
+        width = pl_module.continual_head.in_features
+        bank = PrototypeBank(info.num_classes, width, self.distance, self.normalize)
+        return ClassMeans(pl_module, bank, self.cache_features)

@@ -1,0 +1,171 @@
+"""Experience replay: a memory of earlier samples that comes along with every batch."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from lightning_cl.callbacks.arguments import check_choice
+from lightning_cl.callbacks.base import ContinualMethod, require_stream
+from lightning_cl.datamodules.binding import callbacks_of
+from lightning_cl.datamodules.sampling import mix_seed
+from lightning_cl.mixins.base import ContinualMixin, TrainMask
+from lightning_cl.mixins.replay import ReplayMixin
+from lightning_cl.namespace import LightningModule, Trainer, is_overridden
+from lightning_cl.nn.replay import ClassBalanced, Policy, ReplayBuffer, Reservoir, Ring
+from lightning_cl.training.memory import Memory
+
+if TYPE_CHECKING:
+    from lightning_cl.datamodules import ContinualDataModule, StreamInfo
+
+ReplayPolicy = Literal["reservoir", "class_balanced", "ring"]
+ReplayStore = Literal["index", "sample"]
+
+
+@dataclass(eq=False)
+class ExperienceReplay(ContinualMethod):
+    """Experience replay (ER; Chaudhry et al., arXiv:1902.10486): remembered samples join every training batch.
+
+    Alone it is the baseline that every method without a memory should be compared with; it also joins any method that
+    trains by gradient descent, in any order: ``callbacks=[DualPrompt(), ExperienceReplay(memory_size=2000)]``.
+
+    Every optimiser step draws ``batch_size`` remembered samples anew, without replacement, and puts them behind the
+    stream's, in the form of the user's own batches. Samples are offered to the memory after the last update on their
+    batch and, where a task has several epochs, in its first. Sizes are those of all processes together; all of them
+    hold the same memory, and a result does not depend on how many there are.
+
+    Since old classes are among the samples, ``train_mask="task"`` of any method is read as ``"seen"``.
+
+    Args:
+        memory_size: Slots of the memory.
+        batch_size: Remembered samples in every training batch, over all processes; fewer while the memory fills.
+        policy: ``"reservoir"``: a uniform sample of the stream; ``"class_balanced"``: as many of each class as the
+            stream allows (CBRS); ``"ring"``: the latest of each class, in equal shares.
+        store: ``"index"``: positions in the training data, from which samples are read and augmented anew, by the main
+            process before every step, whatever ``num_workers`` is; ``"sample"``: the samples as the model got them,
+            which are not augmented again and cost no reading.
+        device: Where samples are stored, for example ``"cuda"``; the CPU by default.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+
+    Raises:
+        ValueError: For a size below 1, a memory smaller than its batch, or an unknown policy or store; in ``setup``,
+            without a stream, beside a method that does not train the head, for a ring without a slot for each class,
+            or if the stream has a hook that keeps the samples from joining; in training, if labels are not class ids or
+            a part of a batch has not one row per sample.
+    """
+
+    state_key: ClassVar[str] = "lightning_cl.ExperienceReplay"
+    mixin: ClassVar[type[ContinualMixin]] = ReplayMixin
+    small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5}
+    #: Memory batches join the stream's; else the method draws them for itself.
+    joins: ClassVar[bool] = True
+
+    memory_size: int = 500
+    batch_size: int = 32
+    policy: ReplayPolicy = "reservoir"
+    store: ReplayStore = "index"
+    device: str | None = None
+    _: KW_ONLY
+    train_mask: TrainMask = "seen"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.memory: Memory | None = None
+        self._stream_hash: str | None = None
+        for name, size in (("memory_size", self.memory_size), ("batch_size", self.batch_size)):
+            if size < 1:
+                raise ValueError(f"`{name}` is {size}; give a number of samples of at least 1.")
+        if self.memory_size < self.batch_size:
+            raise ValueError(
+                f"a memory of {self.memory_size} samples cannot fill a batch of {self.batch_size} different ones; give "
+                f"`memory_size={self.batch_size}` or more, or `batch_size={self.memory_size}` or less."
+            )
+        check_choice(self, "policy", ReplayPolicy)
+        check_choice(self, "store", ReplayStore)
+        if self.store == "index" and self.device is not None:
+            raise ValueError(
+                f'`device={self.device!r}` says where samples are stored, but `store="index"` stores none; set '
+                '`store="sample"`, or leave `device` out.'
+            )
+
+    # ------------------------------------------------------------------ life cycle
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check the other methods, attach, and start with an empty memory unless this fit continues an earlier one."""
+        stream = require_stream(trainer, type(self).__name__)
+        self._check_company(trainer, stream)
+        super().setup(trainer, pl_module, stage)
+        continued = trainer.current_epoch > 0 and self._stream_hash == stream.info.fingerprint
+        if self.memory is None or (stage == "fit" and not continued):
+            self.memory = self._empty(stream.info)
+            self.memory.buffer.generator.manual_seed(mix_seed(stream.seed, 0x5E91A7))
+        self._stream_hash = stream.info.fingerprint
+        assert isinstance(pl_module, ReplayMixin)
+        pl_module.configure_replay(self.memory)
+
+    def _check_company(self, trainer: Trainer, stream: ContinualDataModule) -> None:
+        idle = [type(c).__name__ for c in callbacks_of(trainer) if isinstance(c, ContinualMethod) and not c.trains]
+        if idle:
+            raise ValueError(
+                f"{type(self).__name__} repeats samples for training by gradient descent, but {' and '.join(idle)} "
+                "makes the answers without it, so nothing would be trained; use one or the other."
+            )
+        hook = "on_after_batch_transfer"
+        if is_overridden(hook, stream) and hook not in vars(stream):  # else of a wrapped data module, which joins first
+            raise ValueError(
+                f"{type(stream).__name__} overrides `on_after_batch_transfer`, and Lightning then leaves out the "
+                "module's, where replay joins its samples; move the hook into the LightningModule."
+            )
+
+    def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
+        """Give the module an empty memory; see :class:`ContinualMethod`."""
+        self.memory = self._empty(info)
+        super().attach(pl_module, info)
+        assert isinstance(pl_module, ReplayMixin)
+        pl_module.configure_replay(self.memory)
+
+    def _empty(self, info: StreamInfo) -> Memory:
+        return Memory(
+            ReplayBuffer(self.memory_size, self._policy(info.num_classes), self.device),
+            self.batch_size,
+            self.store == "index",
+            self.joins,
+        )
+
+    def _policy(self, num_classes: int) -> Policy:
+        if self.policy != "ring":
+            return Reservoir() if self.policy == "reservoir" else ClassBalanced()
+        if self.memory_size < num_classes:
+            raise ValueError(
+                f'`policy="ring"` needs a slot for each of the {num_classes} classes, but `memory_size` is '
+                f"{self.memory_size}; give at least {num_classes}, or another policy."
+            )
+        return Ring(num_classes)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Offer the stream's samples to the memory."""
+        assert isinstance(pl_module, ReplayMixin)
+        pl_module.remember(batch_idx)
+
+    # ------------------------------------------------------------------ state and report
+
+    def state_dict(self) -> dict[str, Any]:
+        """The memory with its generator; the same on all processes, so also for another number of them."""
+        return {"version": 1} if self.memory is None else self.memory.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with a saved memory."""
+        if self.memory is not None and "buffer" in state_dict:
+            self.memory.load_state_dict(state_dict)
+
+    def report_facts(self) -> dict[str, Any]:
+        """Samples and bytes in the memory, and what they are: positions need the training data besides."""
+        if self.memory is None:
+            return {}
+        buffer = self.memory.buffer
+        stored = "positions in the training data" if self.memory.by_index else "samples"
+        return {"stored_samples": len(buffer), "stored_bytes": self.memory.nbytes, "stored_as": stored}

@@ -1,0 +1,44 @@
+"""Steps in which the class head learns alone, whatever else would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from lightning_cl.mixins.loss_terms import plus, zero_through
+
+
+@contextmanager
+def detached_features(module: Any) -> Iterator[None]:
+    """Cut what the head is given off from the graph, so that backward passes end there."""
+    hook = module.continual_head.register_forward_pre_hook(_detach)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def with_idle_parameters(module: Any, output: Any) -> Any:
+    """What a training step returned, with a zero for what does not learn: DDP waits for a gradient of everything."""
+    if module.trainer.world_size == 1 or output is None:
+        return output
+    return plus(output, zero_through(idle_parameters(module), module.device))
+
+
+def drop_idle_gradients(module: Any) -> None:
+    """Keep all but the head out of an optimiser's step; its states stay as they are, too."""
+    for parameter in idle_parameters(module):
+        parameter.grad = None
+
+
+def idle_parameters(module: Any) -> list[nn.Parameter]:
+    """Trainable parameters that are not the head's."""
+    head = {id(p) for p in module.continual_head.parameters()}
+    return [p for p in module.parameters() if p.requires_grad and id(p) not in head]
+
+
+def _detach(head: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (given[0].detach(), *given[1:])

@@ -1,0 +1,186 @@
+"""Replay in a fit: batches of the memory join the stream's or are drawn apart, and the stream's are remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_cl.datamodules.label_check import check_labels, class_ids_in
+from lightning_cl.datamodules.online import Joined
+from lightning_cl.datamodules.sampling import share
+from lightning_cl.mixins.batch import unpack
+from lightning_cl.namespace import move_data_to_device
+from lightning_cl.nn.replay import check_rows, gather_rows_of, join, map_leaves, take
+from lightning_cl.training.memory import Drawn, Memory
+
+
+@dataclass
+class Replay:
+    """A memory in the fit of a module.
+
+    Attributes:
+        module: The LightningModule.
+        memory: What it remembers.
+    """
+
+    module: Any
+    memory: Memory
+
+    @property
+    def trainer(self) -> Any:
+        """The module's Trainer."""
+        return self.module.trainer
+
+    @property
+    def stream(self) -> Any:
+        """The Trainer's DataModule."""
+        return self.trainer.datamodule
+
+    # ------------------------------------------------------------------ joining
+
+    def _fetched(self) -> int | None:
+        """The training batch that has left the stream's loader and not yet reached the loop; ``None``: no such batch.
+
+        Methods move other batches to the device, too: for statistics, or for an evaluation within training.
+        """
+        trainer = self.module._trainer
+        if trainer is None or not trainer.training or trainer.train_dataloader is None:
+            return None
+        loader: Any = trainer.train_dataloader
+        taken = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return taken if loader.fetched == (trainer.current_epoch, taken + 1) else None
+
+    def join(self, batch: Any) -> Any:
+        """The batch with remembered samples behind its own, if it is the one that the loop trains on next."""
+        batch_idx = self._fetched()
+        if batch_idx is None:
+            return batch
+        if self.memory.joins:
+            return self._joined(batch, batch_idx)
+        if not self.memory.by_index and self._is_remembered(batch_idx):
+            rows = len(self.stream.train_batch(batch_idx).index)
+            self.memory.offered = take(batch, torch.arange(rows))  # a step may work in place
+        return batch
+
+    def _joined(self, batch: Any, batch_idx: int) -> Any:
+        stream, memory = self.stream, self.memory
+        own = stream.train_batch(batch_idx)
+        check_rows(batch, len(own.index))
+        self._check_targets(batch, own.index)
+        slots = memory.buffer.draw(memory.batch_size)
+        start, stop = share(len(slots), self.trainer.world_size, self.trainer.global_rank)
+        if not memory.by_index and self._is_remembered(batch_idx):
+            # What is joined is a copy; else a step that works in place must not change what will be remembered.
+            memory.offered = batch if stop > start else take(batch, torch.arange(len(own.index)))
+        if len(slots) == 0:
+            return batch
+        stream.joined = Joined(stop - start, len(slots), memory.buffer.labels[slots])
+        memory.draws += 1
+        if start == stop:
+            return batch
+        if own.real == 0:  # a repeated row, for want of any other
+            batch = take(batch, torch.zeros(0, dtype=torch.long))
+        items = memory.buffer.read(slots[start:stop])
+        if memory.by_index:
+            return join(batch, self._made(items, start))
+        return join(batch, self._pinned(items))
+
+    def _made(self, index: Tensor, start: int) -> Any:
+        """The samples at these positions, freshly augmented, as the stream's are made and moved."""
+        stream = self.stream
+        batch = stream.batch(index, stream.train_view, seed=self.memory.draws, start=start)
+        check_rows(batch, len(index))
+        self._check_targets(batch, index)
+        batch = self.trainer.precision_plugin.convert_input(batch)
+        batch = self._pinned(self.module._on_before_batch_transfer(batch, 0))
+        return self.module._call_batch_hook("transfer_batch_to_device", batch, self.trainer.strategy.root_device, 0)
+
+    def _pinned(self, batch: Any) -> Any:
+        """In pinned memory if the stream's batches are, so that moving them to a GPU makes nobody wait."""
+        wanted = self.trainer.strategy.root_device.type == "cuda" and self.stream.pin_memory is not False
+
+        def pin(path: str, leaf: Any) -> Any:
+            return leaf.pin_memory() if isinstance(leaf, Tensor) and leaf.device.type == "cpu" else leaf
+
+        return map_leaves(pin, batch) if wanted else batch
+
+    def _check_targets(self, batch: Any, index: Tensor) -> None:
+        """Compare class ids with the source's; whatever else the targets are, they are remembered as they are."""
+        stream = self.stream
+        given = class_ids_in(batch, stream.batch_keys, len(index))
+        if given is not None and given.device.type == "cpu":  # elsewhere it would wait for the device at every step
+            check_labels(given, stream.source.train_labels[index], index)
+
+    # ------------------------------------------------------------------ drawing
+
+    def draw(self, after_transfer: Callable[[Any, int], Any], count: int | None = None) -> Drawn | None:
+        """A batch of the memory, the same over all processes whatever their number; ``None`` while it is empty.
+
+        Args:
+            after_transfer: The last of the batch hooks, through which no remembered sample has been.
+            count: Samples over all processes; the memory's ``batch_size`` when ``None``.
+        """
+        memory, buffer, trainer = self.memory, self.memory.buffer, self.trainer
+        if not len(buffer):
+            return None
+        slots = buffer.draw(memory.batch_size if count is None else count)
+        memory.draws += 1
+        start, stop = share(len(slots), trainer.world_size, trainer.global_rank)
+        own = slots[start:stop] if stop > start else slots[:1]  # all processes make a pass
+        items = buffer.read(own)
+        device = trainer.strategy.root_device
+        batch = self._made(items, start) if memory.by_index else move_data_to_device(self._pinned(items), device)
+        after = vars(self.stream).get("on_after_batch_transfer")  # of a wrapped data module
+        batch = (after or after_transfer)(batch, 0)
+        inputs, labels = unpack(batch, self.module.continual.batch_keys)
+        return Drawn(inputs, labels, memory.read_extras(own, labels.device), self._weight_of(stop - start, len(slots)))
+
+    def _weight_of(self, local: int, total: int) -> float:
+        """DDP weighs this process's whole loss by its share of the stream's batch, which is taken back here."""
+        if self.trainer.world_size == 1:
+            return 1.0
+        own = self.stream.train_weight(self.trainer.fit_loop.batch_idx)
+        return float(self.trainer.world_size * local / total / own) if own else 0.0
+
+    # ------------------------------------------------------------------ remembering
+
+    def _is_remembered(self, batch_idx: int) -> bool:
+        """After the last update on a batch; where a task has several epochs, in its first."""
+        stream = self.stream
+        first = stream.online or self.trainer.current_epoch == stream.task.first_epoch
+        return bool(first and stream.is_last_update(batch_idx))
+
+    def remember(self, batch_idx: int) -> None:
+        """Offer the stream's samples of a training batch to the memory, after its step; the same on all processes."""
+        memory = self.memory
+        batch, memory.offered = memory.offered, None
+        if not self._is_remembered(batch_idx):
+            return
+        stream, buffer = self.stream, memory.buffer
+        index = stream.train_rows(batch_idx)
+        rows, slots = buffer.place(stream.source.train_labels[index])
+        order = rows.argsort()
+        self._write(rows[order], slots[order], batch, index)
+
+    def _write(self, rows: Tensor, slots: Tensor, batch: Any, index: Tensor) -> None:
+        """Put the ``(n,)`` sorted rows of the global batch, and what is kept beside them, into their slots."""
+        memory = self.memory
+        kept, memory.kept = memory.kept, {}
+        if memory.by_index:
+            memory.buffer.write(slots, index[rows])
+        elif len(rows):
+            memory.buffer.write(slots, self._of_all(batch, rows, len(index)))
+        for name, values in kept.items() if len(rows) else ():
+            memory.write_extra(name, slots, self._of_all(values, rows, len(index)))
+
+    def _of_all(self, values: Any, rows: Tensor, total: int) -> Any:
+        """The given sorted rows of a global batch of ``total``: only they travel; all processes know whose they are."""
+        world_size, rank = self.trainer.world_size, self.trainer.global_rank
+        shares = [share(total, world_size, r) for r in range(world_size)]
+        sizes = [int(((rows >= start) & (rows < stop)).sum()) for start, stop in shares]
+        start, stop = shares[rank]
+        return gather_rows_of(take(values, rows[(rows >= start) & (rows < stop)] - start), sizes)
