@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_cl.datamodules.binding import callbacks_of
@@ -78,3 +80,12 @@ def step_plateau_schedulers(trainer: Trainer, pl_module: LightningModule) -> Non
         due = config.reduce_on_plateau and config.interval == "epoch" and trainer.current_epoch % config.frequency == 0
         if due and config.monitor in trainer.callback_metrics:
             pl_module.lr_scheduler_step(config.scheduler, trainer.callback_metrics[config.monitor])
+
+
+def warn_of_early_stopping(callbacks: Iterable[Callback]) -> None:
+    """Say that Lightning's ``EarlyStopping`` ends the stream, if it is among the callbacks."""
+    if any(isinstance(callback, EarlyStopping) for callback in callbacks):
+        rank_zero_warn(
+            "`EarlyStopping` will end the whole stream, not the task; "
+            'set `ContinualDataModule(early_stopping="task")` to end only the current task.'
+        )

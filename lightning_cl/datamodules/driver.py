@@ -7,9 +7,8 @@ from typing import Any
 
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.plugins.precision import DoublePrecision
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_cl.datamodules.averages import FrozenWeights
@@ -33,6 +32,7 @@ from lightning_cl.datamodules.boundaries import (
     call_task_hook,
     compare_within_the_task,
     step_plateau_schedulers,
+    warn_of_early_stopping,
 )
 from lightning_cl.datamodules.extent import check_extent, remember_extent
 from lightning_cl.datamodules.losses import STEPS_BETWEEN_CHECKS, LossWatch, check_weights
@@ -70,8 +70,6 @@ class StreamDriver(Callback):
         self._loss = LossWatch()
         self._frozen = FrozenWeights()
 
-    # ------------------------------------------------------------------ binding
-
     @classmethod
     def install(cls, stream: Stream, trainer: Trainer) -> StreamDriver:
         """Put a driver in front of the Trainer's callbacks and let the schedule decide ``max_epochs``."""
@@ -93,11 +91,8 @@ class StreamDriver(Callback):
         callbacks[:] = [driver, *others]
         ModuleHooks.install(callbacks)
         driver.fit_schedule(trainer)
-        if stream.early_stopping == "stream" and any(isinstance(c, EarlyStopping) for c in others):
-            rank_zero_warn(
-                "`EarlyStopping` will end the whole stream, not the task; "
-                'set `ContinualDataModule(early_stopping="task")` to end only the current task.'
-            )
+        if stream.early_stopping == "stream":
+            warn_of_early_stopping(others)
         return driver
 
     def fitted_epochs(self) -> int:
@@ -111,8 +106,6 @@ class StreamDriver(Callback):
         if self.stream.early_stopping == "task":
             # A stop request then only takes effect at the end of the stream; until there it ends the task.
             trainer.fit_loop.min_epochs = trainer.fit_loop.max_epochs
-
-    # ------------------------------------------------------------------ task hooks
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Show tasks in the bar, seed anew, and look at the weights of a checkpoint before they are loaded."""
@@ -254,8 +247,6 @@ class StreamDriver(Callback):
         if weight != 1.0 and loss.requires_grad:
             loss.register_hook(lambda gradient: gradient * weight)
 
-    # ------------------------------------------------------------------ early stopping of a task
-
     def _stop_task(self, trainer: Trainer) -> None:
         """A stop was asked for in the epoch before this one: let this epoch be the task's last."""
         trainer.should_stop = False
@@ -265,8 +256,6 @@ class StreamDriver(Callback):
             rank_zero_info(f"Task {task.index} stops early, after epoch {done} of {task.epochs}.")
             self.stream.shorten(task.index, done)
             self.fit_schedule(trainer)
-
-    # ------------------------------------------------------------------ state
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Save the random states of all ranks and where the run stands; refuse to save after a bad step."""
