@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.datamodules.task import Task
-from lightning_cl.namespace import EarlyStopping, LightningModule, ModelCheckpoint, Trainer
+from lightning_cl.namespace import Callback, EarlyStopping, LightningModule, ModelCheckpoint, Trainer, rank_zero_warn
 
 
 def call_task_hook(trainer: Trainer, pl_module: LightningModule, name: str, what: Task | tuple[int, ...]) -> None:
@@ -77,3 +78,12 @@ def step_plateau_schedulers(trainer: Trainer, pl_module: LightningModule) -> Non
         due = config.reduce_on_plateau and config.interval == "epoch" and trainer.current_epoch % config.frequency == 0
         if due and config.monitor in trainer.callback_metrics:
             pl_module.lr_scheduler_step(config.scheduler, trainer.callback_metrics[config.monitor])
+
+
+def warn_of_early_stopping(callbacks: Iterable[Callback]) -> None:
+    """Say that Lightning's ``EarlyStopping`` ends the stream, if it is among the callbacks."""
+    if any(isinstance(callback, EarlyStopping) for callback in callbacks):
+        rank_zero_warn(
+            "`EarlyStopping` will end the whole stream, not the task; "
+            'set `ContinualDataModule(early_stopping="task")` to end only the current task.'
+        )

@@ -28,6 +28,7 @@ from lightning_cl.datamodules.boundaries import (
     call_task_hook,
     compare_within_the_task,
     step_plateau_schedulers,
+    warn_of_early_stopping,
 )
 from lightning_cl.datamodules.extent import check_extent, remember_extent
 from lightning_cl.datamodules.losses import STEPS_BETWEEN_CHECKS, LossWatch, check_weights
@@ -38,16 +39,7 @@ from lightning_cl.datamodules.protocol import Stream
 from lightning_cl.datamodules.resuming import random_states_of_all, set_random_states, settle_position, what_is_due
 from lightning_cl.datamodules.task import Task
 from lightning_cl.datamodules.trainer_settings import TrainerSettings, reload_data
-from lightning_cl.namespace import (
-    Callback,
-    DoublePrecision,
-    EarlyStopping,
-    LightningModule,
-    Trainer,
-    rank_zero_info,
-    rank_zero_warn,
-    reset_seed,
-)
+from lightning_cl.namespace import Callback, DoublePrecision, LightningModule, Trainer, rank_zero_info, reset_seed
 from lightning_cl.versions import check_callback_versions, check_version
 
 
@@ -75,8 +67,6 @@ class StreamDriver(Callback):
         self._loss = LossWatch()
         self._frozen = FrozenWeights()
 
-    # ------------------------------------------------------------------ binding
-
     @classmethod
     def install(cls, stream: Stream, trainer: Trainer) -> StreamDriver:
         """Put a driver in front of the Trainer's callbacks and let the schedule decide ``max_epochs``."""
@@ -98,11 +88,8 @@ class StreamDriver(Callback):
         callbacks[:] = [driver, *others]
         ModuleHooks.install(callbacks)
         driver.fit_schedule(trainer)
-        if stream.early_stopping == "stream" and any(isinstance(c, EarlyStopping) for c in others):
-            rank_zero_warn(
-                "`EarlyStopping` will end the whole stream, not the task; "
-                'set `ContinualDataModule(early_stopping="task")` to end only the current task.'
-            )
+        if stream.early_stopping == "stream":
+            warn_of_early_stopping(others)
         return driver
 
     def fitted_epochs(self) -> int:
@@ -116,8 +103,6 @@ class StreamDriver(Callback):
         if self.stream.early_stopping == "task":
             # A stop request then only takes effect at the end of the stream; until there it ends the task.
             trainer.fit_loop.min_epochs = trainer.fit_loop.max_epochs
-
-    # ------------------------------------------------------------------ task hooks
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Show tasks in the bar, seed anew, and look at the weights of a checkpoint before they are loaded."""
@@ -259,8 +244,6 @@ class StreamDriver(Callback):
         if weight != 1.0 and loss.requires_grad:
             loss.register_hook(lambda gradient: gradient * weight)
 
-    # ------------------------------------------------------------------ early stopping of a task
-
     def _stop_task(self, trainer: Trainer) -> None:
         """A stop was asked for in the epoch before this one: let this epoch be the task's last."""
         trainer.should_stop = False
@@ -270,8 +253,6 @@ class StreamDriver(Callback):
             rank_zero_info(f"Task {task.index} stops early, after epoch {done} of {task.epochs}.")
             self.stream.shorten(task.index, done)
             self.fit_schedule(trainer)
-
-    # ------------------------------------------------------------------ state
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Save the random states of all ranks and where the run stands; refuse to save after a bad step."""

@@ -47,6 +47,11 @@ class ReplayMixin(ContinualMixin):
         assert memory is not None
         return Replay(self, memory).draw(super().on_after_batch_transfer, count)
 
+    def read(self, slots: Tensor) -> Drawn:
+        """The samples in ``(n,)`` slots of the memory, at least one, shared out over the processes."""
+        assert self.continual.memory is not None
+        return Replay(self, self.continual.memory).read(super().on_after_batch_transfer, slots)
+
     def keep(self, **extras: Tensor) -> None:
         """Keep ``(B, ...)`` values of the current batch's samples with those of them that the memory takes."""
         assert self.continual.memory is not None

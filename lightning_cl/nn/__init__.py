@@ -17,6 +17,7 @@ from lightning_cl.nn.clip_prompts import CLIPPrompts
 from lightning_cl.nn.coda_prompt import CODAPromptPool
 from lightning_cl.nn.dual_prompt import DualPromptPool
 from lightning_cl.nn.fisher import fisher_diagonal, per_sample_sum
+from lightning_cl.nn.gradients import project_on_reference, project_on_references
 from lightning_cl.nn.guard import Guard, SliceGuard
 from lightning_cl.nn.heads import (
     ClassStatistics,
@@ -26,10 +27,12 @@ from lightning_cl.nn.heads import (
     GramHead,
     PrototypeHead,
     align_head,
+    align_norms,
     cosine_logits,
     ridge_solution,
     simplex_etf,
 )
+from lightning_cl.nn.input_grams import input_grams
 from lightning_cl.nn.l2p import L2PPool
 from lightning_cl.nn.losses import cosine_distance, distillation, pooled_distance, supervised_contrastive
 from lightning_cl.nn.masks import ClassMask, ElementMask, random_elements, smallest_elements
@@ -89,6 +92,7 @@ __all__ = [
     "SubspaceMemory",
     "TextHead",
     "align_head",
+    "align_norms",
     "coda_cosine",
     "coda_cosine_released",
     "cosine_distance",
@@ -101,6 +105,7 @@ __all__ = [
     "folded",
     "freeze_backbone",
     "inject",
+    "input_grams",
     "interpolate",
     "layer_inputs",
     "orthogonality_penalty",
@@ -109,6 +114,8 @@ __all__ = [
     "per_sample_sum",
     "pooled_distance",
     "prefix_attention",
+    "project_on_reference",
+    "project_on_references",
     "pull_gradients",
     "random_elements",
     "ridge_solution",

@@ -11,9 +11,18 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-def trained(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters of a module that get a gradient, by name."""
-    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+def trained(module: nn.Module, optimizer: Any = None) -> dict[str, nn.Parameter]:
+    """The parameters of a module that get a gradient, by name.
+
+    Args:
+        module: Any.
+        optimizer: Only those that it moves, so that each step of several optimisers counts for its own; ``None``: all.
+    """
+    found = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    if optimizer is None:
+        return found
+    moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    return {name: p for name, p in found.items() if id(p) in moved}
 
 
 class NamedTensors(nn.Module):

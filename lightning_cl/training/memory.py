@@ -19,12 +19,14 @@ class Drawn(NamedTuple):
         labels: ``(n,)`` class ids.
         extras: ``(n, ...)`` what was kept of these samples, by name.
         weight: Factor of a mean over these rows, with which DDP's mean over the processes is the mean over all rows.
+        part: Share of the whole batch that these rows are; 0: they only let the process make the pass.
     """
 
     inputs: Any
     labels: Tensor
     extras: dict[str, Tensor]
     weight: float
+    part: float = 1.0
 
 
 @dataclass

@@ -124,10 +124,14 @@ class Replay:
             after_transfer: The last of the batch hooks, through which no remembered sample has been.
             count: Samples over all processes; the memory's ``batch_size`` when ``None``.
         """
-        memory, buffer, trainer = self.memory, self.memory.buffer, self.trainer
-        if not len(buffer):
+        memory = self.memory
+        if not len(memory.buffer):
             return None
-        slots = buffer.draw(memory.batch_size if count is None else count)
+        return self.read(after_transfer, memory.buffer.draw(memory.batch_size if count is None else count))
+
+    def read(self, after_transfer: Callable[[Any, int], Any], slots: Tensor) -> Drawn:
+        """The samples in ``(n,)`` slots, at least one, shared out over the processes; see :meth:`draw`."""
+        memory, buffer, trainer = self.memory, self.memory.buffer, self.trainer
         memory.draws += 1
         start, stop = share(len(slots), trainer.world_size, trainer.global_rank)
         own = slots[start:stop] if stop > start else slots[:1]  # all processes make a pass
@@ -137,7 +141,8 @@ class Replay:
         after = vars(self.stream).get("on_after_batch_transfer")  # of a wrapped data module
         batch = (after or after_transfer)(batch, 0)
         inputs, labels = unpack(batch, self.module.continual.batch_keys)
-        return Drawn(inputs, labels, memory.read_extras(own, labels.device), self._weight_of(stop - start, len(slots)))
+        weight, part = self._weight_of(stop - start, len(slots)), (stop - start) / len(slots)
+        return Drawn(inputs, labels, memory.read_extras(own, labels.device), weight, part)
 
     def _weight_of(self, local: int, total: int) -> float:
         """DDP weighs this process's whole loss by its share of the stream's batch, which is taken back here."""

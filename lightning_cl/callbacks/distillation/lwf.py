@@ -9,32 +9,27 @@ from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_above, check_at_least
 from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.distillation.teacher import PreviousModel
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.losses import distillation
-from lightning_cl.nn.weights import Snapshot
-from lightning_cl.training import MethodModule, Step, TaskData
-from lightning_cl.training.teacher import weights_and_statistics
+from lightning_cl.training import Step
 
 
-class Teacher(MethodModule):
-    """The weights of the task before, and the term by which they teach."""
+class AnswerTeacher(PreviousModel):
+    """Teaches its answers for the classes that it knew."""
 
     def __init__(self, module: Any, strength: float, temperature: float) -> None:
-        super().__init__()
-        self.strength, self.temperature = strength, temperature
-        self.weights = Snapshot(weights_and_statistics(module))
+        super().__init__(module, strength)
+        self.temperature = temperature
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """``strength * T^2 KL(teacher || student)`` over the old classes."""
         old = step.old_classes
-        if old is None or not self.weights.taken or not self.strength:
+        call = None if old is None else self.asked(step)
+        if call is None:
             return {}
-        teacher = step.look(weights=dict(self.weights.items())).raw_logits
-        return {"lwf": self.strength * distillation(step.raw_logits[:, old], teacher[:, old], self.temperature)}
-
-    def end_task(self, module: Any, data: TaskData) -> None:
-        """The present model is the teacher of the next task."""
-        self.weights.take(weights_and_statistics(module))
+        term = distillation(step.raw_logits[:, old], call.raw_logits[:, old], self.temperature)
+        return {"lwf": self.strength * term}
 
 
 @dataclass(eq=False)
@@ -44,7 +39,8 @@ class LwF(ContinualMethod):
     Adds ``strength * T^2 KL(softmax(z_old / T) || softmax(z / T))`` over the classes of earlier tasks: ``z`` are the
     head's raw logits, ``z_old`` those of the model at the end of the task before, on the same batch in eval mode. The
     published cross-entropy form has ``1 / T^2`` of this gradient. Needs task boundaries and one more forward pass a
-    step; keeps one copy of what is trained and no sample. Works on any module with a class head.
+    step; keeps one copy of what is trained and no sample. Works on any module with a class head. With
+    ``train_mask="task"`` the head's rows of old classes stay as they are, with ``"seen"`` the term trains them, too.
 
     Args:
         strength: Weight of the term, at least 0; with 0 it is plain fine-tuning.
@@ -71,6 +67,6 @@ class LwF(ContinualMethod):
         check_at_least(self, 0, "strength")
         check_above(self, 0, "temperature")
 
-    def build(self, pl_module: Any, info: Any) -> Teacher:
+    def build(self, pl_module: Any, info: Any) -> AnswerTeacher:
         """A copy of the weights that are trained when the method is attached."""
-        return Teacher(pl_module, self.strength, self.temperature)
+        return AnswerTeacher(pl_module, self.strength, self.temperature)

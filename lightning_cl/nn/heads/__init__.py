@@ -1,7 +1,7 @@
 """Classifiers on features, and the exact statistics of classes that some of them are made from."""
 
 from lightning_cl.nn.class_texts import TextHead
-from lightning_cl.nn.heads.alignment import align_head
+from lightning_cl.nn.heads.alignment import align_head, align_norms
 from lightning_cl.nn.heads.cosine import CosineHead, ETFHead, cosine_logits, simplex_etf
 from lightning_cl.nn.heads.gaussians import Gaussians
 from lightning_cl.nn.heads.gram import GramHead, ridge_solution
@@ -17,6 +17,7 @@ __all__ = [
     "PrototypeHead",
     "TextHead",
     "align_head",
+    "align_norms",
     "cosine_logits",
     "ridge_solution",
     "simplex_etf",

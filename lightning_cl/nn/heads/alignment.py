@@ -1,8 +1,8 @@
-"""Train a head alone on features drawn from the Gaussians of all classes."""
+"""Align a head: by training it on features drawn from Gaussians of all classes, or by the lengths of its rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -62,3 +62,22 @@ def align_head(
                 optimizer.step()
             schedule.step()
     optimizer.zero_grad()
+
+
+@torch.no_grad()
+def align_norms(weight: Tensor, old: Sequence[int], new: Sequence[int]) -> float:
+    """Make new rows of a head as long as old ones on average (WA, arXiv:1911.07053), in place.
+
+    Args:
+        weight: ``(C, D)``.
+        old: Rows of old classes, at least one.
+        new: Rows of new classes, at least one.
+
+    Returns:
+        ``mean |w_old| / mean |w_new|``, by which the new rows were multiplied; 1 if they are zero.
+    """
+    lengths = torch.linalg.vector_norm(weight, dim=1)
+    before = float(lengths[list(new)].mean())
+    factor = float(lengths[list(old)].mean()) / before if before else 1.0
+    weight[list(new)] *= factor
+    return factor

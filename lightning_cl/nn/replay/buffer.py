@@ -117,9 +117,14 @@ class ReplayBuffer:
 
     # ------------------------------------------------------------------ drawing
 
-    def draw(self, count: int) -> Tensor:
-        """``(min(count, len(self)),)`` different slots that hold an item, in random order."""
-        used = (self.labels >= 0).nonzero().flatten()
+    def draw(self, count: int, among: Tensor | None = None) -> Tensor:
+        """At most ``count`` different slots that hold an item, in random order.
+
+        Args:
+            count: As many as there are, if there are fewer.
+            among: ``(capacity,)`` bool: only from these slots.
+        """
+        used = ((self.labels >= 0) if among is None else (self.labels >= 0) & among).nonzero().flatten()
         return used[torch.randperm(len(used), generator=self.generator)[:count]]
 
     def read(self, slots: Tensor) -> Any:

@@ -1,0 +1,33 @@
+"""The model as it was before the task, which teaches the present one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_cl.nn.weights import Snapshot
+from lightning_cl.training import HeadCall, MethodModule, Step, TaskData
+from lightning_cl.training.teacher import weights_and_statistics
+
+
+class PreviousModel(MethodModule):
+    """A copy of what is trained, taken at every task's end; in no optimiser, and saved once.
+
+    Args:
+        module: The LightningModule, with the weights that are trained from now on.
+        strength: Of the term that :meth:`losses` adds, at least 0; 0: the teacher is not asked.
+    """
+
+    def __init__(self, module: Any, strength: float) -> None:
+        super().__init__()
+        self.strength = strength
+        self.weights = Snapshot(weights_and_statistics(module))
+
+    def asked(self, step: Step) -> HeadCall | None:
+        """What reached the teacher's head for the step's inputs, in eval mode, without gradient; ``None``: no term."""
+        if not self.weights.taken or not self.strength:
+            return None
+        return step.look(weights=dict(self.weights.items()))
+
+    def end_task(self, module: Any, data: TaskData) -> None:
+        """The present model is the teacher of the next task."""
+        self.weights.take(weights_and_statistics(module))

@@ -1,0 +1,1 @@
+"""Methods that change gradients or steps so that earlier tasks do not lose by them."""

@@ -1,0 +1,78 @@
+"""Gradients of remembered samples of earlier tasks, which A-GEM and GEM compare a step's gradient with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_cl.nn.distributed import all_sum
+from lightning_cl.nn.gradients import flat, write_flat
+from lightning_cl.nn.weights import trained
+from lightning_cl.training import MethodModule, Step
+
+
+class MemoryGradients(MethodModule):
+    """Remembers with every sample in which task it came; subclasses project the step's gradient."""
+
+    def losses(self, step: Step) -> Mapping[str, Tensor]:
+        """No term; the samples of this step belong to this task."""
+        rows = len(step.targets)
+        step.module.keep(task=torch.full((rows,), step.task.index, device=step.targets.device))
+        return {}
+
+    def edit_gradients(self, module: Any, optimizer: Any) -> None:
+        """Project what this optimiser is about to use."""
+        moved = {n: p for n, p in trained(module, optimizer).items() if p.grad is not None}
+        past = self._past(module)
+        if moved and bool(past.any()):
+            gradients = [p.grad for p in moved.values() if p.grad is not None]
+            projected = self.projected(module, flat(gradients), list(moved.values()), past)
+            write_flat(projected, gradients)
+
+    def projected(self, module: Any, gradient: Tensor, weights: list[Tensor], past: Tensor) -> Tensor:
+        """The ``(D,)`` gradient of ``weights`` after projection.
+
+        Args:
+            module: The LightningModule.
+            gradient: ``(D,)``.
+            weights: Whose gradient it is, in order.
+            past: ``(capacity,)`` bool: slots with a sample of an earlier task, at least one.
+        """
+        raise NotImplementedError
+
+    def _past(self, module: Any) -> Tensor:
+        """Slots of earlier tasks; of all samples in a stream that does not tell where a task ends."""
+        buffer, task = module.continual.memory.buffer, module.trainer.datamodule.task
+        used: Tensor = buffer.labels >= 0
+        return used if task.order == "stream" or not bool(used.any()) else used & (self.tasks(module) < task.index)
+
+    @staticmethod
+    def tasks(module: Any) -> Tensor:
+        """``(capacity,)`` in which task each slot's sample came."""
+        known: Tensor = module.continual.memory.extras["task"]
+        return known.to(module.continual.memory.buffer.labels.device)
+
+
+def memory_gradient(module: Any, slots: Tensor, weights: list[Tensor], rows: int) -> Tensor:
+    """``(D,)`` gradient of the mean cross-entropy over samples of the memory, the same on all processes.
+
+    Args:
+        module: The LightningModule, in training mode.
+        slots: ``(n,)`` of the memory.
+        weights: By which to differentiate.
+        rows: Samples of a pass, over all processes.
+    """
+    total = torch.zeros(sum(weight.numel() for weight in weights), device=weights[0].device, dtype=weights[0].dtype)
+    for some in slots.split(rows):
+        drawn = module.read(some)
+        with torch.enable_grad(), module.trainer.precision_plugin.train_step_context():
+            answers, _ = Step(module, None).learn(drawn.inputs)
+            loss = F.cross_entropy(answers, drawn.labels)
+        found = torch.autograd.grad(loss, weights, allow_unused=True)
+        gradients = (torch.zeros_like(w) if g is None else g for w, g in zip(weights, found, strict=True))
+        total += drawn.part * len(some) / len(slots) * flat(gradients)
+    return all_sum(total)

@@ -1,0 +1,71 @@
+"""The quadratic anchor of EWC, SI, MAS and L2-SP, and the pass over a task's data that makes importances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cl.mixins.features import evaluating
+from lightning_cl.nn.weights import Snapshot, pull_gradients, trained
+from lightning_cl.training import MethodModule, TaskData
+
+
+class QuadraticAnchor(MethodModule):
+    """Pulls every trained weight back to its anchor by its importance: ``strength / 2 * sum F (w - a)^2``.
+
+    Methods differ in the importance, which they change at a task's end before they call :meth:`end_task` here.
+
+    Args:
+        module: The LightningModule, with the weights that are trained from now on.
+        strength: At least 0; 0 leaves the gradients as they are, bit for bit.
+    """
+
+    def __init__(self, module: nn.Module, strength: float) -> None:
+        super().__init__()
+        self.strength = strength
+        self.anchor, self.importance = Snapshot(trained(module)), Snapshot(trained(module), zero=True)
+
+    def edit_gradients(self, module: Any, optimizer: Any) -> None:
+        """Add the gradient of the penalty, once there is an anchor."""
+        if self.anchor.taken and self.strength:
+            importance = dict(self.importance.items())
+            pull_gradients(trained(module, optimizer), dict(self.anchor.items()), self.strength, importance)
+
+    def end_task(self, module: Any, data: TaskData) -> None:
+        """Move the anchor to the present weights."""
+        self.anchor.take(trained(module))
+
+
+#: What counts from the weights, and a batch's inputs and targets: sums over the samples, by name of the weight.
+BatchSums = Callable[[Mapping[str, Tensor], Any, Tensor], Mapping[str, Tensor]]
+
+
+def mean_over_task(module: Any, data: TaskData, sums: BatchSums) -> dict[str, Tensor]:
+    """The mean over a task's samples, those of all processes, of sums over batches; in eval mode.
+
+    Args:
+        module: The LightningModule.
+        data: Of the task that has ended.
+        sums: Called with this process's share of every batch, which may be empty.
+    """
+    weights: dict[str, Tensor] = dict(trained(module))
+    total, count = {name: torch.zeros_like(weight) for name, weight in weights.items()}, 0
+    with evaluating(module):
+        for inputs, targets, _ in data.batches():
+            count += len(targets)
+            for name, value in sums(weights, inputs, targets).items():
+                total[name] += value
+    return {name: data.mean(value, count) for name, value in total.items()}
+
+
+def logits_of(module: nn.Module) -> Callable[[Mapping[str, Tensor], Any], Tensor]:
+    """``(B, C)`` logits as a function of trained weights and inputs."""
+
+    def logits(known: Mapping[str, Tensor], inputs: Any) -> Tensor:
+        answer: Tensor = torch.func.functional_call(module, dict(known), (inputs,))
+        return answer
+
+    return logits

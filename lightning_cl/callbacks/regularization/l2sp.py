@@ -1,0 +1,89 @@
+"""L2-SP: all weights are pulled back alike, to where the last task left them or to where training started."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cl.callbacks.arguments import check_at_least, check_choice
+from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.regularization.anchor import QuadraticAnchor
+from lightning_cl.mixins.base import TrainMask
+from lightning_cl.nn.weights import trained
+from lightning_cl.training import TaskData
+
+StartingPoint = Literal["last", "start"]
+
+
+class EvenPenalty(QuadraticAnchor):
+    """The importance 1, but 0 for the head where it has learned nothing yet."""
+
+    def __init__(self, module: nn.Module, strength: float, starting_point: StartingPoint) -> None:
+        super().__init__(module, strength)
+        self.starting_point = starting_point
+
+    @torch.no_grad()
+    def start_task(self, module: Any, task: Any) -> None:
+        """Before the first task: anchor the weights with which training starts, the head apart."""
+        if self.starting_point == "start" and not self.anchor.taken:
+            self._weigh(module)
+            self.anchor.take(trained(module))
+
+    @torch.no_grad()
+    def end_task(self, module: Any, data: TaskData) -> None:
+        """Move the anchor to the present weights; rows of classes that were learned belong to them from now on."""
+        if self.starting_point == "last":
+            self._weigh(module, module.continual.mask.eval_allowed)
+            super().end_task(module, data)
+
+    def _weigh(self, module: Any, rows: Tensor | None = None) -> None:
+        """1 for all weights; those of the head's ``rows`` (bool, ``(C_head,)``) only."""
+        path = module.continual.head_path
+        for name, kept in self.importance.items():
+            if path is None or not name.startswith(f"{path}."):
+                kept.fill_(1.0)
+            elif rows is not None and len(rows) == len(kept):
+                kept[rows] = 1.0
+
+
+@dataclass(eq=False)
+class L2SP(ContinualMethod):
+    """The L2 penalty towards a starting point (L2-SP; Li et al., ICML 2018, arXiv:1802.01483).
+
+    Adds ``strength / 2 * sum_k (w_k - a_k)^2`` to the loss, as its gradient: EWC with the Fisher matrix 1, the lower
+    reference of every importance. ``a`` are the weights at the end of the last task, or those before the first. Rows of
+    the head whose classes have not been learned are not pulled. Works on any module, with a head or without; keeps two
+    copies of the trained weights and no sample, and makes no pass.
+
+    Args:
+        strength: At least 0; with 0 it is plain fine-tuning. The default is of our own.
+        starting_point: ``"last"``: the end of the last task, which must be told; ``"start"``: the weights before the
+            first task, as in the paper, where they are pretrained; the head is never pulled, and no boundary needed.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+
+    Raises:
+        ValueError: If a number is out of its range or a choice unknown.
+    """
+
+    state_key: ClassVar[str] = "lightning_cl.L2SP"
+    needs_head: ClassVar[bool] = False
+
+    strength: float = 0.1
+    starting_point: StartingPoint = "last"
+    _: KW_ONLY
+    train_mask: TrainMask = "task"
+    reset_optimizer: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 0, "strength")
+        check_choice(self, "starting_point", StartingPoint)
+
+    def build(self, pl_module: Any, info: Any) -> EvenPenalty:
+        """Anchor and importance of the weights that are trained when the method is attached."""
+        return EvenPenalty(pl_module, self.strength, self.starting_point)

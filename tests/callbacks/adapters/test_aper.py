@@ -1,0 +1,138 @@
+"""APER: its adapters, its class means and its logits against formulas typed out, and a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conformance.modules import PLAIN
+from conformance.runs import attached, train
+from lightning.pytorch import seed_everything
+from torch import Tensor
+
+from lightning_cl.callbacks import APER, ContinualCallback, PrototypeClassifier
+from lightning_cl.nn.adapters import Adapter
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+ARGUMENTS = {"rank": 4, "dropout": 0.0}
+
+
+def tokens_by_hand(vit: Any, bank: dict[str, Tensor] | None, images: Tensor) -> Tensor:
+    """``x + MLP(norm2 x) + s (U relu(D x + d) + u)``, ``x`` behind the attention; ``(B, D)`` class tokens."""
+    x = vit.patch_embed(images)
+    x = torch.cat([vit.cls_token.expand(len(x), -1, -1), x], dim=1) + vit.pos_embed
+    for index, block in enumerate(vit.blocks):
+        x = x + block.attn(block.norm1(x))
+        out = x + block.mlp(block.norm2(x))
+        if bank is not None:
+            key = f"banks.blocks/{index}/drop_path2."
+            hidden = F.relu(x @ bank[key + "down"][0].T + bank[key + "down_bias"][0])
+            out = out + 0.1 * (hidden @ bank[key + "up"][0] + bank[key + "up_bias"][0])
+        x = out
+    return vit.norm(x)[:, 0]
+
+
+class WatchTraining(ContinualCallback):
+    """Weights at every task's end."""
+
+    def __init__(self) -> None:
+        self.states: list[dict[str, Tensor]] = []
+
+    def on_task_end(self, trainer: Any, pl_module: Any, task: Any) -> None:
+        self.states.append({n: p.detach().clone() for n, p in pl_module.named_parameters()})
+
+
+@pytest.fixture(scope="module")
+def watch() -> WatchTraining:
+    return WatchTraining()
+
+
+@pytest.fixture(scope="module")
+def finished(watch: WatchTraining, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return train(PLAIN, APER(**ARGUMENTS), tmp_path_factory.mktemp("aper"), callbacks=[watch])
+
+
+@pytest.fixture(scope="module")
+def plain() -> Any:
+    """The network as it was before the run, and the images of the stream with their labels."""
+    seed_everything(0, verbose=False)
+    return PLAIN.build("adamw", 0.0)
+
+
+def all_images(stream: Any) -> tuple[Tensor, Tensor]:
+    rows = [row for task in range(3) for row in stream.train_loader_for(task, "eval", 0)]
+    return torch.cat([x for x, _ in rows]), torch.cat([y for _, y in rows])
+
+
+def test_a_class_is_the_mean_of_both_features_and_logits_are_cosines(finished: Any, plain: Any) -> None:
+    """The frozen branch comes first, and neither half is scaled to unit length."""
+    images, labels = all_images(finished.stream)
+    bank = finished.module.continual.parts["aper"].adapters.state_dict()
+    with torch.no_grad():
+        phi = torch.cat([tokens_by_hand(plain.net.eval(), b, images) for b in (None, bank)], dim=1)
+        found = finished.module.eval()(images)
+    means = torch.stack([phi[labels == c].mean(0) for c in range(6)])
+    expected = torch.stack([F.cosine_similarity(phi, mean[None], dim=1) for mean in means], dim=1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+    assert (phi[:, :32] - phi[:, 32:]).abs().max() > 1e-2  # the adapters learned
+
+
+def test_adapters_and_head_learn_in_the_first_task_only(watch: WatchTraining, finished: Any, plain: Any) -> None:
+    first, *later = watch.states
+    before = dict(plain.named_parameters())
+    trunk = [name for name in first if name in before and "head" not in name]
+    assert all(torch.equal(first[name], before[name]) for name in trunk)
+    own = [name for name in first if name.startswith("continual.")]
+    assert len(own) == 3 * 4 + 1
+    assert len(later) == 2
+    assert all(torch.equal(state[name], first[name]) for state in later for name in state)
+    assert first["continual.parts.aper.scale"] != 1.0  # it is trained
+
+
+def test_the_size_of_its_adapters() -> None:
+    """99,136 parameters in a block of ViT-B/16 with rank 64; up-projection and biases start at zero."""
+    adapter = Adapter(1, 768, 64)
+    assert sum(p.numel() for p in adapter.parameters()) == 99136
+    zero = {name for name, p in adapter.named_parameters() if not p.any()}
+    assert zero == {"down_bias", "up", "up_bias"}
+    assert adapter.down.abs().max() <= 768**-0.5
+
+
+def test_the_head_of_the_first_task(plain: Any) -> None:
+    """Cosines of features and rows times a scale that starts at 1."""
+    module = attached(PLAIN, APER(**ARGUMENTS))
+    module.train()
+    images = torch.randn(5, 1, 16, 16)
+    features = tokens_by_hand(plain.net.eval(), None, images)
+    expected = F.cosine_similarity(features[:, None], plain.net.head.weight[None], dim=2)
+    torch.testing.assert_close(module(images), expected, rtol=0, atol=1e-5)
+
+
+def test_without_scale_it_is_the_classifier_of_class_means(finished: Any, tmp_path: Path) -> None:
+    """Two equal halves have the cosines of one."""
+    runs = [
+        train(PLAIN, method, tmp_path)
+        for method in (APER(**ARGUMENTS, scale=0.0), PrototypeClassifier("cosine", normalize=False))
+    ]
+    images, _ = all_images(finished.stream)
+    ours, means = (run.module.eval()(images) for run in runs)
+    torch.testing.assert_close(ours, means, rtol=0, atol=1e-5)
+    assert torch.equal(runs[0].evaluation.correct["class_il"], runs[1].evaluation.correct["class_il"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"rank": 0}, "`rank` is 0; give at least 1"),
+        ({"scale": -1.0}, "`scale` is -1.0; give at least 0"),
+        ({"dropout": 2.0}, r"`dropout` is 2.0; give a number in \[0, 1\]"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        APER(**arguments)

@@ -1,0 +1,100 @@
+"""LwF: the numbers of its specification, and whole runs against the formula typed out."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_cl.callbacks import LwF
+from lightning_cl.callbacks.distillation.lwf import AnswerTeacher
+from lightning_cl.nn.losses import distillation
+
+from ..by_hand import ByHand, Net, assert_close, assert_differs, assert_fine_tuning, run, weights
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def test_the_worked_example_in_three_forms() -> None:
+    """Teacher (1, 0), student (0, 0), T = 2: the form with T^2, that without, and the cross-entropy without T^2."""
+    teacher, student = torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2)
+    ours = distillation(student, teacher, 2.0)
+    p = F.softmax(teacher / 2, dim=1)
+    assert ours.item() == pytest.approx(0.121200, abs=1e-6)
+    assert ours.item() / 4 == pytest.approx(0.030300, abs=1e-6)
+    assert ours.item() / 4 - (p * p.log()).sum().item() == pytest.approx(0.693147, abs=1e-6)
+
+
+def test_a_hot_teacher_compares_centred_logits() -> None:
+    """T to infinity: ``mean_c (z - mean z)^2 / 2`` between the two."""
+    torch.manual_seed(0)
+    student, teacher = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
+    gap = (student - student.mean(1, keepdim=True)) - (teacher - teacher.mean(1, keepdim=True))
+    assert distillation(student, teacher, 1e4).item() == pytest.approx((gap**2).mean().item() / 2, rel=1e-3)
+
+
+class LwFByHand(ByHand):
+    """Keeps the network of the task before."""
+
+    def __init__(self, net: Net, strength: float, temperature: float, seen: bool) -> None:
+        self.strength, self.temperature, self.teacher = strength, temperature, None
+        super().__init__(net, seen)
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        loss = self.cross_entropy(x, y)
+        if self.teacher is None:
+            return loss
+        p, q = (F.softmax(net(x)[:, self.old] / self.temperature, dim=1) for net in (self.teacher, self.net))
+        divergence = (p.detach() * (p.detach().log() - q.log())).sum(dim=1).mean()
+        if len(self.first) < self.task:  # the student is the teacher in the first step of a task
+            self.first.append(float(divergence))
+        return loss + self.strength * self.temperature**2 * divergence
+
+    def end(self, x: Tensor, y: Tensor) -> None:
+        self.teacher = self.copy()
+        self.first = getattr(self, "first", [])
+
+
+@pytest.mark.parametrize(("temperature", "mask"), [(2.0, "task"), (1.0, "seen")])
+def test_a_run_equals_the_formula(temperature: float, mask: Any) -> None:
+    net = run(LwF(1.5, temperature, train_mask=mask))
+    hand = LwFByHand(net, 1.5, temperature, mask == "seen")
+    assert_close(net, hand)
+    assert hand.first == pytest.approx([0.0, 0.0], abs=1e-12)
+    assert_differs(net, run(LwF(0.0, train_mask=mask)))
+
+
+def test_the_teacher_is_in_no_optimiser_and_saved_once() -> None:
+    method = LwF(1.0)
+    net = run(method)
+    teacher = net.continual.parts["lwf"]
+    assert isinstance(teacher, AnswerTeacher)
+    assert not list(teacher.parameters())
+    assert sum(key.endswith("fc/weight") for key in net.state_dict()) == 1
+    kept = dict(teacher.weights.items())
+    assert all(torch.equal(kept[name], value) for name, value in weights(net).items())
+
+
+def test_no_pass_of_the_teacher_before_there_is_one() -> None:
+    teacher = AnswerTeacher(Net(), 1.0, 2.0)
+    assert teacher.losses(SimpleNamespace(old_classes=None)) == {}  # type: ignore[arg-type]
+
+
+def test_without_strength_it_is_fine_tuning() -> None:
+    assert_fine_tuning(LwF(0.0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"strength": -0.1}, "`strength` is -0.1; give at least 0"),
+        ({"temperature": 0.0}, "`temperature` is 0.0; give a number above 0"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        LwF(**arguments)

@@ -1,0 +1,77 @@
+"""The projections of A-GEM and GEM against worked numbers and a general solver."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from torch.testing import assert_close
+
+from lightning_cl.nn.gradients import dual_of, flat, project_on_reference, project_on_references, write_flat
+
+G, R = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 1.0])
+
+
+def test_the_worked_example_of_a_gem():
+    found = project_on_reference(G, R)
+    assert_close(found, torch.tensor([0.5, 0.5]))
+    assert found @ R == 0
+
+
+@pytest.mark.parametrize("reference", [torch.tensor([0.3, 0.7]), torch.tensor([0.0, 1.0]), torch.zeros(2)])
+def test_nothing_is_done_without_a_conflict(reference):
+    assert torch.equal(project_on_reference(G, reference), G)
+    assert torch.equal(project_on_references(G, reference[None]), G)
+
+
+@pytest.mark.parametrize(("margin", "v", "expected"), [(0.5, 0.5, [0.5, 0.5]), (0.0, 0.499750, [0.500250, 0.499750])])
+def test_the_worked_example_of_gem(margin, v, expected):
+    dual = dual_of((R @ R)[None, None].double(), (R @ G)[None].double(), margin, 1e-3)
+    assert dual.item() == pytest.approx(v, abs=1e-6)
+    assert_close(project_on_references(G, R[None], margin), torch.tensor(expected), rtol=0, atol=1e-6)
+
+
+def test_one_task_without_margin_is_a_gem():
+    torch.manual_seed(0)
+    g, r = torch.randn(50), torch.randn(50)
+    r = r if g @ r < 0 else -r
+    assert_close(project_on_references(g, r[None], 0.0, 0.0), project_on_reference(g, r))
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.5])
+@pytest.mark.parametrize("tasks", [2, 5, 19])
+def test_the_quadratic_program_against_a_general_solver(tasks, margin):
+    rng = np.random.default_rng(tasks)
+    rows = torch.from_numpy(rng.normal(size=(tasks, 40)))
+    g = torch.from_numpy(rng.normal(size=40)) - rows.mean(0)
+    gram, dots = rows @ rows.T, rows @ g
+    matrix, linear = gram.numpy() + 1e-3 * np.eye(tasks), dots.numpy()
+    best = minimize(
+        lambda v: v @ matrix @ v / 2 + linear @ v,
+        np.full(tasks, margin),
+        jac=lambda v: matrix @ v + linear,
+        bounds=[(margin, None)] * tasks,
+        method="L-BFGS-B",
+        options={"ftol": 1e-15, "gtol": 1e-10, "maxiter": 2000},
+    )
+    np.testing.assert_allclose(dual_of(gram, dots, margin, 1e-3).numpy(), best.x, atol=1e-5)
+
+
+def test_all_constraints_hold_afterwards():
+    """Also for equal rows, whose matrix is singular."""
+    torch.manual_seed(0)
+    rows = torch.randn(6, 200)
+    rows[5] = rows[0]
+    g = -rows.mean(0) + 0.1 * torch.randn(200)
+    assert (rows @ g).min() < -1
+    assert (rows @ project_on_references(g, rows, 0.0, 0.0)).min() >= -1e-4
+    exact = project_on_references(g.double(), rows.double(), 0.0, 0.0)
+    assert (rows.double() @ exact).min() >= -1e-5
+
+
+def test_a_vector_of_gradients_and_back():
+    parts = [torch.randn(3, 2), torch.randn(()), torch.randn(2, 2, 2, 2).to(memory_format=torch.channels_last)]
+    copies = [torch.zeros_like(part) for part in parts]
+    write_flat(flat(parts), copies)
+    assert all(torch.equal(a, b) for a, b in zip(parts, copies, strict=True))
