@@ -135,9 +135,7 @@ class ContinualMixin(StepMixin):
             return
         frozen = (~state.mask.train_allowed).nonzero().flatten()
         if len(frozen) and state.train_mask != "batch":  # which changes with every batch
-            yield self.continual_head.weight, frozen
-            if self.continual_head.bias is not None:
-                yield self.continual_head.bias, frozen
+            yield from ((parameter, frozen) for parameter in self._head_parameters())
         for part in state.ordered_parts:
             yield from part.protected(self)
 

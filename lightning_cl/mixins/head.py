@@ -12,6 +12,7 @@ from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.mixins.batch import call_with
 from lightning_cl.mixins.finding import find_head
 from lightning_cl.mixins.state import ContinualState
+from lightning_cl.nn.layer_rows import row_parameters
 from lightning_cl.nn.masks import ClassMask
 from lightning_cl.training.method_module import MethodModule
 from lightning_cl.training.step import HeadCall
@@ -72,6 +73,21 @@ class HeadMixin(_Base):
         layer = self.get_submodule(self.continual.head_path)
         assert isinstance(layer, nn.Linear)
         return layer
+
+    def _head_parameters(self) -> list[nn.Parameter]:
+        """What the rows of the head are made of.
+
+        Raises:
+            ValueError: If a row depends on the parameters of other rows.
+        """
+        try:
+            return [p for name in ("weight", "bias") for p in row_parameters(self.continual_head, name)]
+        except ValueError as error:
+            raise ValueError(
+                f"the head `{self.continual.head_path}` cannot keep the rows of classes that are not trained now: "
+                f"{error}; use a plain `nn.Linear` or `torch.nn.utils.parametrizations.weight_norm`, or train all rows "
+                'with `train_mask="all"`.'
+            ) from None
 
     def head_input(self, inputs: Any) -> Tensor:
         """``(B, D)`` features that reach the head when the module's ``forward`` is called with ``inputs``.
