@@ -36,8 +36,8 @@ def check_content(name: str, text: str) -> None:
         given = trainer.get("callbacks", trainer.get("callbacks+")) if isinstance(trainer, Mapping) else None
         if isinstance(given, Mapping) and "class_path" not in given:
             raise ValueError(
-                f"`trainer.callbacks` of {name} is a dictionary with {', '.join(map(str, given)) or 'nothing'}; expected "
-                "a list: `callbacks: [{class_path: CODAPrompt, init_args: {prompt_length: 8}}]`."
+                f"`trainer.callbacks` of {name} is a dictionary with {', '.join(map(str, given)) or 'nothing'}; "
+                "expected a list: `callbacks: [{class_path: CODAPrompt, init_args: {prompt_length: 8}}]`."
             )
 
 

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from lightning_cl import extend
 from lightning_cl.mixins import ContinualMixin
+from lightning_cl.mixins.state import HINT
 
 INFO = stream_info(5)
 
@@ -258,7 +259,7 @@ def test_a_matching_checkpoint_is_taken():
 
 def test_only_the_mask_is_added_to_the_weights():
     added = set(continual().state_dict()) - set(User().state_dict())
-    assert added == {"continual.mask.train_allowed", "continual.mask.eval_allowed"}
+    assert added == {"continual.mask.train_allowed", "continual.mask.eval_allowed", f"continual.{HINT}"}
 
 
 def test_a_copy_has_its_own_guards_and_mask():

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.arguments import check_at_least, check_choice, check_share
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
+from lightning_cl.mixins.batch import call_with
 from lightning_cl.mixins.features import evaluating
 from lightning_cl.nn.fisher import Fisher, fisher_diagonal
 from lightning_cl.nn.weights import Snapshot, pull_gradients, trained
@@ -69,7 +70,10 @@ def fisher_of_task(module: Any, data: TaskData, kind: Fisher) -> dict[str, Tenso
     total, count = {name: torch.zeros_like(weight) for name, weight in weights.items()}, 0
 
     def logits(known: Mapping[str, Tensor], inputs: Any) -> Tensor:
-        answer: Tensor = torch.func.functional_call(module, dict(known), (inputs,))
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return torch.func.functional_call(module, dict(known), args, kwargs)
+
+        answer: Tensor = call_with(forward, inputs)
         return answer
 
     with evaluating(module):
