@@ -194,7 +194,7 @@ def test_a_class_that_looks_at_its_subclasses_is_not_told_of_the_extended_one(ki
     for each in (module, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert names(each)[:2] == ["second", "first"]
         assert getattr(each, "name", "own") == "own"
-    assert REGISTERED == before
+    assert before == REGISTERED
     assert type(module).__mro__.index(First) < type(module).__mro__.index(kind)
 
 

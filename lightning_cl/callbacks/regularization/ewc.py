@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.arguments import check_at_least, check_choice, check_share
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.mixins.batch import call_with
+from lightning_cl.mixins.batch import Inputs, call_with
 from lightning_cl.mixins.features import evaluating
 from lightning_cl.nn.fisher import Fisher, fisher_diagonal
 from lightning_cl.nn.weights import Snapshot, pull_gradients, trained
@@ -73,13 +73,15 @@ def fisher_of_task(module: Any, data: TaskData, kind: Fisher) -> dict[str, Tenso
         def forward(*args: Any, **kwargs: Any) -> Any:
             return torch.func.functional_call(module, dict(known), args, kwargs)
 
-        answer: Tensor = call_with(forward, inputs)
+        answer: Tensor = call_with(forward, Inputs(inputs) if several else inputs)
         return answer
 
     with evaluating(module):
         for inputs, targets, _ in data.batches():
             count += len(targets)
-            found = fisher_diagonal(logits, weights, inputs, targets, kind) if len(targets) else {}
+            several = isinstance(inputs, Inputs)
+            given = inputs.parts if several else inputs
+            found = fisher_diagonal(logits, weights, given, targets, kind) if len(targets) else {}
             for name, value in found.items():
                 total[name] += value
     return {name: data.mean(value, count) for name, value in total.items()}
