@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import nn
 
 from lightning_cl.datamodules.argument_kinds import shown
 from lightning_cl.datamodules.extending import refuse_smaller_state
@@ -22,6 +24,22 @@ _LIGHTNING_DEFAULT_EPOCHS = 1000
 def callbacks_of(trainer: Trainer) -> list[Callback]:
     """The Trainer's own list."""
     return trainer.callbacks  # type: ignore[attr-defined,no-any-return]
+
+
+def refuse_synchronised_norm_on_cpu(pl_module: nn.Module) -> None:
+    """Refuse what PyTorch would refuse in the first training step, without saying where it comes from.
+
+    Raises:
+        ValueError: If batch norm is synchronised over processes that have no GPU.
+    """
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return
+    layers = [name for name, m in pl_module.named_modules() if isinstance(m, nn.SyncBatchNorm)]
+    if layers and all(p.device.type == "cpu" for p in pl_module.parameters()):
+        raise ValueError(
+            f"`Trainer(sync_batchnorm=True)`, or the model itself, made a SyncBatchNorm of `{layers[0]}`, and PyTorch "
+            "has it for GPUs only, but this run is on the CPU; leave `sync_batchnorm` out, or use `nn.GroupNorm`."
+        )
 
 
 def refuse_wrong_callbacks(trainer: Trainer) -> None:
