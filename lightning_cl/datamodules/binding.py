@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -26,20 +25,15 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
     return trainer.callbacks  # type: ignore[attr-defined,no-any-return]
 
 
-def refuse_synchronised_norm_on_cpu(pl_module: nn.Module) -> None:
-    """Refuse what PyTorch would refuse in the first training step, without saying where it comes from.
-
-    Raises:
-        ValueError: If batch norm is synchronised over processes that have no GPU.
-    """
-    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+def explain_synchronised_norm(error: BaseException, pl_module: nn.Module) -> None:
+    """Complete PyTorch's error about batch norm that is synchronised over processes without a GPU, in place."""
+    if not str(error).startswith("SyncBatchNorm") or len(error.args) != 1:
         return
-    layers = [name for name, m in pl_module.named_modules() if isinstance(m, nn.SyncBatchNorm)]
-    if layers and all(p.device.type == "cpu" for p in pl_module.parameters()):
-        raise ValueError(
-            f"`Trainer(sync_batchnorm=True)`, or the model itself, made a SyncBatchNorm of `{layers[0]}`, and PyTorch "
-            "has it for GPUs only, but this run is on the CPU; leave `sync_batchnorm` out, or use `nn.GroupNorm`."
-        )
+    layer = next((name for name, m in pl_module.named_modules() if isinstance(m, nn.SyncBatchNorm)), "")
+    error.args = (
+        f"{error.args[0]}; `Trainer(sync_batchnorm=True)`, or the model itself, made one of `{layer}`, but this run is "
+        "on the CPU: leave `sync_batchnorm` out, or use `nn.GroupNorm`.",
+    )
 
 
 def refuse_wrong_callbacks(trainer: Trainer) -> None:

@@ -19,11 +19,11 @@ from lightning_cl.datamodules.binding import (
     changes_batches,
     class_readers,
     epoch_limit,
+    explain_synchronised_norm,
     is_method,
     method_keys,
     refuse_copied_processes,
     refuse_split_modules,
-    refuse_synchronised_norm_on_cpu,
     refuse_unplanned_loader,
     resets_optimizer,
     say_unused_loader,
@@ -142,6 +142,7 @@ class StreamDriver(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the module and the Trainer as they were."""
+        explain_synchronised_norm(exception, pl_module)
         self.teardown(trainer, pl_module, "fit")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -160,7 +161,6 @@ class StreamDriver(Callback):
             scenario = type(self.stream.scenario).__name__
             refuse_other_loader(scenario, self.stream, trainer.train_dataloader, self.stream._train_loader)
         refuse_unplanned_loader(trainer, self.stream)
-        pass
         if self._saved is not None:
             trainer.callback_metrics.update(self._saved["metrics"])
             trainer.should_stop |= self._saved["stop_task"] and self.stream.early_stopping == "task"

@@ -229,7 +229,7 @@ def test_batch_norm_that_is_synchronised_on_the_cpu_is_refused(monkeypatch):
         monkeypatch.setenv(name, "0")  # put back what one process of a group leaves there
         monkeypatch.delenv(name)
     try:
-        with pytest.raises(ValueError, match=r"made a SyncBatchNorm of `net.5`, .* leave `sync_batchnorm` out"):
+        with pytest.raises(ValueError, match=r"made one of `net.5`, .* leave `sync_batchnorm` out"):
             make_trainer(strategy="ddp", devices=1, sync_batchnorm=True).fit(module, datamodule=make_stream())
     finally:
         if torch.distributed.is_initialized():
