@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from lightning.fabric.utilities.types import _PATH
     from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
     from lightning.pytorch.callbacks import (
+        BaseFinetuning,
         Checkpoint,
         EarlyStopping,
         GradientAccumulationScheduler,
@@ -107,6 +108,7 @@ __all__ = [
     "SETTING",
     "_PATH",
     "ArgsType",
+    "BaseFinetuning",
     "Callback",
     "Checkpoint",
     "DDPStrategy",

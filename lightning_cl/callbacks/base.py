@@ -10,7 +10,8 @@ from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.datamodules.prefix import is_prefix
 from lightning_cl.mixins.base import STRICTNESS, ContinualMixin, ContinualState, TrainMask, method_names
 from lightning_cl.mixins.extending import extend
-from lightning_cl.namespace import Callback, LightningModule, Trainer
+from lightning_cl.namespace import BaseFinetuning, Callback, LightningModule, Trainer
+from lightning_cl.nn.adapters import FrozenBackbone
 from lightning_cl.nn.weights import Snapshot
 from lightning_cl.training.method_module import MethodModule
 
@@ -94,7 +95,9 @@ class ContinualMethod(ContinualCallback):
                 f"{type(self).__name__} adds a term to the loss that `training_step` returns, but "
                 f"{type(pl_module).__name__} optimises manually; set `automatic_optimization = True`."
             )
+        frozen = {name for name, p in pl_module.named_parameters() if not p.requires_grad}
         self.attach_once(pl_module, stream.info)
+        self._refuse_thawing(trainer, pl_module, frozen)
         pl_module.continual.batch_keys = stream.batch_keys  # type: ignore[union-attr]
 
     def attach_once(self, pl_module: LightningModule, info: StreamInfo) -> None:
@@ -119,6 +122,17 @@ class ContinualMethod(ContinualCallback):
             state.trained_parameters = state.own_parameters & trained
             if trained != trained_before:
                 self._refuse_behind_copies(state)
+
+    def _refuse_thawing(self, trainer: Trainer, pl_module: LightningModule, before: set[str]) -> None:
+        """A callback that trains layers later would let a part of a frozen backbone move, and the rest not."""
+        froze = any(not p.requires_grad and name not in before for name, p in pl_module.named_parameters())
+        froze |= not self.trains or any(isinstance(m, FrozenBackbone) for m in pl_module.modules())
+        names = [type(c).__name__ for c in callbacks_of(trainer) if isinstance(c, BaseFinetuning)]
+        if froze and names:
+            raise ValueError(
+                f"{' and '.join(names)} makes layers trainable in the course of a run, but {type(self).__name__} keeps "
+                f"the backbone frozen; leave out {' and '.join(names)}, or use a method that trains all of the model."
+            )
 
     def _refuse_other_arguments(self, known: dict[str, Any] | None) -> None:
         own = plain(self.config())

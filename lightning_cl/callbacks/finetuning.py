@@ -14,8 +14,10 @@ class FineTuning(ContinualMethod):
     """The lower reference: train on each task in turn, with nothing against forgetting.
 
     With ``train_mask="task"`` (FT++, the baseline of CODA-Prompt, arXiv:2211.13218) only the classes of the current
-    task compete in the loss, and the head rows of all other classes stay as they are, bit for bit. With ``"seen"`` or
-    ``"all"`` it is plain fine-tuning; without any callback too, but then evaluation does not mask unseen classes.
+    task compete in the loss, and the head rows of all other classes stay as they are, bit for bit. The
+    released learner of FT++ also builds its optimiser anew for each task, which is ``reset_optimizer=True``. With
+    ``"seen"`` or ``"all"`` it is plain fine-tuning; without any callback too, but then evaluation does not mask unseen
+    classes.
 
     Args:
         head: Dotted path of the layer that makes the class logits; found when ``None``.

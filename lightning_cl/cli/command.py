@@ -19,6 +19,7 @@ from lightning_cl.callbacks import ContinualCallback
 from lightning_cl.callbacks.run_folder import run_folder
 from lightning_cl.cli.arguments import import_class, parse, plain_config
 from lightning_cl.cli.checkpoints import InterruptNotice, check_output, given_checkpoint, last_checkpoint
+from lightning_cl.cli.config_content import check_values
 from lightning_cl.cli.configs import UsageError, resolve_configs
 from lightning_cl.cli.user_errors import explain, own_message
 from lightning_cl.datamodules import ContinualDataModule
@@ -89,6 +90,7 @@ class ContinualCLI(LightningCLI):
         assert isinstance(args, list)
         self.config = parse(parser, args)
         section = self.config[self.config["subcommand"]]
+        check_values(vars(section))
         self._checkpoint = section.get("ckpt_path")
         if self._checkpoint:
             given_checkpoint(self._checkpoint)

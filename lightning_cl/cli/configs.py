@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from lightning_cl.cli.config_content import check_content
+
 PACKAGE = Path(__file__).resolve().parents[1]
 RECIPES = PACKAGE / "recipes"
 _OPTIONS = ("--config", "-c")
@@ -54,11 +56,12 @@ def packaged(name: str) -> Path | None:
 def find_config(given: str) -> str:
     """Path of a file, or of the packaged recipe of that name; configs typed in place (``{...}``) stay as they are."""
     if "\n" in given or given.lstrip().startswith("{"):
+        _check("the config", given)
         return given
     path = Path(given)
     if path.is_file():
         try:
-            path.read_text(encoding="utf-8")
+            _check(str(path), path.read_text(encoding="utf-8"))
         except UnicodeDecodeError:
             of_run = "; a checkpoint goes to `--ckpt_path`, and `check` takes the folder of its run"
             hint = of_run if path.suffix == ".ckpt" else ""
@@ -70,6 +73,13 @@ def find_config(given: str) -> str:
     known = [*recipe_names(), *(name for kind in PARTS for name in part_names(kind))]
     hint = suggestion(path.stem, known, "lightning-cl list recipes")
     raise UsageError(f"there is no {what} `{given}`; {hint} A file is given by its path: `--config my_run.yaml`.")
+
+
+def _check(name: str, text: str) -> None:
+    try:
+        check_content(name, text)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def resolve_configs(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

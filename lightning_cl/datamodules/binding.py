@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from lightning_cl.datamodules.argument_kinds import shown
 from lightning_cl.datamodules.extending import refuse_smaller_state
 from lightning_cl.datamodules.protocol import Stream
@@ -17,6 +19,17 @@ _LIGHTNING_DEFAULT_EPOCHS = 1000
 def callbacks_of(trainer: Trainer) -> list[Callback]:
     """The Trainer's own list."""
     return trainer.callbacks  # type: ignore[attr-defined,no-any-return]
+
+
+def explain_synchronised_norm(error: BaseException, pl_module: nn.Module) -> None:
+    """Complete PyTorch's error about batch norm that is synchronised over processes without a GPU, in place."""
+    if not str(error).startswith("SyncBatchNorm") or len(error.args) != 1:
+        return
+    layer = next((name for name, m in pl_module.named_modules() if isinstance(m, nn.SyncBatchNorm)), "")
+    error.args = (
+        f"{error.args[0]}; `Trainer(sync_batchnorm=True)`, or the model itself, made one of `{layer}`, but this run is "
+        "on the CPU: leave `sync_batchnorm` out, or use `nn.GroupNorm`.",
+    )
 
 
 def refuse_wrong_callbacks(trainer: Trainer) -> None:

@@ -14,6 +14,7 @@ from lightning_cl.datamodules.binding import (
     changes_batches,
     class_readers,
     epoch_limit,
+    explain_synchronised_norm,
     is_method,
     method_keys,
     refuse_copied_processes,
@@ -129,6 +130,7 @@ class StreamDriver(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the module and the Trainer as they were."""
+        explain_synchronised_norm(exception, pl_module)
         self.teardown(trainer, pl_module, "fit")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

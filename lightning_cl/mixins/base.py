@@ -135,10 +135,8 @@ class ContinualMixin(StepMixin):
             return
         frozen = (~state.mask.train_allowed).nonzero().flatten()
         # Not of a mask that changes with every batch, nor of a head that is not trained.
-        if len(frozen) and state.train_mask != "batch" and self.continual_head.weight.requires_grad:
-            yield self.continual_head.weight, frozen
-            if getattr(self.continual_head, "bias", None) is not None:
-                yield self.continual_head.bias, frozen
+        if len(frozen) and state.train_mask != "batch":
+            yield from ((parameter, frozen) for parameter in self._head_parameters() if parameter.requires_grad)
         for part in state.ordered_parts:
             yield from part.protected(self)
 

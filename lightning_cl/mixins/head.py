@@ -12,7 +12,8 @@ from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.mixins.batch import call_with
 from lightning_cl.mixins.finding import find_auxiliary_heads, find_head
 from lightning_cl.mixins.state import ContinualState
-from lightning_cl.nn.head_layer import is_map, pooled
+from lightning_cl.nn.head_layer import is_map, pooled, weight_layer
+from lightning_cl.nn.layer_rows import row_parameters
 from lightning_cl.nn.masks import ClassMask
 from lightning_cl.training.method_module import MethodModule
 from lightning_cl.training.step import HeadCall
@@ -73,6 +74,25 @@ class HeadMixin(_Base):
         if self.continual.head_path is None:
             raise ValueError(f'no head was found in this {type(self).__name__}; name it with `head="..."`.')
         return cast(nn.Linear, self.get_submodule(self.continual.head_path))  # `find_head` lets it be read as one
+
+    def _head_parameters(self) -> list[nn.Parameter]:
+        """What the rows of the head are made of.
+
+        Raises:
+            ValueError: If a row depends on the parameters of other rows.
+        """
+        try:
+            return [
+                p
+                for name in ("weight", "bias")
+                for p in row_parameters(weight_layer(self.continual_head) or self.continual_head, name)
+            ]
+        except ValueError as error:
+            raise ValueError(
+                f"the head `{self.continual.head_path}` cannot keep the rows of classes that are not trained now: "
+                f"{error}; use a plain `nn.Linear` or `torch.nn.utils.parametrizations.weight_norm`, or train all rows "
+                'with `train_mask="all"`.'
+            ) from None
 
     def head_input(self, inputs: Any) -> Tensor:
         """``(B, D)`` features that reach the head when the module's ``forward`` is called with ``inputs``.

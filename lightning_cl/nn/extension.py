@@ -28,6 +28,13 @@ def extend(module: nn.Module, mixin: type) -> None:
             vars(module)["_own_training_step"] = vars(module).pop("training_step")
 
 
+class _Unannounced:
+    """Stands before the user's class: an extended one is the same class to it, no subclass to be registered."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Called by the mixins' own; ends here."""
+
+
 @functools.cache
 def _extended_class(mixin: type, base: type) -> type:
     namespace: dict[str, Any] = {
@@ -38,7 +45,8 @@ def _extended_class(mixin: type, base: type) -> type:
         "_extended_from": (base, mixin),
         "__reduce_ex__": _reduce,
     }
-    cls: Any = type(base.__name__, (mixin, base), namespace)
+    bases = (mixin, base) if issubclass(base, _Unannounced) else (mixin, _Unannounced, base)
+    cls: Any = type(base.__name__, bases, namespace)
     # Lightning passes `batch_idx` only to a step whose signature takes it; `torch.export` names a forward's inputs.
     if hasattr(base, "training_step"):
         cls.training_step = _with_own_signature(cls, "training_step", base)

@@ -9,10 +9,14 @@ import torch
 from batch_kinds import CLASSES, KINDS, WIDTH, Kind, Samples, image, label
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
+from torch.testing import assert_close
 from torch.utils.data import default_collate
 
-from lightning_cl.callbacks import PrototypeClassifier
+from lightning_cl.callbacks import EWC, PrototypeClassifier
+from lightning_cl.callbacks.regularization import ewc
+from lightning_cl.callbacks.regularization.ewc import fisher_of_task
 from lightning_cl.datamodules import ClassIncremental, ContinualDataModule, DatasetSource
+from lightning_cl.mixins.batch import call_with
 from lightning_cl.nn.replay.batches import leaves
 
 from .replay.replay_runs import DRAWN, Steps, replay
@@ -102,3 +106,38 @@ def test_class_means_are_of_the_inputs_of_every_kind(name):
             features = (module.words(ids) * mask[..., None]).mean(1)
     expected = features.double().view(CLASSES, -1, WIDTH).mean(1)
     torch.testing.assert_close(module.prototypes.means, expected)
+
+
+@pytest.mark.parametrize("fisher", ["empirical", "true", "batch"])
+@pytest.mark.parametrize("name", ["input_ids", "several named inputs", "pair"])
+def test_the_pass_of_ewc_gives_every_part_of_the_inputs(name, fisher, monkeypatch):
+    """The importance after the last task is that of the module's own logits, sample by sample."""
+    found = []
+
+    def remembered(module, data, kind):
+        found.append(fisher_of_task(module, data, kind))
+        batches = [(inputs, targets) for inputs, targets, _ in data.batches()]
+        found.append((batches, {n: p.detach().clone() for n, p in module.named_parameters()}))
+        return found[-2]
+
+    monkeypatch.setattr(ewc, "fisher_of_task", remembered)
+    module = fit(KINDS[name], EWC(fisher=fisher, strength=0.0))
+    importance, (batches, weights) = found[-2:]
+    module.load_state_dict(weights, strict=False)
+    module.eval()
+    total, count = torch.zeros_like(module.fc.weight), 0
+    for inputs, targets in batches:
+        logits = call_with(module, inputs).log_softmax(1)
+        count += len(targets)
+        if fisher == "batch":
+            mean = -logits[range(len(targets)), targets].mean()
+            total += len(targets) * torch.autograd.grad(mean, module.fc.weight)[0].square()
+            continue
+        for row, target in zip(logits, targets, strict=True):
+            for chosen in range(CLASSES) if fisher == "true" else [target]:
+                share = float(row[chosen].exp()) if fisher == "true" else 1.0
+                if share:
+                    gradient = torch.autograd.grad(row[chosen], module.fc.weight, retain_graph=True)[0]
+                    total += share * gradient.square()
+    assert_close(importance["fc.weight"], total / count)
+    assert total.any()

@@ -6,14 +6,23 @@ import math
 
 import pytest
 import torch
-from conformance.modules import FOREIGN_DICT, FOREIGN_TUPLE, PLAIN
+from conformance.modules import FOREIGN_DICT, FOREIGN_TUPLE, PLAIN, SPLIT
 from conformance.runs import train
-from conformance.streams import NUM_CLASSES, NUM_TASKS, STEPS_PER_EPOCH, digits
-from lightning.pytorch import Callback
+from conformance.streams import NUM_CLASSES, NUM_TASKS, STEPS_PER_EPOCH, digits, make_stream
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import BackboneFinetuning
 from torch.testing import assert_close
 
 import lightning_cl
-from lightning_cl.callbacks import L2P, CODAPrompt, DualPrompt, FineTuning, OnePrompt, VirtualOutlierRegularizer
+from lightning_cl.callbacks import (
+    L2P,
+    CODAPrompt,
+    DualPrompt,
+    FineTuning,
+    OnePrompt,
+    PrototypeClassifier,
+    VirtualOutlierRegularizer,
+)
 
 from .test_virtual_outliers import phase_of
 
@@ -112,3 +121,22 @@ def test_a_checkpoint_names_the_methods_and_their_order(tmp_path):
 def test_two_prompt_methods_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"has prompts already; use one prompt method at a time"):
         train(PLAIN, PROMPTS["one"](), tmp_path, callbacks=[PROMPTS["dual"]()])
+
+
+@pytest.mark.parametrize("first", ["method", "finetuning"])
+@pytest.mark.parametrize("method", [PROMPTS["one"], PrototypeClassifier])
+def test_a_callback_that_thaws_the_backbone_is_refused_beside_a_method_that_freezes_it(method, first, tmp_path):
+    made = [method(), BackboneFinetuning(unfreeze_backbone_at_epoch=1)]
+    trainer = Trainer(callbacks=made[:: 1 if first == "method" else -1], logger=False, accelerator="cpu")
+    name = type(made[0]).__name__
+    with pytest.raises(
+        ValueError, match=f"BackboneFinetuning makes layers trainable .*, but {name} keeps the backbone"
+    ):
+        trainer.fit(SPLIT.build("adamw", 0.0), datamodule=make_stream())
+
+
+def test_a_callback_that_thaws_the_backbone_works_beside_fine_tuning(tmp_path):
+    finetuning = BackboneFinetuning(unfreeze_backbone_at_epoch=1)
+    start = SPLIT.build("adamw", 0.0).backbone.state_dict()
+    moved = train(SPLIT, FineTuning(), tmp_path, callbacks=[finetuning]).module.backbone.state_dict()
+    assert not torch.equal(moved["blocks.0.attn.qkv.weight"], start["blocks.0.attn.qkv.weight"])

@@ -217,3 +217,20 @@ def test_a_run_cut_short_by_max_steps_is_said(tmp_path):
         whole.fit(module := TinyModule(), datamodule=make_stream(epochs_per_task=1))
     assert not [warning for warning in said if "max_steps" in str(warning.message)]
     assert not [note for note in again.build_report(whole, module).notes if "ended in task" in note]
+
+
+# ---------------------------------------------------------------------- sync_batchnorm
+
+
+def test_batch_norm_that_is_synchronised_on_the_cpu_is_refused(monkeypatch):
+    module = TinyModule()
+    module.net.append(torch.nn.BatchNorm1d(6))
+    for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "0")  # put back what one process of a group leaves there
+        monkeypatch.delenv(name)
+    try:
+        with pytest.raises(ValueError, match=r"made one of `net.5`, .* leave `sync_batchnorm` out"):
+            make_trainer(strategy="ddp", devices=1, sync_batchnorm=True).fit(module, datamodule=make_stream())
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

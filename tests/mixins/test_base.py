@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningModule
 from tiny import NUM_CLASSES, stream_info, task_of
 from torch import nn
+from torch.nn.utils import parametrizations
 from torch.testing import assert_close
 
 from lightning_cl import extend
@@ -104,6 +105,35 @@ def test_head_rows_of_other_classes_stay_bit_for_bit(name):
     assert torch.equal(module.fc.weight[others], before.weight[others])
     assert torch.equal(module.fc.bias[others], before.bias[others])
     assert (module.fc.weight[2:4] != before.weight[2:4]).all()
+
+
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, nn.utils.weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+def test_rows_of_a_weight_normalised_head_stay_bit_for_bit(norm):
+    module = User()
+    norm(module.fc)
+    extend(module, ContinualMixin)
+    module.configure_continual(INFO, train_mask="task")
+    optimizer = module.configure_optimizers()
+    module.on_task_start(task_of(INFO, 1))
+    x, others = torch.randn(6, 4, dtype=torch.float64), [0, 1, *range(4, 10)]
+    before = module.fc.weight.detach().clone()
+    for _ in range(3):
+        step(module, optimizer)
+    module.eval().fc(x)
+    assert torch.equal(module.fc.weight[others], before[others])
+    assert (module.fc.weight[2:4] != before[2:4]).all()
+
+
+def test_a_head_whose_rows_depend_on_each_other_is_refused_by_name():
+    module = User()
+    parametrizations.spectral_norm(module.fc)
+    extend(module, ContinualMixin)
+    module.configure_continual(INFO, train_mask="task")
+    with pytest.raises(ValueError, match=r'the head `fc` cannot keep .* made by _SpectralNorm, .*`train_mask="all"`'):
+        module.on_task_start(task_of(INFO, 0))
+    module.continual.train_mask = "all"
+    module.on_task_start(task_of(INFO, 0))
 
 
 def test_a_head_without_bias_and_a_mask_of_all_classes():

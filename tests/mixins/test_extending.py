@@ -4,6 +4,7 @@ import copy
 import inspect
 import pickle
 from abc import ABC
+from typing import ClassVar
 
 import pytest
 import torch
@@ -154,3 +155,57 @@ def test_a_step_that_the_user_replaces_on_the_class_is_used():
     extend(module, Step)
     Late.training_step = lambda self, batch, batch_idx: ["new"]
     assert module.training_step(1, 0) == ["mixin", "new"]
+
+
+REGISTERED: list[type] = []
+
+
+class Registering(nn.Module):
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        REGISTERED.append(cls)
+
+    def forward(self, x):
+        return ["registering"]
+
+
+class Named(nn.Module):
+    def __init_subclass__(cls, *, name, **kwargs):
+        super().__init_subclass__(**kwargs)
+        cls.name = name
+
+    def forward(self, x):
+        return ["named"]
+
+
+class UserRegistering(Registering):
+    pass
+
+
+class UserNamed(Named, name="own"):
+    pass
+
+
+@pytest.mark.parametrize("kind", [UserRegistering, UserNamed])
+def test_a_class_that_looks_at_its_subclasses_is_not_told_of_the_extended_one(kind):
+    module, before = kind(), list(REGISTERED)
+    extend(module, First)
+    extend(module, Second)
+    for each in (module, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert names(each)[:2] == ["second", "first"]
+        assert getattr(each, "name", "own") == "own"
+    assert before == REGISTERED
+    assert type(module).__mro__.index(First) < type(module).__mro__.index(kind)
+
+
+class Counting:
+    made: ClassVar[list[str]] = []
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        Counting.made.append(cls.__name__)
+
+
+def test_a_mixin_is_told_of_what_it_extends():
+    extend(UserNamed(), Counting)
+    assert Counting.made == ["UserNamed"]

@@ -12,7 +12,14 @@ from torch import Tensor
 from lightning_cl.callbacks.base import require_stream
 from lightning_cl.callbacks.evaluation import stream_logging
 from lightning_cl.callbacks.evaluation.anytime_evaluation import AnytimeEvaluation
-from lightning_cl.callbacks.evaluation.module_answers import AnswerCheck, refuse_regression, returned_answers
+from lightning_cl.callbacks.evaluation.module_answers import (
+    AnswerCheck,
+    Answers,
+    answer_function,
+    checked_answers,
+    refuse_regression,
+    returned_answers,
+)
 from lightning_cl.callbacks.evaluation.run_description import (
     RunReporter,
     check_baseline,
@@ -62,16 +69,25 @@ class ContinualEvaluation(RunReporter):
         print_table: Print the matrix and the summary at the end.
         forward_transfer: Also measure the untrained model, for forward transfer. Needs
             ``ContinualDataModule(evaluate_on="all")`` and ``Trainer(num_sanity_val_steps=-1)``.
+        answers: A function of (module, batch, what the step returned), or its dotted path, that gives what the module
+            answers, as ``preds`` do: ``(B, C)`` scores or ``(B,)`` classes. For modules that cannot return them.
 
     Raises:
-        ValueError: In ``setup``, when there is no stream or no head, or a task's end would not be validated.
+        ValueError: If ``answers`` is no function. In ``setup``, when there is no stream or no head, or a task's end
+            would not be validated.
     """
 
     state_key = "lightning_cl.ContinualEvaluation"
 
     def __init__(
-        self, head: str | None = None, report: bool = True, print_table: bool = True, forward_transfer: bool = False
+        self,
+        head: str | None = None,
+        report: bool = True,
+        print_table: bool = True,
+        forward_transfer: bool = False,
+        answers: Answers | str | None = None,
     ) -> None:
+        self._stated = answer_function(answers)
         self.head, self.report, self.print_table, self.forward_transfer = head, report, print_table, forward_transfer
         #: Counts by label space, ``(T, T)`` int64: row "after task", column "on task".
         self.correct: dict[str, Tensor] = {}
@@ -95,6 +111,7 @@ class ContinualEvaluation(RunReporter):
             self.total = torch.zeros(tasks, tasks, dtype=torch.long)
             self.baseline, self.samples_seen = None, [0] * tasks
         self._counts, self.answers = TaskCounts(pl_module, stream.info, self.head), AnswerCheck()
+        self.answers.stated = self._stated is not None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell the loggers what stream this is."""
@@ -150,7 +167,8 @@ class ContinualEvaluation(RunReporter):
     ) -> None:
         """Count a batch."""
         stage: Stage = "test" if trainer.testing else "val"
-        counted = self._count(trainer, outputs, batch_idx, stage)
+        given = outputs if self._stated is None else self._stated(pl_module, batch, outputs)
+        counted = self._count(trainer, given, batch_idx, stage)
         if stage == "val":
             self.answers.end(pl_module, counted)
 
@@ -186,10 +204,11 @@ class ContinualEvaluation(RunReporter):
             pl_module.log(f"test/{space}/average_accuracy", accuracy.mean().float(), batch_size=1)
 
     def _count(self, trainer: Trainer, outputs: Any, batch_idx: int, stage: Stage) -> Tensor | None:
-        """Count what the step returned, or else what the head answered; its logits, if these were counted."""
+        """Count what was returned or stated, or else what the head answered; its logits, if these were counted."""
         assert self._counts is not None
         samples = require_stream(trainer, type(self).__name__).eval_batch(batch_idx, stage)
-        answers = returned_answers(outputs, len(samples.labels), self._counts.columns)
+        read = returned_answers if self._stated is None else checked_answers
+        answers = read(outputs, len(samples.labels), self._counts.columns)
         logits = self._counts.add(samples, answers)
         if answers is None:
             return logits

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 from torch import Tensor
@@ -40,6 +41,48 @@ def returned_answers(outputs: Any, count: int, columns: int) -> Tensor | None:
         if not found.is_floating_point() and found.ndim == 1:
             return found[:count].detach()
     return None
+
+
+#: ``(B, C)`` scores or ``(B,)`` classes of a module, a batch and what its step returned.
+Answers = Callable[[Any, Any, Any], Tensor]
+
+
+def answer_function(given: Answers | str | None) -> Answers | None:
+    """The function that states a module's answers, imported if it is given by its dotted path.
+
+    Raises:
+        ValueError: If it is no function, or there is none at that path.
+    """
+    if given is None or callable(given):
+        return given
+    path, _, name = str(given).rpartition(".")
+    try:
+        found: Any = getattr(import_module(path), name)
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    if not callable(found):
+        raise ValueError(
+            f"`answers` is {given!r}; expected a function of (module, batch, what the step returned), or its dotted "
+            "path."
+        )
+    function: Answers = found
+    return function
+
+
+def checked_answers(given: Any, count: int, columns: int) -> Tensor:
+    """What a stated function gave, without padding.
+
+    Raises:
+        ValueError: If these are neither scores nor classes.
+    """
+    found = returned_answers({_KEYS[0]: given}, count, columns)
+    if found is None:
+        shape = f"{given.dtype} of shape {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
+        raise ValueError(
+            f"`answers` gave {shape} for {count} samples; expected (B, {columns}) floating-point scores or (B,) "
+            "integer classes."
+        )
+    return found
 
 
 def refuse_regression(batch: Any, who: str) -> None:
@@ -92,11 +135,13 @@ class AnswerCheck:
     Attributes:
         compared: Samples that were looked at.
         differ: Those of them for which the module chose another class than its head.
-        read: Samples whose answer was read from what the step returned.
+        read: Samples whose answer was read from what the step returned, or stated.
+        stated: A function states the answers.
     """
 
     def __init__(self) -> None:
         self.compared = self.differ = self.read = 0
+        self.stated = False
         self._choices: _Choices | None = None
 
     def begin(self, module: Any, columns: int) -> None:
@@ -133,6 +178,8 @@ class AnswerCheck:
     @property
     def message(self) -> str:
         """What is to be known of the module's answers; empty: they are those of the head."""
+        if self.read and self.stated:
+            return "the accuracies are those of what ContinualEvaluation's function `answers` gave, not of the head"
         if self.read:
             return "the accuracies are those of what the module's step returned as `preds`, not of its head"
         if not self.differs:

@@ -18,7 +18,8 @@ class DualPrompt(PromptMethod):
 
     A general prefix in the first layers learns on all tasks; in later layers each task has an expert prefix, which an
     image finds at test time by the nearest task key. Prefixes are permuted, not reshaped, into keys and values, so a
-    prediction never depends on batch mates.
+    prediction never depends on batch mates. An evaluation searches the keys of tasks that have begun; the released code
+    also searches those not trained yet, so its average incremental accuracy differs, its last one does not.
 
     Args:
         general_length: Rows of the general prefix per layer, for the keys and again for the values.

@@ -18,7 +18,9 @@ class L2P(PromptMethod):
     A small pool of keyed prompts is shared by all tasks; each image picks the ``top_k`` prompts whose keys are nearest
     to the frozen network's feature and prepends them as tokens. Nothing is protected: pool, keys and head learn on.
     ``form="prefix"`` with ``pool_size=30, prompt_length=20, top_k=5, init_range=(0, 1)`` is L2P++ (layer 0) or Deep
-    L2P++ (``layers=[0, 1, 2, 3, 4]``) of the CODA-Prompt paper.
+    L2P++ (``layers=[0, 1, 2, 3, 4]``) of the CODA-Prompt paper. The code released with it sums the pull term over the
+    batch (``pull_reduction="sum"``; the default here is the mean), and pairs each query with the keys that all samples
+    of the batch selected; here a query is paired with its own.
 
     Args:
         pool_size: Prompts in the pool.

@@ -8,9 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_cl.mixins.batch import Inputs, call_with
 from lightning_cl.mixins.features import evaluating
 from lightning_cl.nn.weights import Snapshot, pull_gradients, trained
 from lightning_cl.training import MethodModule, TaskData
+
+#: Marks several inputs, in a plain dictionary: `torch.func` takes no object apart.
+_PARTS = "inputs of the model"
 
 
 class QuadraticAnchor(MethodModule):
@@ -56,7 +60,8 @@ def mean_over_task(module: Any, data: TaskData, sums: BatchSums) -> dict[str, Te
     with evaluating(module):
         for inputs, targets, _ in data.batches():
             count += len(targets)
-            for name, value in sums(weights, inputs, targets).items():
+            given = {_PARTS: inputs.parts} if isinstance(inputs, Inputs) else inputs
+            for name, value in sums(weights, given, targets).items():
                 total[name] += value
     return {name: data.mean(value, count) for name, value in total.items()}
 
@@ -65,7 +70,11 @@ def logits_of(module: nn.Module) -> Callable[[Mapping[str, Tensor], Any], Tensor
     """``(B, C)`` logits as a function of trained weights and inputs."""
 
     def logits(known: Mapping[str, Tensor], inputs: Any) -> Tensor:
-        answer: Tensor = torch.func.functional_call(module, dict(known), (inputs,))
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return torch.func.functional_call(module, dict(known), args, kwargs)
+
+        several = isinstance(inputs, dict) and _PARTS in inputs
+        answer: Tensor = call_with(forward, Inputs(inputs[_PARTS]) if several else inputs)
         return answer
 
     return logits

@@ -9,11 +9,12 @@ import pytest
 import torch
 from conformance.modules import PLAIN, PlainModule
 from conformance.runs import train
-from conformance.streams import NUM_CLASSES
+from conformance.streams import NUM_CLASSES, make_stream
+from lightning.pytorch import Trainer
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_cl.callbacks import FineTuning, ProtocolGuard
+from lightning_cl.callbacks import ContinualEvaluation, FineTuning, ProtocolGuard
 from lightning_cl.callbacks.evaluation.module_answers import returned_answers
 
 ADJUSTED = torch.linspace(0, 50, NUM_CLASSES)  # the last class always wins
@@ -98,6 +99,38 @@ def test_returned_answers_are_counted(module: Any, tmp_path: Any) -> None:
         assert done.evaluation.correct["class_il"][-1].sum().item() == own
     assert done.evaluation.correct["class_il"][-1].tolist()[:-1] == [0, 0]  # the last class always wins
     assert [note for note in done.evaluation.notes() if "returned as `preds`" in note]
+
+
+def adjusted(module: Any, batch: Any, outputs: Any) -> torch.Tensor:
+    assert outputs is None
+    return module(batch[0]) + ADJUSTED
+
+
+def evaluated(module: Any, answers: Any) -> tuple[ContinualEvaluation, float, int]:
+    evaluation = ContinualEvaluation(report=False, print_table=False, answers=answers)
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = Trainer(
+        max_epochs=3, limit_train_batches=1, enable_model_summary=False, callbacks=[FineTuning(), evaluation], **options
+    )
+    trainer.fit(module, datamodule=make_stream(epochs_per_task=1))
+    hits = torch.cat(module.hits)
+    return evaluation, hits.sum().item(), len(hits)
+
+
+@pytest.mark.parametrize("answers", [adjusted, f"{__name__}.adjusted"], ids=["function", "path"])
+def test_a_stated_function_is_counted(answers: Any) -> None:
+    evaluation, hits, count = evaluated(Adjusted("adamw", 0.0), answers)
+    assert evaluation.total[-1].sum() == count
+    assert evaluation.correct["class_il"][-1].tolist()[:-1] == [0, 0]  # the last class always wins
+    assert evaluation.correct["class_il"][-1].sum().item() == hits > 0
+    assert ["function `answers`" in note for note in evaluation.notes()] == [True]
+
+
+def test_what_states_no_answers_is_one_sentence() -> None:
+    with pytest.raises(ValueError, match=r"`answers` is 'nowhere.f'; expected a function of \(module, batch"):
+        ContinualEvaluation(answers="nowhere.f")
+    with pytest.raises(ValueError, match=r"`answers` gave torch.float32 of shape \(3,\) for .* expected \(B, "):
+        evaluated(Adjusted("adamw", 0.0), lambda *_: torch.zeros(3))
 
 
 def test_a_module_that_answers_with_its_head_gets_no_note(tmp_path: Any) -> None:
