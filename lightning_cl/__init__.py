@@ -6,18 +6,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_cl.export_method import load_method, save_method
     from lightning_cl.mixins.extending import extend
-    from lightning_cl.restoring import restore
-    from lightning_cl.shipping import load_method, save_method
+    from lightning_cl.restoration import restore
 
 __version__ = "0.1.0"
 
 # Found at the point of use, so that `import lightning_cl` stays fast.
 _LAZY = {
     "extend": "lightning_cl.mixins.extending",
-    "load_method": "lightning_cl.shipping",
-    "restore": "lightning_cl.restoring",
-    "save_method": "lightning_cl.shipping",
+    "load_method": "lightning_cl.export_method",
+    "restore": "lightning_cl.restoration",
+    "save_method": "lightning_cl.export_method",
 }
 __all__ = ["__version__", "extend", "load_method", "restore", "save_method"]
 

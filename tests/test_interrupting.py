@@ -19,7 +19,8 @@ import torch
 from stopping import SignalAt, WaitForSignal, fit, in_children, last, wait_for
 from torch.testing import assert_close
 
-from lightning_cl.callbacks import ContinualCheckpoint, stop_signals
+from lightning_cl.callbacks import ContinualCheckpoint
+from lightning_cl.callbacks.checkpoints import stop_signals
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

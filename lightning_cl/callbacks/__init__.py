@@ -2,7 +2,7 @@
 
 from lightning_cl.callbacks.adapters.aper import APER
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
-from lightning_cl.callbacks.continual_checkpoint import ContinualCheckpoint
+from lightning_cl.callbacks.checkpoints.continual_checkpoint import ContinualCheckpoint
 from lightning_cl.callbacks.distillation.features import FeatureDistillation
 from lightning_cl.callbacks.distillation.lwf import LwF
 from lightning_cl.callbacks.distillation.wa import WA

@@ -6,8 +6,8 @@ import json
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lightning_cl.datamodules.binding import callbacks_of
-from lightning_cl.datamodules.prefix import is_prefix
+from lightning_cl.datamodules.stream_identity import is_prefix
+from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.mixins.base import STRICTNESS, ContinualMixin, ContinualState, TrainMask, method_names
 from lightning_cl.mixins.extending import extend
 from lightning_cl.namespace import BaseFinetuning, Callback, LightningModule, Trainer

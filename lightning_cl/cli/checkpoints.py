@@ -8,12 +8,12 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from lightning_cl.callbacks import ContinualCheckpoint
-from lightning_cl.callbacks.atomic_checkpoint_io import clear_leftovers
-from lightning_cl.callbacks.continual_checkpoint import position
-from lightning_cl.callbacks.run_folder import run_folder
+from lightning_cl.callbacks.checkpoints.atomic_checkpoint_io import clear_leftovers
+from lightning_cl.callbacks.checkpoints.continual_checkpoint import position
+from lightning_cl.callbacks.checkpoints.run_folder import run_folder
 from lightning_cl.checkpoint_file import damage
 from lightning_cl.cli.configs import UsageError, require_writable
-from lightning_cl.datamodules.binding import callbacks_of
+from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.leftovers import clear_report_leftovers
 from lightning_cl.namespace import Callback, LightningModule, Trainer, rank_zero_info, rank_zero_warn
 

@@ -16,7 +16,7 @@ import lightning_cl.callbacks
 import lightning_cl.models  # noqa: F401  (classes are known by their short names once they are imported)
 from lightning_cl import datamodules
 from lightning_cl.callbacks import ContinualCallback
-from lightning_cl.callbacks.run_folder import run_folder
+from lightning_cl.callbacks.checkpoints.run_folder import run_folder
 from lightning_cl.cli.arguments import import_class, parse, plain_config
 from lightning_cl.cli.checkpoints import InterruptNotice, check_output, given_checkpoint, last_checkpoint
 from lightning_cl.cli.config_content import check_values

@@ -15,7 +15,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped, unused-ignore]
 
 from lightning_cl import __version__
-from lightning_cl.callbacks.atomic_checkpoint_io import is_complete
+from lightning_cl.callbacks.checkpoints.atomic_checkpoint_io import is_complete
 from lightning_cl.cli.arguments import class_name
 from lightning_cl.cli.checkpoints import newest_first
 from lightning_cl.cli.command import read as read_config

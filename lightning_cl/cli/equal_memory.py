@@ -13,7 +13,7 @@ from lightning_cl.cli.arguments import class_name
 from lightning_cl.cli.command import ContinualCLI, built
 from lightning_cl.cli.configs import UsageError
 from lightning_cl.datamodules import ContinualDataModule
-from lightning_cl.mixins.batch import unpack
+from lightning_cl.training.batch import unpack
 
 
 @dataclass(frozen=True)

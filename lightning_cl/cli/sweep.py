@@ -19,7 +19,7 @@ from lightning_cl.cli.sweep_phases import METRICS, Phases, applied
 from lightning_cl.cli.sweep_space import Composition, Parameter, chosen_method, key_of, write
 from lightning_cl.cli.sweep_space import parse as parse_space
 from lightning_cl.cli.sweep_trials import LocalSweep, Trial, as_csv, best, print_table, written
-from lightning_cl.datamodules.layout import StreamLayout
+from lightning_cl.datamodules.stream_plan import StreamLayout
 from lightning_cl.namespace import PYTORCH
 from lightning_cl.reports.comparison import mean_and_deviation
 from lightning_cl.reports.report import read

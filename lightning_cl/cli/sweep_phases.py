@@ -15,7 +15,7 @@ from lightning_cl.callbacks.two_phase import refuse_mixing
 from lightning_cl.cli.arguments import Key, class_name, set_value
 from lightning_cl.cli.configs import UsageError
 from lightning_cl.cli.sweep_space import Parameter, sweep_config
-from lightning_cl.datamodules.layout import StreamLayout
+from lightning_cl.datamodules.stream_plan import StreamLayout
 
 TuneOn = Literal["order", "classes"]
 Config = dict[str, Any]

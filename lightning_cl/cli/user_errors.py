@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import yaml  # type: ignore[import-untyped, unused-ignore]
 
-from lightning_cl.callbacks.atomic_checkpoint_io import CheckpointWriteError
+from lightning_cl.callbacks.checkpoints.atomic_checkpoint_io import CheckpointWriteError
 from lightning_cl.cli.arguments import annotated, argument_names, class_name, expected_types, import_class
 from lightning_cl.cli.completion import fit_options
 from lightning_cl.cli.configs import PACKAGE, suggestion

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_cl.datamodules.binding import callbacks_of
+from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.namespace import PYTORCH, LightningModule, Trainer
 
 #: Of Lightning 2.6 and later.

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from lightning_cl.datamodules.batch_form import BatchKeys
+from lightning_cl.datamodules.exposure import Joined, joint_weight
 from lightning_cl.datamodules.label_check import check_labels, class_ids_in
-from lightning_cl.datamodules.layout import EvalBatch, EvalData, Stage
 from lightning_cl.datamodules.loader import PlanSampler, StreamLoader
-from lightning_cl.datamodules.online import Joined, joint_weight
 from lightning_cl.datamodules.position import StreamPosition
 from lightning_cl.datamodules.sampling import TrainBatch, TrainPlan, share
 from lightning_cl.datamodules.sources.base import Source
+from lightning_cl.datamodules.stream_plan import EvalBatch, EvalData, Stage
 
 
 class StreamBatches(StreamPosition):

@@ -11,19 +11,19 @@ from lightning_cl.checkpoint_file import read_as_data
 from lightning_cl.datamodules.argument_kinds import as_count, as_counts, check_function, check_number
 from lightning_cl.datamodules.batch_form import BatchKeys, check_batch_keys
 from lightning_cl.datamodules.batch_hooks import install_batch_hooks
-from lightning_cl.datamodules.binding import callbacks_of, refuse_wrong_callbacks
-from lightning_cl.datamodules.driver import StreamDriver
-from lightning_cl.datamodules.extending import ExtendedScenario, lay_out_stream
-from lightning_cl.datamodules.layout import EvalData, Stage, StreamLayout
+from lightning_cl.datamodules.exposure import Joined
+from lightning_cl.datamodules.extension import ExtendedScenario, lay_out_stream
 from lightning_cl.datamodules.loader import StreamDataset, StreamLoader
 from lightning_cl.datamodules.loaders import StreamLoaders
 from lightning_cl.datamodules.main_arguments import check_scenario, check_source
 from lightning_cl.datamodules.module_setup import ModuleSetup
-from lightning_cl.datamodules.online import Joined
 from lightning_cl.datamodules.scenarios.base import Scenario
 from lightning_cl.datamodules.sources.base import Source
 from lightning_cl.datamodules.sources.extended import ExtendedSource, Matching
+from lightning_cl.datamodules.stream_plan import EvalData, Stage, StreamLayout
 from lightning_cl.datamodules.task import Schedule
+from lightning_cl.datamodules.task_loop import TaskLoop
+from lightning_cl.datamodules.trainer_checks import callbacks_of, refuse_wrong_callbacks
 from lightning_cl.namespace import Trainer, refuse_other_namespace
 
 
@@ -142,7 +142,7 @@ class ContinualDataModule(StreamLoaders):
         self._eval_orders: dict[Stage, tuple[EvalData, Tensor, list[int]]] = {}
         self._layout: StreamLayout | None = None
         self._schedule: Schedule | None = None
-        self._driver: StreamDriver | None = None
+        self._driver: TaskLoop | None = None
         self._train_loader: StreamLoader | None = None
         self._eval_loaders: dict[Stage, StreamLoader] = {}
         self._orders: dict[str, tuple[Any, Tensor]] = {}
@@ -183,7 +183,7 @@ class ContinualDataModule(StreamLoaders):
         self._datasets, self.joined = {}, None
         install_batch_hooks(self)
         if stage == "fit" and self.trainer is not None:
-            self._driver = StreamDriver.install(self, self.trainer)
+            self._driver = TaskLoop.install(self, self.trainer)
             for task in range(self.info.num_tasks if self.drop_last else 0):
                 self._plan_of(task)  # every task has a batch, or the run would end in the middle
         if self.trainer is not None and self.trainer.lightning_module is not None:

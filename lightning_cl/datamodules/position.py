@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_cl.datamodules.driver import StreamDriver
-from lightning_cl.datamodules.extending import plan_epochs
-from lightning_cl.datamodules.layout import StreamLayout
-from lightning_cl.datamodules.online import arrived, exposed
-from lightning_cl.datamodules.prefix import difference, is_prefix
+from lightning_cl.datamodules.exposure import arrived, exposed
+from lightning_cl.datamodules.extension import plan_epochs
 from lightning_cl.datamodules.scenarios.base import Scenario
+from lightning_cl.datamodules.stream_identity import difference, is_prefix
+from lightning_cl.datamodules.stream_plan import StreamLayout
 from lightning_cl.datamodules.table import StreamTable
 from lightning_cl.datamodules.task import Schedule, StreamInfo, Task
+from lightning_cl.datamodules.task_loop import TaskLoop
 from lightning_cl.namespace import LightningDataModule, rank_zero_warn
 from lightning_cl.versions import check_version
 
@@ -29,7 +29,7 @@ class StreamPosition(LightningDataModule):
     _exposed: tuple[int, ...] | None  # in an online stream, once it began
     _layout: StreamLayout | None
     _schedule: Schedule | None
-    _driver: StreamDriver | None
+    _driver: TaskLoop | None
     _planned_epochs: tuple[int, ...] | None = None  # of a checkpoint, which win over the arguments
     #: The task that was last asked for, and what it was made of.
     _known_task: tuple[Task, StreamInfo, Schedule] | None = None

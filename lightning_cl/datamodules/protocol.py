@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol
 
-from lightning_cl.datamodules.online import Joined
+from lightning_cl.datamodules.exposure import Joined
 from lightning_cl.datamodules.scenarios.base import Scenario
 from lightning_cl.datamodules.sources.base import Source
 from lightning_cl.datamodules.task import Schedule, StreamInfo, Task

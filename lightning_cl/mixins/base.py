@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lightning_cl.datamodules.prefix import difference, is_prefix
+from lightning_cl.datamodules.stream_identity import difference, is_prefix
 from lightning_cl.datamodules.task import StreamInfo
-from lightning_cl.mixins.authoring import own_hook, put_mixins_first
 from lightning_cl.mixins.averages import CURRENT, keep_methods_state, own_buffers
-from lightning_cl.mixins.growing import grow_optimizer_state, grow_state, rename_former_keys
 from lightning_cl.mixins.head import HeadMixin
-from lightning_cl.mixins.optimizers import hand_over, optimizers_in
+from lightning_cl.mixins.inheritance import own_hook, put_mixins_first
 from lightning_cl.mixins.state import STRICTNESS, ContinualState, TrainMask
 from lightning_cl.mixins.step import StepMixin
 from lightning_cl.nn.distributed import send_from_first_process
 from lightning_cl.nn.guard import Guard
+from lightning_cl.training.optimizers import hand_over, optimizers_in
+from lightning_cl.training.state_growth import grow_optimizer_state, grow_state, rename_former_keys
 from lightning_cl.training.task_data import TaskData
 from lightning_cl.versions import check_version
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.datamodules.task import StreamInfo
-from lightning_cl.mixins.batch import call_with
-from lightning_cl.mixins.finding import find_auxiliary_heads, find_head
 from lightning_cl.mixins.state import ContinualState
 from lightning_cl.nn.head_layer import is_map, pooled, weight_layer
 from lightning_cl.nn.layer_rows import row_parameters
 from lightning_cl.nn.masks import ClassMask
+from lightning_cl.training.batch import call_with
+from lightning_cl.training.find_modules import find_auxiliary_heads, find_head
 from lightning_cl.training.method_module import MethodModule
 from lightning_cl.training.step import HeadCall
 

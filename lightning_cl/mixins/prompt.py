@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cl.mixins.announcing import announce
 from lightning_cl.mixins.base import ContinualMixin, expect_eval_mode
 from lightning_cl.mixins.extending import extend
-from lightning_cl.mixins.finding import find_vit
-from lightning_cl.mixins.prompt_use import PromptUse
 from lightning_cl.nn.prompted_vit import PromptedViT, check_vit, install_prompts
 from lightning_cl.nn.prompts import PromptProvider
 from lightning_cl.training import MethodModule, Step
+from lightning_cl.training.evaluated_batch import announce
+from lightning_cl.training.find_modules import find_vit
+from lightning_cl.training.prompt_use import PromptUse
 
 
 class PromptedBackbone(MethodModule):

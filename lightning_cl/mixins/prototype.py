@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.mixins.announcing import announce
 from lightning_cl.mixins.base import ContinualMixin, expect_eval_mode
 from lightning_cl.nn.distributed import gather_rows
 from lightning_cl.nn.feature_reuse import FeatureBypass
 from lightning_cl.nn.prototypes import PrototypeBank
 from lightning_cl.training import MethodModule, Step
+from lightning_cl.training.evaluated_batch import announce
 
 
 class ClassMeans(MethodModule):

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_cl.mixins.authoring import own_hook
 from lightning_cl.mixins.head import HeadMixin
-from lightning_cl.mixins.loss_terms import check_term, plus, times, zero_through
+from lightning_cl.mixins.inheritance import own_hook
+from lightning_cl.training.loss_terms import check_term, plus, times, zero_through
 from lightning_cl.training.step import Step
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from lightning_cl.mixins.loss_terms import plus, zero_through
+from lightning_cl.training.loss_terms import plus, zero_through
 
 
 @contextmanager

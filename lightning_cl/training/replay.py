@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_cl.datamodules.exposure import Joined
 from lightning_cl.datamodules.label_check import check_labels, class_ids_in
-from lightning_cl.datamodules.online import Joined
 from lightning_cl.datamodules.sampling import share
-from lightning_cl.mixins.batch import unpack
 from lightning_cl.namespace import move_data_to_device
 from lightning_cl.nn.replay import check_rows, gather_rows_of, join, map_leaves, take
+from lightning_cl.training.batch import unpack
 from lightning_cl.training.memory import Drawn, Memory
 
 

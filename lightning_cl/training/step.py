@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_cl.mixins.batch import call_with, unpack
-from lightning_cl.mixins.features import evaluating
+from lightning_cl.training.batch import call_with, unpack
+from lightning_cl.training.evaluation_mode import evaluating
 
 
 class HeadCall(NamedTuple):

@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_cl.mixins.batch import Inputs, unpack
-from lightning_cl.mixins.features import evaluating, in_default_precision
 from lightning_cl.nn.distributed import all_sum, gather_rows
+from lightning_cl.training.batch import Inputs, unpack
+from lightning_cl.training.evaluation_mode import evaluating, in_default_precision
 
 View = Literal["train", "eval"]
 

@@ -16,8 +16,8 @@ from lightning_cl.callbacks import EWC, PrototypeClassifier
 from lightning_cl.callbacks.regularization import ewc
 from lightning_cl.callbacks.regularization.ewc import fisher_of_task
 from lightning_cl.datamodules import ClassIncremental, ContinualDataModule, DatasetSource
-from lightning_cl.mixins.batch import call_with
 from lightning_cl.nn.replay.batches import leaves
+from lightning_cl.training.batch import call_with
 
 from .replay.replay_runs import DRAWN, Steps, replay
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_cl.callbacks import ContinualCallback
-from lightning_cl.datamodules.resuming import random_states
+from lightning_cl.datamodules.resume import random_states
 
 from .runs import Run
 from .watching import Watcher

@@ -9,7 +9,7 @@ from torch.utils.data import default_collate
 
 from lightning_cl.datamodules import ClassIncremental, ClassSubset, ContinualDataModule, DatasetSource
 from lightning_cl.datamodules.batch_form import find_places, with_names, with_part
-from lightning_cl.mixins.batch import Inputs, call_with, unpack
+from lightning_cl.training.batch import Inputs, call_with, unpack
 
 ROWS = [9, 0, 23]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
-from test_resuming import NoisyModule, RememberingSpy, Run, assert_same
+from test_resume import NoisyModule, RememberingSpy, Run, assert_same
 from tiny_stream import make_stream, make_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -21,7 +21,7 @@ from lightning_cl.callbacks import (
     PrototypeClassifier,
 )
 from lightning_cl.datamodules import ArraySource, ClassIncremental, ContinualDataModule
-from lightning_cl.mixins.finding import find_auxiliary_heads, find_head
+from lightning_cl.training.find_modules import find_auxiliary_heads, find_head
 
 CLASSES = 10
 

@@ -6,7 +6,6 @@ import torch
 from conformance.modules import tiny_clip
 from torch.testing import assert_close
 
-from lightning_cl.mixins.finding import find_head
 from lightning_cl.nn import ClassMask, TextHead
 from lightning_cl.nn.class_texts import (
     class_names,
@@ -17,6 +16,7 @@ from lightning_cl.nn.class_texts import (
     text_logits,
     trimmed,
 )
+from lightning_cl.training.find_modules import find_head
 
 
 def test_names_are_read_as_one_writes_them():

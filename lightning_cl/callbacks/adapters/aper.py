@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.arguments import check_at_least, check_share
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.mixins.finding import find_vit
 from lightning_cl.nn.adapters import Adapter, Adapters, fold_paths, freeze_backbone, inject, unfolded
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.heads import PrototypeHead, cosine_logits
 from lightning_cl.training import MethodModule, TaskData
+from lightning_cl.training.find_modules import find_vit
 
 
 class AdaptedPrototypes(MethodModule):

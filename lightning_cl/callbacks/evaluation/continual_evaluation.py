@@ -30,7 +30,7 @@ from lightning_cl.callbacks.evaluation.run_description import (
 )
 from lightning_cl.callbacks.evaluation.task_counts import SPACES, TaskCounts, grown
 from lightning_cl.datamodules import ContinualDataModule, Task
-from lightning_cl.datamodules.layout import Stage
+from lightning_cl.datamodules.stream_plan import Stage
 from lightning_cl.metrics.functional import accuracy_per_stage, summarise
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.reports import ContinualReport, rich_table

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from lightning_cl.datamodules import ContinualDataModule
-from lightning_cl.datamodules.binding import callbacks_of
-from lightning_cl.mixins.batch import INPUT_KEYS
+from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.namespace import EarlyStopping, ModelCheckpoint, Trainer
 from lightning_cl.reports.protocol import Check, verdict
+from lightning_cl.training.batch import INPUT_KEYS
 
 _MANY = 0.01  # real data sets hold a few copies of their own
 

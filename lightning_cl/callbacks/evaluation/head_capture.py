@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.mixins.finding import find_head
 from lightning_cl.nn.head_layer import pooled
 from lightning_cl.nn.masks import ClassMask, with_infinite
+from lightning_cl.training.find_modules import find_head
 
 
 class HeadCapture:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from lightning_cl.mixins.batch import unpack
+from lightning_cl.training.batch import unpack
 
 #: Functions that choose a class among scores, and losses that are given the scores that a module stands for.
 _CHOICES, _LOSSES = ("argmax", "topk", "max"), ("cross_entropy", "nll_loss")

@@ -17,8 +17,8 @@ from lightning_cl.callbacks.evaluation.protocol_checks import Tolerance, unseen_
 from lightning_cl.callbacks.evaluation.protocol_probe import Probe, in_batches
 from lightning_cl.callbacks.evaluation.side_effects import fingerprints, generators_moved, moved_names, row_fingerprints
 from lightning_cl.datamodules import ContinualDataModule, Task
-from lightning_cl.datamodules.binding import callbacks_of
-from lightning_cl.datamodules.resuming import random_states
+from lightning_cl.datamodules.resume import random_states
+from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.namespace import LightningModule, Trainer, rank_zero_warn
 from lightning_cl.reports.protocol import Check, ProtocolCard, ProtocolError, Result, verdict
 from lightning_cl.reports.tables import print_table, protocol_table

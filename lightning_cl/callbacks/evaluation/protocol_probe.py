@@ -15,7 +15,7 @@ from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
 from lightning_cl.callbacks.evaluation.side_effects import draw
 from lightning_cl.callbacks.evaluation.silent_evaluation import SilentEvaluation
 from lightning_cl.datamodules import ContinualDataModule
-from lightning_cl.datamodules.layout import EvalBatch
+from lightning_cl.datamodules.stream_plan import EvalBatch
 from lightning_cl.namespace import LightningModule, Trainer
 
 

@@ -21,10 +21,10 @@ from lightning_cl.callbacks.evaluation.cost_counts import (
 from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
 from lightning_cl.callbacks.evaluation.silent_evaluation import SilentEvaluation
 from lightning_cl.datamodules import ContinualDataModule
-from lightning_cl.datamodules.binding import callbacks_of
-from lightning_cl.datamodules.layout import EvalBatch
-from lightning_cl.mixins.batch import unpack
+from lightning_cl.datamodules.stream_plan import EvalBatch
+from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.namespace import LightningModule, RunningStage, Trainer, is_overridden
+from lightning_cl.training.batch import unpack
 
 _COUNTS = ("forward_samples", "backward_samples", "evaluated_samples")
 _TIMES = ("seconds", "seconds_evaluating")

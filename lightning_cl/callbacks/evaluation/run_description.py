@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
+from lightning_cl.callbacks.checkpoints.run_folder import run_folder
 from lightning_cl.callbacks.evaluation.protocol_guard import ProtocolGuard
-from lightning_cl.callbacks.run_folder import run_folder
 from lightning_cl.datamodules import ContinualDataModule
-from lightning_cl.datamodules.binding import callbacks_of
+from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.prompts import PromptProvider
 from lightning_cl.reports import ContinualReport, ProtocolCard

@@ -44,7 +44,7 @@ def moved_names(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[str
 
 
 def generators_moved(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Which of the random generators have drawn; see :func:`~lightning_cl.datamodules.resuming.random_states`."""
+    """Which of the random generators have drawn; see :func:`~lightning_cl.datamodules.resume.random_states`."""
     return [name for name, state in before.items() if not _same(state, after[name])]
 
 

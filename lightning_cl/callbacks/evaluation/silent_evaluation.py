@@ -11,8 +11,8 @@ from torchmetrics import Metric
 
 from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
 from lightning_cl.callbacks.evaluation.side_effects import collected, put_back
-from lightning_cl.datamodules.layout import EvalBatch, Stage
-from lightning_cl.datamodules.resuming import random_states, set_random_states
+from lightning_cl.datamodules.resume import random_states, set_random_states
+from lightning_cl.datamodules.stream_plan import EvalBatch, Stage
 from lightning_cl.namespace import LightningModule, RunningStage, Trainer, call, is_param_in_hook_signature
 
 _SILENT = ("log", "log_dict")

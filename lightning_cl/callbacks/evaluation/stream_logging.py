@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.datamodules import ContinualDataModule, Task
-from lightning_cl.datamodules.binding import callbacks_of
+from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.namespace import Logger, TensorBoardLogger, Trainer, WandbLogger
 from lightning_cl.reports import ContinualReport
 from lightning_cl.reports.files import jsonable

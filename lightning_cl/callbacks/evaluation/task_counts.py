@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
-from lightning_cl.datamodules.layout import EvalBatch
+from lightning_cl.datamodules.stream_plan import EvalBatch
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.metrics import GroupAccuracy, class_il_predictions, class_table, task_il_predictions
 from lightning_cl.namespace import Trainer

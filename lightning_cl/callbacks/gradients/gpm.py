@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.arguments import check_at_least, check_share
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.mixins.features import evaluating
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.distributed import all_sum
 from lightning_cl.nn.input_grams import has_input_rows, input_grams, input_width
 from lightning_cl.nn.subspace import StepProjection, SubspaceMemory
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule, TaskData
+from lightning_cl.training.evaluation_mode import evaluating
 
 
 class ProjectedSteps(MethodModule):

@@ -10,11 +10,11 @@ from lightning_cl.callbacks.arguments import check_above, check_at_least
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.language.text_features import TextFeatures
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.mixins.finding import find_clip
 from lightning_cl.nn.class_texts import class_names as checked_names
 from lightning_cl.nn.class_texts import fill_templates
 from lightning_cl.nn.clip_prompts import CLIPPrompts, gradient_shares
 from lightning_cl.nn.clip_towers import PROMPT_MODES, PromptMode, check_text_tower, check_vision_tower, text_tower
+from lightning_cl.training.find_modules import find_clip
 
 
 @dataclass(eq=False)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.mixins.base import expect_eval_mode
-from lightning_cl.mixins.finding import find_clip
 from lightning_cl.nn.class_texts import TextHead, clip_tokens, text_logits, trimmed
 from lightning_cl.nn.clip_prompts import CLIPPrompts, FrozenCLIP, PromptedVision
 from lightning_cl.nn.clip_towers import NOT_TEXT, encode_texts, text_tower
@@ -18,6 +17,7 @@ from lightning_cl.nn.extension import extend
 from lightning_cl.nn.parameter_versions import parameter_versions
 from lightning_cl.nn.prompts import PromptProvider
 from lightning_cl.training import MethodModule
+from lightning_cl.training.find_modules import find_clip
 
 
 @dataclass

@@ -8,13 +8,13 @@ from inspect import signature
 from typing import Any, TypeVar
 
 from lightning_cl.callbacks.base import ContinualMethod
-from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.datamodules.task import StreamInfo
+from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.mixins.finding import find_vit
 from lightning_cl.mixins.prompt import PromptedBackbone
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.prompts import PromptProvider
+from lightning_cl.training.find_modules import find_vit
 
 ProviderT = TypeVar("ProviderT", bound=PromptProvider)
 

@@ -12,14 +12,14 @@ from torch import Tensor
 from lightning_cl.callbacks.arguments import check_at_least
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.prompts.prompt_method import PromptMethod
-from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.datamodules.task import Task
+from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.mixins.features import evaluating
 from lightning_cl.namespace import LightningModule, Trainer, rank_zero_warn
 from lightning_cl.nn.outliers import OutlierMode, energy, outlier_regularizer, share_of_step, synthesize_outliers
 from lightning_cl.training import MethodModule, Step, TaskData
+from lightning_cl.training.evaluation_mode import evaluating
 from lightning_cl.training.head_only import detached_features, drop_idle_gradients, with_idle_parameters
 
 Phase = Literal["warm_up", "regular", "outlier"]

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.mixins.batch import Inputs, call_with
-from lightning_cl.mixins.features import evaluating
 from lightning_cl.nn.weights import Snapshot, pull_gradients, trained
 from lightning_cl.training import MethodModule, TaskData
+from lightning_cl.training.batch import Inputs, call_with
+from lightning_cl.training.evaluation_mode import evaluating
 
 #: Marks several inputs, in a plain dictionary: `torch.func` takes no object apart.
 _PARTS = "inputs of the model"

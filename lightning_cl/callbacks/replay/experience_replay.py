@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lightning_cl.callbacks.arguments import check_choice
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
-from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.datamodules.sampling import mix_seed
+from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.mixins.base import ContinualMixin, TrainMask
 from lightning_cl.mixins.replay import ReplayMixin
 from lightning_cl.namespace import LightningModule, Trainer, is_overridden

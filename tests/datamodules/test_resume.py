@@ -17,7 +17,7 @@ from tiny_stream import BATCHES, EPOCHS, Spy, TinyModule, make_stream, make_trai
 from torch.testing import assert_close
 
 from lightning_cl.callbacks import ContinualEvaluation
-from lightning_cl.datamodules.resuming import random_states, set_random_states
+from lightning_cl.datamodules.resume import random_states, set_random_states
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

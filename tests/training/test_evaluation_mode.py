@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from conformance.streams import make_stream
 
-from lightning_cl.mixins.features import in_default_precision
+from lightning_cl.training.evaluation_mode import in_default_precision
 
 
 def test_a_pass_within_a_step_of_double_precision_draws_the_loaders_augmentation():

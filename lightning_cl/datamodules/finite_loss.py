@@ -15,7 +15,7 @@ from lightning_cl.namespace import LightningModule, Trainer
 STEPS_BETWEEN_CHECKS = 50
 
 
-class LossWatch:
+class FiniteLossCheck:
     """Remembers the first optimiser step at which the loss was NaN or infinite, on the loss's own device."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from lightning_cl.datamodules.argument_kinds import shown
-from lightning_cl.datamodules.extending import refuse_smaller_state
+from lightning_cl.datamodules.extension import refuse_smaller_state
 from lightning_cl.datamodules.protocol import Stream
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.namespace import Callback, LightningModule, Trainer, is_overridden, rank_zero_warn

@@ -7,7 +7,7 @@ import pytest
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from lightning_cl.mixins.finding import find_head, find_vit
+from lightning_cl.training.find_modules import find_head, find_vit
 
 
 def vit(num_classes=10, **options):

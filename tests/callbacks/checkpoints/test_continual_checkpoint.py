@@ -22,8 +22,9 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from stopping import BOUNDARIES, NoisyModule, fit, in_children, last
 from torch.testing import assert_close
 
-from lightning_cl.callbacks import ContinualCheckpoint, atomic_checkpoint_io, continual_checkpoint
-from lightning_cl.callbacks.atomic_checkpoint_io import (
+from lightning_cl.callbacks import ContinualCheckpoint
+from lightning_cl.callbacks.checkpoints import atomic_checkpoint_io, continual_checkpoint
+from lightning_cl.callbacks.checkpoints.atomic_checkpoint_io import (
     AtomicCheckpointIO,
     CheckpointWriteError,
     clear_leftovers,

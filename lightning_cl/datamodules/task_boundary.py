@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from lightning_cl.datamodules.binding import callbacks_of
 from lightning_cl.datamodules.task import Task
+from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.namespace import Callback, EarlyStopping, LightningModule, ModelCheckpoint, Trainer, rank_zero_warn
 
 

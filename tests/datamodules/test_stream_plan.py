@@ -9,7 +9,7 @@ from tiny_stream import NUM_CLASSES, NUM_TASKS, SIZES, make_source
 from torch import Tensor
 
 from lightning_cl.datamodules import ClassIncremental, DomainIncremental, Scenario, Source
-from lightning_cl.datamodules.layout import StreamLayout, lay_out, newly_seen
+from lightning_cl.datamodules.stream_plan import StreamLayout, lay_out, newly_seen
 
 SCENARIO = ClassIncremental(num_tasks=NUM_TASKS, class_order=range(NUM_CLASSES))
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_cl.callbacks import ContinualEvaluation, FineTuning
 from lightning_cl.datamodules import ContinualDataModule
-from lightning_cl.datamodules.online import Joined, arrived, exposed, joint_weight
+from lightning_cl.datamodules.exposure import Joined, arrived, exposed, joint_weight
 from lightning_cl.datamodules.sampling import TrainPlan
 from lightning_cl.datamodules.scenarios.base import Scenario
 
@@ -84,7 +84,7 @@ def fit(
 
 @given(labels=st.lists(st.integers(0, 5), min_size=1, max_size=40), position=st.integers(0, 45))
 def test_exposure_is_what_has_arrived(labels, position):
-    from lightning_cl.datamodules.layout import first_arrivals
+    from lightning_cl.datamodules.stream_plan import first_arrivals
 
     pairs = first_arrivals(torch.tensor(labels), sorted(set(labels)))
     assert exposed((7,), pairs, position) == tuple(sorted({7, *labels[:position]}))

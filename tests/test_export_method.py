@@ -24,7 +24,7 @@ from lightning_cl.callbacks import (
     PrototypeClassifier,
     VirtualOutlierRegularizer,
 )
-from lightning_cl.shipping import VERSION, checksum
+from lightning_cl.export_method import VERSION, checksum
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 methods = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)

@@ -10,7 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_cl.datamodules.layout import (
+from lightning_cl.datamodules.scenarios.base import Scenario
+from lightning_cl.datamodules.scenarios.class_incremental import ClassIncremental
+from lightning_cl.datamodules.sources.base import Source
+from lightning_cl.datamodules.sources.extended import ExtendedSource
+from lightning_cl.datamodules.stream_plan import (
     EvalData,
     Stage,
     StreamLayout,
@@ -18,10 +22,6 @@ from lightning_cl.datamodules.layout import (
     lay_out,
     newly_seen,
 )
-from lightning_cl.datamodules.scenarios.base import Scenario
-from lightning_cl.datamodules.scenarios.class_incremental import ClassIncremental
-from lightning_cl.datamodules.sources.base import Source
-from lightning_cl.datamodules.sources.extended import ExtendedSource
 from lightning_cl.datamodules.table import StreamTable
 from lightning_cl.datamodules.task import Schedule, StreamInfo
 

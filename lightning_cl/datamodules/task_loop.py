@@ -8,7 +8,23 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_cl.datamodules.averages import FrozenWeights
-from lightning_cl.datamodules.binding import (
+from lightning_cl.datamodules.exposure import refuse_other_loader
+from lightning_cl.datamodules.extent import check_extent, remember_extent
+from lightning_cl.datamodules.finite_loss import STEPS_BETWEEN_CHECKS, FiniteLossCheck, check_weights
+from lightning_cl.datamodules.module_hooks import ModuleHooks
+from lightning_cl.datamodules.progress import show_tasks
+from lightning_cl.datamodules.protocol import Stream
+from lightning_cl.datamodules.resume import random_states_of_all, set_random_states, settle_position, what_is_due
+from lightning_cl.datamodules.task import Task
+from lightning_cl.datamodules.task_boundary import (
+    PlateauStart,
+    build_fresh_optimizers,
+    call_task_hook,
+    compare_within_the_task,
+    step_plateau_schedulers,
+    warn_of_early_stopping,
+)
+from lightning_cl.datamodules.trainer_checks import (
     before_loading,
     callbacks_of,
     changes_batches,
@@ -23,28 +39,12 @@ from lightning_cl.datamodules.binding import (
     resets_optimizer,
     say_unused_loader,
 )
-from lightning_cl.datamodules.boundaries import (
-    PlateauStart,
-    build_fresh_optimizers,
-    call_task_hook,
-    compare_within_the_task,
-    step_plateau_schedulers,
-    warn_of_early_stopping,
-)
-from lightning_cl.datamodules.extent import check_extent, remember_extent
-from lightning_cl.datamodules.losses import STEPS_BETWEEN_CHECKS, LossWatch, check_weights
-from lightning_cl.datamodules.module_hooks import ModuleHooks
-from lightning_cl.datamodules.online import refuse_other_loader
-from lightning_cl.datamodules.progress import show_tasks
-from lightning_cl.datamodules.protocol import Stream
-from lightning_cl.datamodules.resuming import random_states_of_all, set_random_states, settle_position, what_is_due
-from lightning_cl.datamodules.task import Task
 from lightning_cl.datamodules.trainer_settings import TrainerSettings, reload_data
 from lightning_cl.namespace import Callback, DoublePrecision, LightningModule, Trainer, rank_zero_info, reset_seed
 from lightning_cl.versions import check_callback_versions, check_version
 
 
-class StreamDriver(Callback):
+class TaskLoop(Callback):
     """First callback of every fit on a stream; put there by :class:`ContinualDataModule`, never by the user.
 
     ``on_task_start`` fires before the first batch of a task's first epoch, ``on_task_end`` after the last batch of its
@@ -65,11 +65,11 @@ class StreamDriver(Callback):
         self._saved: dict[str, Any] | None = None  # of a checkpoint, until training goes on
         #: Epoch of a checkpoint, until the Trainer knows it: it is asked for data before.
         self.resumed_epoch: int | None = None
-        self._loss = LossWatch()
+        self._loss = FiniteLossCheck()
         self._frozen = FrozenWeights()
 
     @classmethod
-    def install(cls, stream: Stream, trainer: Trainer) -> StreamDriver:
+    def install(cls, stream: Stream, trainer: Trainer) -> TaskLoop:
         """Put a driver in front of the Trainer's callbacks and let the schedule decide ``max_epochs``."""
         callbacks = callbacks_of(trainer)
         refuse_copied_processes(trainer)
@@ -113,7 +113,7 @@ class StreamDriver(Callback):
             self._settings = TrainerSettings(trainer)
             self.stream.repeats_batches = self._settings.overfit_batches > 0
         self._saved, self.resumed_epoch, self._checked = None, None, -1
-        self._loss = LossWatch()  # the Trainer may have stopped at a bad loss before
+        self._loss = FiniteLossCheck()  # the Trainer may have stopped at a bad loss before
         reset_seed()  # to what `seed_everything` said; Lightning does so too, but only with several processes
         module: nn.Module = pl_module
         double = isinstance(trainer.precision_plugin, DoublePrecision)

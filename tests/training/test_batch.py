@@ -5,7 +5,7 @@ from collections import OrderedDict, namedtuple
 import pytest
 import torch
 
-from lightning_cl.mixins.batch import INPUT_KEYS, TARGET_KEYS, unpack
+from lightning_cl.training.batch import INPUT_KEYS, TARGET_KEYS, unpack
 
 X, Y = torch.zeros(2, 3), torch.tensor([1, 0])
 Named = namedtuple("Named", ["x", "y"])

@@ -13,10 +13,10 @@ from weakref import proxy
 
 import torch
 
-from lightning_cl.callbacks.atomic_checkpoint_io import CheckpointWriteError, make_atomic, prepare_folder
 from lightning_cl.callbacks.base import require_stream
-from lightning_cl.callbacks.run_folder import run_folder
-from lightning_cl.callbacks.stop_signals import StopSignals, stop_exception
+from lightning_cl.callbacks.checkpoints.atomic_checkpoint_io import CheckpointWriteError, make_atomic, prepare_folder
+from lightning_cl.callbacks.checkpoints.run_folder import run_folder
+from lightning_cl.callbacks.checkpoints.stop_signals import StopSignals, stop_exception
 from lightning_cl.checkpoint_file import damage, intact_before
 from lightning_cl.leftovers import clear_report_leftovers
 from lightning_cl.namespace import LightningModule, ModelCheckpoint, Trainer, _is_local_file_protocol, rank_zero_warn
@@ -32,7 +32,7 @@ class ContinualCheckpoint(ModelCheckpoint):
 
     ``last.ckpt`` is replaced after ``every_n_steps`` optimiser steps or ``every_n_minutes``, whichever comes first, at
     every task boundary and at the end; ``task=T.ckpt`` is written at the boundary of task T, after its evaluation. All
-    files are written atomically (:class:`~lightning_cl.callbacks.atomic_checkpoint_io.AtomicCheckpointIO`): a kill in
+    files are written atomically (``AtomicCheckpointIO``): a kill in
     the middle of a write leaves the file before it. ``trainer.fit(..., ckpt_path="last")`` finds the file by
     Lightning's own rule, in the same run folder; half-written files of others are passed over. The resumed run ends in
     the same bits as one that was never stopped.

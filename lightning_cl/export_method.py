@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 import lightning_cl
-from lightning_cl.callbacks.atomic_checkpoint_io import replace_file
 from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.checkpoints.atomic_checkpoint_io import replace_file
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.mixins.base import ContinualMixin, method_names
 from lightning_cl.namespace import Callback, LightningModule

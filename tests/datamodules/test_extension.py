@@ -43,10 +43,10 @@ from lightning_cl.datamodules import (
     Joint,
     StreamInfo,
 )
-from lightning_cl.datamodules.extending import plan_epochs
-from lightning_cl.datamodules.prefix import difference, is_prefix
+from lightning_cl.datamodules.extension import plan_epochs
 from lightning_cl.datamodules.sources.extended import match_classes
-from lightning_cl.mixins.growing import fits_into, grow_optimizer_state, grow_state, with_old_values
+from lightning_cl.datamodules.stream_identity import difference, is_prefix
+from lightning_cl.training.state_growth import fits_into, grow_optimizer_state, grow_state, with_old_values
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 PER_CLASS = 9

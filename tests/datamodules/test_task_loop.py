@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from tiny_stream import BATCHES, EPOCHS, Spy, TinyModule, make_stream, make_trainer
 from torch import Tensor
 
-from lightning_cl.datamodules.losses import LossWatch
+from lightning_cl.datamodules.finite_loss import FiniteLossCheck
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -268,8 +268,8 @@ def test_no_checkpoint_is_saved_even_on_the_exception(tmp_path):
 
 def test_a_bad_loss_that_was_not_looked_at_yet_stops_the_checkpoint(tmp_path, monkeypatch):
     """On an accelerator most steps do not wait for the loss."""
-    update = LossWatch.update
-    monkeypatch.setattr(LossWatch, "update", lambda self, *args: update(self, *args) and False)
+    update = FiniteLossCheck.update
+    monkeypatch.setattr(FiniteLossCheck, "update", lambda self, *args: update(self, *args) and False)
     keep = ModelCheckpoint(tmp_path, every_n_train_steps=4)
     with pytest.raises(FloatingPointError, match=r"task 0, epoch 1.*optimiser step 3"):
         fit(Exploding(3, math.nan), [keep])
@@ -315,7 +315,7 @@ def test_the_same_trainer_goes_on_after_a_bad_loss(tmp_path):
 
 
 def test_the_first_bad_step_is_remembered():
-    watch = LossWatch()
+    watch = FiniteLossCheck()
     assert watch.first_bad_step is None
     assert not watch.update(None, 1)  # a step that was left out
     for step, loss in enumerate([1.0, math.inf, 1.0, math.nan], start=2):
@@ -325,7 +325,7 @@ def test_the_first_bad_step_is_remembered():
 
 @pytest.mark.parametrize("losses", [[1.0, math.nan], [math.inf, -math.inf], [-math.inf, 1.0]])
 def test_no_element_of_a_loss_may_be_bad(losses):
-    watch = LossWatch()
+    watch = FiniteLossCheck()
     assert watch.update(torch.tensor([3e38, 3e38]), 1)  # too large a sum is no bad loss
     assert watch.first_bad_step is None
     watch.update(torch.tensor(losses), 2)
@@ -333,7 +333,7 @@ def test_no_element_of_a_loss_may_be_bad(losses):
 
 
 def test_losses_on_an_accelerator_are_looked_at_now_and_then():
-    watch, loss = LossWatch(), torch.empty((), device="meta")
+    watch, loss = FiniteLossCheck(), torch.empty((), device="meta")
     assert [step for step in range(1, 120) if watch.update({"loss": loss}, step)] == [1, 51, 101]
 
 
@@ -377,5 +377,5 @@ def test_only_one_driver_is_installed(tmp_path: Path):
     trainer = fit(stream=stream, max_epochs=1)
     trainer.fit_loop.max_epochs = 2
     trainer.fit(TinyModule(), datamodule=stream)
-    assert [type(c).__name__ for c in trainer.callbacks].count("StreamDriver") == 1
-    assert type(trainer.callbacks[0]).__name__ == "StreamDriver"
+    assert [type(c).__name__ for c in trainer.callbacks].count("TaskLoop") == 1
+    assert type(trainer.callbacks[0]).__name__ == "TaskLoop"

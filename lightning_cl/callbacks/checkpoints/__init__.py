@@ -1,0 +1,1 @@
+"""Callbacks that write checkpoints, whole or not at all."""
