@@ -124,21 +124,28 @@ class HeadMixin(_Base):
 
     def _answer_of_methods(self, head: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Forward hook of the head: what the methods answer, in as many columns as the head has, masked."""
-        state = self.continual
-        logits = own = pooled(head, output)
+        if output.ndim == 4 and is_map(head, output):
+            return self._answer_of_map(head, args[0], output)
+        masked: Tensor = self.continual.mask(self._answered(args[0], output))
+        return masked
+
+    def _answered(self, given: Tensor, own: Tensor) -> Tensor:
+        """``(B, C_head)`` logits of the methods, from what the head was given and what it made of it."""
+        state, logits = self.continual, own
         if state.calls is not None:
-            state.calls.append(HeadCall(pooled(head, args[0]).flatten(1), own))
+            state.calls.append(HeadCall(given.flatten(1), own))
         for part in state.ordered_parts:
-            logits = part.answer(self, pooled(head, args[0]).flatten(1), logits)
+            logits = part.answer(self, given.flatten(1), logits)
         missing = own.shape[-1] - logits.shape[-1]
-        if missing:
-            logits = nn.functional.pad(logits, (0, missing), value=-torch.inf)
-        if not is_map(head, output):
-            masked: Tensor = state.mask(logits)
-            return masked
+        return nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits
+
+    def _answer_of_map(self, head: nn.Module, given: Tensor, output: Tensor) -> Tensor:
+        """As the others, for a convolution's ``(B, C_head, H, W)``."""
+        own, mask = pooled(head, output), self.continual.mask
+        logits = self._answered(pooled(head, given), own)
         if logits is own:  # nothing but the mask
-            return state.mask(output.movedim(1, -1)).movedim(-1, 1)  # type: ignore[no-any-return]
-        return state.mask(logits)[..., None, None].expand_as(output)  # type: ignore[no-any-return]
+            return mask(output.movedim(1, -1)).movedim(-1, 1)  # type: ignore[no-any-return]
+        return mask(logits)[..., None, None].expand_as(output)  # type: ignore[no-any-return]
 
     def _mask_auxiliary(self, head: nn.Module, args: Any, output: Tensor) -> Tensor:
         """Forward hook of another head: its logits, masked as those of the head are."""
