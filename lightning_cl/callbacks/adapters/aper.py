@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_at_least, check_share
+from lightning_cl.callbacks.arguments import check_at_least, check_choice, check_share
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.nn.adapters import Adapter, Adapters, fold_paths, freeze_backbone, inject, unfolded
+from lightning_cl.nn.adapters import (
+    Adapters,
+    adapters_beside_mlp,
+    fold_paths,
+    freeze_backbone,
+    ssf_behind_layers,
+    unfolded,
+)
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.heads import PrototypeHead, cosine_logits
 from lightning_cl.training import MethodModule, TaskData
 from lightning_cl.training.find_modules import find_vit
+
+Tuning = Literal["adapter", "ssf"]
 
 
 class AdaptedPrototypes(MethodModule):
@@ -67,15 +76,17 @@ def _choose_paths(part: nn.Module, keys: Any) -> None:
 
 @dataclass(eq=False)
 class APER(ContinualMethod):
-    """APER, first named ADAM (Zhou et al., IJCV 2024, arXiv:2303.07338), with adapters.
+    """APER, first named ADAM (Zhou et al., IJCV 2024, arXiv:2303.07338), with adapters or SSF.
 
-    First task: adapters ``s * U relu(D x)`` beside the MLP of every block (AdaptFormer) and a cosine head with a
-    learned scale are trained by the user's loss; the backbone is frozen. Then nothing is trained: a class is the mean
+    First task: adapters ``s * U relu(D x)`` beside the MLP of every block (AdaptFormer), or a scale and a shift of the
+    channels of every layer (SSF), and a cosine head with a learned scale are trained by the user's loss; the backbone
+    is frozen. Then nothing is trained: a class is the mean
     of ``[f_frozen(x); f_adapted(x)]`` over its training images on the evaluation transform, and logits are cosines of
     the whole vector. Both features come from one pass of a doubled batch. Needs the end of a task; keeps one mean a
     class and no sample. Works on timm ViTs.
 
     Args:
+        tuning: ``"adapter"`` or ``"ssf"``, which has no size; the paper's other ways (VPT, all weights) are not here.
         rank: Hidden size of an adapter, at least 1.
         scale: ``s`` of what adapters add, at least 0; with 0 it is ``PrototypeClassifier("cosine", normalize=False)``.
         dropout: Behind the ReLU, in [0, 1].
@@ -92,6 +103,7 @@ class APER(ContinualMethod):
     replaces_head: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"rank": 4, "dropout": 0.0}
 
+    tuning: Tuning = "adapter"
     rank: int = 64
     scale: float = 0.1
     dropout: float = 0.1
@@ -101,18 +113,18 @@ class APER(ContinualMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice(self, "tuning", Tuning)
         check_at_least(self, 1, "rank")
         check_at_least(self, 0, "scale")
         check_share(self, "dropout")
 
     def build(self, pl_module: Any, info: Any) -> AdaptedPrototypes:
-        """Freeze the ViT and put an adapter beside the MLP of every block."""
+        """Freeze the ViT and put an adapter beside the MLP of every block, or SSF behind every layer."""
         _, vit = find_vit(pl_module, self.backbone)
-
-        def make(layer: nn.Module) -> Adapter:
-            return Adapter(1, vit.embed_dim, self.rank, self.scale, self.dropout)
-
-        adapters = inject(vit, make, at=r"blocks\.\d+\.drop_path2", read="norm2")
+        if self.tuning == "ssf":
+            adapters = ssf_behind_layers(vit, 1)
+        else:
+            adapters = adapters_beside_mlp(vit, 1, self.rank, self.scale, self.dropout)
         freeze_backbone(vit)
         fold_paths(vit, adapters)
         return AdaptedPrototypes(adapters, info.num_classes, pl_module.continual_head.in_features)

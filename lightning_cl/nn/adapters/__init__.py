@@ -4,6 +4,7 @@ from lightning_cl.nn.adapters.banks import SSF, Adapter, Bank, LoRA, RankOne
 from lightning_cl.nn.adapters.frozen import FrozenBackbone, freeze_backbone
 from lightning_cl.nn.adapters.injection import Adapters, folded, inject
 from lightning_cl.nn.adapters.paths import fold_paths, unfolded
+from lightning_cl.nn.adapters.sites import adapters_beside_mlp, ssf_behind_layers
 
 __all__ = [
     "SSF",
@@ -13,9 +14,11 @@ __all__ = [
     "FrozenBackbone",
     "LoRA",
     "RankOne",
+    "adapters_beside_mlp",
     "fold_paths",
     "folded",
     "freeze_backbone",
     "inject",
+    "ssf_behind_layers",
     "unfolded",
 ]

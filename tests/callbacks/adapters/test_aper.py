@@ -136,3 +136,37 @@ def test_without_scale_it_is_the_classifier_of_class_means(finished: Any, tmp_pa
 def test_bad_arguments(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         APER(**arguments)
+
+
+def test_ssf_scales_and_shifts_the_channels_of_every_layer():
+    module = attached(PLAIN, APER(tuning="ssf"))
+    part, vit = module.continual.parts["aper"], module.net
+    assert len(list(part.adapters)) == 2 + 6 * len(vit.blocks)  # patches, last norm, six layers a block
+    images = torch.rand(5, 1, 16, 16)
+    with torch.no_grad():
+        for bank in part.adapters:
+            bank.gamma.fill_(1.0)
+            bank.beta.zero_()
+        with part.adapters.selected(None):
+            frozen = module.eval().head_input(images)
+        part.adapters.select(0)
+        assert torch.equal(module.head_input(images), frozen)  # nothing is changed, bit for bit
+        last = part.adapters.banks["norm"]
+        last.gamma.fill_(2.0)
+        last.beta.fill_(0.5)
+        torch.testing.assert_close(module.head_input(images), 2 * frozen + 0.5)
+        part.adapters.banks["patch_embed/proj"].beta[0, 0] = 1.0
+        assert not torch.allclose(module.head_input(images), 2 * frozen + 0.5)
+
+
+def test_a_run_with_ssf_moves_nothing_after_the_first_task(tmp_path):
+    watch = WatchTraining()
+    run = train(PLAIN, APER(tuning="ssf"), tmp_path, callbacks=[watch])
+    first, *later = watch.states
+    assert all(torch.equal(value, state[name]) for state in later for name, value in first.items())
+    assert float((run.module.continual.parts["aper"].means.counts > 0).sum()) == 6
+
+
+def test_an_unknown_tuning_is_refused():
+    with pytest.raises(ValueError, match="`tuning` is 'vpt'; give one of 'adapter', 'ssf'"):
+        APER(tuning="vpt")
