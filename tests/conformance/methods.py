@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import lightning_cl.callbacks
@@ -25,7 +26,21 @@ def given_methods(names: str) -> list[type[ContinualMethod]]:
     return [getattr(importlib.import_module(module), name) for module, name in pairs]
 
 
-METHODS = find_methods() + given_methods(os.environ.get("LIGHTNING_CL_METHODS", ""))
+GIVEN = given_methods(os.environ.get("LIGHTNING_CL_METHODS", ""))
+METHODS = find_methods() + GIVEN
+#: The first of each family, and what was asked for: these go through everything; the others once through each test.
+THOROUGH = [
+    *{(m.__module__.rpartition(".")[0], getattr(m, "joins", None)): m for m in reversed(METHODS)}.values(),
+    *GIVEN,
+]
+
+
+def paired(values: Iterable[Any]) -> list[tuple[type[ContinualMethod], Any]]:
+    """Methods and values: the thorough methods with all values, each of the others with one, in turn."""
+    known, pairs = list(values), []
+    for place, method in enumerate(METHODS):
+        pairs += [(method, value) for value in (known if method in THOROUGH else [known[place % len(known)]])]
+    return pairs
 
 
 def takes(method: type[ContinualMethod], argument: str) -> bool:

@@ -7,12 +7,12 @@ import pytest
 from lightning_cl.datamodules import SiBlurry
 
 from .killing import attempt, draw_points, lightnings_own, ours
-from .methods import METHODS
+from .methods import THOROUGH, paired
 from .modules import ASKING, FOREIGN_DICT, FOREIGN_TUPLE, PLAIN, SPLIT
 from .records import differences
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-methods = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
+methods = pytest.mark.parametrize("method", THOROUGH, ids=lambda m: m.__name__)
 #: Three tasks of 27 images in batches of 4: 7 steps an epoch, 35 in all, every epoch with a short last batch.
 OFFLINE = {"batch_size": 4, "epochs_per_task": (1, 2, 2)}
 #: The same 81 images once, blurred over the tasks; two steps on every batch, and classes that appear in mid-task.
@@ -91,8 +91,7 @@ def test_a_chain_of_power_cuts_between_accumulated_gradients(method, whole, tmp_
     assert differences(resumed, expected) == [], points
 
 
-@methods
-@pytest.mark.parametrize("turn", range(SINGLE))
+@pytest.mark.parametrize(("method", "turn"), paired(range(SINGLE)), ids=lambda v: getattr(v, "__name__", v))
 def test_one_power_cut(method, turn, whole, tmp_path):
     case, saving = (PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT)[turn % 4], (ours, lightnings_own)[turn % 2]
     expected = whole(case, method, OFFLINE)

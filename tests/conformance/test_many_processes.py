@@ -17,12 +17,12 @@ from torch.testing import assert_close
 
 from lightning_cl.datamodules import SiBlurry
 
-from .methods import METHODS, make
+from .methods import METHODS, THOROUGH, make
 from .modules import PLAIN
 from .runs import in_forked_processes, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-methods = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
+methods = pytest.mark.parametrize("method", THOROUGH, ids=lambda m: m.__name__)
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}
 #: 27 images a task: batches of 13, 13 and 1. Three processes share 13 as 5, 4 and 4; two of them get nothing of the 1.
 STREAM = {"batch_size": 13}

@@ -6,17 +6,16 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from .methods import METHODS, make
+from .methods import METHODS, make, paired
 from .modules import ASKING, FOREIGN_DICT, FOREIGN_TUPLE, IN_CONFIGURE_MODEL, IN_SETUP, PLAIN, SPLIT
 from .runs import in_forked_processes, train
 
-methods = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
 OTHERS = (PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT, IN_SETUP, IN_CONFIGURE_MODEL)
-slow = [pytest.param(case, marks=pytest.mark.slow) for case in OTHERS]
+PAIRS = [(method, ASKING) for method in METHODS]
+PAIRS += [pytest.param(*pair, marks=pytest.mark.slow) for pair in paired(OTHERS)]
 
 
-@methods
-@pytest.mark.parametrize("case", [ASKING, *slow], ids=lambda c: c.name)
+@pytest.mark.parametrize(("method", "case"), PAIRS, ids=lambda v: getattr(v, "__name__", None) or v.name)
 def test_two_processes_equal_one(method, case, tmp_path):
     # SGD shows a gradient of the wrong size, which Adam hides. A module with an Adam of its own blows up the rounding
     # errors of gradients that should be zero, hence double precision.

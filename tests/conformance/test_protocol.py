@@ -10,14 +10,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_cl.callbacks import CODAPrompt, DualPrompt, FineTuning, ProtocolGuard, PrototypeClassifier
 from lightning_cl.reports.protocol import CHECKS, ProtocolCard, ProtocolError
 
-from .methods import METHODS, make
+from .methods import METHODS, make, paired
 from .modules import FOREIGN_DICT, FOREIGN_TUPLE, PLAIN, SPLIT, suited
 from .runs import assert_same_bits, in_forked_processes, train
 from .streams import STEPS_PER_EPOCH
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-methods = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
-slow = [pytest.param(case, marks=pytest.mark.slow) for case in (SPLIT, FOREIGN_TUPLE, FOREIGN_DICT)]
+PAIRS = [(method, PLAIN) for method in METHODS]
+PAIRS += [pytest.param(*pair, marks=pytest.mark.slow) for pair in paired((SPLIT, FOREIGN_TUPLE, FOREIGN_DICT))]
 PROBE = 18
 
 
@@ -25,8 +25,7 @@ def guard(**options):
     return ProtocolGuard(**{"on_violation": "error", "probe": PROBE, "print_card": False, **options})
 
 
-@methods
-@pytest.mark.parametrize("case", [PLAIN, *slow], ids=lambda c: c.name)
+@pytest.mark.parametrize(("method", "case"), PAIRS, ids=lambda v: getattr(v, "__name__", None) or v.name)
 def test_the_protocol_is_kept_and_the_run_is_the_same(method, case, finished, tmp_path):
     watching = guard(on_violation="warn")
     run = train(case, make(method), tmp_path, callbacks=[watching])

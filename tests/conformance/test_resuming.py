@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from .methods import METHODS, make
+from .methods import METHODS, make, paired
 from .modules import ASKING, FOREIGN_DICT, FOREIGN_TUPLE, IN_CONFIGURE_MODEL, IN_SETUP, PLAIN, SPLIT
 from .runs import assert_same_bits, in_forked_processes, train
 from .streams import STEPS_PER_EPOCH
@@ -72,17 +72,17 @@ PLACES = {
 #: Two of them build their network later, and must still end as the one that was whole from the beginning.
 LATER = (ASKING, IN_SETUP, IN_CONFIGURE_MODEL)
 KILLED = [
-    pytest.param(case, *place, id=f"{name}-{case.name}")
+    pytest.param(method, case, *place, id=f"{name}-{case.name}-{method.__name__}")
+    for method in METHODS
     for case, (name, place) in zip(LATER, PLACES.items(), strict=True)
 ]
 KILLED += [
-    pytest.param(case, *PLACES["sigkill-mid-epoch"], id=f"sigkill-mid-epoch-{case.name}", marks=pytest.mark.slow)
-    for case in (PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT)
+    pytest.param(method, case, MID_EPOCH, True, id=f"sigkill-{case.name}-{method.__name__}", marks=pytest.mark.slow)
+    for method, case in paired((PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT))
 ]
 
 
-@methods
-@pytest.mark.parametrize(("case", "step", "sigkill"), KILLED)
+@pytest.mark.parametrize(("method", "case", "step", "sigkill"), KILLED)
 def test_resume_is_invisible(method, case, step, sigkill, uninterrupted, tmp_path):
     path = interrupted(method, case, tmp_path, step, sigkill)
     torch.load(path, weights_only=True)
