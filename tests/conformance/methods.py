@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+import pytest
 
 import lightning_cl.callbacks
 from lightning_cl.callbacks import ContinualMethod
@@ -41,6 +43,17 @@ def paired(values: Iterable[Any]) -> list[tuple[type[ContinualMethod], Any]]:
     for place, method in enumerate(METHODS):
         pairs += [(method, value) for value in (known if method in THOROUGH else [known[place % len(known)]])]
     return pairs
+
+
+def on_cases(cases: Sequence[Any]) -> pytest.MarkDecorator:
+    """Every method on every module: thorough methods at once, each other on one of them, and slowly on the rest."""
+    parameters = []
+    for place, method in enumerate(METHODS):
+        for number, case in enumerate(cases):
+            quick = method in THOROUGH or number == place % len(cases)
+            marks = () if quick else pytest.mark.slow
+            parameters.append(pytest.param(method, case, id=f"{case.name}-{method.__name__}", marks=marks))
+    return pytest.mark.parametrize(("method", "case"), parameters)
 
 
 def takes(method: type[ContinualMethod], argument: str) -> bool:

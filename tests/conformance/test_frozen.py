@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from .methods import METHODS, takes
+from .methods import METHODS, on_cases, takes
 from .modules import CASES, PLAIN, SPLIT, suited
 
 methods = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
@@ -15,8 +15,7 @@ optimisers = pytest.mark.parametrize(
 )
 
 
-@methods
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+@on_cases(CASES)
 def test_frozen_weights_stay(method, case, finished):
     run = finished(method, case)
     now = dict(run.module.named_parameters())
@@ -27,8 +26,7 @@ def test_frozen_weights_stay(method, case, finished):
         assert [name for name in trained if not name.startswith(f"{case.head}.")] == []
 
 
-@methods
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+@on_cases(CASES)
 def test_a_frozen_backbone_is_never_in_training_mode(method, case, finished):
     assert finished(method, case).watcher.modes == set()
 

@@ -10,13 +10,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from .methods import METHODS, make
+from .methods import METHODS, make, on_cases
 from .modules import CASES, FOREIGN_DICT, FOREIGN_TUPLE, PLAIN, suited
 from .runs import assert_same_bits, attached, train
 from .streams import EPOCHS, NUM_TASKS, STEPS_PER_EPOCH, digits
-
-methods = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
-cases = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 
 
 def some_images(count=9):
@@ -31,8 +28,7 @@ def test_methods_are_found():
     assert len({method.state_key for method in METHODS}) == len(METHODS)
 
 
-@methods
-@cases
+@on_cases(CASES)
 def test_one_fit_runs_the_whole_stream(method, case, finished):
     run = finished(method, case)
     assert run.trainer.global_step == sum(EPOCHS) * STEPS_PER_EPOCH
@@ -42,22 +38,19 @@ def test_one_fit_runs_the_whole_stream(method, case, finished):
     assert torch.equal(run.evaluation.total > 0, measured)
 
 
-@methods
-@cases
+@on_cases(CASES)
 def test_named_parts_are_the_found_ones(method, case, finished, tmp_path):
     module = suited(case, method)
     named = train(case, make(method, head=module.head, backbone=module.backbone), tmp_path)
     assert_same_bits(named.result(), finished(method, case).result())
 
 
-@methods
-@cases
+@on_cases(CASES)
 def test_everything_with_a_gradient_is_trained(method, case, finished):
     assert finished(method, case).watcher.stuck == set()
 
 
-@methods
-@cases
+@on_cases(CASES)
 def test_names_of_the_module_stay(method, case):
     plain = suited(case, method).build("adamw", 0.0)
     module = attached(case, make(method))
@@ -73,8 +66,7 @@ def test_names_of_the_module_stay(method, case):
     assert all(bool((after[name] == 0.5).all()) for name in before)
 
 
-@methods
-@pytest.mark.parametrize("case", [PLAIN, FOREIGN_TUPLE, FOREIGN_DICT], ids=lambda c: c.name)
+@on_cases([PLAIN, FOREIGN_TUPLE, FOREIGN_DICT])
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"])
 @pytest.mark.parametrize("trained", [False, True], ids=["fresh", "trained"])
 @torch.no_grad()

@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from .methods import METHODS
+from .methods import on_cases
 from .modules import FOREIGN_DICT, FOREIGN_TUPLE, PLAIN, SPLIT
 from .streams import NUM_TASKS
 
-methods = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
-cases = pytest.mark.parametrize("case", [PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT], ids=lambda c: c.name)
+cases = on_cases([PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT])
 
 
 @torch.no_grad()
@@ -36,7 +35,6 @@ def skip_if_batch_dependent(run):
         pytest.skip("the method chooses its prompts by a vote over the batch, and says so")
 
 
-@methods
 @cases
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_predictions_do_not_depend_on_the_batch(method, case, batch_size, finished):
@@ -50,7 +48,6 @@ def test_predictions_do_not_depend_on_the_batch(method, case, batch_size, finish
     assert_close(logits_of(run.module, images[order], batch_size), expected[order], rtol=1e-5, atol=1e-5)
 
 
-@methods
 @cases
 def test_the_matrix_counts_plain_predictions(method, case, finished):
     run = finished(method, case)

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from .methods import METHODS, make, paired
+from .methods import METHODS, make, on_cases, paired
 from .modules import ASKING, FOREIGN_DICT, FOREIGN_TUPLE, IN_CONFIGURE_MODEL, IN_SETUP, PLAIN, SPLIT
 from .runs import assert_same_bits, in_forked_processes, train
 from .streams import STEPS_PER_EPOCH
@@ -92,8 +92,7 @@ def test_resume_is_invisible(method, case, step, sigkill, uninterrupted, tmp_pat
     assert str(resumed.trainer.optimizers[0].state_dict()) == str(optimizer)
 
 
-@methods
-@pytest.mark.parametrize("case", [PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT], ids=lambda c: c.name)
+@on_cases([PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT])
 def test_checkpoints_hold_tensors_and_plain_values(method, case, finished, tmp_path):
     run = finished(method, case)
     run.trainer.save_checkpoint(tmp_path / "last.ckpt")
