@@ -69,18 +69,18 @@ def test_names_of_the_module_stay(method, case):
 @on_cases([PLAIN, FOREIGN_TUPLE, FOREIGN_DICT])
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"])
 @pytest.mark.parametrize("trained", [False, True], ids=["fresh", "trained"])
-@torch.no_grad()
 def test_a_copy_is_whole_and_apart(method, case, duplicate, trained, finished):
     module = finished(method, case).module if trained else attached(case, make(method))
-    module = copy.deepcopy(module).eval()  # the finished one is shared
-    images = some_images()
-    expected = module(images).clone()
-    twin = duplicate(module)
-    assert type(twin) is type(module)
-    assert_close(twin(images), expected, rtol=0, atol=0)
-    twin.continual.mask.allow([0], [0])
-    for tensor in [*twin.parameters(), *twin.buffers()]:
-        if tensor.is_floating_point():
-            tensor.fill_(0.25)
-    assert bool((twin(images)[:, 1:] < -500).all())
-    assert_close(module(images), expected, rtol=0, atol=0)
+    with torch.no_grad():
+        module = copy.deepcopy(module).eval()  # the finished one is shared
+        images = some_images()
+        expected = module(images).clone()
+        twin = duplicate(module)
+        assert type(twin) is type(module)
+        assert_close(twin(images), expected, rtol=0, atol=0)
+        twin.continual.mask.allow([0], [0])
+        for tensor in [*twin.parameters(), *twin.buffers()]:
+            if tensor.is_floating_point():
+                tensor.fill_(0.25)
+        assert bool((twin(images)[:, 1:] < -500).all())
+        assert_close(module(images), expected, rtol=0, atol=0)
