@@ -51,9 +51,9 @@ class ExperienceReplay(ContinualMethod):
 
     Raises:
         ValueError: For a size below 1, a memory smaller than its batch, or an unknown policy or store; in ``setup``,
-            without a stream, beside a method that does not train the head, for a ring without a slot for each class,
-            or if the stream has a hook that keeps the samples from joining; in training, if labels are not class ids or
-            a part of a batch has not one row per sample.
+            without a stream, beside another memory or a method that does not train the head, for a ring without a slot
+            for each class, or if the stream has a hook that keeps the samples from joining; in training, if labels are
+            not class ids or a part of a batch has not one row per sample.
     """
 
     state_key: ClassVar[str] = "lightning_cl.ExperienceReplay"
@@ -106,6 +106,12 @@ class ExperienceReplay(ContinualMethod):
         pl_module.configure_replay(self.memory)
 
     def _check_company(self, trainer: Trainer, stream: ContinualDataModule) -> None:
+        memories = [type(c).__name__ for c in callbacks_of(trainer) if isinstance(c, ExperienceReplay)]
+        if len(memories) > 1:
+            raise ValueError(
+                f"{' and '.join(memories)} each keep a memory of earlier samples, but a module has one; use one of "
+                "them."
+            )
         idle = [type(c).__name__ for c in callbacks_of(trainer) if isinstance(c, ContinualMethod) and not c.trains]
         if idle:
             raise ValueError(

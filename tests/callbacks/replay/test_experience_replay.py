@@ -17,7 +17,9 @@ from torch.utils.data import default_collate
 from torchvision.transforms import v2
 
 from lightning_cl.callbacks import (
+    GEM,
     ContinualCallback,
+    DERPlusPlus,
     PrototypeClassifier,
 )
 from lightning_cl.datamodules import ContinualDataModule
@@ -207,6 +209,15 @@ def test_only_the_batches_of_the_loop_are_joined(online):
 def test_bad_settings_are_named(options, said):
     with pytest.raises(ValueError, match=said):
         replay(**options)
+
+
+@pytest.mark.parametrize("other", [GEM, DERPlusPlus])
+def test_two_memories_are_refused(other):
+    for order in (1, -1):
+        methods = [replay(), other(memory_size=MEMORY, batch_size=DRAWN)][::order]
+        names = " and ".join(type(method).__name__ for method in methods)
+        with pytest.raises(ValueError, match=f"{names} each keep a memory of earlier samples, but a module has one"):
+            fit(*methods)
 
 
 def test_company_and_streams_that_leave_nothing_to_train_are_refused():
