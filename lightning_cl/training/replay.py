@@ -163,18 +163,18 @@ class Replay:
         """Offer the stream's samples of a training batch to the memory, after its step; the same on all processes."""
         memory = self.memory
         batch, memory.offered = memory.offered, None
+        kept, memory.kept = memory.kept, {}  # of this step, or of none that keeps anything
         if not self._is_remembered(batch_idx):
             return
         stream, buffer = self.stream, memory.buffer
         index = stream.train_rows(batch_idx)
         rows, slots = buffer.place(stream.source.train_labels[index])
         order = rows.argsort()
-        self._write(rows[order], slots[order], batch, index)
+        self._write(rows[order], slots[order], batch, kept, index)
 
-    def _write(self, rows: Tensor, slots: Tensor, batch: Any, index: Tensor) -> None:
+    def _write(self, rows: Tensor, slots: Tensor, batch: Any, kept: dict[str, Tensor], index: Tensor) -> None:
         """Put the ``(n,)`` sorted rows of the global batch, and what is kept beside them, into their slots."""
         memory = self.memory
-        kept, memory.kept = memory.kept, {}
         if memory.by_index:
             memory.buffer.write(slots, index[rows])
         elif len(rows):

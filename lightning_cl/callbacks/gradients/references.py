@@ -72,7 +72,7 @@ def memory_gradient(module: Any, slots: Tensor, weights: list[Tensor], rows: int
         with torch.enable_grad(), module.trainer.precision_plugin.train_step_context():
             answers, _ = Step(module, None).learn(drawn.inputs)
             loss = F.cross_entropy(answers, drawn.labels)
-        found = torch.autograd.grad(loss, weights, allow_unused=True)
+        found = torch.autograd.grad(loss, weights, allow_unused=True) if loss.requires_grad else [None] * len(weights)
         gradients = (torch.zeros_like(w) if g is None else g for w, g in zip(weights, found, strict=True))
         total += drawn.part * len(some) / len(slots) * flat(gradients)
     return all_sum(total)

@@ -17,6 +17,9 @@ from torch.testing import assert_close
 
 from callbacks.test_virtual_outliers import phase_of
 from lightning_cl.callbacks import (
+    AGEM,
+    APER,
+    GEM,
     CODAPrompt,
     ContinualEvaluation,
     DualPrompt,
@@ -65,6 +68,16 @@ def test_it_joins_other_methods_in_any_order(kind, online):
     assert runs[0][2] == runs[1][2]
     assert_same_state(runs[0][1], runs[1][1])
     assert_same_state(dict(sorted(runs[0][0].items())), dict(sorted(runs[1][0].items())))
+
+
+@pytest.mark.parametrize("projection", [AGEM, GEM])
+def test_projections_let_a_method_be_that_trains_in_the_first_task_only(projection):
+    runs = []
+    for company in ([], [projection(memory_size=MEMORY, batch_size=4)]):
+        torch.manual_seed(0)
+        ended = fit(APER(**APER.small), *company, module=Net(tiny_vit()), stream=make_stream(online=False))
+        runs.append(result(ended))
+    assert_same_state(*({k: v for k, v in run.items() if ".aper." in k or "net." in k} for run in runs))
 
 
 class OutlierEntropy(Callback):
