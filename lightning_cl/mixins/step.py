@@ -32,7 +32,9 @@ class StepMixin(HeadMixin):
                     self.add_loss(name, value)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        """The user's step, with the methods' loss terms added to what it returns."""
+        """The user's step, with the methods' loss terms added to what it returns; alone within an evaluation."""
+        if not torch.is_grad_enabled():  # called by the user's `validation_step`
+            return own_hook(self, super(), "training_step")(*args, **kwargs)
         state = self.continual
         state.loss_terms.clear()
         step = Step(self, args[0] if args else next(iter(kwargs.values()), None))
