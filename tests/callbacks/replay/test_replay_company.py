@@ -22,6 +22,7 @@ from lightning_cl.callbacks import (
     GEM,
     CODAPrompt,
     ContinualEvaluation,
+    DERPlusPlus,
     DualPrompt,
     ExperienceReplay,
     FineTuning,
@@ -70,10 +71,12 @@ def test_it_joins_other_methods_in_any_order(kind, online):
     assert_same_state(dict(sorted(runs[0][0].items())), dict(sorted(runs[1][0].items())))
 
 
-@pytest.mark.parametrize("projection", [AGEM, GEM])
-def test_projections_let_a_method_be_that_trains_in_the_first_task_only(projection):
+@pytest.mark.parametrize(
+    "memory", [AGEM, GEM, lambda **sizes: DERPlusPlus(alpha=0.0, beta=0.0, **sizes)], ids=["agem", "gem", "der"]
+)
+def test_a_memory_lets_a_method_be_that_trains_in_the_first_task_only(memory):
     runs = []
-    for company in ([], [projection(memory_size=MEMORY, batch_size=4)]):
+    for company in ([], [memory(memory_size=MEMORY, batch_size=4)]):
         torch.manual_seed(0)
         ended = fit(APER(**APER.small), *company, module=Net(tiny_vit()), stream=make_stream(online=False))
         runs.append(result(ended))
