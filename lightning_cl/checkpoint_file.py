@@ -182,10 +182,15 @@ def _opened(path: _PATH) -> Path | io.BytesIO:
     system, inner = url_to_fs(str(path))
     try:
         if isinstance(system, LocalFileSystem):
-            return Path(inner).resolve(strict=True)
+            found = Path(inner).resolve(strict=True)
+            if found.is_dir():
+                raise CheckpointReadError(_folder(path))
+            return found
         return io.BytesIO(system.cat_file(inner))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"Checkpoint file not found: {path}") from error
+    except CheckpointReadError:
+        raise
     except Exception as error:  # of whichever library fetches it
         raise CheckpointReadError(f"the checkpoint {path} could not be fetched: {error}; try again.") from error
 
@@ -194,6 +199,13 @@ def _rewound(file: Any) -> Any:
     if isinstance(file, io.BytesIO):
         file.seek(0)
     return file
+
+
+def _folder(path: _PATH) -> str:
+    return (
+        f"the checkpoint {path} is a folder; give a checkpoint file in it, or, if a sharded strategy wrote it, go on "
+        "with that strategy."
+    )
 
 
 def _damaged(path: _PATH, reason: str) -> str:

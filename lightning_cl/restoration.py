@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.checkpoint_file import read_checkpoint
+from lightning_cl.datamodules.argument_kinds import shown
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.mixins.base import method_names
 from lightning_cl.namespace import Callback, LightningModule, is_overridden, refuse_other_namespace
@@ -40,9 +41,13 @@ def restore(
         The same ``model``.
 
     Raises:
-        ValueError: If the checkpoint is damaged or more than data, was not made on a stream, with other methods, or by
-            a newer lightning_cl.
+        ValueError: If ``model`` is no module or ``callbacks`` no list; if the checkpoint is damaged or more than data,
+            was not made on a stream, with other methods, or by a newer lightning_cl.
     """
+    if not isinstance(model, torch.nn.Module):
+        raise ValueError(f"`model` is {shown(model)}; expected an instance of the module that was trained.")
+    if not isinstance(callbacks, Sequence):
+        raise ValueError(f"`callbacks` is {shown(callbacks)}; expected a list of the methods that it was trained with.")
     refuse_other_namespace(model)
     state = read_checkpoint(Path(checkpoint) if isinstance(checkpoint, PathLike) else checkpoint, map_location)
     saved = state.get("lightning_cl")

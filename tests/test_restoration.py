@@ -81,3 +81,12 @@ def test_restore_refuses_other_methods_and_foreign_checkpoints(tmp_path: Path) -
     torch.save({"state_dict": Model().state_dict()}, tmp_path / "plain.pt")
     with pytest.raises(ValueError, match="was not made on a stream"):
         lightning_cl.restore(tmp_path / "plain.pt", Model(), [FineTuning()])
+
+
+def test_arguments_of_another_kind_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`model` is the class Model; expected an instance"):
+        lightning_cl.restore(tmp_path / "any.ckpt", Model, [FineTuning()])
+    with pytest.raises(ValueError, match="`callbacks` is a FineTuning; expected a list"):
+        lightning_cl.restore(tmp_path / "any.ckpt", Model(), FineTuning())
+    with pytest.raises(ValueError, match="is a folder; give a checkpoint file in it"):
+        lightning_cl.restore(tmp_path, Model(), [FineTuning()])
