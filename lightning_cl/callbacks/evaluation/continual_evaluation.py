@@ -19,6 +19,7 @@ from lightning_cl.callbacks.evaluation.module_answers import (
     checked_answers,
     refuse_regression,
     returned_answers,
+    unread_answers,
 )
 from lightning_cl.callbacks.evaluation.run_description import (
     RunReporter,
@@ -211,6 +212,7 @@ class ContinualEvaluation(RunReporter):
         answers = read(outputs, len(samples.labels), self._counts.columns)
         logits = self._counts.add(samples, answers)
         if answers is None:
+            self.answers.unread = self.answers.unread or unread_answers(outputs)
             return logits
         self.answers.read += len(answers)
         return None

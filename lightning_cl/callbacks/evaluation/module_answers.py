@@ -43,6 +43,16 @@ def returned_answers(outputs: Any, count: int, columns: int) -> Tensor | None:
     return None
 
 
+def unread_answers(outputs: Any) -> str:
+    """What kind of thing a step returned under these keys; empty: nothing."""
+    found = [outputs[key] for key in _KEYS if key in outputs] if isinstance(outputs, Mapping) else []
+    return _kind(found[0]) if found else ""
+
+
+def _kind(value: Any) -> str:
+    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
 #: ``(B, C)`` scores or ``(B,)`` classes of a module, a batch and what its step returned.
 Answers = Callable[[Any, Any, Any], Tensor]
 
@@ -77,9 +87,8 @@ def checked_answers(given: Any, count: int, columns: int) -> Tensor:
     """
     found = returned_answers({_KEYS[0]: given}, count, columns)
     if found is None:
-        shape = f"{given.dtype} of shape {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
         raise ValueError(
-            f"`answers` gave {shape} for {count} samples; expected (B, {columns}) floating-point scores or (B,) "
+            f"`answers` gave {_kind(given)} for {count} samples; expected (B, {columns}) floating-point scores or (B,) "
             "integer classes."
         )
     return found
@@ -137,11 +146,12 @@ class AnswerCheck:
         differ: Those of them for which the module chose another class than its head.
         read: Samples whose answer was read from what the step returned, or stated.
         stated: A function states the answers.
+        unread: The kind of ``preds`` that a step returned and that are neither scores nor classes.
     """
 
     def __init__(self) -> None:
         self.compared = self.differ = self.read = 0
-        self.stated = False
+        self.stated, self.unread = False, ""
         self._choices: _Choices | None = None
 
     def begin(self, module: Any, columns: int) -> None:
@@ -182,6 +192,11 @@ class AnswerCheck:
             return "the accuracies are those of what ContinualEvaluation's function `answers` gave, not of the head"
         if self.read:
             return "the accuracies are those of what the module's step returned as `preds`, not of its head"
+        if self.unread:
+            return (
+                f"the module's step returned `preds` as {self.unread}, which was not read (expected (B, C) "
+                "floating-point scores or (B,) integer classes): the accuracies are those of its head"
+            )
         if not self.differs:
             return ""
         return (

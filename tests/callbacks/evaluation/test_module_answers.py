@@ -90,6 +90,23 @@ def test_answers_after_the_head_are_noticed(module: Any, tmp_path: Any) -> None:
     assert "validation_step" not in vars(done.module)
 
 
+class WithAList(Adjusted):
+    def told(self, logits: Any, labels: Any) -> Any:
+        return {"preds": logits.argmax(1).tolist()}
+
+
+class WithFloats(Adjusted):
+    def told(self, logits: Any, labels: Any) -> Any:
+        return {"preds": logits.argmax(1).float()}
+
+
+@pytest.mark.parametrize(("module", "kind"), [(WithAList, "list"), (WithFloats, "torch.float32 of shape")])
+def test_answers_that_cannot_be_read_are_said(module: Any, kind: str, tmp_path: Any) -> None:
+    done = run(module, tmp_path)
+    notes = done.evaluation.build_report(done.trainer, done.module).notes
+    assert any(f"returned `preds` as {kind}" in note for note in notes)
+
+
 @pytest.mark.parametrize("module", [WithScores, WithClasses])
 def test_returned_answers_are_counted(module: Any, tmp_path: Any) -> None:
     done = run(module, tmp_path)
