@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -72,7 +72,9 @@ def memory_gradient(module: Any, slots: Tensor, weights: list[Tensor], rows: int
         with torch.enable_grad(), module.trainer.precision_plugin.train_step_context():
             answers, _ = Step(module, None).learn(drawn.inputs)
             loss = F.cross_entropy(answers, drawn.labels)
-        found = torch.autograd.grad(loss, weights, allow_unused=True) if loss.requires_grad else [None] * len(weights)
+        found: Sequence[Tensor | None] = [None] * len(weights)
+        if loss.requires_grad:  # not where a method has nothing trained any more
+            found = torch.autograd.grad(loss, weights, allow_unused=True)
         gradients = (torch.zeros_like(w) if g is None else g for w, g in zip(weights, found, strict=True))
         total += drawn.part * len(some) / len(slots) * flat(gradients)
     return all_sum(total)
