@@ -133,7 +133,7 @@ class Replay:
         """The samples in ``(n,)`` slots, at least one, shared out over the processes; see :meth:`draw`."""
         memory, buffer, trainer = self.memory, self.memory.buffer, self.trainer
         memory.draws += 1
-        start, stop = share(len(slots), trainer.world_size, trainer.global_rank)
+        start, stop = self._part_of(len(slots))
         own = slots[start:stop] if stop > start else slots[:1]  # all processes make a pass
         items = buffer.read(own)
         device = trainer.strategy.root_device
@@ -143,6 +143,15 @@ class Replay:
         inputs, labels = unpack(batch, self.module.continual.batch_keys)
         weight, part = self._weight_of(stop - start, len(slots)), (stop - start) / len(slots)
         return Drawn(inputs, labels, memory.read_extras(own, labels.device), weight, part)
+
+    def _part_of(self, count: int) -> tuple[int, int]:
+        """Start and stop of this process's part of ``count`` drawn samples.
+
+        A process without a sample of the stream's batch gets none: DDP takes its whole loss times 0.
+        """
+        rank, batch_idx = self.trainer.global_rank, self.trainer.fit_loop.batch_idx
+        counting = min(self.trainer.world_size, self.stream.train_batch_size(batch_idx))
+        return share(count, counting, rank) if rank < counting else (0, 0)
 
     def _weight_of(self, local: int, total: int) -> float:
         """DDP weighs this process's whole loss by its share of the stream's batch, which is taken back here."""
