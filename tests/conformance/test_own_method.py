@@ -19,13 +19,13 @@ from . import test_frozen, test_modules, test_predictions, test_processes, test_
 from .modules import FOREIGN_TUPLE, PLAIN
 from .runs import assert_same_bits, train
 
-PAGE, NAME = "write_your_own_method.md", "synaptic_intelligence"
+PAGE, NAME = "write_your_own_method.md", "path_integral"
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(scope="module")
 def method(tmp_path_factory):
-    return documented_module(PAGE, NAME, tmp_path_factory.mktemp("own")).SynapticIntelligence
+    return documented_module(PAGE, NAME, tmp_path_factory.mktemp("own")).PathIntegral
 
 
 class Bowl(nn.Module):
@@ -132,8 +132,8 @@ def test_resume_is_invisible(method, tmp_path):
 @pytest.mark.slow
 def test_the_whole_suite_by_the_page_s_command(method, tmp_path):
     documented_module(PAGE, NAME, tmp_path)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "LIGHTNING_CL_METHODS": f"{NAME}:SynapticIntelligence"}
-    command = [sys.executable, "-m", "pytest", "-q", "tests/conformance", "-k", "SynapticIntelligence"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "LIGHTNING_CL_METHODS": f"{NAME}:PathIntegral"}
+    command = [sys.executable, "-m", "pytest", "-q", "tests/conformance", "-k", "PathIntegral"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:]
     assert "passed" in done.stdout
