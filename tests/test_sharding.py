@@ -6,33 +6,30 @@ from pathlib import Path
 
 import pytest
 import torch
-from conformance.methods import METHODS, make
+from conformance.methods import METHODS, make, takes
 from conformance.modules import PLAIN
 from conformance.runs import in_forked_processes, train
 from conformance.streams import NUM_CLASSES
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.testing import assert_close
 
-from lightning_cl.callbacks import CODAPrompt, ContinualCheckpoint, FineTuning, ShardedBackbone
+from lightning_cl.callbacks import CODAPrompt, ContinualCheckpoint, ContinualMethod, FineTuning, ShardedBackbone
 from lightning_cl.datamodules import ClassIncremental
 from lightning_cl.nn.sharding import local_numel
 
 QUICK = ("CODAPrompt",)
 OPTIONS = {"optimizer": "sgd", "precision": "64-true"}  # rounding stays small, a gradient of a wrong size does not
-#: They train the whole network (or the towers of CLIP): refused, see below.
-NOT_FROZEN = (
-    "CPECLIP",
-    "ExperienceReplay",
-    "FineTuning",
-    "LGCL",
-    "LanguageGuidedHead",
-    "TEEN",
-    "VirtualOutlierRegularizer",
-)
+
+
+def freezes_backbone(method: type[ContinualMethod]) -> bool:
+    """Else it trains the whole network, or the towers of CLIP, and is refused; see below."""
+    return method.__name__ == "PrototypeClassifier" or (takes(method, "backbone") and method.family == "vit")
+
+
 SHARDED = [
     pytest.param(method, id=method.__name__, marks=() if method.__name__ in QUICK else pytest.mark.slow)
     for method in METHODS
-    if method.__name__ not in NOT_FROZEN
+    if freezes_backbone(method)
 ]
 
 
