@@ -79,12 +79,13 @@ class Adapters(nn.Module):
             return y
         bank, paths = self.banks[_key(name)], self.paths
         assert isinstance(bank, Bank)
-        if len(y) % len(paths):
+        if len(paths) > 1 and y.shape[0] % len(paths):  # not `len(y)`, which a graph would take for a constant
             raise ValueError(f"a batch of {len(y)} does not hold {len(paths)} paths; pass it through `folded`.")
         real = [path if path is not None else next(p for p in paths if p is not None) for path in paths]
         out = bank.adapted(x, y, real)
         if None in paths:
-            parts = zip(paths, y.chunk(len(paths)), out.chunk(len(paths)), strict=True)
+            shape = (len(paths), -1)
+            parts = zip(paths, y.unflatten(0, shape), out.unflatten(0, shape), strict=True)
             out = torch.cat([plain if path is None else new for path, plain, new in parts])
         return out
 

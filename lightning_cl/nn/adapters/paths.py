@@ -17,8 +17,9 @@ class FoldedNetwork(nn.Module):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """As before, with ``(P * B, ...)`` rows, path after path."""
         adapters: Adapters = self.__dict__["_folds_for"]
-        adapters.folded_rows = len(x)
         if len(adapters.paths) > 1:
+            if not torch.compiler.is_compiling():  # a graph keeps no notes
+                adapters.folded_rows = x.shape[0]
             x = x.repeat(len(adapters.paths), *(1,) * (x.ndim - 1))
         return super().forward(x, *args, **kwargs)
 
@@ -35,10 +36,13 @@ def unfolded(adapters: Adapters, features: Tensor) -> Tensor:
     Raises:
         ValueError: If the network was not called as a module since, so that its input was not repeated.
     """
+    paths = len(adapters.paths)
+    if torch.compiler.is_compiling():
+        return torch.cat(list(features.unflatten(0, (paths, -1))), dim=1)
     rows, adapters.folded_rows = adapters.folded_rows, None
-    if rows is None or rows * len(adapters.paths) != len(features):
+    if rows is None or rows * paths != len(features):
         raise ValueError(
-            f"{len(features)} features reached the head for {len(adapters.paths)} paths through the backbone, whose "
+            f"{len(features)} features reached the head for {paths} paths through the backbone, whose "
             "input was not repeated for them; call the backbone as a module, `self.backbone(images)`, once for a batch."
         )
-    return torch.cat(list(features.unflatten(0, (len(adapters.paths), rows))), dim=1)
+    return torch.cat(list(features.unflatten(0, (paths, -1))), dim=1)
