@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_cl.export_method import load_method, save_method
-    from lightning_cl.mixins.extending import extend
+    from lightning_cl.nn.extension import extend
     from lightning_cl.restoration import restore
 
 __version__ = "0.1.0"
 
 # Found at the point of use, so that `import lightning_cl` stays fast.
 _LAZY = {
-    "extend": "lightning_cl.mixins.extending",
+    "extend": "lightning_cl.nn.extension",
     "load_method": "lightning_cl.export_method",
     "restore": "lightning_cl.restoration",
     "save_method": "lightning_cl.export_method",

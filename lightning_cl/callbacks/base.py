@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lightning_cl.datamodules.stream_identity import is_prefix
 from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.mixins.base import STRICTNESS, ContinualMixin, ContinualState, TrainMask, method_names
-from lightning_cl.mixins.extending import extend
 from lightning_cl.namespace import BaseFinetuning, Callback, LightningModule, Trainer
 from lightning_cl.nn.adapters import FrozenBackbone
+from lightning_cl.nn.extension import extend
 from lightning_cl.nn.weights import Snapshot
 from lightning_cl.training.method_module import MethodModule
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_cl.mixins.base import ContinualMixin
-    from lightning_cl.mixins.extending import extend
     from lightning_cl.mixins.language import LanguageMixin
     from lightning_cl.mixins.prompt import PromptMixin
     from lightning_cl.mixins.prototype import PrototypeMixin
     from lightning_cl.mixins.replay import ReplayMixin
+    from lightning_cl.nn.extension import extend
 
 _LAZY = {
     "ContinualMixin": "lightning_cl.mixins.base",
@@ -19,7 +19,7 @@ _LAZY = {
     "PromptMixin": "lightning_cl.mixins.prompt",
     "PrototypeMixin": "lightning_cl.mixins.prototype",
     "ReplayMixin": "lightning_cl.mixins.replay",
-    "extend": "lightning_cl.mixins.extending",
+    "extend": "lightning_cl.nn.extension",
 }
 __all__ = ["ContinualMixin", "LanguageMixin", "PromptMixin", "PrototypeMixin", "ReplayMixin", "extend"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_cl.mixins.base import ContinualMixin, expect_eval_mode
-from lightning_cl.mixins.extending import extend
+from lightning_cl.nn.extension import extend
 from lightning_cl.nn.prompted_vit import PromptedViT, check_vit, install_prompts
 from lightning_cl.nn.prompts import PromptProvider
 from lightning_cl.training import MethodModule, Step

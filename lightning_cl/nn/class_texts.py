@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_cl.nn.clip_towers import wide
+from lightning_cl.nn.precision import wide
 
 
 def readable(name: str) -> str:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_cl.nn.precision import wide
+
 #: How a layer's new prompts meet those of the layers before: see :func:`renew_prompts`.
 PromptMode = Literal["replace", "accumulate", "accumulate_same"]
 PROMPT_MODES: tuple[PromptMode, ...] = ("replace", "accumulate", "accumulate_same")
@@ -158,11 +160,6 @@ def encode_images(
         x = run_block(block, x, rows=1 if layer == len(blocks) - 1 else None)
     pooled: Tensor = visual.ln_post(x)[:, 0]
     return pooled if visual.proj is None else pooled @ visual.proj
-
-
-def wide(x: Tensor) -> Tensor:
-    """In at least 32 bits."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 # ---------------------------------------------------------------------- what fits

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from lightning_cl.nn.distributed import all_sum
 from lightning_cl.nn.matching import cosine_similarity
-from lightning_cl.nn.mvp_losses import CVPTReduction, broadcast_key_loss, contrastive_key_loss, wide
+from lightning_cl.nn.mvp_losses import CVPTReduction, broadcast_key_loss, contrastive_key_loss
+from lightning_cl.nn.precision import wide
 from lightning_cl.nn.prompts import PromptProvider, Prompts
 
 

@@ -19,11 +19,6 @@ CVPTReduction = Literal["sample", "broadcast"]
 GSFReduction = Literal["sample", "batch"]
 
 
-def wide(tensor: Tensor) -> Tensor:
-    """At least 32 bits: sigmoids, softmaxes and cosines are not for 16."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
 def contrastive_key_loss(distance: Tensor, key_distance: Tensor, temperature: Tensor, ids: Tensor) -> Tensor:
     """Pulls queries to the keys that they selected and pushes keys apart (MVP's contrastive visual prompt tuning).
 

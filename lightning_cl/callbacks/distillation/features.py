@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_at_least, check_choice
-from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.arguments import check_choice
 from lightning_cl.callbacks.distillation.teacher import PreviousModel
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.regularized import RegularizedMethod
 from lightning_cl.nn.losses import cosine_distance
 from lightning_cl.training import Step
 
@@ -38,7 +37,7 @@ class FeatureTeacher(PreviousModel):
 
 
 @dataclass(eq=False)
-class FeatureDistillation(ContinualMethod):
+class FeatureDistillation(RegularizedMethod):
     """Feature distillation: the less-forget term of LUCIR (Hou et al., CVPR 2019), alone, or the Euclidean one.
 
     Adds ``strength * mean_x (1 - cos(f(x), f_old(x)))`` or ``strength * mean_x |f(x) - f_old(x)|^2``: ``f`` is what the
@@ -63,13 +62,9 @@ class FeatureDistillation(ContinualMethod):
 
     strength: float = 5.0
     distance: FeatureDistance = "cosine"
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 0, "strength")
         check_choice(self, "distance", FeatureDistance)
 
     def build(self, pl_module: Any, info: Any) -> FeatureTeacher:

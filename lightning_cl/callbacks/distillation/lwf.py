@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least
-from lightning_cl.callbacks.base import ContinualMethod
-from lightning_cl.callbacks.distillation.teacher import PreviousModel
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.distillation.teacher import DistillationMethod, PreviousModel
 from lightning_cl.nn.losses import distillation
 from lightning_cl.training import Step
 
@@ -33,7 +30,7 @@ class AnswerTeacher(PreviousModel):
 
 
 @dataclass(eq=False)
-class LwF(ContinualMethod):
+class LwF(DistillationMethod):
     """Learning without forgetting (Li & Hoiem, TPAMI 2018, arXiv:1606.09282), class-incremental.
 
     Adds ``strength * T^2 KL(softmax(z_old / T) || softmax(z / T))`` over the classes of earlier tasks: ``z`` are the
@@ -54,18 +51,6 @@ class LwF(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.LwF"
-    adds_loss: ClassVar[bool] = True
-
-    strength: float = 1.0
-    temperature: float = 2.0
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "strength")
-        check_above(self, 0, "temperature")
 
     def build(self, pl_module: Any, info: Any) -> AnswerTeacher:
         """A copy of the weights that are trained when the method is attached."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+from lightning_cl.callbacks.arguments import check_above
+from lightning_cl.callbacks.regularized import RegularizedMethod
 from lightning_cl.nn.weights import Snapshot
 from lightning_cl.training import HeadCall, MethodModule, Step, TaskData
 from lightning_cl.training.teacher import weights_and_statistics
@@ -31,3 +34,27 @@ class PreviousModel(MethodModule):
     def end_task(self, module: Any, data: TaskData) -> None:
         """The present model is the teacher of the next task."""
         self.weights.take(weights_and_statistics(module))
+
+
+@dataclass(eq=False)
+class DistillationMethod(RegularizedMethod):
+    """A method whose term compares answers at a temperature.
+
+    Args:
+        strength: Weight of the term, at least 0.
+        temperature: By which logits are divided before the softmax, above 0.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+
+    Raises:
+        ValueError: If a number is out of its range.
+    """
+
+    adds_loss: ClassVar[bool] = True
+
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_above(self, 0, "temperature")

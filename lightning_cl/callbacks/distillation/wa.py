@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least
-from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.distillation.lwf import AnswerTeacher
+from lightning_cl.callbacks.distillation.teacher import DistillationMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.heads.alignment import align_norms
 from lightning_cl.training import Step, TaskData
@@ -36,7 +35,7 @@ class AligningTeacher(AnswerTeacher):
 
 
 @dataclass(eq=False)
-class WA(ContinualMethod):
+class WA(DistillationMethod):
     """Weight aligning (WA; Zhao et al., CVPR 2020, arXiv:1911.07053).
 
     Adds ``strength * K_old / K_new * T^2 KL(softmax(z_old / T) || softmax(z / T))`` over the old classes (see
@@ -58,18 +57,10 @@ class WA(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.WA"
-    adds_loss: ClassVar[bool] = True
 
     strength: float = 0.25
-    temperature: float = 2.0
     _: KW_ONLY
     train_mask: TrainMask = "seen"
-    reset_optimizer: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "strength")
-        check_above(self, 0, "temperature")
 
     def build(self, pl_module: Any, info: Any) -> AligningTeacher:
         """A copy of the weights that are trained when the method is attached."""

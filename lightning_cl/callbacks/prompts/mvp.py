@@ -22,8 +22,8 @@ from lightning_cl.nn.mvp_losses import (
     focal_weight,
     gradient_conflict,
     scale_logits,
-    wide,
 )
+from lightning_cl.nn.precision import wide
 from lightning_cl.training import Step
 
 #: How a variant weighs the loss (focal weight) and averages the prompt loss.

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_at_least, check_choice, check_share
-from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.arguments import check_choice, check_share
 from lightning_cl.callbacks.regularization.anchor import QuadraticAnchor, logits_of, mean_over_task
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.regularized import RegularizedMethod
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.fisher import Fisher, fisher_diagonal
 from lightning_cl.nn.weights import Snapshot, trained
@@ -75,7 +74,7 @@ def fisher_of_task(module: Any, data: TaskData, kind: Fisher) -> dict[str, Tenso
 
 
 @dataclass(eq=False)
-class EWC(ContinualMethod):
+class EWC(RegularizedMethod):
     """Elastic weight consolidation (Kirkpatrick et al., PNAS 2017, arXiv:1612.00796).
 
     Adds ``strength / 2 * sum_k F_k (w_k - a_k)^2`` to the loss, as its gradient: ``F`` is the diagonal of the Fisher
@@ -107,13 +106,9 @@ class EWC(ContinualMethod):
     decay: float = 1.0
     fisher: Importance = "empirical"
     anchor: Anchor = "last"
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 0, "strength")
         check_share(self, "decay")
         check_choice(self, "fisher", Importance)
         check_choice(self, "anchor", Anchor)

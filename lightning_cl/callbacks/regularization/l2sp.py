@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_at_least, check_choice
-from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.arguments import check_choice
 from lightning_cl.callbacks.regularization.anchor import QuadraticAnchor
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.regularized import RegularizedMethod
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import TaskData
 
@@ -50,7 +49,7 @@ class EvenPenalty(QuadraticAnchor):
 
 
 @dataclass(eq=False)
-class L2SP(ContinualMethod):
+class L2SP(RegularizedMethod):
     """The L2 penalty towards a starting point (L2-SP; Li et al., ICML 2018, arXiv:1802.01483).
 
     Adds ``strength / 2 * sum_k (w_k - a_k)^2`` to the loss, as its gradient: EWC with the Fisher matrix 1, the lower
@@ -75,13 +74,9 @@ class L2SP(ContinualMethod):
 
     strength: float = 0.1
     starting_point: StartingPoint = "last"
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 0, "strength")
         check_choice(self, "starting_point", StartingPoint)
 
     def build(self, pl_module: Any, info: Any) -> EvenPenalty:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_at_least, check_choice, check_share
-from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.arguments import check_choice, check_share
 from lightning_cl.callbacks.regularization.anchor import QuadraticAnchor, logits_of, mean_over_task
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.regularized import RegularizedMethod
 from lightning_cl.nn.distributed import all_sum
 from lightning_cl.nn.fisher import per_sample_sum
 from lightning_cl.training import TaskData
@@ -66,7 +65,7 @@ def _of_batch(weights: Mapping[str, Tensor], length: Any, inputs: Any, targets: 
 
 
 @dataclass(eq=False)
-class MAS(ContinualMethod):
+class MAS(RegularizedMethod):
     """Memory aware synapses (Aljundi et al., ECCV 2018, arXiv:1711.09601).
 
     Adds ``strength * sum_k F_k (w_k - a_k)^2`` to the loss, as its gradient; ``a`` are the weights at the end of the
@@ -89,16 +88,11 @@ class MAS(ContinualMethod):
 
     state_key: ClassVar[str] = "lightning_cl.MAS"
 
-    strength: float = 1.0
     decay: float = 1.0
     granularity: Granularity = "sample"
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 0, "strength")
         check_share(self, "decay")
         check_choice(self, "granularity", Granularity)
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least
-from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.arguments import check_above
 from lightning_cl.callbacks.regularization.anchor import QuadraticAnchor
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.regularized import RegularizedMethod
 from lightning_cl.nn.weights import Snapshot, trained
 from lightning_cl.training import TaskData
 
@@ -57,7 +56,7 @@ class PathPenalty(QuadraticAnchor):
 
 
 @dataclass(eq=False)
-class SynapticIntelligence(ContinualMethod):
+class SynapticIntelligence(RegularizedMethod):
     """Synaptic intelligence (SI; Zenke et al., ICML 2017, arXiv:1703.04200).
 
     Adds ``strength * sum_k F_k (w_k - a_k)^2`` to the loss, as its gradient; ``a`` are the weights at the end of the
@@ -81,15 +80,10 @@ class SynapticIntelligence(ContinualMethod):
     state_key: ClassVar[str] = "lightning_cl.SynapticIntelligence"
     needs_head: ClassVar[bool] = False
 
-    strength: float = 1.0
     damping: float = 1e-3
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 0, "strength")
         check_above(self, 0, "damping")
 
     def build(self, pl_module: Any, info: Any) -> PathPenalty:

@@ -2,8 +2,8 @@
 
 from lightning_cl.nn.adapters.banks import SSF, Adapter, Bank, LoRA, RankOne
 from lightning_cl.nn.adapters.frozen import FrozenBackbone, freeze_backbone
-from lightning_cl.nn.adapters.injection import Adapters, folded, inject
-from lightning_cl.nn.adapters.paths import fold_paths, unfolded
+from lightning_cl.nn.adapters.injection import Adapters, inject
+from lightning_cl.nn.adapters.paths import fold_paths, folded, unfolded
 from lightning_cl.nn.adapters.sites import adapters_beside_mlp, ssf_behind_layers
 
 __all__ = [

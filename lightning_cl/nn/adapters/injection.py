@@ -138,20 +138,6 @@ def inject(
     return adapters
 
 
-def folded(adapters: Adapters, paths: Sequence[Path], inputs: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
-    """One pass through ``network`` for several paths: ``(B, ...)`` inputs to ``(P, B, ...)`` outputs.
-
-    Args:
-        adapters: Whose slots the paths choose.
-        paths: ``P`` of them; ``None`` is the network without adapters.
-        inputs: Repeated ``P`` times along the batch.
-        network: Anything that holds the adapted layers; what it answers for a row may not depend on other rows.
-    """
-    with adapters.selected(*paths):
-        out = network(inputs.repeat(len(paths), *(1,) * (inputs.ndim - 1)))
-    return out.view(len(paths), len(inputs), *out.shape[1:])
-
-
 class AdaptedLayer(nn.Module):
     """Mixin for a live layer: its output passes through the adapters of every site."""
 

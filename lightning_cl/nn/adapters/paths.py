@@ -1,14 +1,34 @@
-"""Run several paths through an adapted network in one batch, whoever calls it."""
+"""Run several paths through an adapted network in one batch: one call, or every call from here on."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.nn.adapters.injection import Adapters
+from lightning_cl.nn.adapters.injection import Adapters, Path
 from lightning_cl.nn.extension import extend
+
+
+def folded(adapters: Adapters, paths: Sequence[Path], inputs: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
+    """One pass through ``network`` for several paths: ``(B, ...)`` inputs to ``(P, B, ...)`` outputs.
+
+    Args:
+        adapters: Whose slots the paths choose.
+        paths: ``P`` of them; ``None`` is the network without adapters.
+        inputs: Repeated ``P`` times along the batch.
+        network: Anything that holds the adapted layers, but no network of :func:`fold_paths`, which repeats its input
+            itself; what it answers for a row may not depend on other rows.
+    """
+    with adapters.selected(*paths):
+        out = network(_repeated(inputs, len(paths)))
+    return out.view(len(paths), len(inputs), *out.shape[1:])
+
+
+def _repeated(x: Tensor, times: int) -> Tensor:
+    return x.repeat(times, *(1,) * (x.ndim - 1))
 
 
 class FoldedNetwork(nn.Module):
@@ -20,7 +40,7 @@ class FoldedNetwork(nn.Module):
         if len(adapters.paths) > 1:
             if not torch.compiler.is_compiling():  # a graph keeps no notes
                 adapters.folded_rows = x.shape[0]
-            x = x.repeat(len(adapters.paths), *(1,) * (x.ndim - 1))
+            x = _repeated(x, len(adapters.paths))
         return super().forward(x, *args, **kwargs)
 
 

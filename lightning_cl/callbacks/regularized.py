@@ -1,0 +1,33 @@
+"""The base of methods that add a weighted term to the loss."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+
+from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.mixins.base import TrainMask
+
+
+@dataclass(eq=False)
+class RegularizedMethod(ContinualMethod):
+    """A method that adds a term to the loss or its gradient, and is plain fine-tuning where the term weighs nothing.
+
+    Args:
+        strength: Weight of the term, at least 0.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+
+    Raises:
+        ValueError: If ``strength`` is negative.
+    """
+
+    strength: float = 1.0
+    _: KW_ONLY
+    train_mask: TrainMask = "task"
+    reset_optimizer: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 0, "strength")
