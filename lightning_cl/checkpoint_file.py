@@ -12,9 +12,13 @@ from typing import Any
 import torch
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import get_protocol
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from lightning_cl.namespace import _PATH, Strategy, TorchCheckpointIO
+from lightning_cl.namespace import Strategy, TorchCheckpointIO
+
+#: A path, or an address that fsspec can follow.
+FilePath = str | Path
 
 
 class CheckpointReadError(ValueError):
@@ -29,7 +33,7 @@ class DataCheckpointIO(TorchCheckpointIO):
 
     _looked_at = False
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: FilePath, storage_options: Any | None = None) -> None:
         """Write ``checkpoint`` to ``path`` as Lightning does."""
         self.look_at(checkpoint)
         super().save_checkpoint(checkpoint, path, storage_options)
@@ -47,7 +51,7 @@ class DataCheckpointIO(TorchCheckpointIO):
         self._looked_at = True
 
     def load_checkpoint(
-        self, path: _PATH, map_location: Any = "cpu", weights_only: bool | None = None
+        self, path: FilePath, map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
         """What the file at ``path``, or at an address, holds.
 
@@ -82,7 +86,12 @@ def replace_plain_io(strategy: Strategy, kind: type[DataCheckpointIO]) -> None:
         outer._checkpoint_io = kind()
 
 
-def read_checkpoint(path: _PATH, map_location: Any = "cpu") -> dict[str, Any]:
+def is_local(path: FilePath) -> bool:
+    """Whether fsspec finds a path on this machine's file system."""
+    return get_protocol(str(path)) == "file"
+
+
+def read_checkpoint(path: FilePath, map_location: Any = "cpu") -> dict[str, Any]:
     """What a checkpoint holds: tensors and plain values, read with ``weights_only=True`` wherever the file is from.
 
     Every part of the file is compared with the checksum (CRC-32) that PyTorch stored with it.
@@ -177,7 +186,7 @@ def _saved(value: Any) -> io.BytesIO:
     return file
 
 
-def _opened(path: _PATH) -> Path | io.BytesIO:
+def _opened(path: FilePath) -> Path | io.BytesIO:
     """A local path, or the bytes of a file that is elsewhere."""
     system, inner = url_to_fs(str(path))
     try:
@@ -201,20 +210,20 @@ def _rewound(file: Any) -> Any:
     return file
 
 
-def _folder(path: _PATH) -> str:
+def _folder(path: FilePath) -> str:
     return (
         f"the checkpoint {path} is a folder; give a checkpoint file in it, or, if a sharded strategy wrote it, go on "
         "with that strategy."
     )
 
 
-def _damaged(path: _PATH, reason: str) -> str:
+def _damaged(path: FilePath, reason: str) -> str:
     older = intact_before(Path(path)) if "://" not in str(path) else None
     other = f"the next older intact one is {older}" if older else "there is no older intact one beside it"
     return f"the checkpoint {path} is damaged: it {reason}; {other}; go on from that, or copy the file again."
 
 
-def _more_than_data(path: _PATH, names: list[str]) -> str:
+def _more_than_data(path: FilePath, names: list[str]) -> str:
     what = _listed(names) if names else "objects"
     return (
         f"the checkpoint {path} holds {what}, which only code from the file could make, so nothing of it was read; "

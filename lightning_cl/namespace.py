@@ -67,10 +67,8 @@ def refuse_other_namespace(given: object) -> None:
 if TYPE_CHECKING:
     from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
     from lightning.fabric.utilities import move_data_to_device
-    from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
     from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.fabric.utilities.seed import reset_seed
-    from lightning.fabric.utilities.types import _PATH
     from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
     from lightning.pytorch.callbacks import (
         BaseFinetuning,
@@ -95,7 +93,6 @@ if TYPE_CHECKING:
     from lightning.pytorch.plugins.precision import DoublePrecision
     from lightning.pytorch.strategies import DDPStrategy, Strategy
     from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-    from lightning.pytorch.trainer import call
     from lightning.pytorch.trainer.states import RunningStage
     from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
     from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -106,7 +103,6 @@ __all__ = [
     "FABRIC",
     "PYTORCH",
     "SETTING",
-    "_PATH",
     "ArgsType",
     "BaseFinetuning",
     "Callback",
@@ -137,8 +133,6 @@ __all__ = [
     "Trainer",
     "WandbLogger",
     "_MultiProcessingLauncher",
-    "_is_local_file_protocol",
-    "call",
     "is_overridden",
     "is_param_in_hook_signature",
     "move_data_to_device",
@@ -157,7 +151,6 @@ _PLACES = (
     f"{PYTORCH}.plugins.precision",
     f"{PYTORCH}.strategies",
     f"{PYTORCH}.strategies.launchers",
-    f"{PYTORCH}.trainer",
     f"{PYTORCH}.trainer.states",
     f"{PYTORCH}.utilities",
     f"{PYTORCH}.utilities.exceptions",
@@ -165,10 +158,8 @@ _PLACES = (
     f"{PYTORCH}.utilities.signature_utils",
     f"{FABRIC}.plugins.io.torch_io",
     f"{FABRIC}.utilities",
-    f"{FABRIC}.utilities.cloud_io",
     f"{FABRIC}.utilities.exceptions",
     f"{FABRIC}.utilities.seed",
-    f"{FABRIC}.utilities.types",
     f"{PYTORCH}.cli",
 )
 

@@ -170,7 +170,7 @@ def own_message(error: BaseException | None) -> str | None:
     while error is not None:
         codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
         within = bool(codes) and PACKAGE in Path(codes[-1].co_filename).parents
-        of_trainer = isinstance(error, ValueError) and LightningCLI._instantiate_trainer.__code__ in codes
+        of_trainer = isinstance(error, ValueError) and LightningCLI.instantiate_trainer.__code__ in codes
         if (
             isinstance(error, MisconfigurationException)
             or of_trainer

@@ -78,12 +78,23 @@ def settle_position(loop: dict[str, Any], validation_due: bool) -> None:
 
 def what_is_due(trainer: Trainer) -> dict[str, bool]:
     """What Lightning would do next, and does not do after a restart: a validation, a step of plateau schedules."""
-    fit, loop, fetcher = trainer.fit_loop, trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
-    in_batch = in_the_end(vars(loop.batch_progress.current))
+    fit = trainer.fit_loop
+    in_batch = in_the_end(vars(fit.epoch_loop.batch_progress.current))
     return {
-        "validation_due": bool(in_batch and fetcher is not None and loop._should_check_val_fx(fetcher)),
+        "validation_due": in_batch and validation_follows(trainer),
         "plateau_due": in_the_end(vars(fit.epoch_progress.current)),
     }
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Whether Lightning validates behind the batch that it has trained on."""
+    fetcher = trainer.fit_loop._data_fetcher
+    return bool(fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher))
+
+
+def end_restart(loop: Any) -> None:
+    """Let one of Lightning's loops go on as if nothing had been restored; its setter would change the loops within."""
+    loop._restarting = False
 
 
 def in_the_end(counts: dict[str, int]) -> bool:

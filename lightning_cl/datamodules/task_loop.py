@@ -14,7 +14,13 @@ from lightning_cl.datamodules.finite_loss import STEPS_BETWEEN_CHECKS, FiniteLos
 from lightning_cl.datamodules.module_hooks import ModuleHooks
 from lightning_cl.datamodules.progress import show_tasks
 from lightning_cl.datamodules.protocol import Stream
-from lightning_cl.datamodules.resume import random_states_of_all, set_random_states, settle_position, what_is_due
+from lightning_cl.datamodules.resume import (
+    end_restart,
+    random_states_of_all,
+    set_random_states,
+    settle_position,
+    what_is_due,
+)
 from lightning_cl.datamodules.task import Task
 from lightning_cl.datamodules.task_boundary import (
     PlateauStart,
@@ -161,7 +167,7 @@ class TaskLoop(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a task in its first epoch."""
         # A new epoch is no restart of the last one; with `max_steps` Lightning would take it for one.
-        trainer.fit_loop.epoch_loop._restarting = False
+        end_restart(trainer.fit_loop.epoch_loop)
         self.restore_random_states(trainer)
         if trainer.should_stop and self.stream.early_stopping == "task":
             self._stop_task(trainer)
@@ -231,7 +237,7 @@ class TaskLoop(Callback):
         """Reload the training data when the next epoch is of another task."""
         self.restore_random_states(trainer)
         # Lightning spares plateau schedulers after a restart, for want of metrics; here they were saved.
-        trainer.fit_loop._restarting = False
+        end_restart(trainer.fit_loop)
         self._loss.check(trainer, self.stream.task)
         following = self.stream.schedule.task_at(trainer.current_epoch + 1)
         reload_data(trainer, self.stream.loaded.get("train") != following)

@@ -87,6 +87,6 @@ class AnytimeAccuracy(CountedAccuracy):
 
     def plot(self, val: Tensor | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
         """The curve, or the accuracies ``val`` ``(P,)`` in its place; collective. See :func:`plot_anytime_curve`."""
-        with self.sync_context(should_unsync=not self._is_synced, should_sync=not self._is_synced):
+        with self.over_processes():
             seen, accuracy = self.samples_seen.tolist(), self.accuracy
         return draw_with("plot_anytime_curve", seen, accuracy if val is None else val, ax=ax)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -40,8 +41,13 @@ class CountedAccuracy(Metric):
 
     def counts(self) -> tuple[Tensor, Tensor]:
         """Right answers and all samples, int64, over all processes. Collective: call it on every process."""
-        with self.sync_context(should_unsync=not self._is_synced, should_sync=not self._is_synced):
+        with self.over_processes():
             return self.correct.clone(), self.total.clone()
+
+    def over_processes(self) -> AbstractContextManager[None]:
+        """Within it the state is that of all processes; also where it is already. Collective."""
+        own = not self._is_synced
+        return self.sync_context(should_unsync=own, should_sync=own)  # type: ignore[no-any-return]
 
     def _count(self, hits: Tensor, cells: Tensor) -> None:
         """Count ``(N,)`` right and wrong answers at the flat positions ``cells`` ``(N,)`` of the table.

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
+
+
+def version(tensor: Tensor) -> int:
+    """How often a tensor was written to in place; 0 for one that was made in inference mode."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def parameter_versions(*modules: nn.Module, but: tuple[str, ...] = ()) -> tuple[object, ...]:
@@ -17,5 +22,5 @@ def parameter_versions(*modules: nn.Module, but: tuple[str, ...] = ()) -> tuple[
     """
     named = ((name.partition(".")[0], p) for module in modules for name, p in module.named_parameters())
     found = [p for first, p in named if first not in but]
-    written = sum(0 if p.is_inference() else p._version for p in found)
+    written = sum(version(p) for p in found)
     return written, frozenset((p.dtype, p.device) for p in found)

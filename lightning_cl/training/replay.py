@@ -16,6 +16,7 @@ from lightning_cl.namespace import move_data_to_device
 from lightning_cl.nn.replay import check_rows, gather_rows_of, join, map_leaves, take
 from lightning_cl.training.batch import unpack
 from lightning_cl.training.memory import Drawn, Memory
+from lightning_cl.training.transfer import converted
 
 
 @dataclass
@@ -95,8 +96,7 @@ class Replay:
         batch = stream.batch(index, stream.train_view, seed=self.memory.draws, start=start)
         check_rows(batch, len(index))
         self._check_targets(batch, index)
-        batch = self.trainer.precision_plugin.convert_input(batch)
-        batch = self._pinned(self.module._on_before_batch_transfer(batch, 0))
+        batch = self._pinned(converted(self.trainer, batch))
         return self.module._call_batch_hook("transfer_batch_to_device", batch, self.trainer.strategy.root_device, 0)
 
     def _pinned(self, batch: Any) -> Any:

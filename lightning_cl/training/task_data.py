@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_cl.nn.distributed import all_sum, gather_rows
 from lightning_cl.training.batch import Inputs, unpack
 from lightning_cl.training.evaluation_mode import evaluating, in_default_precision
+from lightning_cl.training.transfer import transferred
 
 View = Literal["train", "eval"]
 
@@ -96,9 +97,8 @@ class TaskData:
         loader = trainer.datamodule.train_loader_for(self.task.index, view, epoch)
         order, longest = loader.sampler.order(), -(-loader.batch_size // trainer.world_size)
         for batch_idx, batch in enumerate(in_default_precision(loader)):
-            batch = self.module._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch))
-            moved = trainer.strategy.batch_to_device(batch)
-            yield *unpack(moved, self.module.continual.batch_keys), loader.sampler.batch(order, batch_idx), longest
+            given = unpack(transferred(trainer, batch), self.module.continual.batch_keys)
+            yield *given, loader.sampler.batch(order, batch_idx), longest
 
     def mean(self, total: Tensor, count: int) -> Tensor:
         """The mean over all processes' samples, from this process's sum over its ``count`` samples."""

@@ -15,9 +15,9 @@ import torch
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from lightning_cl.checkpoint_file import DataCheckpointIO, is_intact, replace_plain_io
+from lightning_cl.checkpoint_file import DataCheckpointIO, FilePath, is_intact, replace_plain_io
 from lightning_cl.leftovers import is_abandoned, mark
-from lightning_cl.namespace import _PATH, Strategy
+from lightning_cl.namespace import Strategy
 
 _TEMPORARY = re.compile(r".+\.ckpt\.(?P<owner>.+-\d+)\.tmp")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -39,7 +39,7 @@ class AtomicCheckpointIO(DataCheckpointIO):
         ValueError: If the first checkpoint holds more than data, so that it could not be read back.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: FilePath, storage_options: Any | None = None) -> None:
         """Write ``checkpoint`` to ``path``, in place of the file that is there."""
         system, local = url_to_fs(str(path))
         if storage_options is not None or not isinstance(system, LocalFileSystem):

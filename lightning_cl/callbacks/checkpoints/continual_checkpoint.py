@@ -17,9 +17,10 @@ from lightning_cl.callbacks.base import require_stream
 from lightning_cl.callbacks.checkpoints.atomic_checkpoint_io import CheckpointWriteError, make_atomic, prepare_folder
 from lightning_cl.callbacks.checkpoints.run_folder import run_folder
 from lightning_cl.callbacks.checkpoints.stop_signals import StopSignals, stop_exception
-from lightning_cl.checkpoint_file import damage, intact_before
+from lightning_cl.checkpoint_file import damage, intact_before, is_local
+from lightning_cl.datamodules.resume import validation_follows
 from lightning_cl.leftovers import clear_report_leftovers
-from lightning_cl.namespace import LightningModule, ModelCheckpoint, Trainer, _is_local_file_protocol, rank_zero_warn
+from lightning_cl.namespace import LightningModule, ModelCheckpoint, Trainer, rank_zero_warn
 
 #: What the processes agree on after a batch: one of these, or the number of a signal, which wins as it is larger.
 _GO_ON, _SAVE = 0, 1
@@ -110,7 +111,7 @@ class ContinualCheckpoint(ModelCheckpoint):
         if not self._off:
             make_atomic(trainer.strategy)
             folder = str(self.dirpath)
-            if trainer.is_global_zero and _is_local_file_protocol(folder):
+            if trainer.is_global_zero and is_local(folder):
                 clear_report_leftovers(run_folder(trainer))
                 _together(trainer, lambda: prepare_folder(Path(folder)))
             else:
@@ -129,15 +130,14 @@ class ContinualCheckpoint(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save when it is time; stop when asked to. Never between batches whose gradients accumulate."""
-        loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
         self._pending = None
-        if loop._should_accumulate():
+        if trainer.fit_loop.epoch_loop._should_accumulate():
             return
         self._steps += 1
         order = self._order(trainer)
         if order != _GO_ON or self._steps >= self.every_n_steps or _ends_here(trainer):
             self._save(trainer, "last")
-        elif not self._off and fetcher is not None and loop._should_check_val_fx(fetcher):
+        elif not self._off and validation_follows(trainer):
             self._pending = _dump(trainer)  # references, no copies: nothing of it changes in a validation,
             if "current_model_state" in self._pending:  # except averaged weights, which are swapped in and out
                 self._pending = deepcopy(self._pending)
@@ -216,7 +216,7 @@ class ContinualCheckpoint(ModelCheckpoint):
     def newest(self, trainer: Trainer, own: bool = False) -> str | None:
         """Path of this run's newest checkpoint; else, unless only its ``own`` count, of the one it was resumed from."""
         path = self.last_model_path or (None if own or trainer.ckpt_path is None else str(trainer.ckpt_path))
-        if not path or not _is_local_file_protocol(path):
+        if not path or not is_local(path):
             return path or None
         relative = os.path.relpath(path)
         return path if relative.startswith(os.pardir) else relative
@@ -243,7 +243,7 @@ class ContinualCheckpoint(ModelCheckpoint):
         found: set[str] = super()._find_last_checkpoints(trainer)
         usable: set[str] = set()
         for path in sorted(found):
-            reason = damage(Path(path)) if _is_local_file_protocol(path) and os.path.isfile(path) else None
+            reason = damage(Path(path)) if is_local(path) and os.path.isfile(path) else None
             other = intact_before(Path(path)) if reason else None
             usable |= {str(other)} if other else set() if reason else {path}
             if reason:

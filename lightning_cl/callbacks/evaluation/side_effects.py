@@ -25,10 +25,10 @@ def fingerprints(module: nn.Module) -> dict[str, Tensor]:
     for prefix, part in module.named_modules():
         if isinstance(part, Metric):
             continue
-        saved = {n: b for n, b in part._buffers.items() if n not in part._non_persistent_buffers_set}
-        for name, tensor in (*part._parameters.items(), *saved.items()):
-            if tensor is not None:
-                found[f"{prefix}.{name}".lstrip(".")] = fingerprint(tensor)
+        unsaved, own = part._non_persistent_buffers_set, {"recurse": False, "remove_duplicate": False}
+        saved = ((name, tensor) for name, tensor in part.named_buffers(**own) if name not in unsaved)
+        for name, tensor in (*part.named_parameters(**own), *saved):
+            found[f"{prefix}.{name}".lstrip(".")] = fingerprint(tensor)
     return found
 
 

@@ -13,7 +13,8 @@ from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
 from lightning_cl.callbacks.evaluation.side_effects import collected, put_back
 from lightning_cl.datamodules.resume import random_states, set_random_states
 from lightning_cl.datamodules.stream_plan import EvalBatch, Stage
-from lightning_cl.namespace import LightningModule, RunningStage, Trainer, call, is_param_in_hook_signature
+from lightning_cl.namespace import LightningModule, RunningStage, Trainer, is_param_in_hook_signature
+from lightning_cl.training.transfer import transferred
 
 _SILENT = ("log", "log_dict")
 
@@ -39,7 +40,6 @@ class SilentEvaluation:
         self._stage: RunningStage | None = None
         self._random: dict[str, Any] = {}
         self._collected: dict[str, Any] = {}
-        self._fx: str | None = None
         self._grad = torch.no_grad()
 
     def __enter__(self) -> SilentEvaluation:
@@ -48,7 +48,7 @@ class SilentEvaluation:
         self._metrics = [(m, _metric_state(m)) for m in module.modules() if isinstance(m, Metric)]
         self._random = random_states(self.trainer.strategy.root_device)
         self._collected = collected(module)
-        self._stage, self._fx = self.trainer.state.stage, module._current_fx_name
+        self._stage = self.trainer.state.stage
         for name in _SILENT:  # in front of the class's own
             module.__dict__[name] = _nothing
         self.trainer.state.stage = RunningStage.VALIDATING
@@ -63,7 +63,7 @@ class SilentEvaluation:
         self._grad.__exit__(kind, error, trace)
         self.capture.stop()
         module = self.pl_module
-        self.trainer.state.stage, module._current_fx_name = self._stage, self._fx
+        self.trainer.state.stage = self._stage
         for name in _SILENT:
             module.__dict__.pop(name, None)
         for part, mode in self._modes:
@@ -87,9 +87,7 @@ class SilentEvaluation:
             samples: What such a module gets instead, for a batch that is of no stage.
         """
         trainer, module = self.trainer, self.pl_module
-        batch = trainer.precision_plugin.convert_input(batch)
-        batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
-        batch = call._call_strategy_hook(trainer, "batch_to_device", batch, dataloader_idx=0)
+        batch = transferred(trainer, batch)
         announced = stage if hasattr(module, "expect_images") else None
         if announced is not None:
             module.expect_images(batch_idx, announced)  # type: ignore[operator]

@@ -150,7 +150,8 @@ def _shows_images(logger: Logger) -> bool:
 
 def _define_axes(logger: WandbLogger, after_task: Iterable[str]) -> None:
     """Tasks are the axis of what is known after a task, samples seen that of losses and all else."""
-    prefix = f"{logger._prefix}{logger.LOGGER_JOIN_CHAR}" if logger._prefix else ""
+    own = logger._prefix
+    prefix = f"{own}{logger.LOGGER_JOIN_CHAR}" if own else ""
     define = logger.experiment.define_metric
     for axis in (TASK, SAMPLES):
         define(prefix + axis)

@@ -14,7 +14,7 @@ from lightning_cl.nn.class_texts import TextHead, clip_tokens, text_logits, trim
 from lightning_cl.nn.clip_prompts import CLIPPrompts, FrozenCLIP, PromptedVision
 from lightning_cl.nn.clip_towers import NOT_TEXT, encode_texts, text_tower
 from lightning_cl.nn.extension import extend
-from lightning_cl.nn.parameter_versions import parameter_versions
+from lightning_cl.nn.parameter_versions import parameter_versions, version
 from lightning_cl.nn.prompts import PromptProvider
 from lightning_cl.training import MethodModule
 from lightning_cl.training.find_modules import find_clip
@@ -112,7 +112,7 @@ class TextFeatures(MethodModule):
     def _competing(self, module: Any) -> tuple[Tensor, Tensor]:
         """Ids and tokens of the classes that compete in training; looked up anew when the class mask was written."""
         texts, allowed = self.texts, module.continual.mask.train_allowed
-        state = (id(allowed), allowed._version, allowed.device)
+        state = (id(allowed), version(allowed), allowed.device)
         if texts.chosen is None or texts.chosen[0] != state:
             columns = allowed[: len(texts.tokens)].nonzero().flatten()
             texts.chosen = (state, columns, trimmed(texts.tokens[columns.cpu()]).to(allowed.device))
