@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from conformance.methods import METHODS, make
 from conformance.modules import PLAIN
-from conformance.runs import attached, train
+from conformance.runs import attached, finished_run, train
 from conformance.streams import make_stream
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -60,7 +61,7 @@ def loader() -> DataLoader:
 
 @methods
 def test_plain_loaders_after_a_continual_fit(method, tmp_path):
-    module = train(PLAIN, make(method), tmp_path).module
+    module = deepcopy(finished_run(method, PLAIN).module)
     with torch.no_grad():
         before = module.eval()(next(iter(loader()))[0]).clone()
     trainer(tmp_path).validate(module, loader(), verbose=False)

@@ -29,6 +29,7 @@ from lightning_cl.nn.heads import (
     align_head,
     align_norms,
     cosine_logits,
+    fit_head,
     ridge_solution,
     simplex_etf,
 )
@@ -102,6 +103,7 @@ __all__ = [
     "ema",
     "energy",
     "fisher_diagonal",
+    "fit_head",
     "folded",
     "freeze_backbone",
     "inject",

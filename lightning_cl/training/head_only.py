@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from lightning_cl.training.loss_terms import plus, zero_through
+from lightning_cl.training.step import Step
 
 
 @contextmanager
@@ -19,6 +20,12 @@ def detached_features(module: Any) -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+def head_only_step(step: Step) -> Any:
+    """Make the user's step on features that are cut off from the graph; then call :func:`drop_idle_gradients`."""
+    with detached_features(step.module):
+        return with_idle_parameters(step.module, step.users_step())
 
 
 def with_idle_parameters(module: Any, output: Any) -> Any:

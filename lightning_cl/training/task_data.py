@@ -87,6 +87,13 @@ class TaskData:
                 rows, labels = rows[weights > 0], labels[weights > 0]
             yield TaskFeatures(rows[:, :-1].to(found.dtype), labels.long(), rows[:, -1].long())
 
+    def all_features(
+        self, extract: Callable[[Any], Tensor] | None = None, view: View = "eval", epoch: int = 0
+    ) -> TaskFeatures:
+        """:meth:`features` of the whole task in one piece."""
+        batches = list(self.features(extract, view, epoch))
+        return TaskFeatures(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+
     def _head_input(self, inputs: Any) -> Tensor:
         found: Tensor = self.module.head_input(inputs)
         return found.to(self.module.continual_head.weight.dtype)  # whatever autocast made of it

@@ -98,7 +98,10 @@ def test_brackets_in_a_list_are_shown(capsys: pytest.CaptureFixture[str]) -> Non
 # ---------------------------------------------------------------------- recipes and composition
 
 
-@pytest.mark.parametrize("recipe", recipe_names())
+@pytest.mark.parametrize(
+    "recipe",  # those of the digits are run, too
+    [pytest.param(n, marks=pytest.mark.slow if n.startswith("digits_") else ()) for n in recipe_names()],
+)
 def test_printed_config_reads_back(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = printed_config(capsys, "--config", recipe)
     path = tmp_path / "printed.yaml"

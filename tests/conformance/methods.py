@@ -13,6 +13,8 @@ import pytest
 import lightning_cl.callbacks
 from lightning_cl.callbacks import ContinualMethod
 
+from .modules import CASES, Case
+
 
 def find_methods() -> list[type[ContinualMethod]]:
     """All exported methods that can be constructed, by name."""
@@ -37,21 +39,48 @@ THOROUGH = [
 ]
 
 
+#: Every method, those that are not thorough in the slow step.
+SLOW_UNLESS_THOROUGH = [
+    pytest.param(method, id=method.__name__, marks=() if method in THOROUGH else pytest.mark.slow) for method in METHODS
+]
+
+
+def in_turn(method: type[ContinualMethod], values: Sequence[Any]) -> Any:
+    """One of the values for each method, so that neighbours in the list have different ones."""
+    return values[METHODS.index(method) % len(values)]
+
+
 def paired(values: Iterable[Any]) -> list[tuple[type[ContinualMethod], Any]]:
     """Methods and values: the thorough methods with all values, each of the others with one, in turn."""
-    known, pairs = list(values), []
-    for place, method in enumerate(METHODS):
-        pairs += [(method, value) for value in (known if method in THOROUGH else [known[place % len(known)]])]
-    return pairs
+    known = list(values)
+    return [(m, value) for m in METHODS for value in (known if m in THOROUGH else [in_turn(m, known)])]
 
 
-def on_cases(cases: Sequence[Any]) -> pytest.MarkDecorator:
-    """Every method on every module: thorough methods at once, each other on one of them, and slowly on the rest."""
+def case_of(method: type[ContinualMethod], cases: Sequence[Case] = CASES, slow: bool = False) -> Case:
+    """The module that a method is quickly tried on in all files, so that they share a run; one of ``cases``.
+
+    Args:
+        method: One that is not thorough.
+        cases: Modules to choose from.
+        slow: That of the slow step, which is another.
+    """
+    case = in_turn(method, [*CASES[1:], CASES[0]] if slow else CASES)
+    return case if case in cases else cases[slow]
+
+
+def on_cases(cases: Sequence[Case], quick: bool = True) -> pytest.MarkDecorator:
+    """Thorough methods on every module, each other at once on one of them, and slowly on a second one.
+
+    Args:
+        cases: The modules.
+        quick: Whether methods that are not thorough are tried at once on one of them.
+    """
     parameters = []
-    for place, method in enumerate(METHODS):
-        for number, case in enumerate(cases):
-            quick = method in THOROUGH or number == place % len(cases)
-            marks = () if quick else pytest.mark.slow
+    for method in METHODS:
+        first, second = (case_of(method, cases, slow) for slow in (False, True))
+        for case in cases if method in THOROUGH else dict.fromkeys((first, second)):
+            at_once = method in THOROUGH or (quick and case is first)
+            marks = () if at_once else pytest.mark.slow
             parameters.append(pytest.param(method, case, id=f"{case.name}-{method.__name__}", marks=marks))
     return pytest.mark.parametrize(("method", "case"), parameters)
 

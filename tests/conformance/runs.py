@@ -12,9 +12,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import connection
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor
 from lightning_cl.callbacks import ContinualEvaluation, ContinualMethod
 from lightning_cl.datamodules import ContinualDataModule
 
+from .methods import make
 from .modules import Case, suited
 from .streams import make_stream
 from .watching import Watcher
@@ -87,6 +89,19 @@ def train(
     )
     trainer.fit(module, datamodule=stream, ckpt_path=ckpt_path)
     return Run(module, method, stream, evaluation, watcher, trainer)
+
+
+_FOLDER = TemporaryDirectory()
+
+
+def finished_run(method: type[ContinualMethod], case: Case, optimizer: str = "adamw") -> Run:
+    """A finished run of a method on a module, made once for the tests of all files: only to be looked at."""
+    return _finished(method, case, optimizer)
+
+
+@cache
+def _finished(method: type[ContinualMethod], case: Case, optimizer: str) -> Run:
+    return train(case, make(method), Path(_FOLDER.name), optimizer=optimizer)
 
 
 def attached(case: Case, method: ContinualMethod, optimizer: str = "adamw") -> LightningModule:

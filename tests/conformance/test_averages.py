@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from lightning_cl import restore
 
-from .methods import METHODS, make
+from .methods import METHODS, THOROUGH, make
 from .modules import PLAIN, suited
 from .runs import assert_same_bits, train
 from .streams import EPOCHS, digits
@@ -40,7 +40,10 @@ def images():
 
 @pytest.mark.parametrize(
     ("method", "average"),
-    [*((m, "EMA") for m in METHODS), *((m, n) for m in METHODS[:3] for n in ("mean", "SWA"))],
+    [
+        *(pytest.param(m, "EMA", marks=() if m in THOROUGH else pytest.mark.slow) for m in METHODS),
+        *((m, n) for m in THOROUGH[:3] for n in ("mean", "SWA")),
+    ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
 def test_what_a_method_knows_is_not_averaged(method, average, finished, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from lightning_cl.datamodules import SiBlurry
 
 from .killing import attempt, draw_points, lightnings_own, ours
-from .methods import THOROUGH, paired
+from .methods import THOROUGH
 from .modules import ASKING, FOREIGN_DICT, FOREIGN_TUPLE, PLAIN, SPLIT
 from .records import differences
 
@@ -91,7 +91,8 @@ def test_a_chain_of_power_cuts_between_accumulated_gradients(method, whole, tmp_
     assert differences(resumed, expected) == [], points
 
 
-@pytest.mark.parametrize(("method", "turn"), paired(range(SINGLE)), ids=lambda v: getattr(v, "__name__", v))
+@methods
+@pytest.mark.parametrize("turn", range(SINGLE))
 def test_one_power_cut(method, turn, whole, tmp_path):
     case, saving = (PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT)[turn % 4], (ours, lightnings_own)[turn % 2]
     expected = whole(case, method, OFFLINE)

@@ -38,7 +38,7 @@ def test_one_fit_runs_the_whole_stream(method, case, finished):
     assert torch.equal(run.evaluation.total > 0, measured)
 
 
-@on_cases(CASES)
+@on_cases(CASES, quick=False)
 def test_named_parts_are_the_found_ones(method, case, finished, tmp_path):
     module = suited(case, method)
     named = train(case, make(method, head=module.head, backbone=module.backbone), tmp_path)

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from .methods import METHODS, make, paired
+from .methods import METHODS, THOROUGH, make
 from .modules import ASKING, FOREIGN_DICT, FOREIGN_TUPLE, IN_CONFIGURE_MODEL, IN_SETUP, PLAIN, SPLIT
 from .runs import in_forked_processes, train
 
 OTHERS = (PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT, IN_SETUP, IN_CONFIGURE_MODEL)
 PAIRS = [(method, ASKING) for method in METHODS]
-PAIRS += [pytest.param(*pair, marks=pytest.mark.slow) for pair in paired(OTHERS)]
+PAIRS += [pytest.param(method, case, marks=pytest.mark.slow) for method in THOROUGH for case in OTHERS]
 
 
 @pytest.mark.parametrize(("method", "case"), PAIRS, ids=lambda v: getattr(v, "__name__", None) or v.name)

@@ -10,14 +10,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_cl.callbacks import CODAPrompt, DualPrompt, FineTuning, ProtocolGuard, PrototypeClassifier
 from lightning_cl.reports.protocol import CHECKS, ProtocolCard, ProtocolError
 
-from .methods import METHODS, make, paired
+from .methods import METHODS, THOROUGH, case_of, make
 from .modules import FOREIGN_DICT, FOREIGN_TUPLE, PLAIN, SPLIT, suited
 from .runs import assert_same_bits, in_forked_processes, train
 from .streams import STEPS_PER_EPOCH
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-PAIRS = [(method, PLAIN) for method in METHODS]
-PAIRS += [pytest.param(*pair, marks=pytest.mark.slow) for pair in paired((SPLIT, FOREIGN_TUPLE, FOREIGN_DICT))]
+PAIRS = [(method, PLAIN if method in THOROUGH else case_of(method)) for method in METHODS]
+PAIRS += [pytest.param(m, c, marks=pytest.mark.slow) for m in THOROUGH for c in (SPLIT, FOREIGN_TUPLE, FOREIGN_DICT)]
 PROBE = 18
 
 

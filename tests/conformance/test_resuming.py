@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from .methods import METHODS, make, on_cases, paired
+from .methods import METHODS, THOROUGH, in_turn, make, on_cases
 from .modules import ASKING, FOREIGN_DICT, FOREIGN_TUPLE, IN_CONFIGURE_MODEL, IN_SETUP, PLAIN, SPLIT
 from .runs import assert_same_bits, in_forked_processes, train
 from .streams import STEPS_PER_EPOCH
@@ -68,17 +68,25 @@ PLACES = {
     "sigkill-mid-epoch": (MID_EPOCH, True),
     "mid-epoch-of-the-last-task": (MID_LAST_EPOCH, False),
 }
-#: Everywhere in the module that asks for most; in the others once: test_kill_points.py kills them at random points.
+#: Everywhere in the module that asks for most (thorough methods, the others quickly at one of these places); in the
+#: other modules once: test_kill_points.py kills them at random points.
 #: Two of them build their network later, and must still end as the one that was whole from the beginning.
 LATER = (ASKING, IN_SETUP, IN_CONFIGURE_MODEL)
 KILLED = [
-    pytest.param(method, case, *place, id=f"{name}-{case.name}-{method.__name__}")
+    pytest.param(
+        method,
+        case,
+        *PLACES[name],
+        id=f"{name}-{case.name}-{method.__name__}",
+        marks=() if method in THOROUGH or name == in_turn(method, list(PLACES)) else pytest.mark.slow,
+    )
     for method in METHODS
-    for case, (name, place) in zip(LATER, PLACES.items(), strict=True)
+    for case, name in zip(LATER, PLACES, strict=True)
 ]
 KILLED += [
     pytest.param(method, case, MID_EPOCH, True, id=f"sigkill-{case.name}-{method.__name__}", marks=pytest.mark.slow)
-    for method, case in paired((PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT))
+    for method in THOROUGH
+    for case in (PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT)
 ]
 
 

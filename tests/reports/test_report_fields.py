@@ -28,11 +28,12 @@ WRONG = {
 }
 
 
-@pytest.fixture
-def content(tmp_path):
+@pytest.fixture(scope="module")
+def content(tmp_path_factory):
     report = ContinualReport(class_il=torch.tensor([[1.0, float("nan")], [0.5, 0.75]]), sizes=torch.tensor([4, 4]))
-    report.write(tmp_path)
-    return json.loads((tmp_path / "continual_report.json").read_text())
+    folder = tmp_path_factory.mktemp("report")
+    report.write(folder)
+    return json.loads((folder / "continual_report.json").read_text())
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +18,9 @@ from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.namespace import LightningModule, Trainer, rank_zero_warn
 from lightning_cl.nn.outliers import OutlierMode, energy, outlier_regularizer, share_of_step, synthesize_outliers
-from lightning_cl.training import MethodModule, Step, TaskData
+from lightning_cl.training import MethodModule, Phases, Step, TaskData
 from lightning_cl.training.evaluation_mode import evaluating
-from lightning_cl.training.head_only import detached_features, drop_idle_gradients, with_idle_parameters
-
-Phase = Literal["warm_up", "regular", "outlier"]
+from lightning_cl.training.head_only import drop_idle_gradients, head_only_step, with_idle_parameters
 
 
 @dataclass
@@ -59,21 +57,18 @@ class OutlierEpochs(MethodModule):
         self.method = method
         self.data: OutlierEpoch | None = None
 
-    def phase(self, module: Any) -> Phase:
+    def phase(self, module: Any) -> str:
         """Phase of the current epoch."""
-        trainer = module.trainer
-        task = trainer.datamodule.task
-        return self.method.phase(task.index, trainer.current_epoch - task.first_epoch, task.epochs)
+        return self.method.phases.now(module)
 
     def own_step(self, step: Step) -> Any:
         """The outlier step; in the warm-up the user's with features cut off from the graph, without other terms."""
-        phase, module = self.phase(step.module), step.module
+        phase = self.phase(step.module)
         if phase == "regular":
             return None
         if phase == "outlier":
-            return with_idle_parameters(module, self._outlier_loss(step))
-        with detached_features(module):
-            return with_idle_parameters(module, step.users_step())
+            return with_idle_parameters(step.module, self._outlier_loss(step))
+        return head_only_step(step)
 
     def edit_gradients(self, module: Any, optimizer: Any) -> None:
         """Keep everything but the head out of head-only steps."""
@@ -129,8 +124,7 @@ class OutlierEpochs(MethodModule):
     def _collect(self, module: Any, stream: Any, epoch: int) -> OutlierEpoch:
         positions = stream.layout.train_index[stream.task_index].unique()  # sorted; a stream may repeat a sample
         with evaluating(module):  # prompts are chosen as at test time
-            batches = list(TaskData(module, stream.task).features(view="train", epoch=epoch))
-        found, known, index = (torch.cat(parts) for parts in zip(*batches, strict=True))
+            found, known, index = TaskData(module, stream.task).all_features(view="train", epoch=epoch)
         rows = torch.searchsorted(positions.to(index.device), index)
         features, labels = found.new_zeros(len(positions), found.shape[1]), known.new_zeros(len(positions))
         features[rows], labels[rows] = found, known
@@ -215,15 +209,14 @@ class VirtualOutlierRegularizer(ContinualMethod):
         """The phases."""
         return OutlierEpochs(self)
 
-    def epochs(self, of_task: int) -> int:
-        """Outlier epochs of a task with ``of_task`` epochs: as given, or the last 20 %, at least 1."""
-        return self.outlier_epochs if self.outlier_epochs is not None else max(round(0.2 * of_task), 1)
-
-    def phase(self, task: int, epoch: int, epochs: int) -> Phase:
-        """Phase of the ``epoch``-th epoch (from 0) of a task with ``epochs`` epochs."""
-        if task > 0 and epoch < self.warm_up_epochs:
-            return "warm_up"
-        return "outlier" if epoch >= epochs - self.epochs(epochs) else "regular"
+    @property
+    def phases(self) -> Phases:
+        """Warm-up in every task but the first, and outlier epochs: as given, or the last 20 %, at least 1."""
+        given = self.outlier_epochs
+        return Phases(
+            first=[("warm_up", lambda task: self.warm_up_epochs * (task.index > 0))],
+            last=[("outlier", lambda task: max(round(0.2 * task.epochs), 1) if given is None else given)],
+        )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check the other methods, attach, and check that every task has room for its phases."""
@@ -258,7 +251,7 @@ class VirtualOutlierRegularizer(ContinualMethod):
             )
 
     def _check_epochs(self, task: Task) -> None:
-        needed = self.warm_up_epochs * (task.index > 0) + self.epochs(task.epochs)
+        needed = task.epochs - self.phases.lengths(task)["regular"]
         if needed > task.epochs:
             raise ValueError(
                 f"task {task.index} has {task.epochs} epoch(s), but warm-up and outlier epochs take {needed}; "

@@ -3,6 +3,7 @@
 from lightning_cl.nn.class_texts import TextHead
 from lightning_cl.nn.heads.alignment import align_head, align_norms
 from lightning_cl.nn.heads.cosine import CosineHead, ETFHead, cosine_logits, simplex_etf
+from lightning_cl.nn.heads.fit import fit_head
 from lightning_cl.nn.heads.gaussians import Gaussians
 from lightning_cl.nn.heads.gram import GramHead, ridge_solution
 from lightning_cl.nn.heads.prototypes import PrototypeHead
@@ -19,6 +20,7 @@ __all__ = [
     "align_head",
     "align_norms",
     "cosine_logits",
+    "fit_head",
     "ridge_solution",
     "simplex_etf",
 ]

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_cl.nn.heads.fit import fit_head
 from lightning_cl.nn.heads.gaussians import Gaussians
 
 
@@ -50,18 +51,16 @@ def align_head(
     dtype = parameters[0].dtype
     columns = torch.tensor(gaussians.classes, device=parameters[0].device)
     optimizer = torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    with torch.enable_grad():
-        for _ in range(epochs):
-            features, places = gaussians.sample(per_class, generator)
-            order = torch.randperm(len(places), generator=generator).to(places.device)
-            for rows in order.split(per_class):
-                optimizer.zero_grad()
-                logits = head.forward(features[rows].to(dtype))
-                loss(logits[:, columns], places[rows]).backward()
-                optimizer.step()
-            schedule.step()
-    optimizer.zero_grad()
+    fit_head(
+        lambda features: head.forward(features.to(dtype))[:, columns],
+        lambda: gaussians.sample(per_class, generator),
+        optimizer,
+        generator,
+        epochs=epochs,
+        batch_size=per_class,
+        schedule=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs),
+        loss=loss,
+    )
 
 
 @torch.no_grad()
