@@ -21,7 +21,7 @@ PUBLIC = (
     "lightning_cl.nn.heads",
     "lightning_cl.nn.replay",
     "lightning_cl.reports",
-    "lightning_cl.targets",
+    "lightning_cl.class_embeddings",
     "lightning_cl.training",
 )
 

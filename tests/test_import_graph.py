@@ -14,13 +14,14 @@ PACKAGE = ROOT / "lightning_cl"
 #: From the ground up: what stands in a row may import from rows above it, and within itself.
 LAYERS = (
     {"namespace"},
-    {"versions", "leftovers", "checkpoint_file", "nn", "metrics", "targets"},
+    {"versions", "leftovers", "checkpoint_file", "nn", "metrics", "class_embeddings"},
     {"reports", "datamodules"},
     {"training", "models"},
     {"mixins"},
     {"callbacks"},
     {"restoration", "export_method"},
     {"cli"},
+    {"targets"},
     {"__main__"},
 )
 

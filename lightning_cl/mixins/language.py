@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from lightning_cl.class_embeddings.base import TargetProvider, check_targets
 from lightning_cl.mixins.base import ContinualMixin
 from lightning_cl.nn.language_head import LanguageHead
-from lightning_cl.targets.base import TargetProvider, check_targets
 from lightning_cl.training import MethodModule
 
 

@@ -11,10 +11,10 @@ from lightning.pytorch import seed_everything
 from tiny import stream_info
 
 from lightning_cl.callbacks import LanguageGuidedHead, PrototypeClassifier
+from lightning_cl.class_embeddings import RandomTargets
 from lightning_cl.mixins import ContinualMixin, LanguageMixin, PrototypeMixin
 from lightning_cl.nn.language_head import LanguageHead
 from lightning_cl.nn.prototypes import PrototypeBank
-from lightning_cl.targets import RandomTargets
 
 INFO = stream_info(3, 6)
 

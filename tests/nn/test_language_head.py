@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch._dynamo.testing import CompileCounter
 from torch.testing import assert_close
 
+from lightning_cl.class_embeddings import RandomTargets
 from lightning_cl.nn.language_head import LanguageHead, auto_scale, mean_off_diagonal, orthonormal
-from lightning_cl.targets import RandomTargets
 
 
 def targets(count: int, dim: int, seed: int = 0) -> torch.Tensor:

@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal
 
 from lightning_cl.callbacks.arguments import check_choice
 from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.class_embeddings import FileTargets, OrthogonalTargets, RandomTargets, SentenceTargets, TargetProvider
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.mixins.language import ClassNameHead
 from lightning_cl.nn.language_head import LanguageHead, Match, Similarity
-from lightning_cl.targets import FileTargets, OrthogonalTargets, RandomTargets, SentenceTargets, TargetProvider
 
 
 @dataclass(eq=False)
@@ -24,7 +24,7 @@ class LanguageGuidedHead(ContinualMethod):
 
     Args:
         targets: Where the vectors come from: ``"minilm"`` (all-MiniLM-L6-v2, needs ``lightning-cl[language]``), a file
-            (``.npz``, ``.safetensors``, ``.pt``; see :class:`~lightning_cl.targets.FileTargets`), the controls
+            (``.npz``, ``.safetensors``, ``.pt``; see :class:`~lightning_cl.class_embeddings.FileTargets`), the controls
             ``"random"`` and ``"orthogonal"``, or any provider: ``OpenCLIPTargets("ViT-B-32-quickgelu", "openai")``,
             ``TensorTargets({"cat": vector, ...})``.
         match: How features and vectors of different length meet: ``"lift"`` turns the vectors into the feature space

@@ -12,12 +12,12 @@ from torch import Tensor
 from lightning_cl.callbacks.arguments import check_at_least
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.language.language_guided_head import provider_of, with_plain_targets
+from lightning_cl.class_embeddings import TargetProvider
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.mixins.language import from_first_process, learn_new
 from lightning_cl.nn.lgcl import TextGuide, guidance, other_classes
 from lightning_cl.nn.prompts import PromptProvider
-from lightning_cl.targets import TargetProvider
 from lightning_cl.training import MethodModule, Step
 
 

@@ -31,8 +31,8 @@ from lightning_cl.callbacks import (
     PrototypeClassifier,
     VirtualOutlierRegularizer,
 )
+from lightning_cl.class_embeddings import OrthogonalTargets, RandomTargets, TensorTargets
 from lightning_cl.datamodules import ArraySource, ClassIncremental, ContinualDataModule, SiBlurry
-from lightning_cl.targets import OrthogonalTargets, RandomTargets, TensorTargets
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CLASSES = 6

@@ -7,8 +7,8 @@ import torch
 
 from callbacks.language.test_language_guided_head import make_stream, run
 from lightning_cl.callbacks import L2P, LGCL, CODAPrompt, ContinualCallback, DualPrompt, LanguageGuidedHead
+from lightning_cl.class_embeddings import RandomTargets, SentenceTargets
 from lightning_cl.datamodules import SiBlurry
-from lightning_cl.targets import RandomTargets, SentenceTargets
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 POOLS = {

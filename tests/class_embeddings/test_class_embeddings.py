@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import socket
+import sys
 import warnings
 
 import numpy as np
@@ -13,7 +15,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
-from lightning_cl.targets import (
+import lightning_cl.class_embeddings
+from lightning_cl.class_embeddings import (
     FileTargets,
     OpenCLIPTargets,
     OrthogonalTargets,
@@ -24,7 +27,7 @@ from lightning_cl.targets import (
     check_targets,
     fill,
 )
-from lightning_cl.targets.base import unit_mean
+from lightning_cl.class_embeddings.base import unit_mean
 
 NAMES = ["house_finch", "arctic fox", "T-shirt"]
 ROWS = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
@@ -265,3 +268,11 @@ def test_a_missing_package_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ImportError, match=r'pip install "lightning-cl\[language\]"'):
         SentenceTargets().targets(["a"])
+
+
+def test_the_former_name_still_finds_them():
+    sys.modules.pop("lightning_cl.targets", None)
+    with pytest.warns(FutureWarning, match=r"lightning_cl\.class_embeddings"):
+        former = importlib.import_module("lightning_cl.targets")
+    assert former.OpenCLIPTargets is OpenCLIPTargets
+    assert former.__all__ == lightning_cl.class_embeddings.__all__

