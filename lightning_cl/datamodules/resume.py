@@ -92,11 +92,6 @@ def validation_follows(trainer: Trainer) -> bool:
     return bool(fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher))
 
 
-def end_restart(loop: Any) -> None:
-    """Let one of Lightning's loops go on as if nothing had been restored; its setter would change the loops within."""
-    loop._restarting = False
-
-
 def in_the_end(counts: dict[str, int]) -> bool:
     """Whether counts were taken in ``on_train_batch_end`` or ``on_train_epoch_end``: processed but not completed."""
     return counts["processed"] > counts["completed"]

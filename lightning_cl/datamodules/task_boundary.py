@@ -87,3 +87,8 @@ def warn_of_early_stopping(callbacks: Iterable[Callback]) -> None:
             "`EarlyStopping` will end the whole stream, not the task; "
             'set `ContinualDataModule(early_stopping="task")` to end only the current task.'
         )
+
+
+def end_restart(loop: Any) -> None:
+    """Let one of Lightning's loops go on as if nothing had been restored; its setter would change the loops within."""
+    loop._restarting = False

@@ -14,19 +14,14 @@ from lightning_cl.datamodules.finite_loss import STEPS_BETWEEN_CHECKS, FiniteLos
 from lightning_cl.datamodules.module_hooks import ModuleHooks
 from lightning_cl.datamodules.progress import show_tasks
 from lightning_cl.datamodules.protocol import Stream
-from lightning_cl.datamodules.resume import (
-    end_restart,
-    random_states_of_all,
-    set_random_states,
-    settle_position,
-    what_is_due,
-)
+from lightning_cl.datamodules.resume import random_states_of_all, set_random_states, settle_position, what_is_due
 from lightning_cl.datamodules.task import Task
 from lightning_cl.datamodules.task_boundary import (
     PlateauStart,
     build_fresh_optimizers,
     call_task_hook,
     compare_within_the_task,
+    end_restart,
     step_plateau_schedulers,
     warn_of_early_stopping,
 )
