@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from datamodules.tiny_stream import TinyModule, make_stream, make_trainer
@@ -25,11 +28,22 @@ write_files(Path(sys.argv[1]), {"a.txt": lambda path: os.kill(os.getpid(), signa
 """
 
 
+FOLDER = TemporaryDirectory()
+
+
 def leftover(folder: Path) -> Path:
     """What a process leaves that is killed while it writes a report."""
-    assert subprocess.run([sys.executable, "-c", KILLED, folder], check=False).returncode < 0
+    shutil.copytree(killed(), folder, dirs_exist_ok=True)
     (left,) = folder.glob(".report-*")
     return left
+
+
+@cache
+def killed() -> Path:
+    """The folder of such a process, once for all tests."""
+    folder = Path(FOLDER.name)
+    assert subprocess.run([sys.executable, "-c", KILLED, folder], check=False).returncode < 0
+    return folder
 
 
 def test_the_next_start_clears_it_away(tmp_path):

@@ -115,6 +115,7 @@ def test_a_stream_runs_is_resumed_and_restored(tmp_path):
     program(tmp_path, MODULE, IMPORTS, FITS)
 
 
+@pytest.mark.slow
 def test_both_at_once_are_one_error(tmp_path):
     of_ours, of_lightning = program(tmp_path, "import lightning.pytorch\n", MODULE, IMPORTS, MIXED).splitlines()
     assert "is of `pytorch_lightning`, but lightning_cl uses `lightning.pytorch`" in of_ours

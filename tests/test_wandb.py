@@ -332,6 +332,7 @@ def test_other_errors_of_wandb_are_not_hidden():
 def test_two_runs_of_the_command_have_folders_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["fit", "--config", "digits_prototypes", "--trainer.logger", "WandbLogger", "--trainer.logger.project", "p"]
+    words += ["--data.source.test_fraction", "0.9", "--trainer.limit_val_batches", "1"]
     for name in ("one", "two"):
         wandb_logger(tmp_path)
         assert main([*words, "--trainer.logger.version", name, "--trainer.logger.offline", "true"]) == 0
