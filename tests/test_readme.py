@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,16 @@ def test_the_table_of_methods_is_the_package_s() -> None:
     generated = runpy.run_path(str(ROOT / "docs" / "hooks.py"))["fill_readme"](README)
     assert generated == README
     assert all(f"[`{name}`]" in README for name in ("EWC", "LwF", "DERPlusPlus", "APER", "CODAPrompt", "TEEN"))
+
+
+def test_every_slow_test_is_in_one_part_of_the_ci_run() -> None:
+    """What one part leaves out is what the other one runs, and all of it exists."""
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    (later,) = re.findall(r"^later=\((.*)\)$", script, re.MULTILINE)
+    assert all((ROOT / path).is_file() for path in later.split())
+    parts = re.findall(r'^"\$\{slow\[@\]\}" "\$\{later\[@\](.*?)\}"', script, re.MULTILINE)
+    assert sorted(parts) == ["", "/#/--ignore="]
+    subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=True)
 
 
 def test_links_to_files_lead_somewhere() -> None:
