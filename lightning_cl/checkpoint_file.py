@@ -53,7 +53,7 @@ class DataCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: FilePath, map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """What the file at ``path``, or at an address, holds.
+        """Read the file at ``path``, or at an address.
 
         Raises:
             ValueError: If ``weights_only=False`` was asked for.
@@ -92,7 +92,7 @@ def is_local(path: FilePath) -> bool:
 
 
 def read_checkpoint(path: FilePath, map_location: Any = "cpu") -> dict[str, Any]:
-    """What a checkpoint holds: tensors and plain values, read with ``weights_only=True`` wherever the file is from.
+    """Read what a checkpoint holds, tensors and plain values, with ``weights_only=True`` wherever the file is from.
 
     Every part of the file is compared with the checksum (CRC-32) that PyTorch stored with it.
 
@@ -124,7 +124,7 @@ def read_checkpoint(path: FilePath, map_location: Any = "cpu") -> dict[str, Any]
 
 
 def damage(file: Path | io.BytesIO) -> str | None:
-    """What happened to a file that is not as it was written ("was not written to its end"); ``None``: nothing."""
+    """Tell what happened to a damaged file ("was not written to its end"); ``None``: nothing."""
     try:
         with zipfile.ZipFile(file) as archive:  # its directory stands at the end of the file
             broken = archive.testzip()

@@ -40,7 +40,7 @@ class ContinualCallback(Callback):
         """Called in an online stream before the first batch that holds a new class; ``classes``: all exposed so far."""
 
     def report_facts(self) -> dict[str, Any]:
-        """What the report tells of this callback besides its configuration, as plain values; nothing by default."""
+        """List what a report tells of this callback besides its configuration, as plain values; nothing by default."""
         return {}
 
 
@@ -207,7 +207,7 @@ def _refuse_extended(pl_module: LightningModule, known: StreamInfo, info: Stream
 
 
 def part_name(state_key: str) -> str:
-    """Under which name a module carries the part of a method: ``"ewc"`` for ``"lightning_cl.EWC"``."""
+    """Name the part of a method in a module: ``"ewc"`` for ``"lightning_cl.EWC"``."""
     return state_key.rpartition(".")[2].lower()
 
 

@@ -1,4 +1,4 @@
-"""What gives vectors for class names, and the checks that all of them share."""
+"""The base of all that gives vectors for class names, and the checks that they share."""
 
 from __future__ import annotations
 

@@ -36,13 +36,13 @@ class Argument:
 
     @property
     def option(self) -> str:
-        """As the command line has it."""
+        """Name an argument as the command line has it."""
         own = (str(part) for part in self.key if part != "init_args")
         return f"--{self.path if self.path.startswith(PREFIX) else '.'.join(own)}"
 
 
 def import_class(path: str) -> Any:
-    """What lies at a full dotted path: a class, or a function that makes an instance."""
+    """Import a full dotted path: a class, or a function that makes an instance."""
     module, _, name = path.rpartition(".")
     return getattr(import_module(module), name)
 
@@ -129,7 +129,7 @@ def annotated(cls: Any, argument: str) -> str:
 
 
 def expected_types(error: str) -> str:
-    """What the parser expected, as a source would have it: ``int | None``."""
+    """Name the types that the parser expected, as source code has them: ``int | None``."""
     found = [line.partition("Expected a")[2].removeprefix("n").partition(". Got")[0] for line in error.splitlines()]
     names = [re.sub(r"typing\.|<class '(?:[\w.]+\.)?(\w+)'>", r"\1", name.strip(" .:")) for name in found]
     return " | ".join("None" if name == "NoneType" else name for name in names if name) or "another type"

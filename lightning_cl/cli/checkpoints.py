@@ -90,7 +90,7 @@ def check_output(trainer: Namespace) -> None:
 
 
 def checkpoint_folders(trainer: Namespace) -> tuple[list[Path], Path]:
-    """Where the checkpoints of a configured run may lie, and the folder of its logger."""
+    """List the folders where the checkpoints of a configured run may lie, and that of its logger."""
     given = [entry.get("init_args", {}).get("dirpath") for entry in trainer.get("callbacks") or []]
     own = [Path(folder) for folder in given if folder]
     root, logger = Path(trainer.get("default_root_dir") or ""), trainer.get("logger")

@@ -128,7 +128,7 @@ class ParsingCLI(ContinualCLI):
         pass
 
     def before_instantiate_classes(self) -> None:
-        """Leave everything as it was given."""
+        """Change nothing before classes are made: all is as it was given."""
         self.put_checkpoint_back()
 
     def instantiate_classes(self) -> None:

@@ -65,7 +65,7 @@ class PlannedRun:
         return cls(method, seed, folder / method / f"seed{seed}", config)
 
     def describes(self, folder: Path) -> bool:
-        """What lies in ``folder`` is this run: same configuration, same version of the package."""
+        """Check that ``folder`` holds this run: same configuration, same version of the package."""
         path = folder / CONFIG
         if not path.is_file():
             return False
@@ -85,7 +85,7 @@ class PlannedRun:
         return found if (found / FILE_NAME).is_file() else None
 
     def begun(self) -> bool:
-        """There is a checkpoint of this run to go on from."""
+        """Check that there is a checkpoint of this run to go on from."""
         saved = newest_first(list(self.folder.glob("*/checkpoints")))
         return self.describes(self.folder) and any(is_complete(path) for path in saved)
 
@@ -176,7 +176,7 @@ def plan(options: Options, debug: bool) -> tuple[list[PlannedRun], tuple[str, ..
 
 
 def footprint(planned: PlannedRun, debug: bool) -> Footprint:
-    """What a method will store, measured on its model in a process of its own."""
+    """Measure what a method will store, on its model in a process of its own."""
     with TemporaryDirectory() as folder:
         words = replace(planned, folder=Path(folder, "run")).prepare()
         found, problem = in_process(measure, words, debug, output=Path(folder, OUTPUT))

@@ -35,7 +35,7 @@ class MethodChoice:
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for."""
+    """The options of a comparison, as they were given."""
 
     stream: str
     methods: tuple[MethodChoice, ...]

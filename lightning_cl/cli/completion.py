@@ -70,7 +70,7 @@ def own_options(command: str) -> dict[str, list[str]]:
 
 
 def option_values() -> dict[str, list[str]]:
-    """What may follow an option (or a command), for those where that is a list of names."""
+    """List the words that may follow an option (or a command), where they are a list of names."""
     recipes = [entry.name for entry in entries("recipes")]
     methods = [entry.name for entry in entries("methods")]
     callbacks = sorted(exported(PACKAGE / "callbacks" / "__init__.py") - FOR_AUTHORS)

@@ -45,7 +45,7 @@ def aligned_sizes(footprints: Mapping[str, Footprint]) -> dict[str, int]:
 
 
 def remarks(footprints: Mapping[str, Footprint], sizes: Mapping[str, int]) -> tuple[str, ...]:
-    """What was aligned, and what could not be."""
+    """Say which memories were aligned, and which could not be."""
     most = max(footprint.total for footprint in footprints.values())
     lines = [f"memories aligned to {most / 2**20:.2f} MiB of parameters, buffers and kept data"]
     for name, footprint in footprints.items():

@@ -126,7 +126,7 @@ class TwoPhaseSweep:
             )
 
     def run(self, count: int, jobs: int, evaluate_again: bool) -> int:
-        """Both phases; gives the exit code."""
+        """Run both phases of a sweep, and return the exit code."""
         local = LocalSweep(self.folder, self.parameters, self.goal, self.seed, self.method)
         tuned, evaluated = (_shape(streams[0]) for streams in self._streams.values())
         print(f"Tuning on {self.phases.describe()}: {tuned}; evaluation: {evaluated}. Folder: {self.folder}")

@@ -62,13 +62,13 @@ class Phases:
             raise UsageError(f"`--tuning-fraction` is {self.tuning_fraction}; give a share of the classes in (0, 1).")
 
     def describe(self) -> str:
-        """What is tuned on, in words."""
+        """Describe the stream that is tuned on."""
         what = f"{self.tuning_fraction:.0%} of the classes, " if self.on == "classes" else ""
         seeds = ", ".join(map(str, self.tuning_seeds))
         return f"{what}class order of seed {seeds}, measured on {self.val_split:.0%} of the training split, held out"
 
     def settings(self, phase: str, config: Config, seed: int) -> dict[Key, Any]:
-        """What a run of a phase, ``"tuning"`` or ``"evaluation"``, changes, by the keys that lead there."""
+        """List the settings that a run of a phase, ``"tuning"`` or ``"evaluation"``, changes, by their keys."""
         settings: dict[Key, Any] = {("seed_everything",): seed, ("data", "seed"): seed}
         if (config["data"]["scenario"].get("init_args") or {}).get("seed") is not None:
             settings["data", "scenario", "init_args", "seed"] = seed  # it would win over the stream's

@@ -1,4 +1,4 @@
-"""What a batch of a stream holds: pure look-ups in the plans that the loaders follow."""
+"""Look up what a batch of a stream holds, in the plans that the loaders follow."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class StreamBatches(StreamPosition):
         return (batch_idx + 1) % self.updates_per_batch == 0
 
     def train_weight(self, batch_idx: int) -> float:
-        """What this process's mean loss must be multiplied by, so that DDP's mean is that of the global batch."""
+        """Weigh this process's mean loss, so that DDP's mean is that of the global batch."""
         batch, rows = self.train_batch(batch_idx), self.train_batch_size(batch_idx)
         return joint_weight(batch, rows, self.joined, self._world()[0])
 

@@ -43,7 +43,7 @@ def exposed(earlier: Iterable[int], arrivals: Sequence[tuple[int, int]], positio
 
 
 def joint_weight(batch: TrainBatch, rows: int, joined: Joined | None, world_size: int) -> float:
-    """What the mean loss of a process must be multiplied by, with the joined rows; see :class:`TrainBatch`.
+    """Weigh the mean loss of a process with the joined rows; see :class:`TrainBatch`.
 
     Args:
         batch: This process's share of the stream's batch.

@@ -53,13 +53,13 @@ class ModuleHooks(Callback):
             self._called.add(name)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the module as it was."""
+        """Restore the module's hooks."""
         for name in self._wrapped:
             delattr(pl_module, name)
         self._called, self._wrapped = set(), []
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the module as it was."""
+        """Restore the module's hooks."""
         self.teardown(trainer, pl_module, "fit")
 
 

@@ -54,11 +54,11 @@ class ModuleSetup(Callback):
         self._called = []
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the module as it was."""
+        """Restore the module's hooks."""
         self._forget(pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the module as it was."""
+        """Restore the module's hooks."""
         self._forget(pl_module)
 
 

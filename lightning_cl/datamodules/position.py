@@ -42,7 +42,7 @@ class StreamPosition(LightningDataModule):
         raise NotImplementedError
 
     def batch_size_of(self, task: int) -> int:
-        """What ``batch_size`` says for a task.
+        """Look up the batch size of a task.
 
         Raises:
             ValueError: If it is not one number, or one per task.

@@ -1,4 +1,4 @@
-"""What the callbacks of a fit ask of a stream; :class:`ContinualDataModule` is one."""
+"""The protocol of a stream: what a fit's callbacks ask of it; :class:`ContinualDataModule` is one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lets a resumed run go on bit for bit: the random states, and the position of Lightning's loops."""
+"""The random states and loop positions with which a resumed run goes on bit for bit."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def settle_position(loop: dict[str, Any], validation_due: bool) -> None:
 
 
 def what_is_due(trainer: Trainer) -> dict[str, bool]:
-    """What Lightning would do next, and does not do after a restart: a validation, a step of plateau schedules."""
+    """Find what Lightning owes, and forgets in a restart: a validation, a step of plateau schedules."""
     fit = trainer.fit_loop
     in_batch = in_the_end(vars(fit.epoch_loop.batch_progress.current))
     return {

@@ -122,7 +122,7 @@ class TaskLoop(Callback):
         self._hook = module.register_load_state_dict_pre_hook(look)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the module and the Trainer as they were."""
+        """Restore the module's hooks and the Trainer's settings."""
         if self._hook is not None:
             self._hook.remove()
         if self._settings is not None:
@@ -130,7 +130,7 @@ class TaskLoop(Callback):
         self._hook = self._settings = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the module and the Trainer as they were."""
+        """Restore the module's hooks and the Trainer's settings."""
         explain_synchronised_norm(exception, pl_module)
         self.teardown(trainer, pl_module, "fit")
 

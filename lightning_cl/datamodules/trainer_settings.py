@@ -37,7 +37,7 @@ class TrainerSettings:
         reload_data(trainer, True, in_any_epoch=True)
 
     def give_back(self, trainer: Trainer) -> None:
-        """Leave the Trainer as it was."""
+        """Restore the Trainer's settings."""
         trainer.__class__, trainer.overfit_batches = self._kind, self.overfit_batches  # type: ignore[attr-defined]
         trainer.num_sanity_val_steps = self.num_sanity_val_steps
 

@@ -43,7 +43,7 @@ def put_mixins_first(cls: Any, base: type) -> None:
 
 
 def own_hook(module: Any, behind: Any, name: str) -> Callable[..., Any]:
-    """What a mixin's hook goes on to: the author's own, or the next in line (``behind`` is the mixin's ``super()``)."""
+    """Find the hook behind a mixin's: the author's own, or the next in line (``behind`` is the mixin's ``super()``)."""
     hook: Callable[..., Any] = getattr(module, f"_own_{name}", None) or getattr(behind, name)
     return hook
 

@@ -60,7 +60,7 @@ def targets_of(provider: TargetProvider, names: list[str], before: list[str]) ->
 
 
 def from_first_process(make: Callable[[], Tensor]) -> Tensor:
-    """What ``make`` gives on the first process, on all of them; its error, too."""
+    """Send what ``make`` returns on the first process to all of them; its error, too."""
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     answer: list[Any] = [None]
     if not distributed or torch.distributed.get_rank() == 0:

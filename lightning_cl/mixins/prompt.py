@@ -103,7 +103,7 @@ class PromptedBackbone(MethodModule):
     # ------------------------------------------------------------------ queries of evaluation images
 
     def expect_samples(self, module: Any, batch_idx: int, stage: str) -> None:
-        """Tell the cache of queries which images come next."""
+        """Announce the next images to the cache of queries."""
         if self.cache_queries:
             announce(getattr(module.trainer, "datamodule", None), self.vit.prompt_state()[1], batch_idx, stage)
 

@@ -14,7 +14,7 @@ from lightning_cl.nn.precision import wide
 
 
 def readable(name: str) -> str:
-    """As one writes it: ``"aquarium_fish"`` is ``"aquarium fish"``."""
+    """Write a class name in words: ``"aquarium_fish"`` is ``"aquarium fish"``."""
     return " ".join(str(name).replace("_", " ").split())
 
 

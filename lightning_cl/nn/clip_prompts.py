@@ -86,7 +86,7 @@ class FrozenCLIP(nn.Module):
     """Mixin for a live open_clip model: it stays in eval mode, whatever its module does (patch dropout is off)."""
 
     def train(self, mode: bool = True) -> Any:
-        """Nothing in it trains."""
+        """Keep the frozen model in eval mode."""
         return super().train(False)
 
 

@@ -82,7 +82,7 @@ class FeatureCache:
 
     @property
     def expected(self) -> tuple[str, Tensor, int] | None:
-        """What was announced with :meth:`expect`, or ``None``."""
+        """Return what was announced with :meth:`expect`, or ``None``."""
         return self._expected
 
     def awaits(self, batch_size: int) -> bool:

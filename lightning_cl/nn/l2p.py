@@ -106,7 +106,7 @@ class L2PPool(PromptProvider):
         return torch.cat(chosen) if chosen else None
 
     def protected_rows(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        """Under the task mask all prompts and keys of other tasks; else the whole pool learns on."""
+        """Protect all prompts and keys of other tasks under the task mask; else the whole pool learns on."""
         if self.task_mask and self.task >= 0:
             rows = torch.arange(len(self.prompts))
             frozen = rows[(rows < self.slots.start) | (rows >= self.slots.stop)]

@@ -1,4 +1,4 @@
-"""Tells whether weights are what they were, without looking at their values."""
+"""Tell whether weights were written to, without looking at their values."""
 
 from __future__ import annotations
 

@@ -31,12 +31,12 @@ class PromptedViT(FrozenBackbone, _Base):
         return self.__dict__["_prompt_state"]  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """As before, with prompts."""
+        """Compute the logits of images with prompts."""
         _refuse(args, kwargs)
         return self.forward_head(self._prompted(x, class_token_only=self.global_pool == "token"))
 
     def forward_features(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """As before, with prompts; prompt tokens are left out of the sequence."""
+        """Compute the tokens of images with prompts; those of the prompts are left out of the sequence."""
         _refuse(args, kwargs)
         return self._prompted(x, class_token_only=False)
 

@@ -53,7 +53,7 @@ class SubspaceMemory(nn.Module):
 
     @torch.no_grad()
     def extend_gram(self, gram: Tensor, energy: float, crossing: bool = False) -> int:
-        """As :meth:`extend`, from ``(D, D)`` ``sum x x^T``, which adds up over batches and processes."""
+        """Extend the basis by ``(D, D)`` ``sum x x^T``, which adds up over batches; see :meth:`extend`."""
         gram = gram.to(self.directions.device, torch.float64)
         old = self.basis.double()
         left = gram - old @ (old.T @ gram)

@@ -59,7 +59,7 @@ class Check:
     violated: tuple[int, ...] = ()
 
     def after(self, task: int) -> Check:
-        """The same, as found after ``task``."""
+        """Date a check: it was made after ``task``."""
         checked = () if self.result == "not checked" else (task,)
         return replace(self, tasks=checked, violated=(task,) if self.result == "fail" else ())
 
@@ -72,7 +72,7 @@ def verdict(
 
 
 def merge(earlier: Check, later: Check) -> Check:
-    """Both in one: a failure stays, the first failure speaks, else the later one; numbers are the largest."""
+    """Join two findings of a check: the first failure is kept, else the later one; numbers are the largest."""
     worse = max(earlier.result, later.result, key=_WORST.index)
     speaker = later if later.result == worse and not earlier.result == worse == "fail" else earlier
     names = [*earlier.numbers, *(n for n in later.numbers if n not in earlier.numbers)]

@@ -8,7 +8,7 @@ from lightning_cl.nn.feature_cache import FeatureCache
 
 
 def announce(stream: Any, cache: FeatureCache, batch_idx: int, stage: str) -> bool:
-    """The next pass of this process is over its samples of evaluation batch ``batch_idx``.
+    """Announce that the next pass is over this process's samples of evaluation batch ``batch_idx``.
 
     Args:
         stream: The Trainer's DataModule; without a stream nothing is announced.

@@ -24,7 +24,7 @@ def times(output: Any, factor: float) -> Any:
 
 
 def zero_through(parameters: Iterable[Tensor], device: torch.device) -> Tensor:
-    """A zero whose gradient reaches every parameter: DDP waits for all of them, and nothing moves."""
+    """Make a zero whose gradient reaches every parameter: DDP waits for all of them, and nothing moves."""
     return sum((p.sum() * 0.0 for p in parameters), torch.zeros((), device=device))
 
 

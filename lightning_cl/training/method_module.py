@@ -94,7 +94,7 @@ class MethodModule(nn.Module):
     # ------------------------------------------------------------------ evaluation
 
     def expect_samples(self, module: Any, batch_idx: int, stage: str) -> None:
-        """The next pass is over batch ``batch_idx`` of the stream's evaluation ``stage``, ``"val"`` or ``"test"``."""
+        """Prepare for a pass over batch ``batch_idx`` of the stream's evaluation ``stage``, ``"val"`` or ``"test"``."""
 
     def forget_samples(self, module: Any) -> None:
-        """The next pass is over samples that nobody announced."""
+        """Prepare for passes over samples of which nothing is known."""

@@ -27,11 +27,11 @@ class PromptUse:
         self._stepped = self._missed = False
 
     def begin_step(self) -> None:
-        """The user's step runs, and not one in which another method trains the head alone."""
+        """Begin to watch a user's step; not one in which another method trains the head alone."""
         self._stepped, self._missed = True, False
 
     def note(self, module: nn.Module) -> None:
-        """Backward passes are over, if the step made any, and no gradient is dropped yet."""
+        """Note whether gradients reached the prompts, behind the backward passes and before any is dropped."""
         if self._stepped and any(p.grad is not None for p in module.parameters()):
             named = self.provider.named_parameters()
             learning = [p for name, p in named if p.requires_grad and name not in self.provider.learns_apart]

@@ -86,11 +86,11 @@ class ContinualCheckpoint(ModelCheckpoint):
         return "lightning_cl.ContinualCheckpoint"
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: where files lie and when they were written is of this run only."""
+        """Save nothing: where files lie and when they were written is of this run only."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing was saved."""
+        """Load nothing, since nothing was saved."""
 
     # ------------------------------------------------------------------ life cycle
 
@@ -175,7 +175,7 @@ class ContinualCheckpoint(ModelCheckpoint):
         self._obey(order)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing; a boundary is saved when its epoch ends."""
+        """Save nothing; a boundary is saved when its epoch ends."""
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end of a run that ended within a task."""

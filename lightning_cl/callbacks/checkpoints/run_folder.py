@@ -1,4 +1,4 @@
-"""Where a run keeps its files, asked by one process alone."""
+"""Find the folder where a run keeps its files, on one process."""
 
 from __future__ import annotations
 

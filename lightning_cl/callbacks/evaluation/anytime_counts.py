@@ -73,7 +73,7 @@ class PrequentialCounter:
         self._allowed: tuple[tuple[int, ...], Tensor] | None = None
 
     def watch(self) -> None:
-        """A step begins: keep the head's next answer."""
+        """Keep the head's next answer, at the start of a step."""
         self.stop()
         if self.mask is None:
             self._hook = self.layer.register_forward_hook(self._keep_output)
@@ -91,13 +91,13 @@ class PrequentialCounter:
         self._logits = logits.detach()
 
     def stop(self) -> None:
-        """Leave the head alone."""
+        """Stop reading the head's answers."""
         if self._hook is not None:
             self._hook.remove()
         self._hook = self._logits = None
 
     def count(self, labels: Tensor, exposed: tuple[int, ...]) -> None:
-        """The step is over: count the answers for its first ``len(labels)`` rows. No device synchronisation.
+        """Count the answers for the first ``len(labels)`` rows of the step, without a device synchronisation.
 
         Args:
             labels: ``(B,)`` labels of this process's share of the stream batch; rows behind them (padding, replayed

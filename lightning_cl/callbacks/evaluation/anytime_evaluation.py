@@ -138,11 +138,11 @@ class AnytimeEvaluation(ContinualCallback):
             log_evaluation(trainer, self.curve, self.prequential)
 
     def on_task_end(self, trainer: Trainer, pl_module: LightningModule, task: Any) -> None:
-        """The validation that follows is the one after the task."""
+        """Mark the validation that follows as the one after the task."""
         self._ended = task.index
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the head alone, and write what is known when the run is interrupted."""
+        """Stop reading the head's answers, and write what is known when the run is interrupted."""
         for reader in (self._counter, self._capture):
             if reader is not None:
                 reader.stop()

@@ -33,12 +33,12 @@ class HeadCapture:
         self._hook: Any = None
 
     def start(self) -> None:
-        """Listen; after all hooks that were put on the head so far, so that their answer is read."""
+        """Read the head's answers, behind all hooks that it has so far, so that theirs are what is read."""
         self.stop()
         self._hook = self.layer.register_forward_hook(self._keep)
 
     def stop(self) -> None:
-        """Leave the head alone."""
+        """Stop reading the head's answers."""
         if self._hook is not None:
             self._hook.remove()
             self._hook = None

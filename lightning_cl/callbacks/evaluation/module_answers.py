@@ -169,7 +169,7 @@ class AnswerCheck:
         vars(module)["validation_step"] = watched
 
     def end(self, module: Any, logits: Tensor | None = None) -> None:
-        """The step is over; compare with ``(n, C)`` logits of the head."""
+        """Compare the answers of the step that is over with ``(n, C)`` logits of the head."""
         choices, self._choices = self._choices, None
         if choices is None:
             return

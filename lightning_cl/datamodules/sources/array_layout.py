@@ -1,4 +1,4 @@
-"""What the dimensions of an array of images, features or series are."""
+"""Name the dimensions of an array of images, features or series."""
 
 from __future__ import annotations
 

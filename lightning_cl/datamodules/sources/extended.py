@@ -18,7 +18,7 @@ Matching = Literal["new", "by_name"]
 
 
 def match_classes(known: Sequence[str], names: Sequence[str], matching: Matching) -> tuple[list[int], list[str]]:
-    """Where the classes of a later source go, and the names of all classes then.
+    """Map the classes of a later source to their labels, and list the names of all classes then.
 
     Args:
         known: Names of the classes so far; they keep their numbers.

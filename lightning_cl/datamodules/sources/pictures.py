@@ -16,7 +16,7 @@ Picture = TypeVar("Picture")
 
 
 def reading(name: str, read: Callable[[], Picture]) -> Picture:
-    """What ``read`` makes of a picture, which is named in the error if it cannot be read.
+    """Read a picture, which is named in the error if it cannot be read.
 
     Raises:
         OSError: In place of whatever a decoder raises.

@@ -45,7 +45,7 @@ class Bank(nn.Module):
 
     @torch.no_grad()
     def copy_slot(self, source: int, target: int) -> None:
-        """A task's adapter starts from another one's (MOS)."""
+        """Copy a task's adapter into another one's place (MOS)."""
         for parameter in self.parameters():
             parameter[target] = parameter[source]
 

@@ -17,7 +17,7 @@ class FrozenBackbone(nn.Module):
     """Mixin for a live network; :func:`freeze_backbone` sets it up. Its children stay in evaluation mode."""
 
     def train(self, mode: bool = True) -> Any:
-        """Only the head follows; the frozen network stays in eval mode."""
+        """Set the mode of the head; the frozen network stays in eval mode."""
         super().train(mode)
         for name, child in self.named_children():
             if name not in self.__dict__.get("_trained_parts", HEAD_PARTS):

@@ -65,7 +65,7 @@ class Adapters(nn.Module):
         return iter(self.banks.values())  # type: ignore[arg-type]
 
     def copy_slot(self, source: int, target: int) -> None:
-        """In every bank, a slot starts from another one."""
+        """Copy a slot of every bank into another one."""
         for bank in self:
             bank.copy_slot(source, target)
 
@@ -142,7 +142,7 @@ class AdaptedLayer(nn.Module):
     """Mixin for a live layer: its output passes through the adapters of every site."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As before, with adapters."""
+        """Run the layer, then its adapters."""
         output = super().forward(*args, **kwargs)
         for site, (adapters, name, reader) in self.__dict__["_adapted_by"].items():
             x = (*args, *kwargs.values())[0]
@@ -156,7 +156,7 @@ class ReadLayer(nn.Module):
     """Mixin for a live layer whose input an adapter reads."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """As before; the input is kept until the adapter has read it."""
+        """Run the layer, and keep its input until the adapter has read it."""
         self.__dict__["_read_for"] = dict.fromkeys(self.__dict__["_read_for"], x)
         return super().forward(x, *args, **kwargs)
 

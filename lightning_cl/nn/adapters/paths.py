@@ -35,7 +35,7 @@ class FoldedNetwork(nn.Module):
     """Mixin for a live network: its input is repeated for every selected path of its adapters."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """As before, with ``(P * B, ...)`` rows, path after path."""
+        """Run the network on ``(P * B, ...)`` rows, path after path."""
         adapters: Adapters = self.__dict__["_folds_for"]
         if len(adapters.paths) > 1:
             if not torch.compiler.is_compiling():  # a graph keeps no notes
@@ -45,7 +45,7 @@ class FoldedNetwork(nn.Module):
 
 
 def fold_paths(network: nn.Module, adapters: Adapters) -> None:
-    """From here on ``network`` answers for all selected paths; :func:`unfolded` takes its features apart."""
+    """Let ``network`` answer for all selected paths from here on; :func:`unfolded` takes its features apart."""
     extend(network, FoldedNetwork)
     network.__dict__["_folds_for"] = adapters
 

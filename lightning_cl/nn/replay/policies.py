@@ -39,7 +39,7 @@ class Policy(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """What was learnt of the stream so far, as tensors and plain values."""
+        """Save what is known of the stream so far, as tensors and plain values."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
