@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_cl.nn.fisher import Fisher, fisher_diagonal
 from lightning_cl.nn.weights import Snapshot, pull_gradients, trained
 from lightning_cl.training import MethodModule, TaskData
 from lightning_cl.training.batch import Inputs, call_with
@@ -78,3 +79,13 @@ def logits_of(module: nn.Module) -> Callable[[Mapping[str, Tensor], Any], Tensor
         return answer
 
     return logits
+
+
+def fisher_of_task(module: Any, data: TaskData, kind: Fisher) -> dict[str, Tensor]:
+    """Mean over the task's samples of the diagonal of the Fisher matrix, over all processes, in eval mode."""
+    logits = logits_of(module)
+
+    def sums(weights: Mapping[str, Tensor], inputs: Any, targets: Tensor) -> Mapping[str, Tensor]:
+        return fisher_diagonal(logits, weights, inputs, targets, kind) if len(targets) else {}
+
+    return mean_over_task(module, data, sums)

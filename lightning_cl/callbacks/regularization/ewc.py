@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import check_choice, check_share
-from lightning_cl.callbacks.regularization.anchor import QuadraticAnchor, logits_of, mean_over_task
+from lightning_cl.callbacks.regularization.anchor import QuadraticAnchor, fisher_of_task
 from lightning_cl.callbacks.regularized import RegularizedMethod
 from lightning_cl.nn.counter import Counter
-from lightning_cl.nn.fisher import Fisher, fisher_diagonal
 from lightning_cl.nn.weights import Snapshot, trained
 from lightning_cl.training import TaskData
 
@@ -61,16 +60,6 @@ class FisherPenalty(QuadraticAnchor):
                 total.zero_()
             return found
         return fisher_of_task(module, data, self.fisher)
-
-
-def fisher_of_task(module: Any, data: TaskData, kind: Fisher) -> dict[str, Tensor]:
-    """Mean over the task's samples of the diagonal of the Fisher matrix, over all processes, in eval mode."""
-    logits = logits_of(module)
-
-    def sums(weights: Mapping[str, Tensor], inputs: Any, targets: Tensor) -> Mapping[str, Tensor]:
-        return fisher_diagonal(logits, weights, inputs, targets, kind) if len(targets) else {}
-
-    return mean_over_task(module, data, sums)
 
 
 @dataclass(eq=False)
