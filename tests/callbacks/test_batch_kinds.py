@@ -14,7 +14,7 @@ from torch.utils.data import default_collate
 
 from lightning_cl.callbacks import EWC, PrototypeClassifier
 from lightning_cl.callbacks.regularization import ewc
-from lightning_cl.callbacks.regularization.ewc import fisher_of_task
+from lightning_cl.callbacks.regularization.anchor import fisher_of_task
 from lightning_cl.datamodules import ClassIncremental, ContinualDataModule, DatasetSource
 from lightning_cl.nn.replay.batches import leaves
 from lightning_cl.training.batch import call_with
