@@ -57,11 +57,16 @@ class StepMixin(HeadMixin):
         return plus(output, torch.stack(list(terms.values())).sum())
 
     def _users_step(self, step: Step, *args: Any, **kwargs: Any) -> Any:
-        """What the user's step returns; the methods' terms are collected beside it."""
+        """What the user's step returns; the methods' terms are collected beside it, unless it leaves the batch out."""
         step.made = True
         for part in self.continual.ordered_parts:
             part.start_step(step)
         output = own_hook(self, super(), "training_step")(*args, **kwargs)
+        left_out = output is None and self.automatic_optimization
+        if self.continual.memory is not None:
+            self.continual.memory.left_out = left_out
+        if left_out:
+            return None
         factor = prod(part.loss_factor for part in self.continual.ordered_parts)
         output = output if factor == 1 else times(output, factor)
         self.collect_losses()

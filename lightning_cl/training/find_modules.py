@@ -70,8 +70,10 @@ def find_auxiliary_heads(module: nn.Module, path: str, num_classes: int) -> list
     ]
 
 
-def find_vit(module: nn.Module, path: str | None = None) -> tuple[str, VisionTransformer]:
-    """The one timm ``VisionTransformer``, with its dotted path.
+def find_vit(
+    module: nn.Module, path: str | None = None, who: str = "prompt methods need"
+) -> tuple[str, VisionTransformer]:
+    """The one timm ``VisionTransformer``, with its dotted path; ``who`` begins what an error says.
 
     Raises:
         ValueError: If there is none or there are several; candidates are listed.
@@ -83,9 +85,9 @@ def find_vit(module: nn.Module, path: str | None = None) -> tuple[str, VisionTra
         module,
         path,
         (VisionTransformer,),
-        f"prompt methods need a timm `VisionTransformer` (for example `{example}`)",
+        f"{who} a timm `VisionTransformer` (for example `{example}`)",
         "timm VisionTransformers",
-        "no timm `VisionTransformer` was found in the module, and prompt methods need one",
+        f"no timm `VisionTransformer` was found in the module, and {who} one",
         "Use a timm ViT as backbone, or a method that works on any network",
     )
     assert isinstance(found, VisionTransformer)

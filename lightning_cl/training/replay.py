@@ -173,7 +173,8 @@ class Replay:
         memory = self.memory
         batch, memory.offered = memory.offered, None
         kept, memory.kept = memory.kept, {}  # of this step, or of none that keeps anything
-        if not self._is_remembered(batch_idx):
+        left_out, memory.left_out = memory.left_out and not memory.joins, False
+        if left_out or not self._is_remembered(batch_idx):
             return
         stream, buffer = self.stream, memory.buffer
         index = stream.train_rows(batch_idx)

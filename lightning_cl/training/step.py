@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from lightning_cl.training.batch import call_with, unpack
-from lightning_cl.training.evaluation_mode import evaluating
+from lightning_cl.training.evaluation_mode import evaluating, known_statistics
+from lightning_cl.training.model_output import logits_in
 
 
 class HeadCall(NamedTuple):
@@ -112,9 +113,10 @@ class Step:
 
     def learn(self, inputs: Any) -> tuple[Tensor, HeadCall]:
         """Another pass with gradient in the current mode: ``(B, C_head)`` masked logits and the call of the head."""
-        with self.module.recorded() as calls:
-            logits: Tensor = call_with(self.module, inputs)
-        return logits, self._last_of(calls)
+        with known_statistics(self.module, inputs), self.module.recorded() as calls:
+            output = call_with(self.module, inputs)
+        call = self._last_of(calls)
+        return logits_in(output, call.raw_logits.shape[-1]), call
 
     def _last_of(self, calls: list[HeadCall]) -> HeadCall:
         return Step(self.module, self.batch, calls)._last

@@ -15,6 +15,7 @@ from torch.testing import assert_close
 
 import lightning_cl
 from lightning_cl.callbacks import (
+    APER,
     L2P,
     CODAPrompt,
     DualPrompt,
@@ -118,9 +119,13 @@ def test_a_checkpoint_names_the_methods_and_their_order(tmp_path):
         lightning_cl.restore(tmp_path / "last.ckpt", PLAIN.build("adamw", 0.0), [PROMPTS["one"]()])
 
 
-def test_two_prompt_methods_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"has prompts already; use one prompt method at a time"):
-        train(PLAIN, PROMPTS["one"](), tmp_path, callbacks=[PROMPTS["dual"]()])
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("other", [PROMPTS["dual"], lambda: APER(**APER.small)])
+def test_two_methods_that_adapt_the_backbone_are_refused(other, order, tmp_path):
+    one, two = [PROMPTS["one"](), other()][::order]
+    words = f"{type(one).__name__} and {type(two).__name__} each freeze the backbone .* use one of them"
+    with pytest.raises(ValueError, match=words):
+        train(PLAIN, one, tmp_path, callbacks=[two])
 
 
 @pytest.mark.parametrize("first", ["method", "finetuning"])

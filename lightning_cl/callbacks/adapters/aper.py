@@ -100,6 +100,7 @@ class APER(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.APER"
+    adapts_backbone: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"rank": 4, "dropout": 0.0}
 
@@ -117,6 +118,11 @@ class APER(ContinualMethod):
         check_at_least(self, 1, "rank")
         check_at_least(self, 0, "scale")
         check_share(self, "dropout")
+
+    def attach(self, pl_module: Any, info: Any) -> None:
+        """Adapt the ViT; see :class:`ContinualMethod`."""
+        find_vit(pl_module, self.backbone, "APER needs")  # a module without one stays as it is
+        super().attach(pl_module, info)
 
     def build(self, pl_module: Any, info: Any) -> AdaptedPrototypes:
         """Freeze the ViT and put an adapter beside the MLP of every block, or SSF behind every layer."""
