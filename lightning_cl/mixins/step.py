@@ -37,6 +37,8 @@ class StepMixin(HeadMixin):
             return own_hook(self, super(), "training_step")(*args, **kwargs)
         state = self.continual
         state.loss_terms.clear()
+        if state.memory is not None:
+            state.memory.left_out = True  # until the user's step is made
         step = Step(self, args[0] if args else next(iter(kwargs.values()), None))
         step.users_step = partial(self._users_step, step, *args, **kwargs)
         state.step, state.calls = step, step.calls
@@ -62,11 +64,10 @@ class StepMixin(HeadMixin):
         for part in self.continual.ordered_parts:
             part.start_step(step)
         output = own_hook(self, super(), "training_step")(*args, **kwargs)
-        left_out = output is None and self.automatic_optimization
-        if self.continual.memory is not None:
-            self.continual.memory.left_out = left_out
-        if left_out:
+        if output is None and self.automatic_optimization:
             return None
+        if self.continual.memory is not None:
+            self.continual.memory.left_out = False
         factor = prod(part.loss_factor for part in self.continual.ordered_parts)
         output = output if factor == 1 else times(output, factor)
         self.collect_losses()

@@ -42,7 +42,7 @@ class Memory:
         extras: ``(capacity, ...)`` what is kept of each sample beside it (its logits, say), by name.
         offered: The stream's batch of the current step, until it is remembered.
         kept: What is kept beside its samples.
-        left_out: The step returned nothing, so there is nothing to keep beside its samples.
+        left_out: The user's step was not made or returned nothing, so nothing is kept beside its samples.
     """
 
     buffer: ReplayBuffer

@@ -9,7 +9,16 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from lightning_cl.callbacks import AGEM, GEM, WA, DERPlusPlus, ExperienceReplay, FeatureDistillation, LwF
+from lightning_cl.callbacks import (
+    AGEM,
+    GEM,
+    WA,
+    DERPlusPlus,
+    ExperienceReplay,
+    FeatureDistillation,
+    LwF,
+    VirtualOutlierRegularizer,
+)
 
 from .by_hand import Net, run, start, weights
 
@@ -71,3 +80,10 @@ def test_its_samples_are_not_remembered_without_what_is_kept_beside_them(name: s
 def test_replayed_samples_are_remembered_as_ever() -> None:
     net, _ = fit(ExperienceReplay(60, 8))
     assert len(net.continual.memory.buffer) == 60
+
+
+@pytest.mark.parametrize("name", ["DER++", "A-GEM", "GEM"])
+def test_steps_that_another_method_makes_are_not_remembered(name: str) -> None:
+    outliers = VirtualOutlierRegularizer(outlier_epochs=2, **VirtualOutlierRegularizer.small)
+    net = run(METHODS[name](), callbacks=[outliers])
+    assert len(net.continual.memory.buffer) == 0
