@@ -76,6 +76,8 @@ class ContinualMethod(ContinualCallback):
     needs_head: ClassVar[bool] = True
     #: The method makes the logits itself, or works on the weights of the head: only one can.
     replaces_head: ClassVar[bool] = False
+    #: The method holds weights, gradients or answers, which makes no sense where nothing is trained.
+    constrains: ClassVar[bool] = False
     #: The method freezes the backbone and puts parameters of its own into it: only one can.
     adapts_backbone: ClassVar[bool] = False
 

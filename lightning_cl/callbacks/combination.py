@@ -29,3 +29,9 @@ def check_combination(method: Any, methods: Sequence[Any]) -> None:
             f"{' and '.join(adapting)} each freeze the backbone and put parameters of their own into it, which cannot "
             "be combined; use one of them."
         )
+    idle = [type(other).__name__ for other in methods if not other.trains]
+    if idle and (method.constrains or method.adds_loss):
+        raise ValueError(
+            f"{type(method).__name__} changes how the model is trained, but {idle[0]} trains nothing, so it would have "
+            "no effect; leave out one of the two."
+        )

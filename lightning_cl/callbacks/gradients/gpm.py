@@ -112,6 +112,7 @@ class GPM(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.GPM"
+    constrains: ClassVar[bool] = True
 
     energy: float = 0.97
     growth: float = 0.003
