@@ -14,7 +14,7 @@ from lightning_cl.nn.head_layer import is_map, pooled, weight_layer
 from lightning_cl.nn.layer_rows import row_parameters
 from lightning_cl.nn.masks import ClassMask
 from lightning_cl.training.batch import call_with
-from lightning_cl.training.find_modules import find_auxiliary_heads, find_head
+from lightning_cl.training.find_modules import around, find_auxiliary_heads, find_head
 from lightning_cl.training.method_module import MethodModule
 from lightning_cl.training.step import HeadCall
 
@@ -42,8 +42,12 @@ class HeadMixin(_Base):
             return
         state.head_path, state.mask = path, ClassMask(layer.out_features).to(layer.weight.device)
         layer.register_forward_hook(self._answer_of_methods)
-        for other in find_auxiliary_heads(self, path, layer.out_features):
-            other.register_forward_hook(self._mask_auxiliary)
+        others = find_auxiliary_heads(self, path, layer.out_features)
+        for other in others:
+            other.register_forward_hook(self._answer_of_auxiliary)
+        if others:
+            state.auxiliary = True
+            around(self, [layer, *others]).register_forward_hook(self._forget_answer)
 
     def add_method(self, name: str, part: MethodModule) -> None:
         """Carry a method's module, as ``continual.parts.<name>``; :meth:`configure_continual` comes first.
@@ -126,7 +130,10 @@ class HeadMixin(_Base):
         """Forward hook of the head: what the methods answer, in as many columns as the head has, masked."""
         if output.ndim == 4 and is_map(head, output):
             return self._answer_of_map(head, args[0], output)
-        masked: Tensor = self.continual.mask(self._answered(args[0], output))
+        state = self.continual
+        masked: Tensor = state.mask(self._answered(args[0], output))
+        if state.auxiliary and any(part.makes_logits for part in state.ordered_parts):
+            state.answer = masked
         return masked
 
     def _answered(self, given: Tensor, own: Tensor) -> Tensor:
@@ -147,7 +154,18 @@ class HeadMixin(_Base):
             return mask(output.movedim(1, -1)).movedim(-1, 1)  # type: ignore[no-any-return]
         return mask(logits)[..., None, None].expand_as(output)  # type: ignore[no-any-return]
 
-    def _mask_auxiliary(self, head: nn.Module, args: Any, output: Tensor) -> Tensor:
-        """Forward hook of another head: its logits, masked as those of the head are."""
-        masked: Tensor = self.continual.mask(output)
-        return masked
+    def _answer_of_auxiliary(self, head: nn.Module, args: Any, output: Tensor) -> Tensor:
+        """Forward hook of another head: its logits, masked; or the head's, where a method makes those.
+
+        A distilled model asks it behind the head and answers with the mean of both; GoogLeNet asks it before, to train.
+        """
+        state = self.continual
+        answer, state.answer = state.answer, None
+        if answer is None:
+            masked: Tensor = state.mask(output)
+            return masked
+        return answer + 0.0 * output.sum()  # DDP waits for its gradient
+
+    def _forget_answer(self, *_: Any) -> None:
+        """Forward hook of what holds all heads: the pass is over."""
+        self.continual.answer = None

@@ -37,6 +37,8 @@ class ContinualState(nn.Module):
 
     Attributes:
         mask: Class mask on the head; without a head it has no outputs.
+        auxiliary: There are other heads, whose logits are masked, too.
+        answer: What a method made in place of the head's logits in this pass, until another head takes it over.
         parts: The methods' modules, by name.
         info: The stream.
         head_path: Dotted path of the head; ``None``: no method needs one, and none was found.
@@ -63,6 +65,8 @@ class ContinualState(nn.Module):
         self.register_load_state_dict_pre_hook(_drop_hint)  # type: ignore[no-untyped-call]
         self.mask = ClassMask(0)
         self.parts = nn.ModuleDict()
+        self.auxiliary = False
+        self.answer: Tensor | None = None
         self.info = info
         self.head_path: str | None = None
         self.train_mask: TrainMask = "all"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -68,6 +68,13 @@ def find_auxiliary_heads(module: nn.Module, path: str, num_classes: int) -> list
         for name, layer in every.items()
         if num_outputs(layer) == num_classes and _AUXILIARY.search(name) and not f"{name}.".startswith(f"{path}.")
     ]
+
+
+def around(module: nn.Module, parts: Sequence[nn.Module]) -> nn.Module:
+    """The smallest part of ``module``, or all of it, that has all of these parts."""
+    wanted = {id(part) for part in parts}
+    sizes = {m: [id(part) for part in m.modules()] for m in module.modules()}
+    return min((m for m, held in sizes.items() if wanted <= set(held)), key=lambda m: len(sizes[m]))
 
 
 def find_vit(
