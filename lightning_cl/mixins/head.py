@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.mixins.state import ContinualState
-from lightning_cl.nn.head_layer import is_map, pooled, weight_layer
+from lightning_cl.nn.head_layer import NamedRows, is_map, pooled, weight_layer
 from lightning_cl.nn.layer_rows import row_parameters
 from lightning_cl.nn.masks import ClassMask
 from lightning_cl.training.batch import call_with
@@ -79,24 +80,26 @@ class HeadMixin(_Base):
             raise ValueError(f'no head was found in this {type(self).__name__}; name it with `head="..."`.')
         return cast(nn.Linear, self.get_submodule(self.continual.head_path))  # `find_head` lets it be read as one
 
-    def _head_parameters(self) -> list[nn.Parameter]:
-        """What the rows of the head are made of.
+    def _head_rows(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """What some rows of the head are made of: trained parameters, with the rows or elements of each.
 
         Raises:
             ValueError: If a row depends on the parameters of other rows.
         """
+        layer: Any = weight_layer(self.continual_head) or self.continual_head
+        name, dim = layer.rows_in if isinstance(layer, NamedRows) else ("weight", 0)
         try:
-            return [
-                p
-                for name in ("weight", "bias")
-                for p in row_parameters(weight_layer(self.continual_head) or self.continual_head, name)
-            ]
+            found = [(p, part == name and dim) for part in (name, "bias") for p in row_parameters(layer, part)]
         except ValueError as error:
             raise ValueError(
                 f"the head `{self.continual.head_path}` cannot keep the rows of classes that are not trained now: "
                 f"{error}; use a plain `nn.Linear` or `torch.nn.utils.parametrizations.weight_norm`, or train all rows "
                 'with `train_mask="all"`.'
             ) from None
+        for parameter, across in found:
+            if parameter.requires_grad:
+                elements = torch.zeros_like(parameter, dtype=torch.bool).index_fill_(1, rows, True) if across else rows
+                yield parameter, elements
 
     def head_input(self, inputs: Any) -> Tensor:
         """``(B, D)`` features that reach the head when the module's ``forward`` is called with ``inputs``.

@@ -16,7 +16,8 @@ def growing_names(model: Any) -> set[str]:
     """Names of the parameters and buffers that may have fewer rows in a checkpoint."""
     module: Any = model
     path = model.continual.head_path
-    names = set() if path is None else {f"{path}.{part}".lstrip(".") for part in ("weight", "bias")}
+    own = [] if path is None else ["weight", "bias", *dict(module.continual_head.named_parameters())]
+    names = {f"{path}.{name}".lstrip(".") for name in own}
     for prefix, part in module.named_modules():
         declared = getattr(part, "growing", ())
         if isinstance(declared, tuple):  # a user's module may mean something else by the word
