@@ -56,6 +56,7 @@ class ContinualState(nn.Module):
         own_buffers: Names of the buffers that it had.
         trained_parameters: Those of the parameters that the methods left trainable.
         batch_keys: Places of inputs and targets in a batch, if the user named them.
+        takes_names: The module's ``forward`` takes its inputs by their names only.
         grown: Shape in the checkpoint of every tensor that has grown since, with the stream.
     """
 
@@ -84,6 +85,7 @@ class ContinualState(nn.Module):
         self.own_buffers: frozenset[str] = frozenset()
         self.trained_parameters: frozenset[str] = frozenset()
         self.batch_keys: BatchKeys | None = None
+        self.takes_names = False
         self.grown: dict[str, torch.Size] = {}
 
     @property

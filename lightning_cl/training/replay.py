@@ -14,7 +14,7 @@ from lightning_cl.datamodules.label_check import check_labels, class_ids_in
 from lightning_cl.datamodules.sampling import share
 from lightning_cl.namespace import move_data_to_device
 from lightning_cl.nn.replay import check_rows, gather_rows_of, join, map_leaves, take
-from lightning_cl.training.batch import unpack
+from lightning_cl.training.batch import unpack_for
 from lightning_cl.training.memory import Drawn, Memory
 from lightning_cl.training.transfer import converted
 
@@ -140,7 +140,7 @@ class Replay:
         batch = self._made(items, start) if memory.by_index else move_data_to_device(self._pinned(items), device)
         after = vars(self.stream).get("on_after_batch_transfer")  # of a wrapped data module
         batch = (after or after_transfer)(batch, 0)
-        inputs, labels = unpack(batch, self.module.continual.batch_keys)
+        inputs, labels = unpack_for(self.module, batch)
         weight, part = self._weight_of(stop - start, len(slots)), (stop - start) / len(slots)
         return Drawn(inputs, labels, memory.read_extras(own, labels.device), weight, part)
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_cl.training.batch import call_with, unpack
+from lightning_cl.training.batch import call_with, unpack_for
 from lightning_cl.training.evaluation_mode import evaluating, known_statistics
 from lightning_cl.training.model_output import logits_in
 
@@ -54,12 +54,12 @@ class Step:
     @cached_property
     def inputs(self) -> Any:
         """The batch's inputs, with replayed rows behind the stream's."""
-        return unpack(self.batch, self.module.continual.batch_keys)[0]
+        return unpack_for(self.module, self.batch)[0]
 
     @cached_property
     def targets(self) -> Tensor:
         """``(B,)`` the batch's targets."""
-        return unpack(self.batch, self.module.continual.batch_keys)[1]
+        return unpack_for(self.module, self.batch)[1]
 
     @property
     def features(self) -> Tensor:

@@ -53,8 +53,8 @@ class HuggingFaceImages(Measured):
         super().__init__(optimizer, dropout)
         self.model = ViTForImageClassification(ViTConfig(image_size=IMAGE_SIZE, patch_size=8, num_channels=1, **SMALL))
 
-    def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> Any:
-        return self.model(pixel_values=pixel_values, labels=labels)
+    def forward(self, **inputs: Tensor) -> Any:
+        return self.model(**inputs)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         output = self(**batch)

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from lightning_cl.callbacks import DERPlusPlus, FineTuning
 from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
-from lightning_cl.training.batch import unpack
+from lightning_cl.training.batch import unpack_for
 from lightning_cl.training.step import Step
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to `self.log")
@@ -86,7 +86,7 @@ def test_an_evaluation_reads_the_logits_of_the_classes_seen(plain: Measured) -> 
 
 def test_another_pass_reads_the_logits(plain: Measured) -> None:
     module, batch = continual(plain, DERPlusPlus(4, 2)), batch_for(plain)
-    inputs, _ = unpack(batch)
+    inputs, _ = unpack_for(module, batch)
     logits, call = Step(module, batch).learn(inputs)
     assert_close(call.raw_logits, raw_logits(plain, batch))
     assert_close(logits[:, :4], call.raw_logits[:, :4])
