@@ -89,7 +89,6 @@ class EWC(RegularizedMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.EWC"
-    constrains: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"strength": 30.0}
 
     strength: float = 10000.0

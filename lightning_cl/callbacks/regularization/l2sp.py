@@ -70,7 +70,6 @@ class L2SP(RegularizedMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.L2SP"
-    constrains: ClassVar[bool] = True
     needs_head: ClassVar[bool] = False
 
     strength: float = 0.1

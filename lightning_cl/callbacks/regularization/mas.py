@@ -87,7 +87,6 @@ class MAS(RegularizedMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.MAS"
-    constrains: ClassVar[bool] = True
 
     decay: float = 1.0
     granularity: Granularity = "sample"

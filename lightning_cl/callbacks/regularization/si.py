@@ -78,7 +78,6 @@ class SynapticIntelligence(RegularizedMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.SynapticIntelligence"
-    constrains: ClassVar[bool] = True
     needs_head: ClassVar[bool] = False
 
     damping: float = 1e-3
