@@ -3,95 +3,29 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 from tiny import TinyModule, stream_info, task_of
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+import lightning_cl
 from lightning_cl.callbacks import (
-    APER,
-    L2P,
-    MVP,
     TEEN,
     WA,
-    CODAPrompt,
     DERPlusPlus,
-    DualPrompt,
     FineTuning,
     LanguageGuidedHead,
     LwF,
-    OnePrompt,
     PrototypeClassifier,
 )
-from lightning_cl.nn.head_layer import logits_from, pooled
 from lightning_cl.training.find_modules import find_head
 from lightning_cl.training.state_growth import grow_state
 
-CLASSES, WIDTH = 10, 8
-
-
-class Arc(nn.Module):
-    """Cosines with the columns of a ``kernel``, as in ArcFace layers."""
-
-    def __init__(self, classes: int = CLASSES) -> None:
-        super().__init__()
-        self.kernel = nn.Parameter(torch.randn(WIDTH, classes))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.normalize(x) @ nn.functional.normalize(self.kernel, dim=0)
-
-
-class Proxies(nn.Module):
-    """Distances to a row for each class, and a bias."""
-
-    def __init__(self, classes: int = CLASSES) -> None:
-        super().__init__()
-        self.proxies, self.bias = nn.Parameter(torch.randn(classes, WIDTH)), nn.Parameter(torch.zeros(classes))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bias - torch.cdist(x, self.proxies)
-
-
-class Perceptron(nn.Module):
-    """Its last layer makes the logits."""
-
-    def __init__(self, classes: int = CLASSES) -> None:
-        super().__init__()
-        self.hidden, self.out = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.hidden(x).relu())
-
-
-class Cosine(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(CLASSES, WIDTH))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(nn.functional.normalize(x), nn.functional.normalize(self.weight))
-
-
-class Pixels(nn.Sequential):
-    """A convolution of one pixel on vectors."""
-
-    def __init__(self, classes: int = CLASSES) -> None:
-        super().__init__(nn.Unflatten(1, (WIDTH, 1, 1)), nn.Conv2d(WIDTH, classes, 1), nn.Flatten())
-
-
-class Wrapped(nn.Module):
-    """As PEFT does it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.base_layer, self.lora = nn.Linear(WIDTH, CLASSES), nn.Linear(WIDTH, CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.base_layer(x) + self.lora(x)
+from .heads import CLASSES, WIDTH, Arc, Cosine, Perceptron, Pixels, Proxies, Wrapped
 
 
 class Net(TinyModule):
@@ -182,6 +116,22 @@ def test_a_head_of_ones_own_grows_with_the_stream(make: Any, names: list[str]) -
         assert int((grown[name] == new).sum()) == new.numel() - old.numel()
 
 
+@pytest.mark.parametrize("make", [Arc, Pixels, Perceptron])
+def test_a_method_file_goes_into_a_module_with_another_head_of_its_kind(make: Any, tmp_path: Path) -> None:
+    """The head that a method replaced is frozen as it was drawn, and is no backbone."""
+    module = attached(make, LanguageGuidedHead)
+    module.net.requires_grad_(False)
+    lightning_cl.save_method(tmp_path / "method.safetensors", module)
+    torch.manual_seed(1)
+    fresh = Net(make())
+    for parameter in fresh.head.parameters():
+        torch.nn.init.normal_(parameter)
+    fresh.net.load_state_dict(module.net.state_dict())
+    method = LanguageGuidedHead(**LanguageGuidedHead.small, head="head")
+    loaded = lightning_cl.load_method(tmp_path / "method.safetensors", fresh, [method])
+    assert torch.equal(loaded.eval()(X), module.eval()(X))
+
+
 @pytest.mark.parametrize(
     ("head", "words"),
     [
@@ -213,73 +163,3 @@ def test_weight_aligning_takes_linear_heads(make: Any) -> None:
 def test_class_means_of_rows_want_rows_that_are_the_heads_own() -> None:
     with pytest.raises(ValueError, match="TEEN compares features with the rows of the head, but `head` is a Wrapped"):
         attached(Wrapped, TEEN)
-
-
-# ---------------------------------------------------------------------- prompts
-
-
-class Prompted(TinyModule):
-    """A tiny ViT without a head, and another layer behind it."""
-
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.net = timm.models.vision_transformer.VisionTransformer(
-            img_size=8, patch_size=4, embed_dim=WIDTH, depth=3, num_heads=2, num_classes=0
-        )
-        self.head = head
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.net(x))
-
-
-@pytest.mark.parametrize("make", [Cosine, Pixels, Arc])
-@pytest.mark.parametrize("method", [CODAPrompt, DualPrompt, L2P, OnePrompt, APER])
-def test_prompts_and_adapters_learn_before_another_head(method: Any, make: Any) -> None:
-    module, info = Prompted(make()), stream_info()
-    method(**method.small, head="head" if make is Arc else None).attach_once(module, info)
-    module.on_task_start(task_of(info, 0))
-    logits = module.train()(torch.randn(4, 3, 8, 8))
-    nn.functional.cross_entropy(logits, torch.tensor([0, 1, 0, 1])).backward()
-    learning = {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
-    assert any(grad is not None and bool(grad.any()) for name, grad in learning.items() if "continual" in name)
-    assert any(grad is not None and bool(grad.any()) for name, grad in learning.items() if name.startswith("head"))
-    assert not [
-        name for name in learning if name.startswith("net.") and "adapter" not in name and "continual" not in name
-    ]
-
-
-@pytest.mark.parametrize("make", [Cosine, Arc])
-def test_scaling_by_the_rows_wants_a_linear_head(make: Any) -> None:
-    with pytest.raises(ValueError, match=r"MVP scales .* but `head` is a .*; set `use_afs` and `use_gsf` to False"):
-        MVP(**MVP.small, head="head").attach_once(Prompted(make()), stream_info())
-    MVP(**MVP.small, head="head", use_afs=False, use_gsf=False).attach_once(Prompted(make()), stream_info())
-
-
-def test_the_masks_of_a_prompt_pool_take_a_convolution() -> None:
-    module, info = Prompted(Pixels()), stream_info()
-    MVP(**MVP.small).attach_once(module, info)
-    module.on_task_start(task_of(info, 0))
-    assert module(torch.randn(4, 3, 8, 8)).shape == (4, CLASSES)
-
-
-@pytest.mark.parametrize(
-    "head",
-    [
-        nn.Linear(WIDTH, CLASSES),
-        Cosine(),
-        nn.Conv2d(WIDTH, CLASSES, 1),
-        nn.Sequential(nn.Conv2d(WIDTH, CLASSES, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(WIDTH, CLASSES, 1)),
-        Pixels(),
-    ],
-    ids=lambda head: type(head).__name__,
-)
-def test_a_head_alone_answers_from_features(head: nn.Module) -> None:
-    features, like = torch.randn(4, WIDTH), torch.randn(4, WIDTH)[..., None, None].expand(-1, -1, 3, 3)
-    found = logits_from(head, features)
-    assert found.shape == (4, CLASSES)
-    if isinstance(head, nn.Linear | Cosine | Pixels):
-        assert torch.equal(found, head(features))
-    else:  # a map of equal pixels
-        assert_close(logits_from(head, like[..., 0, 0]), pooled(head, head(like)).flatten(1))
