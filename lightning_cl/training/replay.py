@@ -13,7 +13,7 @@ from lightning_cl.datamodules.exposure import Joined
 from lightning_cl.datamodules.label_check import check_labels, class_ids_in
 from lightning_cl.datamodules.sampling import share
 from lightning_cl.namespace import move_data_to_device
-from lightning_cl.nn.replay import check_rows, gather_rows_of, join, map_leaves, take
+from lightning_cl.nn.replay import check_rows, gather_rows_of, join, map_leaves, padded_alike, take
 from lightning_cl.training.batch import unpack_for
 from lightning_cl.training.memory import Drawn, Memory
 from lightning_cl.training.transfer import converted
@@ -86,9 +86,8 @@ class Replay:
         if own.real == 0:  # a repeated row, for want of any other
             batch = take(batch, torch.zeros(0, dtype=torch.long))
         items = memory.buffer.read(slots[start:stop])
-        if memory.by_index:
-            return join(batch, self._made(items, start))
-        return join(batch, self._pinned(items))
+        items = self._made(items, start) if memory.by_index else self._pinned(items)
+        return join(*padded_alike(batch, items))
 
     def _made(self, index: Tensor, start: int) -> Any:
         """The samples at these positions, freshly augmented, as the stream's are made and moved."""
