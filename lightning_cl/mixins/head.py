@@ -17,7 +17,8 @@ from lightning_cl.nn.masks import ClassMask
 from lightning_cl.training.batch import call_with
 from lightning_cl.training.find_modules import around, find_auxiliary_heads, find_head
 from lightning_cl.training.method_module import MethodModule
-from lightning_cl.training.step import HeadCall
+from lightning_cl.training.model_output import logits_in
+from lightning_cl.training.step import HeadCall, TokenCall
 
 if TYPE_CHECKING:
     from lightning_cl.namespace import LightningModule as _Base
@@ -43,6 +44,7 @@ class HeadMixin(_Base):
             return
         state.head_path, state.mask = path, ClassMask(layer.out_features).to(layer.weight.device)
         layer.register_forward_hook(self._answer_of_methods)
+        self.get_submodule(path.rpartition(".")[0]).register_forward_hook(self._record_chosen)
         others = find_auxiliary_heads(self, path, layer.out_features)
         for other in others:
             other.register_forward_hook(self._answer_of_auxiliary)
@@ -107,32 +109,35 @@ class HeadMixin(_Base):
         Raises:
             ValueError: If there is no ``forward``, or it does not call the head.
         """
-        captured: list[Tensor] = []
-        hook = self.continual_head.register_forward_pre_hook(lambda _, given: captured.append(given[0]))
         try:
-            call_with(self, inputs)
+            with self.recorded(raw=True) as calls:
+                call_with(self, inputs)
         except NotImplementedError as error:
             raise ValueError(
                 f"`{type(self).__name__}` has no `forward`, through which features are read; define "
                 "`forward(self, images)` to return the class logits."
             ) from error
-        finally:
-            hook.remove()
-        if not captured:
+        if not calls:
             raise ValueError(
                 f"the head `{self.continual.head_path}` was not called by `{type(self).__name__}.forward`, so there "
                 'are no features; name the layer that forward uses with `head="..."`.'
             )
-        return pooled(self.continual_head, captured[-1]).flatten(1)
+        return calls[-1].features
 
-    def recorded(self) -> AbstractContextManager[list[HeadCall]]:
-        """Record the calls of the head within a ``with`` block, in the list that it gives."""
-        return self.continual.recording()
+    def recorded(self, raw: bool = False) -> AbstractContextManager[list[HeadCall]]:
+        """Record the calls of the head within a ``with`` block, in the list that it gives.
+
+        Args:
+            raw: Nobody reads what the network answers.
+        """
+        return self.continual.recording(raw)
 
     def _answer_of_methods(self, head: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Forward hook of the head: what the methods answer, in as many columns as the head has, masked."""
         if output.ndim == 4 and is_map(head, output):
             return self._answer_of_map(head, args[0], output)
+        if output.ndim == 3:
+            return self._answer_of_tokens(args[0], output)
         state = self.continual
         masked: Tensor = state.mask(self._answered(args[0], output))
         if state.auxiliary and any(part.makes_logits for part in state.ordered_parts):
@@ -141,10 +146,14 @@ class HeadMixin(_Base):
 
     def _answered(self, given: Tensor, own: Tensor) -> Tensor:
         """``(B, C_head)`` logits of the methods, from what the head was given and what it made of it."""
-        state, logits = self.continual, own
-        if state.calls is not None:
-            state.calls.append(HeadCall(given.flatten(1), own))
-        for part in state.ordered_parts:
+        if self.continual.calls is not None:
+            self.continual.calls.append(HeadCall(given.flatten(1), own))
+        return self._answer_of_parts(given, own)
+
+    def _answer_of_parts(self, given: Tensor, own: Tensor) -> Tensor:
+        """The same, and no call of the head is recorded."""
+        logits = own
+        for part in self.continual.ordered_parts:
             logits = part.answer(self, given.flatten(1), logits)
         missing = own.shape[-1] - logits.shape[-1]
         return nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits
@@ -156,6 +165,22 @@ class HeadMixin(_Base):
         if logits is own:  # nothing but the mask
             return mask(output.movedim(1, -1)).movedim(-1, 1)  # type: ignore[no-any-return]
         return mask(logits)[..., None, None].expand_as(output)  # type: ignore[no-any-return]
+
+    def _answer_of_tokens(self, given: Tensor, own: Tensor) -> Tensor:
+        """As the others, for every token, ``(B, L, C_head)``; the network around chooses one, as decoders do."""
+        masked = own
+        if not self.continual.raw:  # answers may be alike where features are not
+            rows = self._answer_of_parts(given.flatten(0, 1), own.flatten(0, 1))
+            masked = self.continual.mask(rows).unflatten(0, own.shape[:2])
+        self.continual.tokens = TokenCall(given, own, masked)
+        return masked
+
+    def _record_chosen(self, network: nn.Module, args: Any, output: Any) -> None:
+        """Forward hook of what holds the head: record the call of the head as one for the tokens that were chosen."""
+        state = self.continual
+        call, state.tokens = state.tokens, None
+        if call is not None and state.calls is not None:
+            state.calls.append(call.chosen(logits_in(output, call.answers.shape[-1])))
 
     def _answer_of_auxiliary(self, head: nn.Module, args: Any, output: Tensor) -> Tensor:
         """Forward hook of another head: its logits, masked; or the head's, where a method makes those.

@@ -58,7 +58,7 @@ class ClassMask(nn.Module):
         fill = lowest.clamp(max=0) - MASKED_BELOW
         if not self.training:
             return torch.where(allowed, logits, fill)
-        filled: Tensor = _Filled.apply(logits, allowed, fill)  # type: ignore[no-untyped-call]
+        filled: Tensor = _Filled.apply(logits, allowed, fill)
         return filled
 
 

@@ -27,6 +27,27 @@ class HeadCall(NamedTuple):
     raw_logits: Tensor
 
 
+class TokenCall(NamedTuple):
+    """One call of the head for every token, of which the network around it chooses one, or averages all.
+
+    Attributes:
+        features: ``(B, L, D)`` what the head was given.
+        raw_logits: ``(B, L, C_head)`` what its own weights made of it.
+        answers: ``(B, L, C_head)`` with methods and class mask.
+    """
+
+    features: Tensor
+    raw_logits: Tensor
+    answers: Tensor
+
+    def chosen(self, logits: Tensor) -> HeadCall:
+        """The call for the tokens whose answers are the network's ``(B, C_head)`` logits; the mean, if none is."""
+        same = (self.answers == logits[:, None]).all(dim=2)  # (B, L)
+        first = same & (same.cumsum(dim=1) == 1)
+        share = torch.where(same.any(dim=1, keepdim=True), first.to(logits.dtype), 1 / same.shape[1])[..., None]
+        return HeadCall((share * self.features).sum(dim=1), (share * self.raw_logits).sum(dim=1))
+
+
 def _no_step() -> None:
     """What a step that is not of a training loop makes."""
 
@@ -103,7 +124,7 @@ class Step:
             inputs: The step's own when ``None``.
             weights: Other parameters and buffers by name, such as a teacher's; the module's own when ``None``.
         """
-        with evaluating(self.module), self.module.recorded() as calls:
+        with evaluating(self.module), self.module.recorded(raw=True) as calls:
             given = self.inputs if inputs is None else inputs
             call_with(partial(self._call, dict(weights or {})), given)
         return self._last_of(calls)

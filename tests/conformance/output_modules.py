@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
-from transformers import BertConfig, BertForSequenceClassification, ViTConfig, ViTForImageClassification
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 from lightning_cl.datamodules import ClassIncremental, ContinualDataModule, DatasetSource
 
@@ -95,6 +102,16 @@ class HuggingFaceTexts(Measured):
         self.scores.reset()
 
 
+class HuggingFaceDecoder(HuggingFaceTexts):
+    """Its head answers for every token, of which it takes the last one that is no padding."""
+
+    def __init__(self, optimizer: str = "adamw", dropout: float = 0.0) -> None:
+        super().__init__(optimizer, dropout)
+        names = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "pad_token_id", "bos_token_id", "eos_token_id")
+        shape = {"n_positions": LENGTH, "n_embd": 32, "n_layer": 2, "n_head": 2, **dict.fromkeys(names, 0)}
+        self.encoder = GPT2ForSequenceClassification(GPT2Config(vocab_size=WORDS, num_labels=NUM_CLASSES, **shape))
+
+
 class Outputs(NamedTuple):
     """As torchvision's GoogLeNet answers while it learns."""
 
@@ -155,6 +172,7 @@ class Sentences(Dataset):
         self.ids[:, 0] = self.targets + 1
         lengths = torch.randint(3, LENGTH + 1, (len(self.targets), 1), generator=generator)
         self.mask = (torch.arange(LENGTH) < lengths).long()
+        self.ids *= self.mask  # the id of padding is 0
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -172,4 +190,5 @@ def texts(**options: Any) -> ContinualDataModule:
 
 HF_IMAGES = Case("hf_images", HuggingFaceImages, "model.classifier", "model.vit", ("pixel_values", "labels"))
 HF_TEXTS = Case("hf_texts", HuggingFaceTexts, "encoder.classifier", "encoder.bert", stream=texts)
+HF_DECODER = Case("hf_decoder", HuggingFaceDecoder, "encoder.score", "encoder.transformer", stream=texts)
 AUXILIARY = Case("auxiliary", TwoLosses, "net.fc.3", "net.body")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_cl.nn.head_layer import pooled
 from lightning_cl.nn.masks import ClassMask, with_infinite
 from lightning_cl.training.find_modules import find_head
+from lightning_cl.training.model_output import logits_in
 
 
 class HeadCapture:
@@ -29,23 +30,30 @@ class HeadCapture:
         self.path, self.layer = find_head(pl_module, num_classes, head or known)
         #: The class mask that answers after the head, if there is one.
         self.mask: ClassMask | None = getattr(getattr(pl_module, "continual", None), "mask", None)
+        #: What holds the head, and chooses a token where the head answers for all of them.
+        self.network = pl_module.get_submodule(self.path.rpartition(".")[0])
         self._captured: list[Tensor] = []
-        self._hook: Any = None
+        self._hooks: list[Any] = []
 
     def start(self) -> None:
         """Read the head's answers, behind all hooks that it has so far, so that theirs are what is read."""
         self.stop()
-        self._hook = self.layer.register_forward_hook(self._keep)
+        hooks = (self.layer, self._keep), (self.network, self._choose)
+        self._hooks = [module.register_forward_hook(hook) for module, hook in hooks]
 
     def stop(self) -> None:
         """Stop reading the head's answers."""
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
-        self._captured = []
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks, self._captured = [], []
 
     def _keep(self, layer: nn.Module, args: Any, output: Tensor) -> None:
         self._captured.append(pooled(layer, output.detach()))
+
+    def _choose(self, network: nn.Module, args: Any, output: Any) -> None:
+        """A head that answers for every token is read where the network has chosen one."""
+        if self._captured and self._captured[-1].ndim == 3:
+            self._captured[-1] = logits_in(output, self._captured[-1].shape[-1]).detach()
 
     def take(self, count: int) -> Tensor:
         """``(count, C)`` logits of the batch's samples: the head's last answer, or all of them when it came in parts.
