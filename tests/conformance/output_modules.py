@@ -90,9 +90,8 @@ class HuggingFaceTexts(Measured):
     def forward(self, **inputs: Tensor) -> Any:
         return self.encoder(**inputs)
 
-    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        output = self(**batch)
-        return {"loss": output["loss"], "logits": output["logits"].detach()}
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return self(**batch)  # a dictionary with a loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.scores.update(self(**batch).logits, batch["labels"])
