@@ -15,9 +15,9 @@ from lightning_cl.nn.head_layer import NamedRows, is_map, pooled, weight_layer
 from lightning_cl.nn.layer_rows import row_parameters
 from lightning_cl.nn.masks import ClassMask
 from lightning_cl.training.batch import call_with
-from lightning_cl.training.find_modules import around, find_auxiliary_heads, find_head
+from lightning_cl.training.find_modules import around, enclosing, find_auxiliary_heads, find_head
 from lightning_cl.training.method_module import MethodModule
-from lightning_cl.training.model_output import logits_in
+from lightning_cl.training.model_output import find_logits
 from lightning_cl.training.step import HeadCall, TokenCall
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ class HeadMixin(_Base):
             return
         state.head_path, state.mask = path, ClassMask(layer.out_features).to(layer.weight.device)
         layer.register_forward_hook(self._answer_of_methods)
-        self.get_submodule(path.rpartition(".")[0]).register_forward_hook(self._record_chosen)
+        for network in enclosing(self, path):
+            network.register_forward_hook(self._record_chosen)
         others = find_auxiliary_heads(self, path, layer.out_features)
         for other in others:
             other.register_forward_hook(self._answer_of_auxiliary)
@@ -178,9 +179,11 @@ class HeadMixin(_Base):
     def _record_chosen(self, network: nn.Module, args: Any, output: Any) -> None:
         """Forward hook of what holds the head: record the call of the head as one for the tokens that were chosen."""
         state = self.continual
-        call, state.tokens = state.tokens, None
-        if call is not None and state.calls is not None:
-            state.calls.append(call.chosen(logits_in(output, call.answers.shape[-1])))
+        logits = None if state.tokens is None else find_logits(output, state.tokens.answers.shape[-1])
+        if state.tokens is not None and logits is not None and logits.ndim == 2:
+            if state.calls is not None:
+                state.calls.append(state.tokens.chosen(logits))
+            state.tokens = None
 
     def _answer_of_auxiliary(self, head: nn.Module, args: Any, output: Tensor) -> Tensor:
         """Forward hook of another head: its logits, masked; or the head's, where a method makes those.

@@ -49,7 +49,7 @@ class StepMixin(HeadMixin):
                 return output
             output = step.users_step()
         finally:
-            state.step = state.calls = state.answer = None
+            state.step = state.calls = state.answer = state.tokens = None
         terms = dict(state.loss_terms)
         state.loss_terms.clear()
         if not terms or output is None:

@@ -70,6 +70,12 @@ def find_auxiliary_heads(module: nn.Module, path: str, num_classes: int) -> list
     ]
 
 
+def enclosing(module: nn.Module, path: str) -> list[nn.Module]:
+    """All modules that hold the part ``path``, from the innermost to ``module`` itself."""
+    names = path.split(".")
+    return [module.get_submodule(".".join(names[:depth])) for depth in reversed(range(len(names)))]
+
+
 def around(module: nn.Module, parts: Sequence[nn.Module]) -> nn.Module:
     """The smallest part of ``module``, or all of it, that has all of these parts."""
     wanted = {id(part) for part in parts}

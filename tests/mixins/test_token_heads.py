@@ -105,6 +105,33 @@ def test_what_a_method_makes_of_the_last_token_is_what_is_evaluated(plain: Any, 
     assert torch.equal(capture.take(4)[:, :4], output.logits[:, :4])
 
 
+class Nested(TinyModule):
+    """A head within a module of its own, which still answers for every token; the last one counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(3, 8)
+        self.score = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 10))
+
+    def forward(self, x: Tensor) -> Any:
+        return {"logits": self.score(self.net(x.flatten(2).mT))[:, -1], "other": x}
+
+
+def test_the_token_is_looked_for_outside_of_what_answers_for_all() -> None:
+    torch.manual_seed(0)
+    module, x = Nested(), torch.randn(4, 3, 2, 2)
+    LwF().attach_once(module, stream_info())
+    assert_close(module.head_input(x), module.score[0](module.net(x.flatten(2).mT)[:, -1]))
+    capture = HeadCapture(module, 10)
+    capture.start()
+    assert torch.equal(module(x)["logits"], capture.take(4))
+    module.score(module.net(x.flatten(2).mT))
+    with pytest.raises(
+        RuntimeError, match=r"answered with \(4, 4, 10\), and nothing around it returned logits of shape"
+    ):
+        capture.take(4)
+
+
 class Averaged(TinyModule):
     """The mean of what the head makes of each patch."""
 
