@@ -13,8 +13,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
-    GPT2Config,
-    GPT2ForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
     ViTConfig,
     ViTForImageClassification,
 )
@@ -106,9 +106,9 @@ class HuggingFaceDecoder(HuggingFaceTexts):
 
     def __init__(self, optimizer: str = "adamw", dropout: float = 0.0) -> None:
         super().__init__(optimizer, dropout)
-        names = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "pad_token_id", "bos_token_id", "eos_token_id")
-        shape = {"n_positions": LENGTH, "n_embd": 32, "n_layer": 2, "n_head": 2, **dict.fromkeys(names, 0)}
-        self.encoder = GPT2ForSequenceClassification(GPT2Config(vocab_size=WORDS, num_labels=NUM_CLASSES, **shape))
+        ids = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0)
+        shape = {name: size for name, size in SMALL.items() if "dropout" not in name}
+        self.encoder = LlamaForSequenceClassification(LlamaConfig(vocab_size=WORDS, **shape, **ids))
 
 
 class Outputs(NamedTuple):
@@ -189,5 +189,5 @@ def texts(**options: Any) -> ContinualDataModule:
 
 HF_IMAGES = Case("hf_images", HuggingFaceImages, "model.classifier", "model.vit", ("pixel_values", "labels"))
 HF_TEXTS = Case("hf_texts", HuggingFaceTexts, "encoder.classifier", "encoder.bert", stream=texts)
-HF_DECODER = Case("hf_decoder", HuggingFaceDecoder, "encoder.score", "encoder.transformer", stream=texts)
+HF_DECODER = Case("hf_decoder", HuggingFaceDecoder, "encoder.score", "encoder.model", stream=texts)
 AUXILIARY = Case("auxiliary", TwoLosses, "net.fc.3", "net.body")

@@ -62,7 +62,7 @@ def continual(plain: Any, method: Any) -> Any:
 
 def last_tokens(plain: Any) -> Tensor:
     """``(4, 32)`` what the head is given at the last token of each sentence."""
-    hidden = plain.encoder.transformer(input_ids=IDS, attention_mask=MASK).last_hidden_state
+    hidden = plain.encoder.model(input_ids=IDS, attention_mask=MASK).last_hidden_state
     return hidden[torch.arange(4), LENGTHS - 1]
 
 
