@@ -18,6 +18,7 @@ from lightning_cl.callbacks.checkpoints.atomic_checkpoint_io import replace_file
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.mixins.base import ContinualMixin, method_names
 from lightning_cl.namespace import Callback, LightningModule
+from lightning_cl.training.state_growth import head_names
 
 ModuleT = TypeVar("ModuleT", bound=LightningModule)
 
@@ -55,8 +56,7 @@ def save_method(path: str | PathLike[str], model: LightningModule) -> None:
         )
     state, own = model.continual, own_parameters(model)
     # A head that a method replaced is frozen as it was drawn; a fresh model has another, and needs not have the same.
-    head = () if state.head_path is None else ("weight", "bias")
-    shipped = state.trained_parameters | {f"{state.head_path}.{part}".lstrip(".") for part in head}
+    shipped = state.trained_parameters | head_names(model)
     frozen = {name: p for name, p in own.items() if not p.requires_grad and name not in shipped}
     tensors = shipped_tensors(model, frozen)
     description = {

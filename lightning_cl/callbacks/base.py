@@ -6,6 +6,7 @@ import json
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lightning_cl.callbacks.combination import check_combination
 from lightning_cl.datamodules.stream_identity import is_prefix
 from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.mixins.base import STRICTNESS, ContinualMixin, ContinualState, TrainMask, method_names
@@ -75,6 +76,10 @@ class ContinualMethod(ContinualCallback):
     needs_head: ClassVar[bool] = True
     #: The method makes the logits itself, or works on the weights of the head: only one can.
     replaces_head: ClassVar[bool] = False
+    #: The method holds weights, gradients or answers, which makes no sense where nothing is trained.
+    constrains: ClassVar[bool] = False
+    #: The method freezes the backbone and puts parameters of its own into it: only one can.
+    adapts_backbone: ClassVar[bool] = False
 
     _: KW_ONLY
     head: str | None = None
@@ -89,7 +94,7 @@ class ContinualMethod(ContinualCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Attach to the module, once."""
         stream = require_stream(trainer, type(self).__name__)
-        _refuse_twice(trainer, self)
+        check_combination(self, [c for c in callbacks_of(trainer) if isinstance(c, ContinualMethod)])
         if self.adds_loss and not pl_module.automatic_optimization:
             raise ValueError(
                 f"{type(self).__name__} adds a term to the loss that `training_step` returns, but "
@@ -224,21 +229,6 @@ def _with_lists(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _with_lists(item) for key, item in value.items()}
     return [_with_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _refuse_twice(trainer: Trainer, method: ContinualMethod) -> None:
-    callbacks = callbacks_of(trainer)
-    same = [type(c).__name__ for c in callbacks if isinstance(c, ContinualMethod) and c.state_key == method.state_key]
-    if len(same) > 1:
-        raise ValueError(
-            f"the Trainer's callbacks have {' and '.join(same)}, but a module takes a method once (`state_key` "
-            f"{method.state_key!r}); leave all but one out, or give a class of your own another `state_key`."
-        )
-    heads = [type(c).__name__ for c in callbacks if isinstance(c, ContinualMethod) and c.replaces_head]
-    if len(heads) > 1:
-        raise ValueError(
-            f"{' and '.join(heads)} each make the logits in their own way, which cannot be combined; use one of them."
-        )
 
 
 def require_stream(trainer: Trainer, who: str) -> ContinualDataModule:

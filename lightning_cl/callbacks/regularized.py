@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
 
 from lightning_cl.callbacks.arguments import check_at_least
 from lightning_cl.callbacks.base import ContinualMethod
@@ -22,6 +23,8 @@ class RegularizedMethod(ContinualMethod):
     Raises:
         ValueError: If ``strength`` is negative.
     """
+
+    constrains: ClassVar[bool] = True
 
     strength: float = 1.0
     _: KW_ONLY

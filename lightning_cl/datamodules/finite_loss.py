@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class FiniteLossCheck:
         Returns:
             Whether it is time to ask for :attr:`first_bad_step`: always on a CPU, now and then on an accelerator.
         """
-        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if not isinstance(loss, Tensor):
             return False
         if loss.device.type == "cpu":

@@ -19,6 +19,7 @@ from lightning_cl.mixins.state import STRICTNESS, ContinualState, TrainMask
 from lightning_cl.mixins.step import StepMixin
 from lightning_cl.nn.distributed import send_from_first_process
 from lightning_cl.nn.guard import Guard
+from lightning_cl.training.batch import takes_names
 from lightning_cl.training.optimizers import hand_over, optimizers_in
 from lightning_cl.training.state_growth import grow_optimizer_state, grow_state, rename_former_keys
 from lightning_cl.training.task_data import TaskData
@@ -71,6 +72,7 @@ class ContinualMixin(StepMixin):
             buffers = frozenset(name for name, _ in self.named_buffers())
             self.continual = state = ContinualState(info)
             state.own_parameters, state.own_buffers = own, buffers
+            state.takes_names = takes_names(self.forward)
             self.register_load_state_dict_pre_hook(rename_former_keys)  # type: ignore[no-untyped-call]
         elif not isinstance(state, ContinualState):
             raise ValueError("the module has an attribute `continual` of its own, which lightning_cl needs; rename it.")
@@ -136,7 +138,7 @@ class ContinualMixin(StepMixin):
         frozen = (~state.mask.train_allowed).nonzero().flatten()
         # Not of a mask that changes with every batch, nor of a head that is not trained.
         if len(frozen) and state.train_mask != "batch":
-            yield from ((parameter, frozen) for parameter in self._head_parameters() if parameter.requires_grad)
+            yield from self._head_rows(frozen)
         for part in state.ordered_parts:
             yield from part.protected(self)
 

@@ -13,6 +13,7 @@ from lightning_cl.nn.feature_reuse import FeatureBypass
 from lightning_cl.nn.prototypes import PrototypeBank
 from lightning_cl.training import MethodModule, Step
 from lightning_cl.training.evaluated_batch import announce
+from lightning_cl.training.loss_terms import zero_through
 
 
 class ClassMeans(MethodModule):
@@ -31,7 +32,7 @@ class ClassMeans(MethodModule):
 
     def __init__(self, module: Any, bank: PrototypeBank, cache_features: bool = True) -> None:
         super().__init__()
-        self.bank, self.cache_features = bank, cache_features
+        self.bank, self.cache_features, self.monitored = bank, cache_features, False
         self.bypass = FeatureBypass(module, module.continual_head)
         module.requires_grad_(False)
         # DDP and optimisers want something to hold on to; its gradient is zero and its rows are protected.
@@ -44,16 +45,24 @@ class ClassMeans(MethodModule):
         """Never."""
         return False
 
-    def own_step(self, step: Step) -> None:
-        """Count the batch in its classes' means, in a task's first epoch."""
-        trainer = step.module.trainer
+    def start_run(self, module: Any) -> None:
+        """Find out whether what the user's step logs is monitored."""
+        self.monitored = module.automatic_optimization and _is_monitored(module.trainer)
+
+    def own_step(self, step: Step) -> Tensor | None:
+        """Count the batch in its classes' means, in a task's first epoch; the user's step is made for its logs only."""
+        module, trainer = step.module, step.module.trainer
         stream = getattr(trainer, "datamodule", None)
         if stream is not None and trainer.current_epoch != stream.task.first_epoch:
-            return
+            return None
         with torch.no_grad():
-            features, targets = step.module.head_input(step.inputs), step.targets
+            features, targets = module.head_input(step.inputs), step.targets
             rows, labels, weights = gather_rows(features, targets, *_shares(trainer, stream, len(targets)))
             self.bank.update(rows, labels, weights)
+            if not self.monitored:
+                return None
+            step.users_step()
+        return zero_through((p for p in module.parameters() if p.requires_grad), module.device)
 
     def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:
         """``(B, C)`` comparisons with the means; -inf for classes without samples."""
@@ -85,6 +94,12 @@ class PrototypeMixin(ContinualMixin):
         """Everything stays in eval mode: nothing is trained, and features must not depend on dropout."""
         parts = self.continual.parts.values() if hasattr(self, "continual") else ()
         return super().train(mode and not any(isinstance(part, ClassMeans) for part in parts))
+
+
+def _is_monitored(trainer: Any) -> bool:
+    """Whether a callback or a schedule waits for a logged value."""
+    schedules = (config.monitor for config in trainer.lr_scheduler_configs if config.reduce_on_plateau)
+    return any((*schedules, *(getattr(callback, "monitor", None) for callback in trainer.callbacks)))
 
 
 def _shares(trainer: Any, stream: Any, local: int) -> tuple[int, int | None]:

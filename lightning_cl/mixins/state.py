@@ -15,7 +15,7 @@ from lightning_cl.nn.guard import Guard
 from lightning_cl.nn.masks import ClassMask
 from lightning_cl.training.memory import Memory
 from lightning_cl.training.method_module import MethodModule
-from lightning_cl.training.step import HeadCall, Step
+from lightning_cl.training.step import HeadCall, Step, TokenCall
 
 #: Which classes compete in the training loss: those of the current batch or task, all seen so far, or all.
 TrainMask = Literal["batch", "task", "seen", "all"]
@@ -37,6 +37,9 @@ class ContinualState(nn.Module):
 
     Attributes:
         mask: Class mask on the head; without a head it has no outputs.
+        auxiliary: There are other heads, whose logits are masked, too.
+        answer: What a method made in place of the head's logits in this pass, until another head takes it over.
+        tokens: A call of the head for every token in this pass, until the network has chosen one.
         parts: The methods' modules, by name.
         info: The stream.
         head_path: Dotted path of the head; ``None``: no method needs one, and none was found.
@@ -50,10 +53,12 @@ class ContinualState(nn.Module):
         last_terms: Values of the last step's terms.
         step: The current training step.
         calls: Where calls of the head are recorded; ``None``: nowhere.
+        raw: See :meth:`recording`.
         own_parameters: Names of the parameters that the user's module had before any method.
         own_buffers: Names of the buffers that it had.
         trained_parameters: Those of the parameters that the methods left trainable.
         batch_keys: Places of inputs and targets in a batch, if the user named them.
+        takes_names: The module's ``forward`` takes its inputs by their names only.
         grown: Shape in the checkpoint of every tensor that has grown since, with the stream.
     """
 
@@ -63,6 +68,9 @@ class ContinualState(nn.Module):
         self.register_load_state_dict_pre_hook(_drop_hint)  # type: ignore[no-untyped-call]
         self.mask = ClassMask(0)
         self.parts = nn.ModuleDict()
+        self.auxiliary = False
+        self.answer: Tensor | None = None
+        self.tokens: TokenCall | None = None
         self.info = info
         self.head_path: str | None = None
         self.train_mask: TrainMask = "all"
@@ -75,11 +83,13 @@ class ContinualState(nn.Module):
         self.last_terms: dict[str, Tensor] = {}
         self.step: Step | None = None
         self.calls: list[HeadCall] | None = None
+        self.raw = False
         self._old_classes: tuple[int, Tensor | None] = (-1, None)
         self.own_parameters: frozenset[str] = frozenset()
         self.own_buffers: frozenset[str] = frozenset()
         self.trained_parameters: frozenset[str] = frozenset()
         self.batch_keys: BatchKeys | None = None
+        self.takes_names = False
         self.grown: dict[str, torch.Size] = {}
 
     @property
@@ -88,14 +98,18 @@ class ContinualState(nn.Module):
         return sorted(self.parts.values(), key=lambda part: not part.makes_logits)  # type: ignore[arg-type]
 
     @contextmanager
-    def recording(self) -> Iterator[list[HeadCall]]:
-        """Record the calls of the head in a list of their own."""
-        before, calls = self.calls, list[HeadCall]()
-        self.calls = calls
+    def recording(self, raw: bool = False) -> Iterator[list[HeadCall]]:
+        """Record the calls of the head in a list of their own.
+
+        Args:
+            raw: A head that answers for every token may leave methods and mask out: nobody reads the network's answer.
+        """
+        before, calls = (self.calls, self.raw), list[HeadCall]()
+        self.calls, self.raw = calls, raw
         try:
             yield calls
         finally:
-            self.calls = before
+            self.calls, self.raw = before
 
     def old_classes(self, task: Any, device: torch.device) -> Tensor | None:
         """``(n,)`` ids of the classes seen before ``task``; ``None``: there are none. Made once a task."""

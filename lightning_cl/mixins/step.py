@@ -37,6 +37,8 @@ class StepMixin(HeadMixin):
             return own_hook(self, super(), "training_step")(*args, **kwargs)
         state = self.continual
         state.loss_terms.clear()
+        if state.memory is not None:
+            state.memory.left_out = True  # until the user's step is made
         step = Step(self, args[0] if args else next(iter(kwargs.values()), None))
         step.users_step = partial(self._users_step, step, *args, **kwargs)
         state.step, state.calls = step, step.calls
@@ -47,7 +49,7 @@ class StepMixin(HeadMixin):
                 return output
             output = step.users_step()
         finally:
-            state.step = state.calls = None
+            state.step = state.calls = state.answer = state.tokens = None
         terms = dict(state.loss_terms)
         state.loss_terms.clear()
         if not terms or output is None:
@@ -57,11 +59,15 @@ class StepMixin(HeadMixin):
         return plus(output, torch.stack(list(terms.values())).sum())
 
     def _users_step(self, step: Step, *args: Any, **kwargs: Any) -> Any:
-        """What the user's step returns; the methods' terms are collected beside it."""
+        """What the user's step returns; the methods' terms are collected beside it, unless it leaves the batch out."""
         step.made = True
         for part in self.continual.ordered_parts:
             part.start_step(step)
         output = own_hook(self, super(), "training_step")(*args, **kwargs)
+        if output is None and self.automatic_optimization:
+            return None
+        if self.continual.memory is not None:
+            self.continual.memory.left_out = False
         factor = prod(part.loss_factor for part in self.continual.ordered_parts)
         output = output if factor == 1 else times(output, factor)
         self.collect_losses()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,10 @@ class ClassMask(nn.Module):
 
     Cross-entropy on masked logits equals, in value and gradient, cross-entropy on the slice of allowed columns: a
     masked logit lies :data:`MASKED_BELOW` under the sample's smallest allowed one (and under 0), where its probability
-    is exactly 0. It is finite and a constant, so other losses (label smoothing, binary cross-entropy, focal, mean
-    squared error, penalties on logits) stay finite, too.
+    is exactly 0. It is finite and a constant, so other losses (binary cross-entropy, focal, mean squared error,
+    penalties on logits) stay finite, too, and train the allowed columns only. Losses that only compare logits and ask
+    for some probability of every class (label smoothing, divergences) have the gradient that they have on the slice,
+    too, if they ask for as much of each masked one: see :func:`gradient_within`.
 
     Args:
         num_outputs: Number of columns of the head, ``C_head``.
@@ -48,13 +51,52 @@ class ClassMask(nn.Module):
     def forward(self, logits: Tensor) -> Tensor:
         """``(..., C_head)`` logits; those of classes that are not allowed, or -inf already, far below the others."""
         allowed = self.train_allowed if self.training else self.eval_allowed
-        return fill_masked(logits, allowed & (logits > -torch.inf)) if len(allowed) else logits
+        if not len(allowed):
+            return logits
+        allowed = allowed & (logits > -torch.inf)
+        lowest = logits.detach().masked_fill(~allowed, torch.inf).amin(dim=-1, keepdim=True)
+        fill = lowest.clamp(max=0) - MASKED_BELOW
+        if not self.training:
+            return torch.where(allowed, logits, fill)
+        filled: Tensor = _Filled.apply(logits, allowed, fill)
+        return filled
 
 
-def fill_masked(logits: Tensor, allowed: Tensor) -> Tensor:
-    """``(..., C)`` logits with a finite number far below the others where ``allowed`` (bool, ``(..., C)``) is false."""
-    lowest = logits.detach().masked_fill(~allowed, torch.inf).amin(dim=-1, keepdim=True)
-    return torch.where(allowed, logits, lowest.clamp(max=0) - MASKED_BELOW)
+class _Filled(torch.autograd.Function):
+    """``(..., C)`` logits with ``(..., 1)`` numbers where they are not allowed."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits: Tensor, allowed: Tensor, fill: Tensor) -> Tensor:
+        return torch.where(allowed, logits, fill)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient_within(gradient, *ctx.saved_tensors), None, None
+
+
+def gradient_within(gradient: Tensor, allowed: Tensor) -> Tensor:
+    """Gradient by the allowed logits, where the others are constants.
+
+    A loss that only compares logits (its gradient sums to 0 in a row, as that of cross-entropy) and asks for some
+    probability of masked classes would push all allowed logits down without end, since the masked ones do not rise. For
+    such a row the masked ones follow the mean of the allowed ones: their gradient is shared out in equal parts. Label
+    smoothing over ``C`` columns has then exactly the gradient of label smoothing over the allowed ones.
+
+    Args:
+        gradient: ``(..., C)`` by masked logits.
+        allowed: ``(..., C)`` bool.
+    """
+    own, others = gradient.masked_fill(~allowed, 0), gradient.masked_fill(allowed, 0).sum(-1, keepdim=True)
+    rounding = 16 * torch.finfo(gradient.dtype).eps * gradient.abs().sum(-1, keepdim=True)
+    compares = gradient.sum(-1, keepdim=True).abs() <= rounding
+    part = torch.where(compares, others, 0) / allowed.sum(-1, keepdim=True).clamp(min=1)
+    return own + part.masked_fill(~allowed, 0)
 
 
 def with_infinite(logits: Tensor, allowed: Tensor) -> Tensor:

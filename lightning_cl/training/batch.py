@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import Parameter, signature
 from typing import Any
 
 from torch import Tensor
@@ -18,7 +19,7 @@ from lightning_cl.datamodules.batch_form import (
     part_at,
 )
 
-__all__ = ["INPUT_KEYS", "TARGET_KEYS", "TEXT_KEYS", "Inputs", "call_with", "unpack"]
+__all__ = ["INPUT_KEYS", "TARGET_KEYS", "TEXT_KEYS", "Inputs", "call_with", "takes_names", "unpack", "unpack_for"]
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,29 @@ def call_with(forward: Callable[..., Any], inputs: Any) -> Any:
     return forward(*(part for place, part in inputs.parts.items() if not isinstance(place, str)), **named)
 
 
-def unpack(batch: Any, keys: BatchKeys | None = None) -> tuple[Any, Tensor]:
+def unpack_for(module: Any, batch: Any) -> tuple[Any, Tensor]:
+    """Inputs and targets of a batch, the inputs as the ``forward`` of a continual module takes them.
+
+    They are :class:`Inputs`, also if there is only one, where ``forward`` takes no input by its position, as in
+    ``def forward(self, **inputs)``.
+    """
+    return unpack(batch, module.continual.batch_keys, module.continual.takes_names)
+
+
+def takes_names(forward: Callable[..., Any]) -> bool:
+    """Whether a function takes its inputs by their names only."""
+    kinds = [parameter.kind for parameter in signature(forward).parameters.values()]
+    return all(kind in (Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD) for kind in kinds)
+
+
+def unpack(batch: Any, keys: BatchKeys | None = None, named: bool = False) -> tuple[Any, Tensor]:
     """Inputs and integer targets of a batch.
 
     Args:
         batch: ``(inputs, targets, ...)`` as tuple or list, ``(index, inputs, targets)``, two views and the targets, or
             a mapping or named tuple with one of the usual names.
         keys: Places of inputs and targets, if the user named them (``ContinualDataModule(batch_keys=...)``).
+        named: A single input keeps its name, if it has one.
 
     Returns:
         The inputs, :class:`Inputs` where there are several (token ids with their mask); and the targets.
@@ -70,7 +87,8 @@ def unpack(batch: Any, keys: BatchKeys | None = None) -> tuple[Any, Tensor]:
     places, target = find_places(batch, keys)
     if places and target is not None:
         parts = {place: part_at(batch, place) for place in places}
-        return (Inputs(parts) if len(parts) > 1 else parts[places[0]]), part_at(batch, target)
+        several = len(parts) > 1 or (named and isinstance(places[0], str))
+        return (Inputs(parts) if several else parts[places[0]]), part_at(batch, target)
     if isinstance(batch, Mapping):
         missing, usual = ("targets", TARGET_KEYS) if places else ("inputs", (*INPUT_KEYS, *TEXT_KEYS))
         raise ValueError(

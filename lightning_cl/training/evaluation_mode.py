@@ -7,7 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from lightning_cl.training.batch import Inputs
+
+#: Those of one process; those of all of them together have the rows of the others.
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @contextmanager
@@ -22,6 +27,21 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         for part, mode in modes:
             part.training = mode
         torch.clear_autocast_cache()  # 16-bit copies of weights made here would have no gradient (torch < 2.6)
+
+
+@contextmanager
+def known_statistics(module: nn.Module, inputs: Any) -> Iterator[None]:
+    """Let batch norm use its running statistics where the inputs are one sample, which has no statistics of its own."""
+    parts = inputs.parts.values() if isinstance(inputs, Inputs) else (inputs,)
+    single = {len(part) for part in parts if isinstance(part, Tensor) and part.ndim} == {1}
+    layers = [part for part in module.modules() if single and part.training and isinstance(part, _BATCH_NORMS)]
+    for layer in layers:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.train()
 
 
 def in_default_precision(batches: Iterable[Any]) -> Iterator[Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from torch import nn
 
-from lightning_cl.nn.head_layer import as_linear, num_outputs, weight_layer
+from lightning_cl.nn.head_layer import as_linear, num_outputs, weight_layer, with_rows
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -28,8 +28,8 @@ def find_head(module: nn.Module, num_classes: int, path: str | None = None) -> t
         ValueError: If there is none, or several, or it has fewer outputs than ``num_classes``; candidates are listed.
     """
     if path is not None:
-        path, head = _last(path, _at(module, path, "head"))
-        if weight_layer(head) is None:
+        path, head = _within(*_last(path, _at(module, path, "head")), num_classes)
+        if weight_layer(head) is None and not with_rows(head, num_classes):
             raise ValueError(
                 f"`head={path!r}` is a {type(head).__name__}, but a class head must be a `torch.nn.Linear`, or another "
                 "layer with a row of weights for each class."
@@ -70,8 +70,23 @@ def find_auxiliary_heads(module: nn.Module, path: str, num_classes: int) -> list
     ]
 
 
-def find_vit(module: nn.Module, path: str | None = None) -> tuple[str, VisionTransformer]:
-    """The one timm ``VisionTransformer``, with its dotted path.
+def enclosing(module: nn.Module, path: str) -> list[nn.Module]:
+    """All modules that hold the part ``path``, from the innermost to ``module`` itself."""
+    names = path.split(".")
+    return [module.get_submodule(".".join(names[:depth])) for depth in reversed(range(len(names)))]
+
+
+def around(module: nn.Module, parts: Sequence[nn.Module]) -> nn.Module:
+    """The smallest part of ``module``, or all of it, that has all of these parts."""
+    wanted = {id(part) for part in parts}
+    sizes = {m: [id(part) for part in m.modules()] for m in module.modules()}
+    return min((m for m, held in sizes.items() if wanted <= set(held)), key=lambda m: len(sizes[m]))
+
+
+def find_vit(
+    module: nn.Module, path: str | None = None, who: str = "prompt methods need"
+) -> tuple[str, VisionTransformer]:
+    """The one timm ``VisionTransformer``, with its dotted path; ``who`` begins what an error says.
 
     Raises:
         ValueError: If there is none or there are several; candidates are listed.
@@ -83,9 +98,9 @@ def find_vit(module: nn.Module, path: str | None = None) -> tuple[str, VisionTra
         module,
         path,
         (VisionTransformer,),
-        f"prompt methods need a timm `VisionTransformer` (for example `{example}`)",
+        f"{who} a timm `VisionTransformer` (for example `{example}`)",
         "timm VisionTransformers",
-        "no timm `VisionTransformer` was found in the module, and prompt methods need one",
+        f"no timm `VisionTransformer` was found in the module, and {who} one",
         "Use a timm ViT as backbone, or a method that works on any network",
     )
     assert isinstance(found, VisionTransformer)
@@ -160,6 +175,15 @@ def _last(path: str, layer: nn.Module) -> tuple[str, nn.Module]:
     if not isinstance(layer, nn.Sequential) or not parts or single:
         return path, layer
     return _last(f"{path}.{parts[-1][0]}".removeprefix("."), parts[-1][1])
+
+
+def _within(path: str, layer: nn.Module, num_classes: int) -> tuple[str, nn.Module]:
+    """The one layer in a module of the user's own that has as many outputs; else the module itself."""
+    if weight_layer(layer) is not None:
+        return path, layer
+    every = {**_linears(layer), **_others(layer, num_classes)}
+    found = [(f"{path}.{name}", m) for name, m in every.items() if name and num_outputs(m) == num_classes]
+    return found[0] if len(found) == 1 else (path, layer)
 
 
 def _linears(module: nn.Module) -> dict[str, nn.Module]:

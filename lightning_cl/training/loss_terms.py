@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 def plus(output: Any, term: Tensor) -> Any:
     """What ``training_step`` returned (a loss, or a dictionary with one) with ``term`` added to the loss."""
-    if isinstance(output, dict):
+    if isinstance(output, Mapping):
         return {**output, "loss": output["loss"] + term}
     return output + term
 
@@ -20,7 +20,7 @@ def times(output: Any, factor: float) -> Any:
     """What ``training_step`` returned with its loss multiplied."""
     if output is None:
         return output
-    return {**output, "loss": output["loss"] * factor} if isinstance(output, dict) else output * factor
+    return {**output, "loss": output["loss"] * factor} if isinstance(output, Mapping) else output * factor
 
 
 def zero_through(parameters: Iterable[Tensor], device: torch.device) -> Tensor:

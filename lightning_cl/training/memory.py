@@ -42,6 +42,7 @@ class Memory:
         extras: ``(capacity, ...)`` what is kept of each sample beside it (its logits, say), by name.
         offered: The stream's batch of the current step, until it is remembered.
         kept: What is kept beside its samples.
+        left_out: The user's step was not made or returned nothing, so nothing is kept beside its samples.
     """
 
     buffer: ReplayBuffer
@@ -52,6 +53,7 @@ class Memory:
     extras: dict[str, Tensor] = field(default_factory=dict)
     offered: Any = None
     kept: dict[str, Tensor] = field(default_factory=dict)
+    left_out: bool = False
 
     def write_extra(self, name: str, slots: Tensor, values: Tensor) -> None:
         """Put ``(n, ...)`` values into ``slots``; storage is made when the first come.

@@ -13,8 +13,8 @@ from lightning_cl.datamodules.exposure import Joined
 from lightning_cl.datamodules.label_check import check_labels, class_ids_in
 from lightning_cl.datamodules.sampling import share
 from lightning_cl.namespace import move_data_to_device
-from lightning_cl.nn.replay import check_rows, gather_rows_of, join, map_leaves, take
-from lightning_cl.training.batch import unpack
+from lightning_cl.nn.replay import check_rows, gather_rows_of, join, map_leaves, padded_alike, take
+from lightning_cl.training.batch import unpack_for
 from lightning_cl.training.memory import Drawn, Memory
 from lightning_cl.training.transfer import converted
 
@@ -86,9 +86,8 @@ class Replay:
         if own.real == 0:  # a repeated row, for want of any other
             batch = take(batch, torch.zeros(0, dtype=torch.long))
         items = memory.buffer.read(slots[start:stop])
-        if memory.by_index:
-            return join(batch, self._made(items, start))
-        return join(batch, self._pinned(items))
+        items = self._made(items, start) if memory.by_index else self._pinned(items)
+        return join(*padded_alike(batch, items))
 
     def _made(self, index: Tensor, start: int) -> Any:
         """The samples at these positions, freshly augmented, as the stream's are made and moved."""
@@ -140,7 +139,7 @@ class Replay:
         batch = self._made(items, start) if memory.by_index else move_data_to_device(self._pinned(items), device)
         after = vars(self.stream).get("on_after_batch_transfer")  # of a wrapped data module
         batch = (after or after_transfer)(batch, 0)
-        inputs, labels = unpack(batch, self.module.continual.batch_keys)
+        inputs, labels = unpack_for(self.module, batch)
         weight, part = self._weight_of(stop - start, len(slots)), (stop - start) / len(slots)
         return Drawn(inputs, labels, memory.read_extras(own, labels.device), weight, part)
 
@@ -173,7 +172,8 @@ class Replay:
         memory = self.memory
         batch, memory.offered = memory.offered, None
         kept, memory.kept = memory.kept, {}  # of this step, or of none that keeps anything
-        if not self._is_remembered(batch_idx):
+        left_out, memory.left_out = memory.left_out and not memory.joins, False
+        if left_out or not self._is_remembered(batch_idx):
             return
         stream, buffer = self.stream, memory.buffer
         index = stream.train_rows(batch_idx)

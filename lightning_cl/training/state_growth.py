@@ -12,11 +12,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 
+def head_names(model: Any) -> set[str]:
+    """Names in the module's state of what its head has, whatever kind of layer it is; empty without a head."""
+    path = model.continual.head_path
+    own = [] if path is None else ["weight", "bias", *dict(model.continual_head.named_parameters())]
+    return {f"{path}.{name}".lstrip(".") for name in own}
+
+
 def growing_names(model: Any) -> set[str]:
     """Names of the parameters and buffers that may have fewer rows in a checkpoint."""
     module: Any = model
-    path = model.continual.head_path
-    names = set() if path is None else {f"{path}.{part}".lstrip(".") for part in ("weight", "bias")}
+    names = head_names(model)
     for prefix, part in module.named_modules():
         declared = getattr(part, "growing", ())
         if isinstance(declared, tuple):  # a user's module may mean something else by the word

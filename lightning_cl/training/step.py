@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_cl.training.batch import call_with, unpack
-from lightning_cl.training.evaluation_mode import evaluating
+from lightning_cl.training.batch import call_with, unpack_for
+from lightning_cl.training.evaluation_mode import evaluating, known_statistics
+from lightning_cl.training.model_output import logits_in
 
 
 class HeadCall(NamedTuple):
@@ -24,6 +25,27 @@ class HeadCall(NamedTuple):
 
     features: Tensor
     raw_logits: Tensor
+
+
+class TokenCall(NamedTuple):
+    """One call of the head for every token, of which the network around it chooses one, or averages all.
+
+    Attributes:
+        features: ``(B, L, D)`` what the head was given.
+        raw_logits: ``(B, L, C_head)`` what its own weights made of it.
+        answers: ``(B, L, C_head)`` with methods and class mask.
+    """
+
+    features: Tensor
+    raw_logits: Tensor
+    answers: Tensor
+
+    def chosen(self, logits: Tensor) -> HeadCall:
+        """The call for the tokens whose answers are the network's ``(B, C_head)`` logits; the mean, if none is."""
+        same = (self.answers == logits[:, None]).all(dim=2)  # (B, L)
+        first = same & (same.cumsum(dim=1) == 1)
+        share = torch.where(same.any(dim=1, keepdim=True), first.to(logits.dtype), 1 / same.shape[1])[..., None]
+        return HeadCall((share * self.features).sum(dim=1), (share * self.raw_logits).sum(dim=1))
 
 
 def _no_step() -> None:
@@ -53,12 +75,12 @@ class Step:
     @cached_property
     def inputs(self) -> Any:
         """The batch's inputs, with replayed rows behind the stream's."""
-        return unpack(self.batch, self.module.continual.batch_keys)[0]
+        return unpack_for(self.module, self.batch)[0]
 
     @cached_property
     def targets(self) -> Tensor:
         """``(B,)`` the batch's targets."""
-        return unpack(self.batch, self.module.continual.batch_keys)[1]
+        return unpack_for(self.module, self.batch)[1]
 
     @property
     def features(self) -> Tensor:
@@ -102,7 +124,7 @@ class Step:
             inputs: The step's own when ``None``.
             weights: Other parameters and buffers by name, such as a teacher's; the module's own when ``None``.
         """
-        with evaluating(self.module), self.module.recorded() as calls:
+        with evaluating(self.module), self.module.recorded(raw=True) as calls:
             given = self.inputs if inputs is None else inputs
             call_with(partial(self._call, dict(weights or {})), given)
         return self._last_of(calls)
@@ -112,9 +134,10 @@ class Step:
 
     def learn(self, inputs: Any) -> tuple[Tensor, HeadCall]:
         """Another pass with gradient in the current mode: ``(B, C_head)`` masked logits and the call of the head."""
-        with self.module.recorded() as calls:
-            logits: Tensor = call_with(self.module, inputs)
-        return logits, self._last_of(calls)
+        with known_statistics(self.module, inputs), self.module.recorded() as calls:
+            output = call_with(self.module, inputs)
+        call = self._last_of(calls)
+        return logits_in(output, call.raw_logits.shape[-1]), call
 
     def _last_of(self, calls: list[HeadCall]) -> HeadCall:
         return Step(self.module, self.batch, calls)._last

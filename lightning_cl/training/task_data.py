@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_cl.nn.distributed import all_sum, gather_rows
-from lightning_cl.training.batch import Inputs, unpack
+from lightning_cl.training.batch import Inputs, unpack_for
 from lightning_cl.training.evaluation_mode import evaluating, in_default_precision
 from lightning_cl.training.transfer import transferred
 
@@ -104,7 +104,7 @@ class TaskData:
         loader = trainer.datamodule.train_loader_for(self.task.index, view, epoch)
         order, longest = loader.sampler.order(), -(-loader.batch_size // trainer.world_size)
         for batch_idx, batch in enumerate(in_default_precision(loader)):
-            given = unpack(transferred(trainer, batch), self.module.continual.batch_keys)
+            given = unpack_for(self.module, transferred(trainer, batch))
             yield *given, loader.sampler.batch(order, batch_idx), longest
 
     def mean(self, total: Tensor, count: int) -> Tensor:

@@ -15,12 +15,23 @@ from torch.testing import assert_close
 
 import lightning_cl
 from lightning_cl.callbacks import (
+    APER,
+    EWC,
+    GPM,
     L2P,
+    L2SP,
+    LGCL,
+    MAS,
+    MVP,
+    TEEN,
     CODAPrompt,
     DualPrompt,
+    FeatureDistillation,
     FineTuning,
+    LwF,
     OnePrompt,
     PrototypeClassifier,
+    SynapticIntelligence,
     VirtualOutlierRegularizer,
 )
 
@@ -118,9 +129,30 @@ def test_a_checkpoint_names_the_methods_and_their_order(tmp_path):
         lightning_cl.restore(tmp_path / "last.ckpt", PLAIN.build("adamw", 0.0), [PROMPTS["one"]()])
 
 
-def test_two_prompt_methods_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"has prompts already; use one prompt method at a time"):
-        train(PLAIN, PROMPTS["one"](), tmp_path, callbacks=[PROMPTS["dual"]()])
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("other", [PROMPTS["dual"], lambda: APER(**APER.small)])
+def test_two_methods_that_adapt_the_backbone_are_refused(other, order, tmp_path):
+    one, two = [PROMPTS["one"](), other()][::order]
+    words = f"{type(one).__name__} and {type(two).__name__} each freeze the backbone .* use one of them"
+    with pytest.raises(ValueError, match=words):
+        train(PLAIN, one, tmp_path, callbacks=[two])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("method", [EWC, GPM, L2SP, LwF, MAS, SynapticIntelligence, FeatureDistillation, LGCL])
+def test_what_changes_training_is_refused_beside_what_trains_nothing(method, order, tmp_path):
+    one, two = [method(**method.small), PrototypeClassifier()][::order]
+    words = f"{method.__name__} changes how the model is trained, but PrototypeClassifier trains nothing"
+    with pytest.raises(ValueError, match=words):
+        train(PLAIN, one, tmp_path, callbacks=[two])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("method", [APER, MVP, TEEN])
+def test_the_regulariser_is_refused_beside_what_makes_the_logits(method, order, tmp_path):
+    one, two = [method(**method.small), ovor()][::order]
+    with pytest.raises(ValueError, match=f"{method.__name__} makes the logits in its own way|stands before MVP"):
+        train(PLAIN, one, tmp_path, callbacks=[two])
 
 
 @pytest.mark.parametrize("first", ["method", "finetuning"])

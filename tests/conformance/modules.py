@@ -244,6 +244,7 @@ class Case:
         build: From the name of the optimiser and the dropout before the head; a module with its own may ignore them.
         head, backbone: Dotted paths.
         batch_keys: Names of image and label, for modules that take dictionaries.
+        stream: Makes the data, if these are no images.
     """
 
     name: str
@@ -251,6 +252,7 @@ class Case:
     head: str
     backbone: str
     batch_keys: tuple[str, str] | None = None
+    stream: Callable[..., Any] | None = None
 
 
 PLAIN = Case("plain", PlainModule, "net.head", "net")

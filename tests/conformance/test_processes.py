@@ -6,13 +6,18 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from lightning_cl.callbacks import EWC, GEM, DERPlusPlus
+
 from .methods import METHODS, THOROUGH, make
 from .modules import ASKING, FOREIGN_DICT, FOREIGN_TUPLE, IN_CONFIGURE_MODEL, IN_SETUP, PLAIN, SPLIT
+from .output_modules import HF_IMAGES, HF_TEXTS
 from .runs import in_forked_processes, train
 
 OTHERS = (PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT, IN_SETUP, IN_CONFIGURE_MODEL)
 PAIRS = [(method, ASKING) for method in METHODS]
-PAIRS += [pytest.param(method, case, marks=pytest.mark.slow) for method in THOROUGH for case in OTHERS]
+PAIRS += [(DERPlusPlus, HF_TEXTS)]
+RARE = [(method, case) for method in THOROUGH for case in OTHERS]
+PAIRS += [pytest.param(*pair, marks=pytest.mark.slow) for pair in [*RARE, (GEM, HF_TEXTS), (EWC, HF_IMAGES)]]
 
 
 @pytest.mark.parametrize(("method", "case"), PAIRS, ids=lambda v: getattr(v, "__name__", None) or v.name)

@@ -9,15 +9,20 @@ import timm
 import torch
 import torchvision
 from lightning.pytorch import Trainer
+from timm.models.deit import VisionTransformerDistilled
 from tiny import TinyModule, stream_info, task_of
 from torch import nn
 from torch.testing import assert_close
+from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher
 
 from lightning_cl.callbacks import (
+    APER,
+    TEEN,
     ContinualEvaluation,
     DERPlusPlus,
     ExperienceReplay,
     FineTuning,
+    LanguageGuidedHead,
     PrototypeClassifier,
 )
 from lightning_cl.datamodules import ArraySource, ClassIncremental, ContinualDataModule
@@ -174,6 +179,76 @@ def test_a_stream_is_trained_and_counted(kind, method, tmp_path):
     assert int(evaluation.correct["class_il"][-1].sum()) == right > 4
 
 
+def distilled(apart: bool) -> Net:
+    """As timm's: trained to answer with both heads ``apart``, or with their mean."""
+    torch.manual_seed(0)
+    net = VisionTransformerDistilled(
+        img_size=8, patch_size=4, embed_dim=16, depth=2, num_heads=2, in_chans=3, num_classes=CLASSES
+    )
+    net.set_distilled_training(apart)
+    return Net(net)
+
+
+def hugging_face_distilled() -> nn.Module:
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    return DeiTForImageClassificationWithTeacher(DeiTConfig(image_size=8, patch_size=4, num_labels=CLASSES, **shape))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("make", [PrototypeClassifier, TEEN, LanguageGuidedHead, APER])
+def test_both_heads_of_a_distilled_model_answer_what_a_method_makes(make, apart, training):
+    module, x = distilled(apart=apart), torch.randn(4, 3, 8, 8)
+    info = stream_info()
+    make(**make.small).attach_once(module, info)
+    module.on_task_start(task_of(info, 0))
+    module.train(training)
+    if make is LanguageGuidedHead:
+        module.continual.parts["languageguidedhead"].expose(module, (0, 1))
+    answers: list[torch.Tensor] = []
+    module.net.head.register_forward_hook(lambda layer, args, output: answers.append(output))
+    for _ in range(2):
+        found = module(x)
+        for answer in found if isinstance(found, tuple) else [found]:
+            assert_close(answer, answers[-1])
+        assert bool((answers[-1][:, 2:] < -900).all()) or make is PrototypeClassifier  # without samples: all alike
+    assert module.continual.answer is None
+
+
+def test_both_heads_of_a_distilled_model_of_hugging_face_answer_the_same():
+    torch.manual_seed(0)
+    module, x = Net(hugging_face_distilled()), torch.randn(4, 3, 8, 8)
+    PrototypeClassifier().attach_once(module, stream_info())
+    bank = module.prototypes
+    bank.update(torch.randn(20, 16), torch.arange(20) % CLASSES)
+    output = module.eval()(x)
+    assert_close(output.logits, bank(module.head_input(x)))
+    assert_close(output.distillation_logits, output.cls_logits)
+
+
+def test_heads_that_are_asked_before_the_head_keep_their_own_logits():
+    """As GoogLeNet's, which only help to train."""
+
+    class Early(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.aux1, self.fc = nn.Linear(12, 8), nn.Linear(8, CLASSES), nn.Linear(8, CLASSES)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            x = self.body(x)
+            early = self.aux1(x)
+            return self.fc(x), early
+
+    module, info, x = Net(nn.Sequential(nn.Flatten(), Early())), stream_info(), images("cosine")
+    TEEN(**TEEN.small).attach_once(module, info)
+    module.on_task_start(task_of(info, 0))
+    own = module.net[1]
+    for _ in range(2):
+        answer, early = module.train()(x)
+        assert_close(early[:, :2], nn.functional.linear(own.body(x.flatten(1)), own.aux1.weight, own.aux1.bias)[:, :2])
+        assert not torch.allclose(answer[:, :2], early[:, :2])
+
+
 def test_a_named_sequential_is_its_last_layer():
     net = nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 10)), pooled_conv())
     assert find_head(net, 10, "1")[0] == "1.1"
@@ -188,6 +263,7 @@ def test_a_named_sequential_is_its_last_layer():
         (lambda: timm.create_model("regnetx_002", num_classes=10), "head.fc", 0),
         (lambda: timm.create_model("levit_128s", num_classes=10), "head.linear", 1),
         (lambda: timm.create_model("deit_tiny_distilled_patch16_224", num_classes=10), "head", 1),
+        (hugging_face_distilled, "cls_classifier", 1),
     ],
 )
 def test_heads_of_known_models(build, path, others):

@@ -5,7 +5,7 @@ from collections import OrderedDict, namedtuple
 import pytest
 import torch
 
-from lightning_cl.training.batch import INPUT_KEYS, TARGET_KEYS, unpack
+from lightning_cl.training.batch import INPUT_KEYS, TARGET_KEYS, Inputs, call_with, takes_names, unpack
 
 X, Y = torch.zeros(2, 3), torch.tensor([1, 0])
 Named = namedtuple("Named", ["x", "y"])
@@ -37,3 +37,25 @@ def test_all_the_usual_names(key, target):
 def test_a_batch_without_a_target(batch, words):
     with pytest.raises(ValueError, match=words):
         unpack(batch)
+
+
+def test_a_single_input_keeps_its_name_where_it_is_asked_for():
+    inputs, targets = unpack({"pixel_values": X, "labels": Y}, named=True)
+    assert isinstance(inputs, Inputs)
+    assert call_with(lambda **given: given, inputs) == {"pixel_values": X}
+    assert targets is Y
+    assert unpack((X, Y), named=True) == (X, Y)  # there is none
+
+
+@pytest.mark.parametrize(
+    ("forward", "expected"),
+    [
+        (lambda **inputs: None, True),
+        (lambda *, pixel_values, labels=None: None, True),
+        (lambda images: None, False),
+        (lambda *inputs, **more: None, False),
+        (lambda pixel_values, **more: None, False),
+    ],
+)
+def test_what_takes_its_inputs_by_name_only(forward, expected):
+    assert takes_names(forward) == expected

@@ -7,7 +7,7 @@ import pytest
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from lightning_cl.training.find_modules import find_head, find_vit
+from lightning_cl.training.find_modules import around, enclosing, find_head, find_vit
 
 
 def vit(num_classes=10, **options):
@@ -104,3 +104,16 @@ def test_the_vit_is_found():
 def test_no_vit_or_several(module, path, words):
     with pytest.raises(ValueError, match=".*".join(map(re.escape, words.split(" .* ")))):
         find_vit(module, path)
+
+
+def test_what_holds_a_part_from_the_inside_out():
+    net = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2))), nn.Linear(2, 2))
+    assert enclosing(net, "0.1.0") == [net[0][1], net[0], net]
+    assert enclosing(net, "1") == [net]
+
+
+def test_the_smallest_part_that_holds_several():
+    net = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2))), nn.Linear(2, 2))
+    assert around(net, [net[0][0], net[0][1][0]]) is net[0]
+    assert around(net, [net[0][1][0]]) is net[0][1][0]
+    assert around(net, [net[0][0], net[1]]) is net

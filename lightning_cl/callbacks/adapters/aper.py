@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import check_at_least, check_choice, check_share
 from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.head_kinds import check_own_rows
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import (
     Adapters,
@@ -20,6 +21,7 @@ from lightning_cl.nn.adapters import (
     unfolded,
 )
 from lightning_cl.nn.counter import Counter
+from lightning_cl.nn.head_layer import class_rows, other_parameters
 from lightning_cl.nn.heads import PrototypeHead, cosine_logits
 from lightning_cl.training import MethodModule, TaskData
 from lightning_cl.training.find_modules import find_vit
@@ -52,8 +54,7 @@ class AdaptedPrototypes(MethodModule):
             answer: Tensor = self.means(unfolded(self.adapters, features))
             return answer.to(logits.dtype)
         head = module.continual_head
-        unused = 0.0 if head.bias is None else 0.0 * head.bias  # DDP waits for its gradient
-        return cosine_logits(features, head.weight, self.scale) + unused
+        return cosine_logits(features, class_rows(head), self.scale) + 0.0 * other_parameters(head)
 
     def end_task(self, module: Any, data: TaskData) -> None:
         """Count the means of the task's classes; after the first task nothing is trained any more."""
@@ -100,6 +101,7 @@ class APER(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.APER"
+    adapts_backbone: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"rank": 4, "dropout": 0.0}
 
@@ -118,6 +120,11 @@ class APER(ContinualMethod):
         check_at_least(self, 0, "scale")
         check_share(self, "dropout")
 
+    def attach(self, pl_module: Any, info: Any) -> None:
+        """Adapt the ViT; see :class:`ContinualMethod`."""
+        find_vit(pl_module, self.backbone, "APER needs")  # a module without one stays as it is
+        super().attach(pl_module, info)
+
     def build(self, pl_module: Any, info: Any) -> AdaptedPrototypes:
         """Freeze the ViT and put an adapter beside the MLP of every block, or SSF behind every layer."""
         _, vit = find_vit(pl_module, self.backbone)
@@ -125,6 +132,7 @@ class APER(ContinualMethod):
             adapters = ssf_behind_layers(vit, 1)
         else:
             adapters = adapters_beside_mlp(vit, 1, self.rank, self.scale, self.dropout)
+        check_own_rows(pl_module, "APER")
         freeze_backbone(vit)
         fold_paths(vit, adapters)
         return AdaptedPrototypes(adapters, info.num_classes, pl_module.continual_head.in_features)

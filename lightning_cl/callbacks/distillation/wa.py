@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_cl.callbacks.distillation.lwf import AnswerTeacher
 from lightning_cl.callbacks.distillation.teacher import DistillationMethod
+from lightning_cl.callbacks.head_kinds import check_linear
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.heads.alignment import align_norms
 from lightning_cl.training import Step, TaskData
@@ -64,4 +65,6 @@ class WA(DistillationMethod):
 
     def build(self, pl_module: Any, info: Any) -> AligningTeacher:
         """A copy of the weights that are trained when the method is attached."""
+        why, advice = "makes the rows of new classes as long as old ones", "use another head, or `LwF`"
+        check_linear(pl_module, type(self).__name__, why, advice)
         return AligningTeacher(pl_module, self.strength, self.temperature)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from lightning_cl.nn.head_layer import pooled
 from lightning_cl.nn.masks import ClassMask, with_infinite
-from lightning_cl.training.find_modules import find_head
+from lightning_cl.training.find_modules import enclosing, find_head
+from lightning_cl.training.model_output import find_logits
 
 
 class HeadCapture:
@@ -29,23 +30,32 @@ class HeadCapture:
         self.path, self.layer = find_head(pl_module, num_classes, head or known)
         #: The class mask that answers after the head, if there is one.
         self.mask: ClassMask | None = getattr(getattr(pl_module, "continual", None), "mask", None)
+        #: What holds the head; one of them chooses a token where the head answers for all of them.
+        self.networks = enclosing(pl_module, self.path)
         self._captured: list[Tensor] = []
-        self._hook: Any = None
+        self._hooks: list[Any] = []
 
     def start(self) -> None:
         """Read the head's answers, behind all hooks that it has so far, so that theirs are what is read."""
         self.stop()
-        self._hook = self.layer.register_forward_hook(self._keep)
+        choosing = [network.register_forward_hook(self._choose) for network in self.networks]
+        self._hooks = [self.layer.register_forward_hook(self._keep), *choosing]
 
     def stop(self) -> None:
         """Stop reading the head's answers."""
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
-        self._captured = []
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks, self._captured = [], []
 
     def _keep(self, layer: nn.Module, args: Any, output: Tensor) -> None:
         self._captured.append(pooled(layer, output.detach()))
+
+    def _choose(self, network: nn.Module, args: Any, output: Any) -> None:
+        """A head that answers for every token is read where the network has chosen one."""
+        if self._captured and self._captured[-1].ndim == 3:
+            logits = find_logits(output, self._captured[-1].shape[-1])
+            if logits is not None and logits.ndim == 2:
+                self._captured[-1] = logits.detach()
 
     def take(self, count: int) -> Tensor:
         """``(count, C)`` logits of the batch's samples: the head's last answer, or all of them when it came in parts.
@@ -64,4 +74,9 @@ class HeadCapture:
         logits = captured[-1] if len(captured[-1]) >= count else torch.cat(captured)
         if len(logits) < count:
             raise RuntimeError(f"the head `{self.path}` answered for {len(logits)} of the batch's {count} samples.")
+        if logits.ndim != 2:
+            raise RuntimeError(
+                f"the head `{self.path}` answered with {tuple(logits.shape)}, and nothing around it returned logits of "
+                f"shape ({count}, {logits.shape[-1]}); let `forward` return those of the token that counts."
+            )
         return logits[:count] if self.mask is None else with_infinite(logits[:count], self.mask.eval_allowed)

@@ -43,8 +43,8 @@ class GEM(ExperienceReplay):
 
     Args:
         memory_size: Slots of the memory.
-        batch_size: Samples of one pass over the memory, over all processes; changes nothing but speed and, with batch
-            norm or augmentation, noise.
+        batch_size: Samples of one pass over the memory at most, over all processes; changes nothing but speed and, with
+            batch norm or augmentation, noise.
         margin: At least 0; the official code's for most data sets. Above 0 it favours earlier tasks.
         ridge: Of the quadratic program, at least 0; the official code's.
         policy: ``"class_balanced"`` gives all tasks seen so far the memory in equal shares, if they have as many
@@ -60,6 +60,7 @@ class GEM(ExperienceReplay):
 
     state_key: ClassVar[str] = "lightning_cl.GEM"
     joins: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5}
 
     batch_size: int = 128

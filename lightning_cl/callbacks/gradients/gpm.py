@@ -18,6 +18,7 @@ from lightning_cl.nn.input_grams import has_input_rows, input_grams, input_width
 from lightning_cl.nn.subspace import StepProjection, SubspaceMemory
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule, TaskData
+from lightning_cl.training.batch import call_with
 from lightning_cl.training.evaluation_mode import evaluating
 
 
@@ -69,7 +70,7 @@ class ProjectedSteps(MethodModule):
         with evaluating(module), input_grams(layers) as grams:
             for inputs, targets, _ in data.batches():
                 if len(targets):
-                    module(inputs)
+                    call_with(module, inputs)
         for index, name in enumerate(self.layers):
             gram = all_sum(grams[name])
             self.watched[index] |= gram.any()
@@ -111,6 +112,7 @@ class GPM(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.GPM"
+    constrains: ClassVar[bool] = True
 
     energy: float = 0.97
     growth: float = 0.003

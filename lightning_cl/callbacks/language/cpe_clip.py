@@ -57,6 +57,7 @@ class CPECLIP(ContinualMethod):
     adds_loss: ClassVar[bool] = True  # it scales the loss that `training_step` returns
     trains_head: ClassVar[bool] = False
     replaces_head: ClassVar[bool] = True
+    adapts_backbone: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"num_prompts": 2, "prompt_depth": 2}
     family: ClassVar[str] = "clip"
 

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_cl.callbacks.head_kinds import check_linear
 from lightning_cl.callbacks.prompts.prompt_method import PromptMethod, checked_layers
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.mixins.prompt import PromptedBackbone
+from lightning_cl.nn.head_layer import class_rows
 from lightning_cl.nn.mvp import MVPPool
 from lightning_cl.nn.mvp_losses import (
     CVPTReduction,
@@ -89,7 +91,7 @@ class MaskedPrompts(PromptedBackbone):
         """Masked logits of the scaled features, whose gradients are weighed."""
         head, method, answer = module.continual_head, self.method, logits
         if method.use_afs:
-            divisor = fit_scale(features, wide(head.weight.detach()[labels]), method.margin)
+            divisor = fit_scale(features, wide(class_rows(head).detach()[labels]), method.margin)
             answer = scale_logits(logits, head.bias, divisor)
         answer = answer * scale
         if method.use_gsf and answer.requires_grad:
@@ -226,4 +228,10 @@ class MVP(PromptMethod):
 
     def build(self, pl_module: Any, info: Any) -> MaskedPrompts:
         """The pool and the masks."""
+        if self.use_afs or self.use_gsf:
+            why, advice = (
+                "scales features and weighs samples by the head's rows",
+                "set `use_afs` and `use_gsf` to False",
+            )
+            check_linear(pl_module, "MVP", why, advice)
         return MaskedPrompts(pl_module, self.provider(info, *self.sizes(pl_module)), self)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_cl.datamodules.sampling import mix_seed
+from lightning_cl.nn.head_layer import logits_from
 from lightning_cl.nn.outliers import energy, outlier_regularizer, share_of_step, synthesize_outliers
 from lightning_cl.training import MethodModule, Step, TaskData
 from lightning_cl.training.evaluation_mode import evaluating
@@ -82,9 +83,9 @@ class OutlierEpochs(MethodModule):
         """Cross-entropy on features of the batch's samples, plus the energy regulariser (OVOR, eq. 4)."""
         method, module, trainer = self.method, step.module, step.module.trainer
         features, labels = self._features_of(step)
-        logits, collected = module.continual_head(features), self._collected(module).outliers
+        logits, collected = logits_from(module.continual_head, features), self._collected(module).outliers
         share = share_of_step(collected, trainer.fit_loop.batch_idx, trainer.num_training_batches)
-        outliers = module.continual_head(share)
+        outliers = logits_from(module.continual_head, share)
         entropy = F.cross_entropy(logits, labels)
         regularizer = outlier_regularizer(
             energy(logits), energy(outliers), method.inlier_threshold, method.outlier_threshold, method.huber

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from inspect import signature
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.datamodules.task import StreamInfo
@@ -31,6 +31,8 @@ class PromptMethod(ContinualMethod):
         cache_queries: Compute the query of an evaluation image once per run. Needs evaluation transforms without
             randomness, which is what the sources have.
     """
+
+    adapts_backbone: ClassVar[bool] = True
 
     _: KW_ONLY
     train_mask: TrainMask = "task"

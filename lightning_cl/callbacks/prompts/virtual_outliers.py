@@ -116,6 +116,12 @@ class VirtualOutlierRegularizer(ContinualMethod):
                 f"{type(self).__name__} trains the head in its outlier epochs, but {' and '.join(idle)} makes the "
                 "answers without training it; use one or the other."
             )
+        own = [type(c).__name__ for c in callbacks if isinstance(c, ContinualMethod) and c.replaces_head]
+        if own:
+            raise ValueError(
+                f"{type(self).__name__} trains the head on features alone in its outlier epochs, but "
+                f"{' and '.join(own)} makes the logits in its own way; use one or the other."
+            )
         behind = callbacks[callbacks.index(self) + 1 :] if self in callbacks else []
         late = [type(c).__name__ for c in behind if isinstance(c, PromptMethod)]
         if late:

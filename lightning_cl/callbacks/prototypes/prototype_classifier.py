@@ -20,7 +20,9 @@ class PrototypeClassifier(ContinualMethod):
 
     A feature is what reaches the head. Every image passes the backbone once over the whole stream, for training (in a
     task's first epoch) and for evaluation (remembered by position, and computed anew where a step passes on another
-    image than the stream's), so a run is linear in the number of tasks. Task boundaries play no part.
+    image than the stream's), so a run is linear in the number of tasks. Task boundaries play no part. The user's step
+    trains nothing; where a callback or a schedule monitors something (``ModelCheckpoint(monitor="train_loss")``), it is
+    made without gradient in a task's first epoch, for what it logs.
 
     Args:
         distance: ``"euclidean"`` or ``"cosine"``.

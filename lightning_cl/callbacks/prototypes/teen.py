@@ -10,7 +10,9 @@ from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_above
 from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.head_kinds import check_own_rows
 from lightning_cl.mixins.base import TrainMask
+from lightning_cl.nn.head_layer import class_rows, other_parameters
 from lightning_cl.nn.heads import cosine_logits
 from lightning_cl.nn.teen import TEENBank
 from lightning_cl.training import MethodModule, TaskData
@@ -37,8 +39,8 @@ class CalibratedMeans(MethodModule):
             answer: Tensor = self.bank(features)
             return answer.to(logits.dtype)
         head = module.continual_head
-        own = cosine_logits(features.to(head.weight.dtype), head.weight, self.bank.scale)
-        return own if head.bias is None else own + 0.0 * head.bias  # unused, but DDP waits for its gradient
+        own = cosine_logits(features.to(head.weight.dtype), class_rows(head), self.bank.scale)
+        return own + 0.0 * other_parameters(head)
 
     def end_task(self, module: Any, data: TaskData) -> None:
         """Count the means of the task's classes, on evaluation transforms."""
@@ -88,6 +90,7 @@ class TEEN(ContinualMethod):
 
     def build(self, pl_module: Any, info: Any) -> CalibratedMeans:
         """The bank of means."""
+        check_own_rows(pl_module, "TEEN")
         width = pl_module.continual_head.in_features
         bank = TEENBank(info.num_classes, width, self.alpha, self.temperature, self.scale)
         return CalibratedMeans(bank, self.train_base)

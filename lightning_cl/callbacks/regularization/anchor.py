@@ -13,6 +13,7 @@ from lightning_cl.nn.weights import Snapshot, pull_gradients, trained
 from lightning_cl.training import MethodModule, TaskData
 from lightning_cl.training.batch import Inputs, call_with
 from lightning_cl.training.evaluation_mode import evaluating
+from lightning_cl.training.model_output import logits_in
 
 #: Marks several inputs, in a plain dictionary: `torch.func` takes no object apart.
 _PARTS = "inputs of the model"
@@ -67,7 +68,7 @@ def mean_over_task(module: Any, data: TaskData, sums: BatchSums) -> dict[str, Te
     return {name: data.mean(value, count) for name, value in total.items()}
 
 
-def logits_of(module: nn.Module) -> Callable[[Mapping[str, Tensor], Any], Tensor]:
+def logits_of(module: Any) -> Callable[[Mapping[str, Tensor], Any], Tensor]:
     """``(B, C)`` logits as a function of trained weights and inputs."""
 
     def logits(known: Mapping[str, Tensor], inputs: Any) -> Tensor:
@@ -75,8 +76,8 @@ def logits_of(module: nn.Module) -> Callable[[Mapping[str, Tensor], Any], Tensor
             return torch.func.functional_call(module, dict(known), args, kwargs)
 
         several = isinstance(inputs, dict) and _PARTS in inputs
-        answer: Tensor = call_with(forward, Inputs(inputs[_PARTS]) if several else inputs)
-        return answer
+        output = call_with(forward, Inputs(inputs[_PARTS]) if several else inputs)
+        return output if isinstance(output, Tensor) else logits_in(output, len(module.continual.mask.eval_allowed))
 
     return logits
 

@@ -61,6 +61,8 @@ class ExperienceReplay(ContinualMethod):
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5}
     #: Memory batches join the stream's; else the method draws them for itself.
     joins: ClassVar[bool] = True
+    #: A step draws ``batch_size`` different samples; else it reads all of the memory in passes of that size.
+    draws: ClassVar[bool] = True
 
     memory_size: int = 500
     batch_size: int = 32
@@ -77,7 +79,7 @@ class ExperienceReplay(ContinualMethod):
         for name, size in (("memory_size", self.memory_size), ("batch_size", self.batch_size)):
             if size < 1:
                 raise ValueError(f"`{name}` is {size}; give a number of samples of at least 1.")
-        if self.memory_size < self.batch_size:
+        if self.draws and self.memory_size < self.batch_size:
             raise ValueError(
                 f"a memory of {self.memory_size} samples cannot fill a batch of {self.batch_size} different ones; give "
                 f"`memory_size={self.batch_size}` or more, or `batch_size={self.memory_size}` or less."

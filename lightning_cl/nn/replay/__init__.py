@@ -5,6 +5,7 @@ from lightning_cl.nn.replay.batches import check_rows, gather_rows_of, join, map
 from lightning_cl.nn.replay.buffer import ReplayBuffer
 from lightning_cl.nn.replay.herding import Herding, herding
 from lightning_cl.nn.replay.policies import Policy, Reservoir, Ring
+from lightning_cl.nn.replay.sequences import padded_alike
 
 __all__ = [
     "ClassBalanced",
@@ -18,5 +19,6 @@ __all__ = [
     "herding",
     "join",
     "map_leaves",
+    "padded_alike",
     "take",
 ]

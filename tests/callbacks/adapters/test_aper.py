@@ -16,6 +16,8 @@ from torch import Tensor
 from lightning_cl.callbacks import APER, ContinualCallback, PrototypeClassifier
 from lightning_cl.nn.adapters import Adapter
 
+from ..by_hand import Net, make_stream
+
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -170,3 +172,11 @@ def test_a_run_with_ssf_moves_nothing_after_the_first_task(tmp_path):
 def test_an_unknown_tuning_is_refused():
     with pytest.raises(ValueError, match="`tuning` is 'vpt'; give one of 'adapter', 'ssf'"):
         APER(tuning="vpt")
+
+
+def test_a_module_without_a_vit_stays_as_it_is():
+    module = Net()
+    with pytest.raises(ValueError, match="no timm `VisionTransformer` was found in the module, and APER needs one"):
+        APER().attach_once(module, make_stream().info)
+    assert type(module) is Net
+    assert not hasattr(module, "continual")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from lightning_cl.callbacks import AGEM, GEM, FineTuning
+from lightning_cl.callbacks import AGEM, GEM, DERPlusPlus, FineTuning
 from lightning_cl.mixins.replay import ReplayMixin
 
 from ..by_hand import SIZE, ByHand, Net, assert_close, assert_differs, run
@@ -103,6 +103,30 @@ def test_small_passes_add_up_to_the_same_gradient(reads: list[Any]) -> None:
     assert max(len(drawn.labels) for drawn in reads) == 4
     for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
+
+
+class Normed(Net):
+    """With batch norm, which has no statistics of one sample."""
+
+    def __init__(self) -> None:
+        super().__init__(0.05)
+        self.body.append(nn.BatchNorm1d(9))
+
+
+@pytest.mark.parametrize("method", [GEM(40, 19), AGEM(40, 1), DERPlusPlus(40, 1)], ids=lambda m: type(m).__name__)
+def test_a_pass_over_one_remembered_sample_knows_batch_norm(method: Any, reads: list[Any]) -> None:
+    torch.manual_seed(0)
+    net = run(method, net=Normed())
+    assert isinstance(method, DERPlusPlus) or 1 in {len(drawn.labels) for drawn in reads}
+    assert all(bool(value.isfinite().all()) for value in net.state_dict().values())
+    assert all(part.training for part in net.body)
+
+
+def test_a_memory_smaller_than_a_pass_is_read_in_one(reads: list[Any]) -> None:
+    run(GEM(30))
+    assert max(len(drawn.labels) for drawn in reads) == 20
+    with pytest.raises(ValueError, match="a memory of 30 samples cannot fill a batch of 32"):
+        AGEM(30)
 
 
 @pytest.mark.parametrize("name", ["margin", "ridge"])
