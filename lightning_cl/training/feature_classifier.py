@@ -69,19 +69,22 @@ class FeatureClassifier(MethodModule):
         return self.first is not None and self.first.learns
 
     def own_step(self, step: Step) -> None:
-        """Count the batch, in a task's first epoch and unless it only comes again (``updates_per_batch``)."""
+        """Count the batch, the first time that it comes."""
         if self.at_task_end:
             return
         trainer = step.module.trainer
         stream = getattr(trainer, "datamodule", None)
-        if stream is not None and (
-            trainer.current_epoch != stream.task.first_epoch or not stream.new_samples(trainer.fit_loop.batch_idx)
-        ):
+        if stream is not None and not self.counts_now(trainer, stream):
             return
         with torch.no_grad():
             features, targets = step.module.head_input(step.inputs), step.targets
             rows, labels, weights = gather_rows(features, targets, *_shares(trainer, stream, len(targets)))
             self.bank.update(rows, labels, weights)
+
+    def counts_now(self, trainer: Any, stream: Any) -> bool:
+        """In a task's first epoch, and for the first update with a batch (``updates_per_batch``)."""
+        first_epoch = trainer.current_epoch == stream.task.first_epoch
+        return first_epoch and stream.new_samples(trainer.fit_loop.batch_idx) > 0
 
     def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:
         """``(B, C)`` logits of the bank, -inf for classes without samples; in the first task of what learns in it."""

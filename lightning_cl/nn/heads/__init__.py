@@ -6,6 +6,7 @@ from lightning_cl.nn.heads.cosine import CosineHead, ETFHead, cosine_logits, sim
 from lightning_cl.nn.heads.fit import fit_head
 from lightning_cl.nn.heads.gaussians import Gaussians
 from lightning_cl.nn.heads.gram import GramHead, ridge_solution
+from lightning_cl.nn.heads.key_values import KeyValueHead
 from lightning_cl.nn.heads.mahalanobis import MahalanobisHead
 from lightning_cl.nn.heads.prototypes import PrototypeHead
 from lightning_cl.nn.heads.ridge_choice import RIDGES, choose_ridge, held_out
@@ -19,6 +20,7 @@ __all__ = [
     "ETFHead",
     "Gaussians",
     "GramHead",
+    "KeyValueHead",
     "MahalanobisHead",
     "PrototypeHead",
     "StreamingLDAHead",

@@ -110,7 +110,8 @@ class MahalanobisHead(ClassStatistics):
         self._made_at = counts
 
     def _covariance_of(self, label: int, seen: Sequence[int]) -> Tensor:
-        return self.covariance(seen)[list(seen).index(label)] if self.counts[label] == 1 else self.covariance([label])[0]
+        classes = seen if self.counts[label] == 1 else [label]
+        return self.covariance(classes)[list(classes).index(label)]
 
     def _inverted(self, covariance: Tensor) -> Tensor:
         """``(D, D)``, or ``(D,)`` of variances."""

@@ -11,10 +11,10 @@ from lightning_cl.nn.heads.statistics import ClassStatistics
 class StreamingLDAHead(ClassStatistics):
     """Streaming linear discriminant analysis (SLDA, Hayes and Kanan, arXiv:1909.01520).
 
-    A sample ``x`` of class ``y``, the ``(t + 1)``-th, adds ``t / (t + 1) (x - m_y)(x - m_y)^T`` to the scatter, with the
-    mean ``m_y`` of the class before it; then the mean moves. The covariance ``S`` is the scatter divided by the number
-    of samples, ``L = ((1 - shrinkage) S + shrinkage I)^-1``, and logits are ``x L m_c - m_c L m_c / 2``. The means
-    do not depend on the order of the samples, but the covariance does; on how they come in batches nothing depends.
+    A sample ``x`` of class ``y``, the ``(t + 1)``-th, adds ``t / (t + 1) (x - m_y)(x - m_y)^T`` to the scatter, with
+    the mean ``m_y`` of the class before it; then the mean moves. The covariance ``S`` is the scatter divided by the
+    number of samples, ``L = ((1 - shrinkage) S + shrinkage I)^-1``, and logits are ``x L m_c - m_c L m_c / 2``.
+    The means do not depend on the order of the samples, but the covariance does; nothing depends on the batches.
 
     Args:
         num_classes: Rows, ``C``.
