@@ -83,8 +83,8 @@ class FeatureClassifier(MethodModule):
 
     def counts_now(self, trainer: Any, stream: Any) -> bool:
         """In a task's first epoch, and for the first update with a batch (``updates_per_batch``)."""
-        first_epoch = trainer.current_epoch == stream.task.first_epoch
-        return first_epoch and stream.new_samples(trainer.fit_loop.batch_idx) > 0
+        new: int = stream.new_samples(trainer.fit_loop.batch_idx)
+        return bool(trainer.current_epoch == stream.task.first_epoch) and new > 0
 
     def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:
         """``(B, C)`` logits of the bank, -inf for classes without samples; in the first task of what learns in it."""

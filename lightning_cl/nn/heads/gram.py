@@ -75,8 +75,8 @@ class GramHead(nn.Module):
         labels = F.one_hot(targets.long(), len(self.counts)).double()  # (B, C)
         if weights is not None:
             labels = labels * weights.double()[:, None]
-        self.gram += (h * labels.sum(1, keepdim=True)).T @ h
-        self.cross += h.T @ labels
+        self.gram.addmm_((h * labels.sum(1, keepdim=True)).T, h)  # in place: another such matrix may not fit
+        self.cross.addmm_(h.T, labels)
         self.counts += labels.sum(0)
         self._solution = None
 

@@ -57,9 +57,9 @@ class KeyValueHead(nn.Module):
         self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.float64))
 
     def queries(self, features: Tensor) -> Tensor:
-        """``(B, D)`` features to ``(H, B, K)`` float32 queries."""
+        """``(B, D)`` features to ``(H, B, K)`` queries in the keys' dtype."""
         with torch.autocast(features.device.type, enabled=False):  # near ties would flip
-            return features.detach().float() @ self.projection
+            return features.detach().to(self.projection.dtype) @ self.projection
 
     def nearest(self, features: Tensor, fetched_only: bool = False) -> Tensor:
         """``(H, B)`` places of the nearest keys; optionally among those that were fetched in training."""
@@ -83,7 +83,7 @@ class KeyValueHead(nn.Module):
         if not len(targets):
             return
         codes, targets = self.nearest(features), targets.long()
-        labels = F.one_hot(targets, len(self.counts)).float()
+        labels = F.one_hot(targets, len(self.counts)).to(self.values.dtype)
         goal = (1 - self.label_smoothing) * labels + self.label_smoothing / len(self.counts)
         error = (self.fetch(codes).softmax(1) - goal) / (len(codes) * len(targets))  # (B, C), of each fetched value
         shared = (codes.T[:, None] == codes.T[None]).sum(2)  # (B, B): codebooks in which two inputs meet
@@ -101,7 +101,7 @@ class KeyValueHead(nn.Module):
         A key moves to the mean of what it was nearest to; one that is hardly used is put on a random query.
         """
         generator = torch.Generator().manual_seed(self.seed)
-        size, total = torch.zeros_like(self.keys[..., 0]), self.keys.clone()
+        size, total = torch.zeros_like(self.keys[..., 0]), torch.zeros_like(self.keys)
         for _ in range(epochs):
             for rows in torch.randperm(len(features), generator=generator).split(batch_size):
                 queries = self.queries(features[rows.to(features.device)])

@@ -72,6 +72,11 @@ def test_keys_go_to_the_centres_of_the_features():
         away = torch.cdist(middle, head.keys[book])
         assert sorted(away.argmin(1).tolist()) == [0, 1, 2]
         assert away.min(1).values.max() < 0.1
+    far = KeyValueHead(3, 6, codebooks=2, pairs=20, key_width=4)
+    far.keys *= 100
+    far.fit_keys(features, epochs=1, batch_size=150)
+    assert far.keys.norm(dim=2).max() <= far.queries(features).norm(dim=2).max() * 1.01
+    assert len(far.keys[0].unique(dim=0)) > 10  # those without hits are put on features, not all on one place
     again = KeyValueHead(3, 6, codebooks=2, pairs=3, key_width=4)
     again.fit_keys(features, epochs=60, batch_size=30)
     assert torch.equal(again.keys, head.keys)
