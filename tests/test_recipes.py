@@ -80,8 +80,6 @@ def test_a_stream_is_complete_without_a_method(name: str) -> None:
     assert epochs % config["trainer"].get("check_val_every_n_epoch", 1) == 0
 
 
-QUICK = {("digits", "prototypes"), ("digits_si_blurry", "mvp_r")}
-#: On the stream whose recipes do not run the method themselves, see above.
 #: Methods that an online stream does not suit, and what they say.
 REFUSED = {
     "ovor": "virtual outliers are made with",  # a task of one sample
@@ -89,7 +87,8 @@ REFUSED = {
     "dkvb": "DKVB fits its keys to the first task's images",
     "ranpac": "RanPAC chooses the ridge when a task ends",
 }
-QUICK = {("digits", "coda_prompt"), ("digits", "prototypes"), ("digits_si_blurry", "mvp_r")}
+QUICK = {("digits", "prototypes"), ("digits_si_blurry", "mvp_r")}
+#: On the stream whose recipes do not run the method themselves, see above.
 PAIRS = [
     pytest.param(stream, method, marks=() if (stream, method) in QUICK else pytest.mark.slow)
     for stream in ("digits", "digits_si_blurry")
@@ -102,12 +101,6 @@ PAIRS = [
 def test_every_method_runs_on_the_offline_streams(stream, method, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     code = main(["fit", "--config", stream, "--config", method, *SHORT])
-    if (stream, method) == ("digits_si_blurry", "ovor"):  # a task of one sample
-    short = ["--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"]
-    short += ["--data.epochs_per_task", "2" if stream == "digits" else "1", "--trainer.enable_progress_bar", "false"]
-    if stream == "digits":
-        short += ["--trainer.check_val_every_n_epoch", "2"]
-    code = main(["fit", "--config", stream, "--config", method, *short])
     if stream == "digits_si_blurry" and method in REFUSED:
         assert code == 2
         assert REFUSED[method] in capsys.readouterr().err
