@@ -12,6 +12,7 @@ from lightning_cl.nn.feature_reuse import FeatureBypass
 from lightning_cl.training.evaluated_batch import announce
 from lightning_cl.training.evaluation_mode import expect_eval_mode
 from lightning_cl.training.first_task import FirstTask
+from lightning_cl.training.loss_terms import zero_through
 from lightning_cl.training.method_module import MethodModule
 from lightning_cl.training.step import Step
 from lightning_cl.training.task_data import TaskData
@@ -53,7 +54,7 @@ class FeatureClassifier(MethodModule):
         at_task_end: bool = False,
     ) -> None:
         super().__init__()
-        self.bank, self.cache_features = bank, cache_features
+        self.bank, self.cache_features, self.monitored = bank, cache_features, False
         self.first, self.at_task_end = first, at_task_end or first is not None
         self.bypass = FeatureBypass(module, module.continual_head)
         if first is None:
@@ -68,18 +69,24 @@ class FeatureClassifier(MethodModule):
         """In the first task, where something learns in it."""
         return self.first is not None and self.first.learns
 
-    def own_step(self, step: Step) -> None:
-        """Count the batch, the first time that it comes."""
-        if self.at_task_end:
-            return
-        trainer = step.module.trainer
+    def start_run(self, module: Any) -> None:
+        """Find out whether what the user's step logs is monitored."""
+        self.monitored = module.automatic_optimization and _is_monitored(module.trainer)
+
+    def own_step(self, step: Step) -> Tensor | None:
+        """Count the batch, the first time that it comes; the user's step is made for its logs only."""
+        module, trainer = step.module, step.module.trainer
         stream = getattr(trainer, "datamodule", None)
-        if stream is not None and not self.counts_now(trainer, stream):
-            return
+        if self.trains_now() or (stream is not None and not self.counts_now(trainer, stream)):
+            return None
         with torch.no_grad():
-            features, targets = step.module.head_input(step.inputs), step.targets
-            rows, labels, weights = gather_rows(features, targets, *_shares(trainer, stream, len(targets)))
-            self.bank.update(rows, labels, weights)
+            if not self.at_task_end:
+                features, targets = module.head_input(step.inputs), step.targets
+                self.bank.update(*gather_rows(features, targets, *_shares(trainer, stream, len(targets))))
+            if not self.monitored:
+                return None
+            step.users_step()
+        return zero_through((p for p in module.parameters() if p.requires_grad), module.device)
 
     def counts_now(self, trainer: Any, stream: Any) -> bool:
         """In a task's first epoch, and for the first update with a batch (``updates_per_batch``)."""
@@ -116,6 +123,12 @@ class FeatureClassifier(MethodModule):
     def forget_samples(self, module: Any) -> None:
         """The next pass is over images that nobody announced."""
         self.bypass.release()
+
+
+def _is_monitored(trainer: Any) -> bool:
+    """Whether a callback or a schedule waits for a logged value."""
+    schedules = (config.monitor for config in trainer.lr_scheduler_configs if config.reduce_on_plateau)
+    return any((*schedules, *(getattr(callback, "monitor", None) for callback in trainer.callbacks)))
 
 
 def _shares(trainer: Any, stream: Any, local: int) -> tuple[int, int | None]:

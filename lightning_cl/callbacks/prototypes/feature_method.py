@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
+from lightning_cl.callbacks.head_kinds import check_own_rows
 from lightning_cl.mixins.base import ContinualMixin
 from lightning_cl.mixins.prototype import PrototypeMixin
 from lightning_cl.nn.adapters import tune_frozen_vit
@@ -86,6 +87,7 @@ class FeatureMethod(ContinualMethod):
             return FirstTask() if tuning == "all" else None
         own: Any = self
         _, vit = find_vit(pl_module, own.backbone)
+        check_own_rows(pl_module, type(self).__name__)
         return FirstTaskAdapters(tune_frozen_vit(vit, tuning, own.rank, own.scale, own.dropout))
 
     def _check_fits(self, pl_module: Any, device: torch.device) -> None:
