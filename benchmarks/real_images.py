@@ -6,6 +6,7 @@
 `--data` is an `.npz` with images and labels (see `lightning_cl.datamodules.ArraySource`), `--weights` a safetensors
 file of timm's `vit_tiny_patch16_224`. Each run leaves its report, matrix and pictures in a folder of `--out`. Nothing
 was tuned on the reported stream: prompts learn with Adam at 2e-3, the rate of a first trial; fine-tuning at 1e-4.
+Heads in closed form (`prototypes`, `gacil`, `ranpac`, `slda`, `fecam`) make one pass over frozen features.
 """
 
 from __future__ import annotations
@@ -21,20 +22,31 @@ import torch
 from lightning import Callback, Trainer, seed_everything
 
 from lightning_cl.callbacks import (
+    GACIL,
     L2P,
     CODAPrompt,
     ContinualEvaluation,
     DualPrompt,
+    FeCAM,
     OnePrompt,
     PrototypeClassifier,
+    RanPAC,
+    StreamingLDA,
     VirtualOutlierRegularizer,
 )
 from lightning_cl.datamodules import ArraySource, ClassIncremental, ContinualDataModule
 from lightning_cl.models import ImageClassifier
 
-METHODS: dict[str, Callable[[], list[Callback]]] = {
-    "finetune": lambda: [],
+CLOSED_FORM: dict[str, Callable[[], list[Callback]]] = {
     "prototypes": lambda: [PrototypeClassifier()],
+    "gacil": lambda: [GACIL(features=2000)],
+    "ranpac": lambda: [RanPAC(features=2000)],
+    "slda": lambda: [StreamingLDA()],
+    "fecam": lambda: [FeCAM()],
+}
+METHODS: dict[str, Callable[[], list[Callback]]] = {
+    **CLOSED_FORM,
+    "finetune": lambda: [],
     "l2p": lambda: [L2P(pool_size=10, prompt_length=5, top_k=5)],
     "dualprompt": lambda: [DualPrompt()],
     "coda_prompt": lambda: [CODAPrompt()],
@@ -47,7 +59,7 @@ def run(args: argparse.Namespace) -> Path:
     seed_everything(args.seed, verbose=False)
     half = (0.5, 0.5, 0.5)
     source = ArraySource(str(args.data), image_size=args.image_size, mean=half, std=half, augment="flip")
-    epochs = 1 if args.method == "prototypes" else args.epochs
+    epochs = 1 if args.method in CLOSED_FORM else args.epochs
     stream = ContinualDataModule(
         source, ClassIncremental(args.tasks, remainder="first"), args.batch_size, epochs, 128, seed=args.seed
     )

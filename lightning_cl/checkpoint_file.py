@@ -88,7 +88,7 @@ def replace_plain_io(strategy: Strategy, kind: type[DataCheckpointIO]) -> None:
 
 def is_local(path: FilePath) -> bool:
     """Whether fsspec finds a path on this machine's file system."""
-    return get_protocol(str(path)) == "file"
+    return bool(get_protocol(str(path)) == "file")
 
 
 def read_checkpoint(path: FilePath, map_location: Any = "cpu") -> dict[str, Any]:

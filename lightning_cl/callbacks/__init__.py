@@ -23,7 +23,12 @@ from lightning_cl.callbacks.prompts.l2p import L2P
 from lightning_cl.callbacks.prompts.mvp import MVP
 from lightning_cl.callbacks.prompts.one_prompt import OnePrompt
 from lightning_cl.callbacks.prompts.virtual_outliers import VirtualOutlierRegularizer
+from lightning_cl.callbacks.prototypes.dkvb import DKVB
+from lightning_cl.callbacks.prototypes.fecam import FeCAM
+from lightning_cl.callbacks.prototypes.gacil import ACIL, GACIL
 from lightning_cl.callbacks.prototypes.prototype_classifier import PrototypeClassifier
+from lightning_cl.callbacks.prototypes.ranpac import RanPAC
+from lightning_cl.callbacks.prototypes.streaming_lda import StreamingLDA
 from lightning_cl.callbacks.prototypes.teen import TEEN
 from lightning_cl.callbacks.regularization.ewc import EWC
 from lightning_cl.callbacks.regularization.l2sp import L2SP
@@ -35,10 +40,13 @@ from lightning_cl.callbacks.sharded_backbone import ShardedBackbone
 from lightning_cl.callbacks.two_phase import TwoPhaseProtocol
 
 __all__ = [
+    "ACIL",
     "AGEM",
     "APER",
     "CPECLIP",
+    "DKVB",
     "EWC",
+    "GACIL",
     "GEM",
     "GPM",
     "L2P",
@@ -57,6 +65,7 @@ __all__ = [
     "DERPlusPlus",
     "DualPrompt",
     "ExperienceReplay",
+    "FeCAM",
     "FeatureDistillation",
     "FineTuning",
     "LanguageGuidedHead",
@@ -64,8 +73,10 @@ __all__ = [
     "OnePrompt",
     "ProtocolGuard",
     "PrototypeClassifier",
+    "RanPAC",
     "RunCost",
     "ShardedBackbone",
+    "StreamingLDA",
     "SynapticIntelligence",
     "TwoPhaseProtocol",
     "VirtualOutlierRegularizer",

@@ -47,7 +47,7 @@ class CountedAccuracy(Metric):
     def over_processes(self) -> AbstractContextManager[None]:
         """Within it the state is that of all processes; also where it is already. Collective."""
         own = not self._is_synced
-        return self.sync_context(should_unsync=own, should_sync=own)  # type: ignore[no-any-return]
+        return self.sync_context(should_unsync=own, should_sync=own)
 
     def _count(self, hits: Tensor, cells: Tensor) -> None:
         """Count ``(N,)`` right and wrong answers at the flat positions ``cells`` ``(N,)`` of the table.

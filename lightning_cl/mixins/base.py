@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from lightning_cl.mixins.step import StepMixin
 from lightning_cl.nn.distributed import send_from_first_process
 from lightning_cl.nn.guard import Guard
 from lightning_cl.training.batch import takes_names
+from lightning_cl.training.evaluation_mode import expect_eval_mode
 from lightning_cl.training.optimizers import hand_over, optimizers_in
 from lightning_cl.training.state_growth import grow_optimizer_state, grow_state, rename_former_keys
 from lightning_cl.training.task_data import TaskData
@@ -217,11 +217,6 @@ class ContinualMixin(StepMixin):
                     state_dict = dict(checkpoint[key])
                     rename_former_keys(self, state_dict, "")
                     checkpoint[key] = grow_state(self, state_dict)
-
-
-def expect_eval_mode() -> None:
-    """Frozen parts stay in eval mode on purpose; Lightning's warning about it would only alarm."""
-    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
 
 
 def method_names(state_keys: list[str]) -> str:

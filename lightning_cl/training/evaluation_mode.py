@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -42,6 +43,11 @@ def known_statistics(module: nn.Module, inputs: Any) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.train()
+
+
+def expect_eval_mode() -> None:
+    """Frozen parts stay in eval mode on purpose; Lightning's warning about it would only alarm."""
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
 
 
 def in_default_precision(batches: Iterable[Any]) -> Iterator[Any]:

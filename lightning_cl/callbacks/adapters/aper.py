@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,53 +12,41 @@ from lightning_cl.callbacks.arguments import check_at_least, check_choice, check
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.head_kinds import check_own_rows
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.nn.adapters import (
-    Adapters,
-    adapters_beside_mlp,
-    fold_paths,
-    freeze_backbone,
-    ssf_behind_layers,
-    unfolded,
-)
-from lightning_cl.nn.counter import Counter
-from lightning_cl.nn.head_layer import class_rows, other_parameters
-from lightning_cl.nn.heads import PrototypeHead, cosine_logits
+from lightning_cl.nn.adapters import Adapters, Tuning, fold_paths, tune_frozen_vit, unfolded
+from lightning_cl.nn.heads import PrototypeHead
 from lightning_cl.training import MethodModule, TaskData
 from lightning_cl.training.find_modules import find_vit
+from lightning_cl.training.first_task import FirstTaskAdapters
 
-Tuning = Literal["adapter", "ssf"]
 
-
-class AdaptedPrototypes(MethodModule):
+class AdaptedPrototypes(FirstTaskAdapters, MethodModule):
     """A cosine head and adapters in the first task; afterwards class means of ``[f_frozen; f_adapted]``."""
 
     makes_logits = True
 
     def __init__(self, adapters: Adapters, num_classes: int, width: int) -> None:
-        super().__init__()
-        self.adapters, self.means = adapters, PrototypeHead(num_classes, 2 * width, "cosine", normalize=False)
-        self.scale, self.finished = nn.Parameter(torch.ones(())), Counter()
+        super().__init__(adapters)
+        self.means = PrototypeHead(num_classes, 2 * width, "cosine", normalize=False)
         self.register_load_state_dict_post_hook(_choose_paths)  # type: ignore[no-untyped-call]
 
     def choose_paths(self) -> None:
         """The adapted network while it learns; then the frozen one, too."""
-        self.adapters.select(*((None, 0) if self.finished.value else (0,)))
+        self.adapters.select(*((0,) if self.learns else (None, 0)))
 
     def trains_now(self) -> bool:
         """In the first task only."""
-        return not self.finished.value
+        return self.learns
 
     def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:
         """Cosines with the head's rows, or with the class means."""
-        if self.finished.value:
-            answer: Tensor = self.means(unfolded(self.adapters, features))
-            return answer.to(logits.dtype)
-        head = module.continual_head
-        return cosine_logits(features, class_rows(head), self.scale) + 0.0 * other_parameters(head)
+        if self.learns:
+            return self.logits(module, features, logits)
+        answer: Tensor = self.means(unfolded(self.adapters, features))
+        return answer.to(logits.dtype)
 
     def end_task(self, module: Any, data: TaskData) -> None:
         """Count the means of the task's classes; after the first task nothing is trained any more."""
-        self.finished.set(1)
+        self.finish()
         self.choose_paths()
         rows = len(self.adapters.paths)
 
@@ -128,11 +116,7 @@ class APER(ContinualMethod):
     def build(self, pl_module: Any, info: Any) -> AdaptedPrototypes:
         """Freeze the ViT and put an adapter beside the MLP of every block, or SSF behind every layer."""
         _, vit = find_vit(pl_module, self.backbone)
-        if self.tuning == "ssf":
-            adapters = ssf_behind_layers(vit, 1)
-        else:
-            adapters = adapters_beside_mlp(vit, 1, self.rank, self.scale, self.dropout)
         check_own_rows(pl_module, "APER")
-        freeze_backbone(vit)
+        adapters = tune_frozen_vit(vit, self.tuning, self.rank, self.scale, self.dropout)
         fold_paths(vit, adapters)
         return AdaptedPrototypes(adapters, info.num_classes, pl_module.continual_head.in_features)

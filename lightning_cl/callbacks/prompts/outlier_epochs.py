@@ -53,7 +53,7 @@ class OutlierEpochs(MethodModule):
 
     def phase(self, module: Any) -> str:
         """Phase of the current epoch."""
-        return self.method.phases.now(module)
+        return str(self.method.phases.now(module))
 
     def own_step(self, step: Step) -> Any:
         """The outlier step; in the warm-up the user's with features cut off from the graph, without other terms."""
@@ -91,7 +91,8 @@ class OutlierEpochs(MethodModule):
             energy(logits), energy(outliers), method.inlier_threshold, method.outlier_threshold, method.huber
         )
         module.log_dict({"outlier/cross_entropy": entropy.detach(), "outlier/regularizer": regularizer.detach()})
-        return entropy + method.weight * regularizer
+        loss: Tensor = entropy + method.weight * regularizer
+        return loss
 
     def _features_of(self, step: Step) -> tuple[Tensor, Tensor]:
         """``(B, D)`` features and labels of the batch: those that were collected, and of what replay joined."""

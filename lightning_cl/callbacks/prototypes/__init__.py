@@ -1,1 +1,1 @@
-"""Methods that classify by means of features."""
+"""Methods that classify features: by class means, covariances, ridge regression, or pairs of keys and values."""

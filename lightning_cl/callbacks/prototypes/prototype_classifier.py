@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lightning_cl.callbacks.base import ContinualMethod, require_stream
-from lightning_cl.mixins.base import ContinualMixin
-from lightning_cl.mixins.prototype import ClassMeans, PrototypeMixin
+from lightning_cl.callbacks.prototypes.feature_method import FeatureMethod
+from lightning_cl.mixins.prototype import ClassMeans
 from lightning_cl.nn.prototypes import Distance, PrototypeBank
+from lightning_cl.training.first_task import FirstTask
 
 
 @dataclass(eq=False)
-class PrototypeClassifier(ContinualMethod):
+class PrototypeClassifier(FeatureMethod):
     """Nearest class mean on frozen features: the baseline that every other method must beat.
 
     The default is NMC (Janson et al., arXiv:2210.04428): unit-length features, Euclidean distance to their means.
@@ -38,24 +38,21 @@ class PrototypeClassifier(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.PrototypeClassifier"
-    mixin: ClassVar[type[ContinualMixin]] = PrototypeMixin
-    trains_head: ClassVar[bool] = False
-    trains: ClassVar[bool] = False
-    replaces_head: ClassVar[bool] = True
+    advice: ClassVar[str] = "use a backbone with fewer channels"
 
     distance: Distance = "euclidean"
     normalize: bool = True
     augment: bool = False
     cache_features: bool = True
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Attach, and ask the stream for training images with the evaluation transform."""
-        super().setup(trainer, pl_module, stage)
-        if not self.augment:
-            require_stream(trainer, type(self).__name__).train_view = "eval"
+    def bank(self, num_classes: int, width: int) -> PrototypeBank:
+        """Means of the classes."""
+        return PrototypeBank(num_classes, width, self.distance, self.normalize)
 
-    def build(self, pl_module: Any, info: Any) -> ClassMeans:
-        """Freeze the module; its class means answer."""
-        width = pl_module.continual_head.in_features
-        bank = PrototypeBank(info.num_classes, width, self.distance, self.normalize)
+    def bytes_needed(self, num_classes: int, width: int) -> int:
+        """The sums and the means."""
+        return 2 * 8 * num_classes * width
+
+    def classifier(self, pl_module: Any, bank: Any, first: FirstTask | None) -> ClassMeans:
+        """With the names that its state had from the start."""
         return ClassMeans(pl_module, bank, self.cache_features)

@@ -4,7 +4,7 @@ from lightning_cl.nn.adapters.banks import SSF, Adapter, Bank, LoRA, RankOne
 from lightning_cl.nn.adapters.frozen import FrozenBackbone, freeze_backbone
 from lightning_cl.nn.adapters.injection import Adapters, inject
 from lightning_cl.nn.adapters.paths import fold_paths, folded, unfolded
-from lightning_cl.nn.adapters.sites import adapters_beside_mlp, ssf_behind_layers
+from lightning_cl.nn.adapters.sites import Tuning, adapters_beside_mlp, ssf_behind_layers, tune_frozen_vit
 
 __all__ = [
     "SSF",
@@ -14,11 +14,13 @@ __all__ = [
     "FrozenBackbone",
     "LoRA",
     "RankOne",
+    "Tuning",
     "adapters_beside_mlp",
     "fold_paths",
     "folded",
     "freeze_backbone",
     "inject",
     "ssf_behind_layers",
+    "tune_frozen_vit",
     "unfolded",
 ]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from lightning_cl.nn.adapters.banks import SSF, Adapter
+from lightning_cl.nn.adapters.frozen import freeze_backbone
 from lightning_cl.nn.adapters.injection import Adapters, inject
 
+#: Ways of tuning a frozen ViT: adapters beside the MLPs, or SSF behind the layers.
+Tuning = Literal["adapter", "ssf"]
 #: Layers that SSF follows.
 SSF_LAYERS = r"patch_embed\.proj|blocks\.\d+\.(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)|norm"
 
@@ -32,3 +35,19 @@ def ssf_behind_layers(vit: Any, slots: int, std: float = 0.02) -> Adapters:
         return SSF(slots, width, std)
 
     return inject(vit, make, at=SSF_LAYERS, site="ssf")
+
+
+def tune_frozen_vit(vit: Any, tuning: Tuning, rank: int, scale: float, dropout: float) -> Adapters:
+    """Freeze a ViT and put what is tuned instead into it, with one slot.
+
+    Args:
+        vit: Of timm.
+        tuning: ``"adapter"``, or ``"ssf"``, which has no size.
+        rank: Hidden size of an adapter.
+        scale: Of what an adapter adds.
+        dropout: Of an adapter, behind its ReLU.
+    """
+    ssf = tuning == "ssf"
+    adapters = ssf_behind_layers(vit, 1) if ssf else adapters_beside_mlp(vit, 1, rank, scale, dropout)
+    freeze_backbone(vit)
+    return adapters

@@ -6,21 +6,31 @@ from lightning_cl.nn.heads.cosine import CosineHead, ETFHead, cosine_logits, sim
 from lightning_cl.nn.heads.fit import fit_head
 from lightning_cl.nn.heads.gaussians import Gaussians
 from lightning_cl.nn.heads.gram import GramHead, ridge_solution
+from lightning_cl.nn.heads.key_values import KeyValueHead
+from lightning_cl.nn.heads.mahalanobis import MahalanobisHead
 from lightning_cl.nn.heads.prototypes import PrototypeHead
+from lightning_cl.nn.heads.ridge_choice import RIDGES, choose_ridge, held_out
 from lightning_cl.nn.heads.statistics import ClassStatistics
+from lightning_cl.nn.heads.streaming_lda import StreamingLDAHead
 
 __all__ = [
+    "RIDGES",
     "ClassStatistics",
     "CosineHead",
     "ETFHead",
     "Gaussians",
     "GramHead",
+    "KeyValueHead",
+    "MahalanobisHead",
     "PrototypeHead",
+    "StreamingLDAHead",
     "TextHead",
     "align_head",
     "align_norms",
+    "choose_ridge",
     "cosine_logits",
     "fit_head",
+    "held_out",
     "ridge_solution",
     "simplex_etf",
 ]

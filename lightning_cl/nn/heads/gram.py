@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_cl.nn.heads.cosine import cosine_logits
+
 
 def ridge_solution(gram: Tensor, cross: Tensor, ridge: float) -> Tensor:
     """``(G + ridge I)^-1 Q`` by Cholesky, for ``(M, M)`` ``G`` and ``(M, C)`` ``Q``; in their dtype.
@@ -15,8 +17,9 @@ def ridge_solution(gram: Tensor, cross: Tensor, ridge: float) -> Tensor:
     Raises:
         ValueError: If ``G + ridge I`` is not positive definite.
     """
-    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    factor, failed = torch.linalg.cholesky_ex(gram + ridge * eye)
+    shifted = gram.clone()
+    shifted.diagonal().add_(ridge)
+    factor, failed = torch.linalg.cholesky_ex(shifted)
     if failed.any():
         raise ValueError(
             f"the Gram matrix is not positive definite with the ridge {ridge}: there are fewer samples than its "
@@ -29,31 +32,36 @@ class GramHead(nn.Module):
     """Ridge regression on one-hot labels (ACIL, arXiv:2205.14922; RanPAC, arXiv:2307.02251): nothing is forgotten.
 
     ``h = relu(f P)``, ``G = sum h^T h``, ``Q = sum h^T y`` in float64; logits ``h (G + ridge I)^-1 Q``. It is solved
-    when logits are asked for and samples came since.
+    when logits are asked for and samples came since. The ridge is part of the state.
 
     Args:
         width: Feature size, ``D``.
         num_classes: Columns, ``C``.
         ridge: Strength of the regularisation, at least 0; compare with the mean of the diagonal of ``G``.
         projection: ``(D, M)`` random and fixed; ``None``: ``h = f``. Normal for RanPAC, uniform for ACIL.
+        cosine: Logits are cosines of ``h`` and the columns of the solution.
     """
 
     gram: Tensor
     cross: Tensor
     counts: Tensor
+    strength: Tensor
     projection: Tensor | None
     growing: tuple[str, ...] = ("cross", "counts")
 
-    def __init__(self, width: int, num_classes: int, ridge: float, projection: Tensor | None = None) -> None:
+    def __init__(
+        self, width: int, num_classes: int, ridge: float, projection: Tensor | None = None, cosine: bool = False
+    ) -> None:
         super().__init__()
         size = width if projection is None else projection.shape[1]
-        self.ridge = ridge
+        self.ridge, self.cosine = float(ridge), cosine
         self.register_buffer("projection", projection)
         self.register_buffer("gram", torch.zeros(size, size, dtype=torch.float64))
         self.register_buffer("cross", torch.zeros(size, num_classes, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.float64))
+        self.register_buffer("strength", torch.tensor(self.ridge, dtype=torch.float64))
         self._solution: Tensor | None = None
-        self.register_load_state_dict_post_hook(_forget_solution)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_read_ridge)  # type: ignore[no-untyped-call]
 
     def hidden(self, features: Tensor) -> Tensor:
         """``(B, D)`` features to ``(B, M)`` float64 regressors; float32 would round by the size of the batch."""
@@ -67,8 +75,8 @@ class GramHead(nn.Module):
         labels = F.one_hot(targets.long(), len(self.counts)).double()  # (B, C)
         if weights is not None:
             labels = labels * weights.double()[:, None]
-        self.gram += (h * labels.sum(1, keepdim=True)).T @ h
-        self.cross += h.T @ labels
+        self.gram.addmm_((h * labels.sum(1, keepdim=True)).T, h)  # in place: another such matrix may not fit
+        self.cross.addmm_(h.T, labels)
         self.counts += labels.sum(0)
         self._solution = None
 
@@ -85,11 +93,13 @@ class GramHead(nn.Module):
 
     def set_ridge(self, ridge: float) -> None:
         """Use another strength from now on."""
-        self.ridge, self._solution = ridge, None
+        self.ridge, self._solution = float(ridge), None
+        self.strength.fill_(ridge)
 
     def forward(self, features: Tensor) -> Tensor:
         """``(B, D)`` features to ``(B, C)`` logits; -inf for classes without samples. Carries no gradient."""
-        logits = self.hidden(features) @ self.solution
+        h, columns = self.hidden(features), self.solution
+        logits = cosine_logits(h, columns.T, 1.0) if self.cosine else h @ columns
         logits = logits.to(torch.promote_types(features.dtype, torch.float32))
         return logits.masked_fill(self.counts == 0, -torch.inf)
 
@@ -98,6 +108,6 @@ class GramHead(nn.Module):
         return f"{self.cross.shape[0]} x {self.cross.shape[1]}, ridge={self.ridge}"
 
 
-def _forget_solution(head: nn.Module, _: Any) -> None:
+def _read_ridge(head: nn.Module, _: Any) -> None:
     assert isinstance(head, GramHead)
-    head._solution = None
+    head.ridge, head._solution = float(head.strength), None
