@@ -28,7 +28,7 @@ def find_head(module: nn.Module, num_classes: int, path: str | None = None) -> t
         ValueError: If there is none, or several, or it has fewer outputs than ``num_classes``; candidates are listed.
     """
     if path is not None:
-        path, head = _within(*_last(path, _at(module, path, "head")), num_classes)
+        path, head = _within(*_last(path, part_at(module, path, "head")), num_classes)
         if weight_layer(head) is None and not with_rows(head, num_classes):
             raise ValueError(
                 f"`head={path!r}` is a {type(head).__name__}, but a class head must be a `torch.nn.Linear`, or another "
@@ -138,7 +138,7 @@ def _find_backbone(
 ) -> tuple[str, nn.Module]:
     """The one part of these kinds with its dotted path, or an error in these words."""
     if path is not None:
-        found = _at(module, path, "backbone")
+        found = part_at(module, path, "backbone")
         if not isinstance(found, kinds):
             raise ValueError(f"`backbone={path!r}` is a {type(found).__name__}; {needed}.")
         return path, found
@@ -151,7 +151,12 @@ def _find_backbone(
     raise ValueError(f"{none}. Its parts are: {children}. {advice}.")
 
 
-def _at(module: nn.Module, path: str, argument: str) -> nn.Module:
+def part_at(module: nn.Module, path: str, argument: str) -> nn.Module:
+    """What is at a dotted path that a user gave.
+
+    Raises:
+        ValueError: If there is nothing; near names are listed.
+    """
     try:
         return module.get_submodule(path)
     except AttributeError:
