@@ -28,7 +28,8 @@ class PromptedBackbone(MethodModule):
             randomness.
 
     Raises:
-        ValueError: If there is no (single) network of a known family, the module has prompts already, or the provider does not fit it.
+        ValueError: If there is no (single) network of a known family, the module has prompts already, or the provider
+            does not fit it.
     """
 
     former_keys: ClassVar[dict[str, str]] = {"prompts.": "provider."}

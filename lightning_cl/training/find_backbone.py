@@ -32,7 +32,7 @@ def find_attention(module: nn.Module, path: str | None = None) -> tuple[str, Any
     known = ", ".join(family.name for family in attention_families())
     where = "in the module" if path is None else f"at `backbone={path!r}`, a {type(within).__name__}"
     raise ValueError(
-        f"no transformer that prompts can be put into was found {where}. Its parts are: {children}. Known are: {known}; "
-        "describe another network in ten lines with `lightning_cl.nn.attention.register_attention`, or use a method "
-        "that works on any network (replay, class means, regularisation, distillation)."
+        f"no transformer that prompts can be put into was found {where}. Its parts are: {children}. Known are: "
+        f"{known}; describe another network in ten lines with `lightning_cl.nn.attention.register_attention`, or use a "
+        "method that works on any network (replay, class means, regularisation, distillation)."
     )

@@ -16,7 +16,7 @@ _NORMS = ("layernorm", "norm", "layer_norm", "final_layer_norm")
 
 @register_attention
 class HuggingFace(AttentionFamily):
-    """Any ``PreTrainedModel`` with one stack of layers, through its ``sdpa`` attention (ViT, DINOv2, CLIP, BERT, Llama).
+    """Any ``PreTrainedModel`` with one stack of layers (ViT, DINOv2, CLIP, BERT, Llama), with ``sdpa`` attention.
 
     The feature is what the head is given (of a text decoder at the last token that is no padding), where it is as wide
     as the network; otherwise the first token behind the last norm, as in DINOv2, whose head reads two tokens.

@@ -24,8 +24,8 @@ def check_prompts(network: Any, provider: PromptProvider, family: AttentionFamil
     if provider.uses_tokens and not family.joins(network):
         raise ValueError(
             f"the {type(network).__name__} ({family.name}) has no sequence that prompt tokens could join and be read "
-            'from; use prefixes (`L2P(form="prefix")`, `CODAPrompt`, `DualPrompt`, `OnePrompt`), or a method that works '
-            "on any network (replay, class means, regularisation)."
+            'from; use prefixes (`L2P(form="prefix")`, `CODAPrompt`, `DualPrompt`, `OnePrompt`), or a method that '
+            "works on any network (replay, class means, regularisation)."
         )
     family.check(network, provider.first_layer(depth))
 

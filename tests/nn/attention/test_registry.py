@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from attention_models import WIDTH, MODELS
+from attention_models import MODELS, WIDTH
 from fixed_prompts import Fixed
 from torch import nn
 from torch.testing import assert_close
@@ -98,7 +98,7 @@ def test_rows_that_do_not_fit_the_heads_are_refused(own_family):
     network, provider = Network(), Fixed(layers=(1,)).float()
     provider.prefix.data = provider.prefix.data[..., :-4]
     put_in_prompts(network, provider, family_of(network), network.fc)
-    with pytest.raises(ValueError, match="the prefix has 1 x 44 channels, but the attention has .* 4 heads of 12"):
+    with pytest.raises(ValueError, match=r"the prefix has 1 x 44 channels, but the attention has .* 4 heads of 12"):
         network(tokens())
 
 
