@@ -19,7 +19,7 @@ from timm.models.vision_transformer import (
 from tiny import images, shaken
 from torch import Tensor, nn
 
-WIDTH, DEPTH, HEADS, CLASSES = 48, 3, 4, 10
+WIDTH, DEPTH, HEADS, CLASSES = 48, 3, 4, 6
 TIMM = {"img_size": 32, "patch_size": 8, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": HEADS, "num_classes": CLASSES}
 _HF = {
     "hidden_size": WIDTH,
@@ -75,6 +75,20 @@ class Probe(nn.Module):
         return self.fc(self.visual(x))  # type: ignore[no-any-return]
 
 
+class DecoderProbe(nn.Module):
+    """A linear layer on the last word that a text decoder reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoder = _hugging_face("Llama", **_HF_TEXTS, num_key_value_heads=2).model
+        self.fc = nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        hidden = self.decoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        last = (torch.arange(input_ids.shape[1], device=input_ids.device) * (input_ids != 0)).argmax(-1)
+        return self.fc(hidden[torch.arange(len(hidden)), last])  # type: ignore[no-any-return]
+
+
 #: What makes each network; those of one family begin with the same word.
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "vit": lambda: VisionTransformer(**TIMM),
@@ -98,6 +112,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "hf-clip": _clip,
     "hf-bert": lambda: _hugging_face("Bert", **_HF_TEXTS),
     "hf-llama": lambda: _hugging_face("Llama", **_HF_TEXTS, num_key_value_heads=2),
+    "hf-llama-probe": DecoderProbe,
     "torchvision": _torchvision,
     "open_clip": lambda: Probe(),
     "open_clip-own": lambda: Probe(block_type="custom", qk_norm=True),
@@ -112,11 +127,15 @@ def network_of(name: str) -> Any:
 
 def inputs_of(name: str, count: int = 3) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Images, or padded texts with a mask."""
-    if name not in ("hf-bert", "hf-llama"):
+    if not reads_text(name):
         return (images(count),), {}
     ids = torch.randint(1, 30, (count, 9), generator=torch.Generator().manual_seed(1))
     ids[1, 6:] = 0
     return (), {"input_ids": ids, "attention_mask": (ids != 0).long()}
+
+
+def reads_text(name: str) -> bool:
+    return name.startswith(("hf-bert", "hf-llama"))
 
 
 def logits_of(output: Any) -> Tensor:
@@ -125,7 +144,7 @@ def logits_of(output: Any) -> Tensor:
 
 def tower_of(network: Any) -> Any:
     """The part that prompts are put into."""
-    return getattr(network, "visual", network)
+    return getattr(network, "visual", getattr(network, "decoder", network))
 
 
 def head_of(network: Any) -> nn.Module:

@@ -91,6 +91,11 @@ class ContinualMethod(ContinualCallback):
         if self.train_mask not in STRICTNESS:
             raise ValueError(f'`train_mask` is {self.train_mask!r}; give "batch", "task", "seen" or "all".')
 
+    @classmethod
+    def backbones(cls) -> str:
+        """The networks that it works on, in words for a table."""
+        return "any network"
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Attach to the module, once."""
         stream = require_stream(trainer, type(self).__name__)

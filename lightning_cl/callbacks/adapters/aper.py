@@ -108,6 +108,11 @@ class APER(ContinualMethod):
         check_at_least(self, 0, "scale")
         check_share(self, "dropout")
 
+    @classmethod
+    def backbones(cls) -> str:
+        """Those whose layers have the names of timm's blocks."""
+        return "timm VisionTransformer"
+
     def attach(self, pl_module: Any, info: Any) -> None:
         """Adapt the ViT; see :class:`ContinualMethod`."""
         find_vit(pl_module, self.backbone, "APER needs")  # a module without one stays as it is

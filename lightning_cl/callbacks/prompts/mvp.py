@@ -177,6 +177,7 @@ class MVP(PromptMethod):
 
     state_key: ClassVar[str] = "lightning_cl.MVP"
     replaces_head: ClassVar[bool] = True
+    needs_tokens: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {
         "pool_size": 4,
         "general_length": 2,

@@ -13,6 +13,7 @@ from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.mixins.prompt import PromptedBackbone
 from lightning_cl.namespace import LightningModule, Trainer
+from lightning_cl.nn.attention import attention_families
 from lightning_cl.nn.prompts import PromptProvider
 from lightning_cl.training.find_backbone import find_attention
 
@@ -33,12 +34,20 @@ class PromptMethod(ContinualMethod):
     """
 
     adapts_backbone: ClassVar[bool] = True
+    #: Its prompts are tokens in every form, so a network must have a sequence that they can join.
+    needs_tokens: ClassVar[bool] = False
 
     _: KW_ONLY
     train_mask: TrainMask = "task"
     reset_optimizer: bool = True
     backbone: str | None = None
     cache_queries: bool = True
+
+    @classmethod
+    def backbones(cls) -> str:
+        """The families of :mod:`lightning_cl.nn.attention`, and those that a user registered."""
+        families = (f for f in attention_families() if f.takes_tokens or not cls.needs_tokens)
+        return ", ".join(sorted(family.name for family in families))
 
     def provider(self, info: StreamInfo, width: int, num_outputs: int) -> PromptProvider:
         """The method's prompts for a ViT of ``width`` channels and a head of ``num_outputs`` classes."""

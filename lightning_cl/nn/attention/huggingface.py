@@ -52,6 +52,7 @@ class HuggingFace(AttentionFamily):
 
     def feature(self, network: Any, value: Any, inputs: Mapping[str, Any]) -> Tensor | None:
         """What the head is given; of a decoder's ``(B, N, D)`` the last token that is no padding."""
+        value = getattr(value, "last_hidden_state", value) if self._decodes(network) else value
         if isinstance(value, Tensor) and value.ndim == 3 and self._decodes(network):
             value = value[torch.arange(value.shape[0], device=value.device), _last_token(network, value, inputs)]
         return super().feature(network, value, inputs)
