@@ -135,6 +135,8 @@ class HeadMixin(_Base):
 
     def _answer_of_methods(self, head: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Forward hook of the head: what the methods answer, in as many columns as the head has, masked."""
+        if "_unanswered" in head.__dict__:  # a prompted network asks for the feature of an image
+            return output
         if output.ndim == 4 and is_map(head, output):
             return self._answer_of_map(head, args[0], output)
         if output.ndim == 3:

@@ -25,10 +25,6 @@ Run = Callable[..., Any]
 class _Reached(Exception):
     """The value for which a pass was made is there; what would follow is not computed."""
 
-    def __init__(self, value: Any) -> None:
-        super().__init__()
-        self.value = value
-
 
 class PromptedNetwork(FrozenBackbone):
     """Mixin for a live network whose ``forward`` goes through its blocks; :func:`install` sets it up."""
@@ -66,7 +62,7 @@ def install(network: Any, provider: PromptProvider, family: AttentionFamily, hea
     current = PromptPass(family, len(blocks), norm is not None)
     parts = tuple(family.trained_parts(network, head))
     extend(network, PromptedNetwork if family.entry(network) == "forward" else PromptedFeatures)
-    network.__dict__.update(_prompt_state=(provider, FeatureCache()), _prompt_pass=(current, head))
+    network.__dict__["_prompt_state"] = provider, FeatureCache()
     for index, block in enumerate(blocks):
         extend(block, PromptedBlock)
         block.__dict__["_prompted_block"] = (current, index)
@@ -74,6 +70,10 @@ def install(network: Any, provider: PromptProvider, family: AttentionFamily, hea
         norm.register_forward_hook(current.after_norm)
     network.register_load_state_dict_post_hook(_forget_queries)
     freeze_backbone(network, parts)
+    learning = {id(p) for p in network.parameters() if p.requires_grad} - {id(p) for p in head.parameters()}
+    # A query through layers that learn would not stay what keys were trained on.
+    source = None if learning and family.entry(network) == "forward" else head
+    network.__dict__["_prompt_pass"] = current, source
 
 
 def _prompted(network: Any, run: Run, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -98,19 +98,21 @@ def _query(
 ) -> Tensor:
     """``(B, D)`` feature of the un-prompted network, of some rows only; or the summary of the tokens after a block."""
     current, head = network.__dict__["_prompt_pass"]
-    family, tokens = current.family, []
+    early = layer is not None or head is None
+    family, tokens, given = current.family, [], []
     args, kwargs = _rows_of((args, {k: v for k, v in kwargs.items() if k != "labels"}), rows)  # a loss is not needed
     source = family.blocks(network)[-1 if layer is None else layer]
     source = family.norm(network) or source if layer is None else source
-    hooks = [source.register_forward_hook(partial(_note, tokens, layer is not None))]
-    if layer is None:
-        hooks.append(head.register_forward_pre_hook(_stop, prepend=True))
-    with current.with_prompts(None, network), _evaluating(network), _removing(hooks):
+    hooks = [source.register_forward_hook(partial(_note, tokens, early))]
+    if not early:
+        hooks.append(head.register_forward_pre_hook(partial(_note_input, given), prepend=True))
+    with current.with_prompts(None, network), _evaluating(network), _removing(hooks), unanswered(network):
         try:
             value = run(*args, **kwargs)
-        except _Reached as reached:
-            value = reached.value
-        found = family.feature(network, value, _named(run, args, kwargs)) if layer is None else None
+        except _Reached:
+            value = None
+        value = given[0] if given else value
+        found = None if early else family.feature(network, value, _named(run, args, kwargs))
         return family.summary(network, tokens[-1]) if found is None else found
 
 
@@ -128,12 +130,14 @@ def _named(run: Run, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
 
 def _note(tokens: list[Tensor], stop: bool, block: nn.Module, args: Any, output: Any) -> None:
     tokens.append(output if isinstance(output, Tensor) else output[0])
-    if stop:
-        raise _Reached(None)
+    if stop and not exporting():
+        raise _Reached
 
 
-def _stop(head: nn.Module, args: Any) -> None:
-    raise _Reached(args[0])
+def _note_input(given: list[Any], head: nn.Module, args: Any) -> None:
+    given.append(args[0])
+    if not exporting():  # a graph follows every module to its end
+        raise _Reached
 
 
 @contextmanager
@@ -147,6 +151,25 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
+
+
+@contextmanager
+def unanswered(network: nn.Module) -> Iterator[None]:
+    """While it lasts no method answers after a head in it: the pass is a look at features."""
+    parts = list(network.modules()) if exporting() else []
+    for part in parts:
+        part.__dict__["_unanswered"] = True
+    try:
+        yield
+    finally:
+        for part in parts:
+            del part.__dict__["_unanswered"]
+
+
+def exporting() -> bool:
+    """Whether a graph of the pass is being made, in which nothing can be left out."""
+    asked = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # older torch has but one of them
+    return bool(asked())
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 from attention_models import MODELS, WIDTH, head_of, inputs_of, logits_of, network_of, tower_of
 from fixed_prompts import Fixed, prompted
 from retyped_attention import retype
+from tiny import images
 from torch.testing import assert_close
 
 from lightning_cl.nn import Prefix, Prompts
@@ -90,6 +91,22 @@ def test_the_query_is_the_feature_that_the_head_reads(name, training):
     if name == "hf-dinov2":  # class token and mean side by side
         read = read[:, :WIDTH]
     assert_close(query, read, rtol=0, atol=1e-10)
+
+
+def test_a_query_does_not_pass_through_layers_that_learn():
+    from torchvision.models import VisionTransformer
+
+    torch.manual_seed(0)
+    network = VisionTransformer(32, 8, 3, 4, WIDTH, 64, num_classes=6, representation_size=WIDTH).double().eval()
+    tokens = torch.cat([network.class_token.expand(2, -1, -1), network._process_input(images(2))], dim=1)
+    expected = network.encoder(tokens)[:, 0].detach()
+    network, provider = prompted(network)
+    network.train()
+    for _ in range(2):
+        network(images(2))
+        network.heads.pre_logits.weight.data.mul_(2)
+        assert network.heads.pre_logits.weight.requires_grad
+        assert_close(provider.queries[-1], expected, rtol=0, atol=1e-10)
 
 
 @every
@@ -214,3 +231,15 @@ def test_tokens_are_refused_where_they_have_no_place(name):
 def test_layers_beyond_the_last_stage_of_a_swin_are_refused():
     with pytest.raises(ValueError, match=r"prompt layers \[3\] do not exist: the ViT has 3 blocks"):
         prompted("swin", layers=(3,))
+
+
+@pytest.mark.parametrize("query_layer", [None, -2])
+@pytest.mark.parametrize(
+    "name", ["hf-vit", *(pytest.param(n, marks=pytest.mark.slow) for n in ("eva", "swin", "torchvision"))]
+)
+@torch.no_grad()
+def test_a_graph_of_a_prompted_network_is_made_as_of_any_other(name, query_layer):
+    network, _ = prompted(name, layers=(0, 1), query_layer=query_layer)
+    args, kwargs = inputs_of(name)
+    graph = torch.export.export(network, args, kwargs).module()
+    assert_close(logits_of(graph(*args, **kwargs)), answer(network, name), rtol=0, atol=1e-10)
