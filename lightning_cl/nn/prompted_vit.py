@@ -43,7 +43,7 @@ class PromptedViT(FrozenBackbone, _Base):
     def _prompted(self, images: Tensor, class_token_only: bool) -> Tensor:
         provider, cache = self.prompt_state()
         blocks: Any = self.blocks
-        first = provider.first_layer(len(blocks))
+        first = self.__dict__["_first_prompted"]
         with torch.no_grad():  # frozen, and shared by the query and the prompted pass
             x = self.norm_pre(self.patch_drop(self._pos_embed(self.patch_embed(images))))
             x = blocks[:first](x)
@@ -59,7 +59,7 @@ class PromptedViT(FrozenBackbone, _Base):
         extra = 0 if prompts.tokens is None else prompts.tokens.shape[1]
         if prompts.tokens is not None:
             x = torch.cat([prompts.tokens.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
-        last, class_token_only = len(blocks) - 1, class_token_only and not prompts.empty
+        last, class_token_only = len(blocks) - 1, class_token_only and _join_anything(prompts)
         read = extra if prompts.pool_tokens and not hasattr(self, "head_dist") else extra + self.num_prefix_tokens
         for index in range(first, last + 1):
             prefix, rows = _rows_of(prompts, index, blocks[index]), read if class_token_only and index == last else None
@@ -91,6 +91,13 @@ class PromptedViT(FrozenBackbone, _Base):
         x = self.norm(x)
         feature: Tensor = self.fc_norm(x[:, :2].mean(dim=1) if hasattr(self, "head_dist") else self.pool(x, pool))
         return feature
+
+
+def _join_anything(prompts: Prompts) -> bool:
+    """Whether rows or tokens join at all; without any, every bit is that of the plain ViT."""
+    prefixes = [prefix.key for prefix in prompts.prefixes.values()]
+    joining = [*prefixes, *prompts.appended.values(), *([] if prompts.tokens is None else [prompts.tokens])]
+    return any(rows.shape[1] for rows in joining)
 
 
 def _rows_of(prompts: Prompts, index: int, block: Any) -> Prefix | None:
@@ -141,6 +148,7 @@ def install_prompts(vit: Any, provider: PromptProvider) -> None:
     """
     check_vit(vit, provider)
     vit.__dict__["_prompt_state"] = (provider, FeatureCache())
+    vit.__dict__["_first_prompted"] = provider.first_layer(len(vit.blocks))
     vit.register_load_state_dict_post_hook(_forget_queries)
     freeze_backbone(vit)
 

@@ -31,13 +31,6 @@ class Prompts:
     pool_tokens: bool = False
     appended: Mapping[int, Tensor] = field(default_factory=dict)
 
-    @property
-    def empty(self) -> bool:
-        """Whether nothing joins the sequence or a layer's keys."""
-        prefixes = [prefix.key for prefix in self.prefixes.values()]
-        joining = [*prefixes, *self.appended.values(), *([] if self.tokens is None else [self.tokens])]
-        return not any(rows.shape[1] for rows in joining)
-
 
 class PromptProvider(nn.Module):
     """Parameters and mathematics of a prompt method; knows nothing of ViTs, Trainers or batches.
