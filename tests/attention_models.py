@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from timm.models.beit import Beit
 from timm.models.deit import VisionTransformerDistilled
@@ -38,9 +39,13 @@ def _swin() -> nn.Module:
     )
 
 
-def _hugging_face(kind: str, **options: Any) -> nn.Module:
-    import transformers
+def _transformers() -> Any:
+    """The package; the attention of its earlier versions is written otherwise."""
+    return pytest.importorskip("transformers", minversion="5")
 
+
+def _hugging_face(kind: str, **options: Any) -> nn.Module:
+    transformers = _transformers()
     config = getattr(transformers, f"{kind}Config")(**options)
     task = "ImageClassification" if "image_size" in options else "SequenceClassification"
     network: nn.Module = getattr(transformers, f"{kind}For{task}")(config)
@@ -48,8 +53,7 @@ def _hugging_face(kind: str, **options: Any) -> nn.Module:
 
 
 def _clip() -> nn.Module:
-    import transformers
-
+    transformers = _transformers()
     vision = {k: v for k, v in _HF_IMAGES.items() if k != "num_labels"}
     config = transformers.CLIPConfig(vision_config=vision, num_labels=CLASSES)
     return transformers.CLIPForImageClassification(config)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_cl.nn.attention.family import AttentionFamily, Networks
 from lightning_cl.nn.attention.registry import register_attention
 
+_OTHER_METHODS = "use a method that works on any network (replay, class means, distillation, regularisation)"
 _NORMS = ("layernorm", "norm", "layer_norm", "final_layer_norm")
 
 
@@ -29,16 +30,21 @@ class HuggingFace(AttentionFamily):
         """The layers of its one stack.
 
         Raises:
-            ValueError: If there are several stacks, or none.
+            ValueError: If there are several stacks, or none, or one of stages.
         """
-        stacks = _stacks(network)
+        stacks, kind = _stacks(network), type(network).__name__
         if len(stacks) != 1:
             raise ValueError(
-                f"the {type(network).__name__} has {len(stacks)} stacks of layers ({', '.join(stacks) or 'none'}), but "
-                'prompts need one; name a part with one stack, for example `backbone="net.vision_model"`, or use a '
-                "method that works on any network (replay, class means, regularisation)."
+                f"the {kind} has {len(stacks)} stacks of layers ({', '.join(stacks) or 'none'}), but prompts need one; "
+                f'name a part with one stack, for example `backbone="net.vision_model"`, or {_OTHER_METHODS}.'
             )
-        return list(next(iter(stacks.values())))
+        ((path, layers),) = stacks.items()
+        if any(_attends(part) for layer in layers for part in layer.modules()):
+            raise ValueError(
+                f"the layers of the {kind} at `{path}` are stacks themselves, of other widths or shared, in which "
+                f"prompts have no place; {_OTHER_METHODS}."
+            )
+        return list(layers)
 
     def width(self, network: Any) -> int:
         """The ``hidden_size`` of the configuration of what holds the stack."""
@@ -82,10 +88,14 @@ def _stacks(network: nn.Module) -> dict[str, nn.ModuleList]:
     """Lists of layers with attention that are not within another one, by name."""
     found: dict[str, nn.ModuleList] = {}
     for name, part in network.named_modules():
-        attends = isinstance(part, nn.ModuleList) and any("ttention" in type(p).__name__ for p in part.modules())
-        if attends and not any(name.startswith(f"{outer}.") for outer in found):
+        if _attends(part) and not any(name.startswith(f"{outer}.") for outer in found):
             found[name] = part  # type: ignore[assignment]
     return found
+
+
+def _attends(part: nn.Module) -> bool:
+    """Whether it is a list of layers with attention."""
+    return isinstance(part, nn.ModuleList) and any("ttention" in type(p).__name__ for p in part.modules())
 
 
 def _around(network: nn.Module) -> list[Any]:

@@ -109,6 +109,24 @@ def test_a_query_does_not_pass_through_layers_that_learn():
         assert_close(provider.queries[-1], expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("name", ["eva", "hf-vit"])
+@torch.no_grad()
+def test_queries_of_known_images_are_not_computed_again(name):
+    network, provider = prompted(name)
+    _, cache = tower_of(network).prompt_state()
+    expected = answer(network.train(), name)  # in training nothing is remembered
+    passes = []
+    blocks_of(network)[0].register_forward_hook(lambda *given: passes.append(len(given[-1])))
+    network.eval(), provider.eval()
+    for forget in (False, False, True):
+        if forget:
+            cache.known["test"][1] = False
+        cache.expect("test", torch.arange(3), 3)
+        assert_close(answer(network, name), expected, rtol=0, atol=1e-10)
+    assert passes == [3, 3, 3, 1, 3]  # query and prompts, prompts, the one query that was forgotten and prompts
+    assert cache.hits == 2
+
+
 @every
 def test_head_and_prompts_learn_and_nothing_else(name):
     network, provider = prompted(name, layers=(0,))

@@ -127,8 +127,7 @@ def test_networks_are_found_by_their_class_and_not_within_one_another():
 
 
 def test_several_stacks_of_layers_are_told_apart_by_the_user():
-    import transformers
-
+    transformers = pytest.importorskip("transformers", minversion="5")
     config = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
     vision = {**config, "image_size": 16, "patch_size": 8}
     clip = transformers.CLIPModel(transformers.CLIPConfig(vision_config=vision, text_config=config))
@@ -136,3 +135,11 @@ def test_several_stacks_of_layers_are_told_apart_by_the_user():
     with pytest.raises(ValueError, match=r"CLIPModel has 2 stacks of layers .*`backbone=\"net.vision_model\"`"):
         family.blocks(clip)
     assert len(family_of(clip.vision_model).blocks(clip.vision_model)) == 1
+
+
+def test_stages_of_several_widths_are_refused_in_one_sentence():
+    transformers = pytest.importorskip("transformers", minversion="5")
+    config = transformers.SwinConfig(image_size=16, patch_size=2, embed_dim=8, depths=[1, 1], num_heads=[1, 1])
+    swin = transformers.SwinForImageClassification(config)
+    with pytest.raises(ValueError, match=r"layers of the SwinForImageClassification at .* have no place; use a method"):
+        family_of(swin).blocks(swin)
