@@ -1,4 +1,4 @@
-"""Every method with prompts on a network of every family of attention: it learns, and a resumed run ends the same."""
+"""Methods with prompts on networks of every family of attention: a resumed run and two processes end the same."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import math
 import pickle
 from functools import cache
+from itertools import cycle
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.testing import assert_close
 
-from .attention import NETWORKS, attention_case, on_networks, small, takes_tokens
-from .runs import assert_same_bits, train
+from .attention import NETWORKS, PROMPT_METHODS, attention_case, on_networks, small, takes_tokens
+from .runs import assert_same_bits, in_forked_processes, train
 from .streams import EPOCHS, STEPS_PER_EPOCH
 from .test_modules import some_images
 
@@ -63,3 +64,30 @@ def test_it_learns_and_a_resumed_run_ends_in_the_same_bits(method, name, tmp_pat
             assert_close(twin(images), module(images), rtol=0, atol=0)
             one_by_one = torch.cat([twin(images[i : i + 1]) for i in range(len(images))])
             assert_close(one_by_one, module(images), rtol=1e-4, atol=1e-4)
+
+
+#: Each network with the next method, at once where attention is the least like timm's.
+TWICE = [
+    pytest.param(
+        PROMPT_METHODS[(i + 1) % len(PROMPT_METHODS)], name, marks=() if name == "hf-vit" else pytest.mark.slow
+    )
+    for i, name in enumerate(NETWORKS)
+]
+
+
+@pytest.mark.parametrize(("method", "name"), TWICE)
+def test_two_processes_equal_one(method, name, tmp_path):
+    if refused(method, name):
+        pytest.skip("its prompts are tokens")
+    case, options = case_of(name), {"optimizer": "sgd", "precision": "64-true"}
+
+    def rank() -> None:
+        run = train(case, small(method, name), tmp_path, **options, strategy="ddp", devices=2)
+        torch.save(run.result(), tmp_path / f"rank{run.trainer.global_rank}.pt")
+
+    assert in_forked_processes(rank, count=2) == [0, 0]
+    expected = train(case, small(method, name), tmp_path, **options).result()
+    first, second = (torch.load(tmp_path / f"rank{i}.pt", weights_only=True) for i in (0, 1))
+    assert_same_bits(first, second)
+    for key, value in expected.items():
+        assert_close(first[key], value, rtol=1e-6, atol=1e-8, msg=lambda text, key=key: f"{key}: {text}")
