@@ -6,7 +6,6 @@ import copy
 import math
 import pickle
 from functools import cache
-from itertools import cycle
 
 import pytest
 import torch
