@@ -11,7 +11,7 @@ from lightning_cl.training.find_modules import part_at
 
 
 def find_attention(module: nn.Module, path: str | None = None) -> tuple[str, Any, AttentionFamily]:
-    """The one network of a known family of attention, with its dotted path and its family.
+    """Find the one network of a known family of attention, with its dotted path and its family.
 
     Args:
         module: A LightningModule.

@@ -32,23 +32,23 @@ class AttentionFamily:
     takes_tokens: ClassVar[bool] = True
 
     def blocks(self, network: Any) -> Sequence[nn.Module]:
-        """The blocks, in the order in which they run."""
+        """List the blocks in the order in which they run."""
         raise NotImplementedError
 
     def width(self, network: Any) -> int:
-        """Channels ``D`` of a token."""
+        """Count the channels ``D`` of a token."""
         raise NotImplementedError
 
     def norm(self, network: Any) -> nn.Module | None:
-        """What the tokens pass behind the last block; ``None``: nothing."""
+        """Name the layer that the tokens pass behind the last block; ``None``: there is none."""
         return None
 
     def summary(self, network: Any, tokens: Tensor) -> Tensor:
-        """``(B, D)``: the token, or the mean of those, that stands for the image, from ``(B, N, D)``."""
+        """Read ``(B, D)`` from ``(B, N, D)`` tokens: the one that stands for the image, or their mean."""
         return tokens[:, 0]
 
     def feature(self, network: Any, value: Any, inputs: Mapping[str, Any]) -> Tensor | None:
-        """``(B, D)``: the feature that the head reads.
+        """Read the feature that the head is given, ``(B, D)``.
 
         Args:
             network: The network.
@@ -62,15 +62,15 @@ class AttentionFamily:
         return value if fits else None
 
     def trained_parts(self, network: Any, head: nn.Module) -> Sequence[str]:
-        """Names of the network's children that learn beside the prompts: those that hold the head."""
+        """Name the network's children that learn beside the prompts: those that hold the head."""
         return [name for name, child in network.named_children() if any(part is head for part in child.modules())]
 
     def joined(self, block: Any, tokens: int) -> AbstractContextManager[Any]:
-        """While it lasts, ``block`` calls torch's attention, and gives no position to so many tokens in front."""
+        """Let ``block`` call torch's attention and give no position to so many tokens in front, while it lasts."""
         return nullcontext()
 
     def joins(self, network: Any) -> bool:
-        """Whether tokens can join this network's sequence."""
+        """Say whether tokens can join this network's sequence."""
         return self.takes_tokens
 
     def check(self, network: Any, first: int) -> None:
@@ -80,9 +80,9 @@ class AttentionFamily:
         """Change what must be another way before prompts are put in."""
 
     def mixin(self, network: Any) -> type[nn.Module] | None:
-        """A mixin that runs the whole network faster than block by block; ``None``: there is none."""
+        """Name a mixin that runs the whole network faster than block by block; ``None``: there is none."""
         return None
 
     def entry(self, network: Any) -> str:
-        """Name of the method that goes through the blocks."""
+        """Name the method that goes through the blocks."""
         return "forward"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def multihead_attention(attend: Callable[..., Tensor], given: BoundArguments) -> tuple[Tensor, None]:
-    """``torch.nn.functional.multi_head_attention_forward`` with another function between its projections.
+    """Compute ``torch.nn.functional.multi_head_attention_forward`` with another function between its projections.
 
     Args:
         attend: Takes what ``scaled_dot_product_attention`` takes.
@@ -56,7 +56,7 @@ def _batch_first(rows: Tensor, heads: int) -> Tensor:
 
 
 def _mask(call: dict[str, Any], q: Tensor) -> Tensor | None:
-    """Both masks of the layer in one that is added to the scores, ``(B or 1, H or 1, Q or 1, K)``."""
+    """Join both masks of the layer in one that is added to the scores, ``(B or 1, H or 1, Q or 1, K)``."""
     mask, padding, total = call["attn_mask"], call["key_padding_mask"], None
     if mask is not None:
         mask = _added(mask, q)
@@ -68,7 +68,7 @@ def _mask(call: dict[str, Any], q: Tensor) -> Tensor | None:
 
 
 def _added(mask: Tensor, like: Tensor) -> Tensor:
-    """A mask in which true means hidden, as one that is added."""
+    """Turn a mask in which true means hidden into one that is added."""
     if mask.dtype != torch.bool:
         return mask.to(like.dtype)
     return torch.zeros_like(mask, dtype=like.dtype).masked_fill(mask, -torch.inf)

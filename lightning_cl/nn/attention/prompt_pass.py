@@ -23,7 +23,7 @@ class PromptedBlock(nn.Module):
     """Mixin for a live block: while a pass with prompts goes through the network, it gets its share of them."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As before, with prompts."""
+        """Compute the block's answer, with its share of the prompts."""
         current, index = self.__dict__["_prompted_block"]
         run = super().forward
         return run(*args, **kwargs) if current.prompts is None else current.through(self, index, run, args, kwargs)
@@ -48,7 +48,7 @@ class PromptPass:
 
     @contextmanager
     def with_prompts(self, prompts: Prompts | None, network: nn.Module) -> Iterator[None]:
-        """All blocks take these prompts; activation checkpoints are ours, since prompts must be the same again."""
+        """Give all blocks these prompts; activation checkpoints are ours, since prompts must be the same again."""
         owners = [part for part in network.modules() if getattr(part, "grad_checkpointing", False) is True]
         before, self.prompts, self.checkpointing = self.prompts, prompts, bool(owners)
         try:
@@ -66,7 +66,7 @@ class PromptPass:
         return 0 if self.prompts is None or self.prompts.tokens is None else self.prompts.tokens.shape[1]
 
     def through(self, block: nn.Module, index: int, run: Run, args: Any, kwargs: dict[str, Any]) -> Any:
-        """The answer of one block with its share of the prompts."""
+        """Compute the answer of one block with its share of the prompts."""
         prompts = self.prompts
         assert prompts is not None
         name, (x, *rest) = (None, args) if args else next((n, [v]) for n, v in kwargs.items())
@@ -93,7 +93,7 @@ class PromptPass:
         return x[:, extra:]
 
     def after_norm(self, norm: nn.Module, args: Any, output: Tensor) -> Tensor:
-        """Forward hook of the norm behind the blocks."""
+        """Take the prompts out behind the norm, as its forward hook."""
         return self.leave(output)
 
 
@@ -109,7 +109,7 @@ def _run(
     x: Tensor,
     *rest: Any,
 ) -> Any:
-    """A block on ``[appended; tokens; x]``, without what was appended in its answer."""
+    """Run a block on ``[appended; tokens; x]``, and leave what was appended out of its answer."""
     count = 0 if appended is None else appended.shape[1]
     length = 0 if prefix is None else prefix.key.shape[1]
     if not count + extra + length:

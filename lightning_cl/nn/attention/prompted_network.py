@@ -34,7 +34,7 @@ class PromptedNetwork(FrozenBackbone):
         return self.__dict__["_prompt_state"]  # type: ignore[no-any-return]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As before, with prompts."""
+        """Compute the network's answer with prompts."""
         return _prompted(self, super().forward, args, kwargs)
 
 
@@ -44,7 +44,7 @@ class PromptedFeatures(FrozenBackbone):
     prompt_state = PromptedNetwork.prompt_state
 
     def forward_features(self, *args: Any, **kwargs: Any) -> Any:
-        """As before, with prompts."""
+        """Compute the network's tokens with prompts; those of the prompts are left out."""
         run = super().forward_features  # type: ignore[misc]
         return _prompted(self, run, args, kwargs)
 
@@ -96,7 +96,7 @@ def _prompted(network: Any, run: Run, args: Any, kwargs: dict[str, Any]) -> Any:
 def _query(
     network: Any, layer: int | None, run: Run, args: Any, kwargs: dict[str, Any], rows: Tensor | None = None
 ) -> Tensor:
-    """``(B, D)`` feature of the un-prompted network, of some rows only; or the summary of the tokens after a block."""
+    """Compute the ``(B, D)`` feature of the plain network, of some rows only, or what a block says of the image."""
     current, head = network.__dict__["_prompt_pass"]
     early = layer is not None or head is None
     family, tokens, given = current.family, [], []
@@ -117,14 +117,14 @@ def _query(
 
 
 def _rows_of(given: Any, rows: Tensor | None) -> Any:
-    """Some rows of all tensors in what a network is called with."""
+    """Take some rows of all tensors in what a network is called with."""
     if rows is None:
         return given
     return apply_to_collection(given, Tensor, lambda value: value[rows.to(value.device)] if value.ndim else value)
 
 
 def _named(run: Run, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """What the network was called with, by name."""
+    """Name what the network was called with."""
     return {**dict(zip(signature(run).parameters, args, strict=False)), **kwargs}
 
 
@@ -142,7 +142,7 @@ def _note_input(given: list[Any], head: nn.Module, args: Any) -> None:
 
 @contextmanager
 def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Without the dropout before the head, which stays in the mode of its module otherwise."""
+    """Leave out the dropout before the head, which stays in the mode of its module otherwise."""
     training = [part for part in network.modules() if part.training]
     for part in training:
         part.training = False
@@ -155,7 +155,7 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def unanswered(network: nn.Module) -> Iterator[None]:
-    """While it lasts no method answers after a head in it: the pass is a look at features."""
+    """Keep methods from answering after a head in the network: the pass is a look at features."""
     parts = list(network.modules()) if exporting() else []
     for part in parts:
         part.__dict__["_unanswered"] = True
@@ -167,7 +167,7 @@ def unanswered(network: nn.Module) -> Iterator[None]:
 
 
 def exporting() -> bool:
-    """Whether a graph of the pass is being made, in which nothing can be left out."""
+    """Say whether a graph of the pass is being made, in which nothing can be left out."""
     asked = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # older torch has but one of them
     return bool(asked())
 

@@ -25,19 +25,19 @@ def register_attention(family: type[AttentionFamily]) -> type[AttentionFamily]:
 
 
 def attention_families() -> tuple[AttentionFamily, ...]:
-    """All families, in the order in which they are asked."""
+    """List all families in the order in which they are asked."""
     return tuple(_FAMILIES)
 
 
 def family_of(network: nn.Module) -> AttentionFamily | None:
-    """The family of a network, by its class and those that it inherits from; ``None``: it is none that is known."""
+    """Find the family of a network, by its class and those it inherits from; ``None``: none is known."""
     classes = type(network).__mro__
     known = {*classes, *(f"{cls.__module__}.{cls.__qualname__}" for cls in classes)}
     return next((family for family in _FAMILIES if not known.isdisjoint(family.networks)), None)
 
 
 def find_networks(module: nn.Module) -> Iterator[tuple[str, Any, AttentionFamily]]:
-    """Networks of known families in a module, with their dotted paths; not those within another one."""
+    """Find networks of known families in a module, with their dotted paths; not those within another one."""
     outer: list[str] = []
     for name, part in module.named_modules():
         if any(name.startswith(f"{path}.") if path else True for path in outer):

@@ -38,7 +38,7 @@ class ExtraRows(TorchFunctionMode):
         self.tokens, self.used = tokens, False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Called by torch in the place of each of its functions."""
+        """Widen calls of attention; torch calls this in the place of each of its functions."""
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
             self.used = True
@@ -59,7 +59,7 @@ class ExtraRows(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        """``softmax(Q [P_K; K]^T * scale + mask) [P_V; V]``; arguments as those of torch's attention."""
+        """Compute ``softmax(Q [P_K; K]^T * scale + mask) [P_V; V]``; arguments as those of torch's attention."""
         own, length = key.shape[-2], 0
         if self.prefix is not None:
             if enable_gqa:
@@ -96,7 +96,7 @@ def widen_mask(mask: Tensor, columns: int, tokens: int) -> Tensor:
 
 
 def _seen_by_any(mask: Tensor) -> Tensor:
-    """``(..., 1, K)``: what at least one query sees, without a bias."""
+    """Find what at least one query sees, ``(..., 1, K)``, without a bias."""
     if mask.dtype == torch.bool:
         return mask.any(dim=-2, keepdim=True)
     best = mask.amax(dim=-2, keepdim=True)
@@ -104,7 +104,7 @@ def _seen_by_any(mask: Tensor) -> Tensor:
 
 
 def _prepend(rows: Tensor, own: Tensor) -> Tensor:
-    """``(B or 1, L, H * d)`` rows before ``(B', H, N, d)`` own ones, each head a contiguous chunk of channels."""
+    """Put ``(B or 1, L, H * d)`` rows before ``(B', H, N, d)`` own ones, each head a contiguous chunk of channels."""
     batch, heads, _, width = own.shape
     if rows.shape[2] != heads * width or (rows.shape[0] > 1 and batch % rows.shape[0]):
         raise ValueError(
