@@ -34,7 +34,8 @@ from lightning_cl.callbacks.regularization.ewc import EWC
 from lightning_cl.callbacks.regularization.l2sp import L2SP
 from lightning_cl.callbacks.regularization.mas import MAS
 from lightning_cl.callbacks.regularization.si import SynapticIntelligence
-from lightning_cl.callbacks.replay.der import DERPlusPlus
+from lightning_cl.callbacks.replay.der import DER, DERPlusPlus
+from lightning_cl.callbacks.replay.er_ace import ERACE
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay
 from lightning_cl.callbacks.sharded_backbone import ShardedBackbone
 from lightning_cl.callbacks.two_phase import TwoPhaseProtocol
@@ -44,7 +45,9 @@ __all__ = [
     "AGEM",
     "APER",
     "CPECLIP",
+    "DER",
     "DKVB",
+    "ERACE",
     "EWC",
     "GACIL",
     "GEM",
