@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_cl.nn.cutmix import cutmix, draw_cutmix
 from lightning_cl.nn.distributed import all_sum
 from lightning_cl.nn.gradients import flat, write_flat
 from lightning_cl.training.memory import Drawn
@@ -24,6 +25,31 @@ def cross_entropy(module: Any, drawn: Drawn) -> Tensor:
     """Of the module's masked logits."""
     answers, _ = Step(module, None).learn(drawn.inputs)
     return F.cross_entropy(answers, drawn.labels)
+
+
+def cutmix_loss(module: Any, slots: Tensor, share: float, generator: torch.Generator) -> MemoryLoss:
+    """Cross-entropy on the samples in ``(n,)`` slots, in a ``share`` of the calls on images mixed with one another.
+
+    Args:
+        module: The LightningModule.
+        slots: Those that the loss will be asked for, in one pass.
+        share: In [0, 1].
+        generator: On the CPU, the same on all processes.
+    """
+    if torch.rand((), generator=generator) >= share:
+        return cross_entropy
+    kept, centre = draw_cutmix(generator)
+    others = module.read(slots[torch.randperm(len(slots), generator=generator)])
+
+    def mixed(module: Any, drawn: Drawn) -> Tensor:
+        if not isinstance(drawn.inputs, Tensor) or drawn.inputs.ndim != 4:  # no images
+            return cross_entropy(module, drawn)
+        images, own = cutmix(drawn.inputs, others.inputs, kept, centre)
+        answers, _ = Step(module, None).learn(images)
+        first, second = F.cross_entropy(answers, drawn.labels), F.cross_entropy(answers, others.labels)
+        return own * first + (1 - own) * second
+
+    return mixed
 
 
 def memory_gradient(
@@ -52,7 +78,7 @@ def memory_gradient(
 
 
 def memory_step(module: Any, optimizer: Optimizer, slots: Tensor, loss: MemoryLoss = cross_entropy) -> None:
-    """One step of an optimiser of one's own on the samples in ``(n,)`` slots; no hook of the user's is called."""
+    """One step of another optimiser on the samples in ``(n,)`` slots; protected rows stay, and no hook is called."""
     weights = [p for group in optimizer.param_groups for p in group["params"]]
     gradient = memory_gradient(module, slots, weights, len(slots), loss)
     for weight in weights:
@@ -60,6 +86,8 @@ def memory_step(module: Any, optimizer: Optimizer, slots: Tensor, loss: MemoryLo
     write_flat(gradient, [weight.grad for weight in weights])
     optimizer.step()
     optimizer.zero_grad()
+    for guard in module.continual.guards:
+        guard.restore()
 
 
 def tune_on_memory(module: Any, weights: Sequence[Tensor], steps: int, lr: float) -> None:
@@ -76,5 +104,3 @@ def tune_on_memory(module: Any, weights: Sequence[Tensor], steps: int, lr: float
     for step in range(steps if len(memory.buffer) else 0):
         optimizer.param_groups[0]["lr"] = lr * (1 + math.cos(math.pi * step / steps)) / 2
         memory_step(module, optimizer, memory.buffer.draw(memory.batch_size))
-        for guard in module.continual.guards:
-            guard.restore()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import check_at_least, check_share
-from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.regularization.anchor import QuadraticAnchor
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.regularized import RegularizedMethod
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.weights import Snapshot, StepRecord, trained
 from lightning_cl.training import TaskData
@@ -84,7 +83,7 @@ class WalkPenalty(QuadraticAnchor):
 
 
 @dataclass(eq=False)
-class RWalk(ContinualMethod):
+class RWalk(RegularizedMethod):
     """Riemannian walk (RWalk; Chaudhry et al., ECCV 2018, arXiv:1801.10112).
 
     Adds ``strength * sum_k (F_k + path * s_k) (w_k - a_k)^2`` to the loss, as its gradient; ``a`` are the weights at
@@ -117,13 +116,10 @@ class RWalk(ContinualMethod):
     every: int = 10
     path: float = 1.0
     normalize: bool = True
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 0, "strength", "path")
+        check_at_least(self, 0, "path")
         check_share(self, "alpha")
         check_at_least(self, 1, "every")
 

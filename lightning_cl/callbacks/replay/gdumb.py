@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_share
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
-from lightning_cl.nn.cutmix import cutmix, draw_cutmix
 from lightning_cl.nn.distributed import send_from_first_process
+from lightning_cl.nn.replay import ReplayBuffer
 from lightning_cl.nn.schedules import warm_restarts
 from lightning_cl.nn.weights import Snapshot, trained
 from lightning_cl.training import MethodModule, Step, TaskData
-from lightning_cl.training.memory import Drawn
-from lightning_cl.training.memory_steps import cross_entropy, memory_step
+from lightning_cl.training.loss_terms import zero_through
+from lightning_cl.training.memory_steps import cutmix_loss, memory_step
 from lightning_cl.training.teacher import weights_and_statistics
 
 
@@ -30,9 +28,14 @@ class FreshModel(MethodModule):
         self.batch_size, self.lr, self.epochs, self.mixed = batch_size, lr, epochs, mixed
         self.fresh = Snapshot(weights_and_statistics(module))
 
-    def trains_now(self) -> bool:
+    def own_step(self, step: Step) -> Tensor:
         """The stream only fills the memory."""
-        return False
+        return zero_through(trained(step.module).values(), step.module.device)
+
+    def edit_gradients(self, module: Any, optimizer: Any) -> None:
+        """Nothing moves, by decay of weights neither."""
+        for weight in trained(module, optimizer).values():
+            weight.grad = None
 
     def start_task(self, module: Any, task: Any) -> None:
         """The fresh model is the one with which the fit starts."""
@@ -41,36 +44,21 @@ class FreshModel(MethodModule):
 
     def end_task(self, module: Any, data: TaskData) -> None:
         """Train a fresh model on all of the memory."""
-        buffer = module.continual.memory.buffer
-        used = (buffer.labels >= 0).nonzero().flatten()
         with torch.no_grad():
             present = weights_and_statistics(module)
             for name, kept in self.fresh.items():
                 present[name].copy_(kept)
+        self._learn(module, module.continual.memory.buffer)
+        send_from_first_process(module.buffers())  # of batch norm, which saw other rows on each process
+
+    def _learn(self, module: Any, buffer: ReplayBuffer) -> None:
+        used = (buffer.labels >= 0).nonzero().flatten()
         optimizer = torch.optim.SGD(trained(module).values(), lr=self.lr, momentum=0.9, weight_decay=1e-6)
         for epoch in range(self.epochs):
             optimizer.param_groups[0]["lr"] = warm_restarts(epoch, self.lr)
             order = used[torch.randperm(len(used), generator=buffer.generator)]
             for slots in order.split(self.batch_size):
-                memory_step(module, optimizer, slots, self._loss(module, slots, buffer.generator))
-        send_from_first_process(module.buffers())  # of batch norm, whose rows differed
-
-    def _loss(self, module: Any, slots: Tensor, generator: torch.Generator) -> Callable[[Any, Drawn], Tensor]:
-        """Cross-entropy, on images with parts of others in a share of the steps."""
-        if torch.rand((), generator=generator) >= self.mixed:
-            return cross_entropy
-        kept, centre = draw_cutmix(generator)
-        others = module.read(slots[torch.randperm(len(slots), generator=generator)])
-
-        def mixed(module: Any, drawn: Drawn) -> Tensor:
-            if not isinstance(drawn.inputs, Tensor) or drawn.inputs.ndim != 4:  # no images
-                return cross_entropy(module, drawn)
-            images, share = cutmix(drawn.inputs, others.inputs, kept, centre)
-            answers, _ = Step(module, None).learn(images)
-            first, second = F.cross_entropy(answers, drawn.labels), F.cross_entropy(answers, others.labels)
-            return share * first + (1 - share) * second
-
-        return mixed
+                memory_step(module, optimizer, slots, cutmix_loss(module, slots, self.mixed, buffer.generator))
 
 
 @dataclass(eq=False)
