@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from lightning_cl.nn.masks import random_elements, smallest_elements
 
-Growth = Literal["random", "gradient", "momentum", "unfired"]
+Growth = Literal["random", "gradient", "unfired"]
 
 
 def uniform_densities(shapes: Mapping[str, Sequence[int]], density: float) -> dict[str, float]:
@@ -63,11 +63,11 @@ def new_topology(
         weight: Any shape.
         active: Boolean, of the weight's shape.
         rate: Share of the active weights (those of ``kept`` left out) that die, in [0, 1]; rounded down.
-        growth: Which weights grow: at ``"random"``, those with the largest ``score`` by magnitude (``"gradient"`` and
-            ``"momentum"``), or at random among those that were never active before (``"unfired"``; at random among all
-            once these are used up).
+        growth: Which weights grow: at ``"random"``, those with the largest ``score`` by magnitude (``"gradient"``), or
+            at random among those that were never active before (``"unfired"``; at random among all once these are used
+            up).
         generator: On the CPU; the same one gives the same weights on all processes.
-        score: Gradient or momentum, of the weight's shape; for ``"gradient"`` and ``"momentum"``.
+        score: Such as a gradient, of the weight's shape; for ``"gradient"``.
         fired: What has been active at any time; for ``"unfired"``.
         kept: Active weights that cannot die.
 
@@ -79,7 +79,7 @@ def new_topology(
     asleep, count = ~active, int(dead.sum())
     count = min(count, int(asleep.sum()))
     order = torch.rand(weight.shape, generator=generator, dtype=torch.float64).to(weight.device)
-    if growth in ("gradient", "momentum"):
+    if growth == "gradient":
         assert score is not None
         order = score.abs().double()
     elif growth == "unfired":
