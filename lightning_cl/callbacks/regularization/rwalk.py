@@ -68,18 +68,17 @@ class WalkPenalty(QuadraticAnchor):
         for name, earlier in self.earlier.items():
             earlier.lerp_(scores[name], 0.5 if self.anchor.taken else 1.0)
             scores[name].zero_()
-        kept_scores = dict(self.earlier.items())
-        top, longest = self._largest(fisher), self._largest(kept_scores)
+        known = dict(self.earlier.items())
+        top, longest = (largest(part) if self.normalize else 1.0 for part in (fisher, known))
         for name, kept in self.importance.items():
-            kept.copy_(fisher[name] / top + self.path_share * kept_scores[name] / longest)
+            kept.copy_(fisher[name] / top + self.path_share * known[name] / longest)
         super().end_task(module, data)
 
-    def _largest(self, tensors: Mapping[str, Tensor]) -> Tensor | float:
-        """What the tensors are divided by."""
-        if not self.normalize:
-            return 1.0
-        largest = torch.stack([tensor.max() for tensor in tensors.values() if tensor.numel()]).max()
-        return torch.where(largest > 0, largest, 1.0)
+
+def largest(tensors: Mapping[str, Tensor]) -> Tensor:
+    """The largest value in any of the tensors, not negative; 1 where all are 0."""
+    top = torch.stack([tensor.max() for tensor in tensors.values() if tensor.numel()]).max()
+    return torch.where(top > 0, top, 1.0)
 
 
 @dataclass(eq=False)
@@ -90,8 +89,7 @@ class RWalk(RegularizedMethod):
     the end of the last task. After every ``every`` steps ``F <- alpha * mean g^2 + (1 - alpha) * F`` and ``s +=
     max(fall / (F (w - w_begun)^2 / 2 + eps), 0)``, where ``fall = sum g (w before a step - w after it)``; ``g`` is the
     task's own gradient of a whole batch, before penalty and clipping. At a task's end ``s <- (s_earlier + s) / 2``.
-    Works on any module, with a head or without; needs the end of a task, keeps eight copies of the trained weights and
-    no sample, and makes no pass.
+    Works on any module, with a head or without; needs task ends, keeps eight copies of the weights and no sample.
 
     Args:
         strength: ``lambda``, at least 0; with 0 it is plain fine-tuning. The default is of our own.
