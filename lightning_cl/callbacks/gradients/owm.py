@@ -54,7 +54,8 @@ class OWM(ContinualMethod):
 
     Args:
         alpha: Above 0; a direction with ``c`` times the mean strength of the inputs keeps ``1 / (1 + c / alpha)`` of a
-            step. Infinity is plain fine-tuning. The default is of our own.
+            step. Infinity is plain fine-tuning. The default is of our own, the best of 0.001, 0.03 and 0.3 on handwritten
+            digits.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
@@ -65,7 +66,7 @@ class OWM(ContinualMethod):
 
     state_key: ClassVar[str] = "lightning_cl.OWM"
 
-    alpha: float = 1e-3
+    alpha: float = 0.3
     _: KW_ONLY
     train_mask: TrainMask = "task"
     reset_optimizer: bool = True
