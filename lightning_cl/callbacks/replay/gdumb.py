@@ -75,7 +75,7 @@ class GDumb(ExperienceReplay):
     Args:
         memory_size: Slots of the memory.
         batch_size: Samples of a step on the memory, over all processes.
-        lr: Of the training on the memory, above 0.
+        lr: Of the training on the memory, above 0; a transformer needs a lower one than the paper's ResNet.
         epochs: Passes over the memory at each task's end, at least 1.
         cutmix: Share of the steps with CutMix, in [0, 1]. It and the numbers above are the paper's code's.
         policy: ``"greedy"`` is the paper's.
