@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_cl.nn.distributed import all_sum
 from lightning_cl.training.batch import call_with
+from lightning_cl.training.model_output import logits_in
 from lightning_cl.training.step import Step
 
 
@@ -33,7 +34,9 @@ def batch_gradients(step: Step, weights: Mapping[str, nn.Parameter]) -> dict[str
         return torch.func.functional_call(module, buffers, args, kwargs)
 
     with torch.enable_grad(), module.recorded():
-        loss = F.cross_entropy(call_with(forward, step.inputs), step.targets)
+        output = call_with(forward, step.inputs)
+        logits = output if isinstance(output, Tensor) else logits_in(output, len(module.continual.mask.eval_allowed))
+        loss = F.cross_entropy(logits, step.targets)
         found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
     share = trainer.datamodule.train_weight(trainer.fit_loop.batch_idx) / trainer.world_size
     return {

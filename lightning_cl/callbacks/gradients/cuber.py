@@ -108,6 +108,7 @@ class CUBER(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.CUBER"
+    constrains: ClassVar[bool] = True
 
     energy: float = 0.97
     growth: float = 0.003

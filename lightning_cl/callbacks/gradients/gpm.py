@@ -11,15 +11,6 @@ from lightning_cl.callbacks.arguments import check_at_least, check_share
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.gradients.layer_projection import LayerProjection
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.nn.counter import Counter
-from lightning_cl.nn.distributed import all_sum
-from lightning_cl.nn.input_grams import has_input_rows, input_grams, input_width
-from lightning_cl.nn.subspace import StepProjection, SubspaceMemory
-from lightning_cl.nn.weights import trained
-from lightning_cl.training import MethodModule, TaskData
-from lightning_cl.training.batch import call_with
-from lightning_cl.training.evaluation_mode import evaluating
-
 from lightning_cl.nn.input_grams import input_width
 from lightning_cl.nn.subspace import SubspaceMemory
 
@@ -38,18 +29,6 @@ class ProjectedSteps(LayerProjection):
     def remember(self, name: str, gram: Tensor) -> None:
         """Add the directions of the task's inputs."""
         share = min(1.0, self.energy + self.growth * self.finished.value)
-        layers = {name: module.get_submodule(name) for name in self.layers}
-        with evaluating(module), input_grams(layers) as grams:
-            for inputs, targets, _ in data.batches():
-                if len(targets):
-                    call_with(module, inputs)
-        for index, name in enumerate(self.layers):
-            gram = all_sum(grams[name])
-            self.watched[index] |= gram.any()
-            if bool(gram.any()):
-                self._memory(name).extend_gram(gram, share, crossing=self.finished.value > 0)
-        self.finished.set(self.finished.value + 1)
-
         self.memory(name).extend_gram(gram, share, crossing=self.finished.value > 0)
 
     def memory(self, name: str) -> SubspaceMemory:

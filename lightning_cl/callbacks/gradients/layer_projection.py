@@ -14,6 +14,7 @@ from lightning_cl.nn.input_grams import has_input_rows, input_grams
 from lightning_cl.nn.subspace import StepProjection
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule, TaskData
+from lightning_cl.training.batch import call_with
 from lightning_cl.training.evaluation_mode import evaluating
 
 
@@ -84,7 +85,7 @@ class LayerProjection(MethodModule):
         with evaluating(module), input_grams(layers) as grams:
             for inputs, targets, _ in data.batches():
                 if len(targets):
-                    module(inputs)
+                    call_with(module, inputs)
         for index, name in enumerate(self.layers):
             gram = all_sum(grams[name])
             self.watched[index] |= gram.any()

@@ -64,6 +64,7 @@ class OWM(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.OWM"
+    constrains: ClassVar[bool] = True
 
     alpha: float = 0.3
     _: KW_ONLY

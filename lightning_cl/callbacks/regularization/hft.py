@@ -72,6 +72,7 @@ class HFT(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.HFT"
+    constrains: ClassVar[bool] = True
     needs_head: ClassVar[bool] = False
 
     share: float = 0.5

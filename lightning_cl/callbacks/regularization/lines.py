@@ -75,6 +75,7 @@ class LiNeS(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.LiNeS"
+    constrains: ClassVar[bool] = True
     needs_head: ClassVar[bool] = False
 
     alpha: float = 0.2

@@ -111,6 +111,7 @@ class Refresh(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.Refresh"
+    constrains: ClassVar[bool] = True
 
     delta: float = 1e-5
     noise: float = 1e-3

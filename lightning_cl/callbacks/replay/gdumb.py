@@ -30,6 +30,7 @@ class FreshModel(MethodModule):
 
     def own_step(self, step: Step) -> Tensor:
         """The stream only fills the memory."""
+        step.module.continual.memory.left_out = False  # a sample counts, although no step is made on it
         return zero_through(trained(step.module).values(), step.module.device)
 
     def edit_gradients(self, module: Any, optimizer: Any) -> None:
