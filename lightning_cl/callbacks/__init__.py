@@ -12,8 +12,10 @@ from lightning_cl.callbacks.evaluation.protocol_guard import ProtocolGuard
 from lightning_cl.callbacks.evaluation.run_cost import RunCost
 from lightning_cl.callbacks.finetuning import FineTuning
 from lightning_cl.callbacks.gradients.agem import AGEM
+from lightning_cl.callbacks.gradients.cuber import CUBER
 from lightning_cl.callbacks.gradients.gem import GEM
 from lightning_cl.callbacks.gradients.gpm import GPM
+from lightning_cl.callbacks.gradients.owm import OWM
 from lightning_cl.callbacks.language.cpe_clip import CPECLIP
 from lightning_cl.callbacks.language.language_guided_head import LanguageGuidedHead
 from lightning_cl.callbacks.language.lgcl import LGCL
@@ -31,11 +33,20 @@ from lightning_cl.callbacks.prototypes.ranpac import RanPAC
 from lightning_cl.callbacks.prototypes.streaming_lda import StreamingLDA
 from lightning_cl.callbacks.prototypes.teen import TEEN
 from lightning_cl.callbacks.regularization.ewc import EWC
+from lightning_cl.callbacks.regularization.hft import HFT
 from lightning_cl.callbacks.regularization.l2sp import L2SP
+from lightning_cl.callbacks.regularization.lines import LiNeS
 from lightning_cl.callbacks.regularization.mas import MAS
+from lightning_cl.callbacks.regularization.refresh import Refresh
+from lightning_cl.callbacks.regularization.rwalk import RWalk
 from lightning_cl.callbacks.regularization.si import SynapticIntelligence
-from lightning_cl.callbacks.replay.der import DERPlusPlus
+from lightning_cl.callbacks.replay.der import DER, DERPlusPlus
+from lightning_cl.callbacks.replay.er_ace import ERACE
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay
+from lightning_cl.callbacks.replay.fpf import FPF
+from lightning_cl.callbacks.replay.gdumb import GDumb
+from lightning_cl.callbacks.replay.kfpf import KFPF
+from lightning_cl.callbacks.replay.mer import MER
 from lightning_cl.callbacks.sharded_backbone import ShardedBackbone
 from lightning_cl.callbacks.two_phase import TwoPhaseProtocol
 
@@ -44,16 +55,24 @@ __all__ = [
     "AGEM",
     "APER",
     "CPECLIP",
+    "CUBER",
+    "DER",
     "DKVB",
+    "ERACE",
     "EWC",
+    "FPF",
     "GACIL",
     "GEM",
     "GPM",
+    "HFT",
+    "KFPF",
     "L2P",
     "L2SP",
     "LGCL",
     "MAS",
+    "MER",
     "MVP",
+    "OWM",
     "TEEN",
     "WA",
     "AnytimeEvaluation",
@@ -68,12 +87,16 @@ __all__ = [
     "FeCAM",
     "FeatureDistillation",
     "FineTuning",
+    "GDumb",
     "LanguageGuidedHead",
+    "LiNeS",
     "LwF",
     "OnePrompt",
     "ProtocolGuard",
     "PrototypeClassifier",
+    "RWalk",
     "RanPAC",
+    "Refresh",
     "RunCost",
     "ShardedBackbone",
     "StreamingLDA",

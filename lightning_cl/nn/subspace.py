@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -92,6 +92,16 @@ class SubspaceMemory(nn.Module):
         return f"{self.size} of {len(self.directions)} directions"
 
 
+class Projector(Protocol):
+    """What a step may not do; a memory of inputs."""
+
+    size: int
+
+    def project(self, gradient: Tensor, side: Side = "in") -> Tensor:
+        """What is left of a gradient or step."""
+        ...
+
+
 class StepProjection(StepEdit):
     """Projects every optimiser step: with momentum or Adam a projected gradient alone does not keep the step outside.
 
@@ -101,7 +111,7 @@ class StepProjection(StepEdit):
         side: Of the weights.
     """
 
-    def __init__(self, weights: Sequence[Tensor], memories: Sequence[SubspaceMemory], side: Side = "in") -> None:
+    def __init__(self, weights: Sequence[Tensor], memories: Sequence[Projector], side: Side = "in") -> None:
         super().__init__(weights)
         self.memories, self.side = list(memories), side
 

@@ -12,13 +12,13 @@ from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.mixins.base import ContinualMixin, TrainMask
 from lightning_cl.mixins.replay import ReplayMixin
 from lightning_cl.namespace import LightningModule, Trainer, is_overridden
-from lightning_cl.nn.replay import ClassBalanced, Policy, ReplayBuffer, Reservoir, Ring
+from lightning_cl.nn.replay import ClassBalanced, GreedyBalanced, Policy, ReplayBuffer, Reservoir, Ring
 from lightning_cl.training.memory import Memory
 
 if TYPE_CHECKING:
     from lightning_cl.datamodules import ContinualDataModule, StreamInfo
 
-ReplayPolicy = Literal["reservoir", "class_balanced", "ring"]
+ReplayPolicy = Literal["reservoir", "class_balanced", "ring", "greedy"]
 ReplayStore = Literal["index", "sample"]
 
 
@@ -40,7 +40,8 @@ class ExperienceReplay(ContinualMethod):
         memory_size: Slots of the memory.
         batch_size: Remembered samples in every training batch, over all processes; fewer while the memory fills.
         policy: ``"reservoir"``: a uniform sample of the stream; ``"class_balanced"``: as many of each class as the
-            stream allows (CBRS); ``"ring"``: the latest of each class, in equal shares.
+            stream allows (CBRS); ``"ring"``: the latest of each class, in equal shares; ``"greedy"``: the first of each
+            class, in equal shares of the classes seen (GDumb).
         store: ``"index"``: positions in the training data, from which samples are read and augmented anew, by the main
             process before every step, whatever ``num_workers`` is; ``"sample"``: the samples as the model got them,
             which are not augmented again and cost no reading.
@@ -144,7 +145,8 @@ class ExperienceReplay(ContinualMethod):
 
     def _policy(self, num_classes: int) -> Policy:
         if self.policy != "ring":
-            return Reservoir() if self.policy == "reservoir" else ClassBalanced()
+            known = {"reservoir": Reservoir, "class_balanced": ClassBalanced, "greedy": GreedyBalanced}
+            return known[self.policy]()
         if self.memory_size < num_classes:
             raise ValueError(
                 f'`policy="ring"` needs a slot for each of the {num_classes} classes, but `memory_size` is '
