@@ -4,6 +4,7 @@ from lightning_cl.callbacks.adapters.aper import APER
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
 from lightning_cl.callbacks.checkpoints.continual_checkpoint import ContinualCheckpoint
 from lightning_cl.callbacks.distillation.features import FeatureDistillation
+from lightning_cl.callbacks.distillation.lucir import LUCIR
 from lightning_cl.callbacks.distillation.lwf import LwF
 from lightning_cl.callbacks.distillation.wa import WA
 from lightning_cl.callbacks.evaluation.anytime_evaluation import AnytimeEvaluation
@@ -52,6 +53,7 @@ __all__ = [
     "L2P",
     "L2SP",
     "LGCL",
+    "LUCIR",
     "MAS",
     "MVP",
     "TEEN",
