@@ -6,6 +6,7 @@ from lightning_cl.callbacks.checkpoints.continual_checkpoint import ContinualChe
 from lightning_cl.callbacks.distillation.features import FeatureDistillation
 from lightning_cl.callbacks.distillation.lucir import LUCIR
 from lightning_cl.callbacks.distillation.lwf import LwF
+from lightning_cl.callbacks.distillation.lwf_mc import LwFMC
 from lightning_cl.callbacks.distillation.wa import WA
 from lightning_cl.callbacks.evaluation.anytime_evaluation import AnytimeEvaluation
 from lightning_cl.callbacks.evaluation.continual_evaluation import ContinualEvaluation
@@ -37,6 +38,7 @@ from lightning_cl.callbacks.regularization.mas import MAS
 from lightning_cl.callbacks.regularization.si import SynapticIntelligence
 from lightning_cl.callbacks.replay.der import DERPlusPlus
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay
+from lightning_cl.callbacks.replay.icarl import ICaRL
 from lightning_cl.callbacks.sharded_backbone import ShardedBackbone
 from lightning_cl.callbacks.two_phase import TwoPhaseProtocol
 
@@ -70,8 +72,10 @@ __all__ = [
     "FeCAM",
     "FeatureDistillation",
     "FineTuning",
+    "ICaRL",
     "LanguageGuidedHead",
     "LwF",
+    "LwFMC",
     "OnePrompt",
     "ProtocolGuard",
     "PrototypeClassifier",
