@@ -36,6 +36,7 @@ from lightning_cl.callbacks.regularization.ewc import EWC
 from lightning_cl.callbacks.regularization.l2sp import L2SP
 from lightning_cl.callbacks.regularization.mas import MAS
 from lightning_cl.callbacks.regularization.si import SynapticIntelligence
+from lightning_cl.callbacks.replay.bic import BiC
 from lightning_cl.callbacks.replay.der import DERPlusPlus
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay
 from lightning_cl.callbacks.replay.icarl import ICaRL
@@ -61,6 +62,7 @@ __all__ = [
     "TEEN",
     "WA",
     "AnytimeEvaluation",
+    "BiC",
     "CODAPrompt",
     "ContinualCallback",
     "ContinualCheckpoint",
