@@ -7,6 +7,7 @@ from lightning_cl.callbacks.distillation.features import FeatureDistillation
 from lightning_cl.callbacks.distillation.lucir import LUCIR
 from lightning_cl.callbacks.distillation.lwf import LwF
 from lightning_cl.callbacks.distillation.lwf_mc import LwFMC
+from lightning_cl.callbacks.distillation.podnet import PODNet
 from lightning_cl.callbacks.distillation.wa import WA
 from lightning_cl.callbacks.evaluation.anytime_evaluation import AnytimeEvaluation
 from lightning_cl.callbacks.evaluation.continual_evaluation import ContinualEvaluation
@@ -79,6 +80,7 @@ __all__ = [
     "LwF",
     "LwFMC",
     "OnePrompt",
+    "PODNet",
     "ProtocolGuard",
     "PrototypeClassifier",
     "RanPAC",
