@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.arguments import check_above, check_at_least
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.distillation.teacher import PreviousModel, class_counts
+from lightning_cl.callbacks.head_kinds import check_linear
 from lightning_cl.mixins.base import TrainMask
+from lightning_cl.nn.head_layer import class_rows
 from lightning_cl.nn.heads import PrototypeHead, cosine_answer, cosine_logits, imprint_rows
 from lightning_cl.nn.losses import cosine_distance, ranking_margin
 from lightning_cl.training import Step, TaskData
@@ -43,7 +45,7 @@ class RebalancedTeacher(PreviousModel):
         return terms
 
     def _margin(self, step: Step, old: Tensor) -> Tensor:
-        cosines = cosine_logits(step.features, step.module.continual_head.weight.flatten(1), 1.0)
+        cosines = cosine_logits(step.features, class_rows(step.module.continual_head), 1.0)
         new = torch.tensor(step.task.new_classes, device=cosines.device)
         each = ranking_margin(cosines, step.targets, new, self.margin, self.rivals)
         return step.mean_over(torch.isin(step.targets, old), each)
@@ -91,7 +93,7 @@ class LUCIR(ContinualMethod):
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: If a number is out of its range; when attached, for a head that is not linear.
     """
 
     state_key: ClassVar[str] = "lightning_cl.LUCIR"
@@ -115,5 +117,7 @@ class LUCIR(ContinualMethod):
 
     def build(self, pl_module: Any, info: Any) -> RebalancedTeacher:
         """A copy of the weights that are trained when the method is attached, and the scale."""
+        why, advice = "begins the rows of new classes with class means", "use another head, or `LwF`"
+        check_linear(pl_module, type(self).__name__, why, advice)
         numbers = (self.strength, self.margin, self.margin_strength, self.rivals, self.scale)
         return RebalancedTeacher(pl_module, *numbers)
