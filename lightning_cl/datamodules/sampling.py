@@ -200,4 +200,5 @@ def keep_back(labels: Tensor, fraction: float, seed: int) -> Tensor:
 
 def _members(labels: Tensor) -> tuple[Tensor, ...]:
     """Ascending positions of every class, from one stable sort, however many classes there are."""
-    return labels.argsort(stable=True).split(torch.bincount(labels).tolist())
+    parts: tuple[Tensor, ...] = labels.argsort(stable=True).split(torch.bincount(labels).tolist())
+    return parts

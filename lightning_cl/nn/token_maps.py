@@ -31,4 +31,5 @@ def token_maps(output: Tensor) -> Tensor:
             f"a stage gives a tensor of the shape {tuple(output.shape)}, but pooled distillation needs maps "
             "`(B, C, H, W)`, or tokens `(B, N, C)` of a square of patches; name other layers with `stages=[...]`."
         )
-    return output[:, -(side**2) :].transpose(1, 2).unflatten(2, (side, side))
+    maps: Tensor = output[:, -(side**2) :].transpose(1, 2).unflatten(2, (side, side))
+    return maps

@@ -19,6 +19,7 @@ from lightning_cl.nn.losses import cosine_distance, pooled_distance
 from lightning_cl.nn.token_maps import token_maps
 from lightning_cl.training import Step
 from lightning_cl.training.find_modules import find_stages
+from lightning_cl.training.loss_terms import zero_through
 
 
 class PooledTeacher(PreviousModel):
@@ -37,8 +38,8 @@ class PooledTeacher(PreviousModel):
 
     def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:
         """``(B, C)`` scores of the proxies, times the scale."""
-        unused = sum(0.0 * p.sum() for p in module.continual_head.parameters())  # DDP waits for its gradient
-        return proxy_logits(features.to(self.proxies.dtype), self.proxies, self.scale) + unused
+        scores = proxy_logits(features.to(self.proxies.dtype), self.proxies, self.scale)
+        return scores + zero_through(module.continual_head.parameters(), scores.device)  # DDP waits for its gradient
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """Both distances, times ``sqrt(K / K_new)``."""

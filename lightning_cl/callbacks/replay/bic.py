@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_above, check_at_least
 from lightning_cl.callbacks.distillation.teacher import PreviousModel, class_counts
-from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy
+from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.heads import fit_bias
@@ -117,7 +117,7 @@ class BiC(ExperienceReplay):
     state_key: ClassVar[str] = "lightning_cl.BiC"
     adds_loss: ClassVar[bool] = True
 
-    store: ClassVar[str] = "index"  # type: ignore[misc]
+    store: ClassVar[ReplayStore] = "index"  # type: ignore[misc]
     device: ClassVar[None] = None  # type: ignore[misc]
     strength: float = 0.25
     temperature: float = 2.0

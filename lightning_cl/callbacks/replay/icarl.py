@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from lightning_cl.callbacks.distillation.lwf_mc import SigmoidTeacher
-from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay
+from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayStore
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.counter import Counter
@@ -87,8 +87,8 @@ class ICaRL(ExperienceReplay):
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5}
 
     policies: ClassVar[Any] = ("herding",)
-    policy: ClassVar[str] = "herding"  # type: ignore[misc]
-    store: ClassVar[str] = "index"  # type: ignore[misc]
+    policy: ClassVar[Any] = "herding"  # type: ignore[misc]
+    store: ClassVar[ReplayStore] = "index"  # type: ignore[misc]
     device: ClassVar[None] = None  # type: ignore[misc]
     _: KW_ONLY
     train_mask: TrainMask = "seen"

@@ -42,7 +42,7 @@ def proxy_logits(features: Tensor, proxies: Tensor, scale: Tensor | float) -> Te
     Returns:
         ``(B, C)``: ``scale * sum_k softmax_k(c_k) c_k`` of the ``P`` cosines ``c_k`` of a class.
     """
-    cosines = cosine_logits(features, proxies.flatten(0, 1), 1.0).unflatten(1, proxies.shape[:2])  # (B, C, P)
+    cosines: Tensor = cosine_logits(features, proxies.flatten(0, 1), 1.0).unflatten(1, proxies.shape[:2])  # (B, C, P)
     return scale * (cosines.softmax(dim=2) * cosines).sum(dim=2)
 
 
