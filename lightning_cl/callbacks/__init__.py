@@ -4,7 +4,10 @@ from lightning_cl.callbacks.adapters.aper import APER
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
 from lightning_cl.callbacks.checkpoints.continual_checkpoint import ContinualCheckpoint
 from lightning_cl.callbacks.distillation.features import FeatureDistillation
+from lightning_cl.callbacks.distillation.lucir import LUCIR
 from lightning_cl.callbacks.distillation.lwf import LwF
+from lightning_cl.callbacks.distillation.lwf_mc import LwFMC
+from lightning_cl.callbacks.distillation.podnet import PODNet
 from lightning_cl.callbacks.distillation.wa import WA
 from lightning_cl.callbacks.evaluation.anytime_evaluation import AnytimeEvaluation
 from lightning_cl.callbacks.evaluation.continual_evaluation import ContinualEvaluation
@@ -40,11 +43,13 @@ from lightning_cl.callbacks.regularization.mas import MAS
 from lightning_cl.callbacks.regularization.refresh import Refresh
 from lightning_cl.callbacks.regularization.rwalk import RWalk
 from lightning_cl.callbacks.regularization.si import SynapticIntelligence
+from lightning_cl.callbacks.replay.bic import BiC
 from lightning_cl.callbacks.replay.der import DER, DERPlusPlus
 from lightning_cl.callbacks.replay.er_ace import ERACE
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay
 from lightning_cl.callbacks.replay.fpf import FPF
 from lightning_cl.callbacks.replay.gdumb import GDumb
+from lightning_cl.callbacks.replay.icarl import ICaRL
 from lightning_cl.callbacks.replay.kfpf import KFPF
 from lightning_cl.callbacks.replay.mer import MER
 from lightning_cl.callbacks.sharded_backbone import ShardedBackbone
@@ -69,6 +74,7 @@ __all__ = [
     "L2P",
     "L2SP",
     "LGCL",
+    "LUCIR",
     "MAS",
     "MER",
     "MVP",
@@ -76,6 +82,7 @@ __all__ = [
     "TEEN",
     "WA",
     "AnytimeEvaluation",
+    "BiC",
     "CODAPrompt",
     "ContinualCallback",
     "ContinualCheckpoint",
@@ -88,10 +95,13 @@ __all__ = [
     "FeatureDistillation",
     "FineTuning",
     "GDumb",
+    "ICaRL",
     "LanguageGuidedHead",
     "LiNeS",
     "LwF",
+    "LwFMC",
     "OnePrompt",
+    "PODNet",
     "ProtocolGuard",
     "PrototypeClassifier",
     "RWalk",

@@ -180,7 +180,7 @@ class ContinualDataModule(StreamLoaders):
             self.plan_schedule(known)
         # Another run may have other processes, or want other views of the images.
         self._train_loader, self._eval_loaders, self._orders, self.loaded = None, {}, {}, {}
-        self._datasets, self.joined = {}, None
+        self._datasets, self.joined, self.kept_back = {}, None, 0.0
         install_batch_hooks(self)
         if stage == "fit" and self.trainer is not None:
             self._driver = TaskLoop.install(self, self.trainer)

@@ -14,7 +14,7 @@ from torch.utils.data import default_collate
 from lightning_cl.datamodules.batch_form import BatchKeys
 from lightning_cl.datamodules.batches import StreamBatches
 from lightning_cl.datamodules.loader import PlanSampler, StreamDataset, StreamLoader
-from lightning_cl.datamodules.sampling import EvalPlan, TrainPlan, evaluation_order, leading_share, mix_seed
+from lightning_cl.datamodules.sampling import EvalPlan, TrainPlan, evaluation_order, keep_back, leading_share, mix_seed
 from lightning_cl.datamodules.step_count import accumulation, limited, steps_of_tasks
 from lightning_cl.datamodules.stream_plan import EvalData, Stage
 from lightning_cl.datamodules.trainer_checks import resets_optimizer
@@ -38,6 +38,8 @@ class StreamLoaders(StreamBatches):
     eval_transform: Callable[[Any], Any] | Literal[False] | None
     #: Serve training images with the evaluation transform (methods that only take statistics ask for it).
     train_view: Literal["train", "eval"]
+    #: Share of every task's samples, of each class alike, that a method keeps out of training; it sets it in ``setup``.
+    kept_back: float = 0.0
     #: Train on the same batches in every epoch of a task (``Trainer(overfit_batches=...)``).
     repeats_batches: bool = False
     #: What the loaders serve now: the task of "train", the number of tasks of "val" and "test".
@@ -81,7 +83,11 @@ class StreamLoaders(StreamBatches):
         return self.info.num_tasks if self.evaluate_on == "all" else self.task_index + 1
 
     def train_loader_for(
-        self, task_index: int, transform: Literal["train", "eval"] = "eval", epoch: int = 0
+        self,
+        task_index: int,
+        transform: Literal["train", "eval"] = "eval",
+        epoch: int = 0,
+        index: Tensor | None = None,
     ) -> Iterable[Any]:
         """One pass over a task's training samples, shared out over the ranks.
 
@@ -89,8 +95,10 @@ class StreamLoaders(StreamBatches):
             task_index: Which task.
             transform: ``"eval"`` for statistics, ``"train"`` for augmented images.
             epoch: Seeds order and augmentation of the pass.
+            index: ``(N,)`` other positions in the training split, in place of the task's.
         """
-        loader = self._loader("train", transform, self._train_plan(task_index, self.eval_batch_size, drop_last=False))
+        plan = self._train_plan(task_index, self.eval_batch_size, drop_last=False)
+        loader = self._loader("train", transform, plan if index is None else replace(plan, index=index))
         loader.sampler.set_epoch(epoch)
         return loader
 
@@ -137,7 +145,18 @@ class StreamLoaders(StreamBatches):
 
     def _train_plan(self, task: int, batch_size: int, drop_last: bool | None = None, updates: int = 1) -> TrainPlan:
         total, drop = self._global_batch(batch_size), self.drop_last if drop_last is None else drop_last
-        return TrainPlan(self.layout.train_index[task], total, drop, not self.online, self.seed, updates)
+        index = self.layout.train_index[task]
+        if self.kept_back:
+            index = index[~self._is_kept_back(task)]
+        return TrainPlan(index, total, drop, not self.online, self.seed, updates)
+
+    def kept_back_index(self, task: int) -> Tensor:
+        """``(n,)`` positions of a task's samples that are kept out of its training (``kept_back``)."""
+        return self.layout.train_index[task][self._is_kept_back(task)]
+
+    def _is_kept_back(self, task: int) -> Tensor:
+        labels = self.source.train_labels[self.layout.train_index[task]]
+        return keep_back(labels, self.kept_back, mix_seed(self.seed, 0xBAC2, task))
 
     def _global_batch(self, batch_size: int) -> int:
         return batch_size * (self._world()[0] if self.per_device else 1)

@@ -176,9 +176,7 @@ def hold_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor
     if not 0.0 < fraction < 1.0:
         raise ValueError(f"`val_split` is {fraction}; give a fraction of the training data in (0, 1), or 0 for none.")
     held = torch.zeros(len(labels), dtype=torch.bool)
-    # One stable sort, however many classes: positions stay ascending within each.
-    parts = labels.argsort(stable=True).split(torch.bincount(labels).tolist())
-    for label, members in enumerate(parts):
+    for label, members in enumerate(_members(labels)):
         if len(members) == 0:
             continue
         if len(members) < 2:
@@ -189,3 +187,18 @@ def hold_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         held[members[permutation(len(members), seed, label)[:count]]] = True
     return (~held).nonzero().flatten(), held.nonzero().flatten()
+
+
+def keep_back(labels: Tensor, fraction: float, seed: int) -> Tensor:
+    """``(N,)`` bool: ``floor(fraction * n)`` random samples of every class of ``(N,)`` labels, none of a small one."""
+    back = torch.zeros(len(labels), dtype=torch.bool)
+    for label, members in enumerate(_members(labels)):
+        count = int(fraction * len(members))
+        back[members[permutation(len(members), seed, label)[:count]]] = True
+    return back
+
+
+def _members(labels: Tensor) -> tuple[Tensor, ...]:
+    """Ascending positions of every class, from one stable sort, however many classes there are."""
+    parts: tuple[Tensor, ...] = labels.argsort(stable=True).split(torch.bincount(labels).tolist())
+    return parts

@@ -54,6 +54,7 @@ class ContinualState(nn.Module):
         step: The current training step.
         calls: Where calls of the head are recorded; ``None``: nowhere.
         raw: See :meth:`recording`.
+        outputs: What watched layers gave since the last call of the head, by name.
         own_parameters: Names of the parameters that the user's module had before any method.
         own_buffers: Names of the buffers that it had.
         trained_parameters: Those of the parameters that the methods left trainable.
@@ -84,6 +85,7 @@ class ContinualState(nn.Module):
         self.step: Step | None = None
         self.calls: list[HeadCall] | None = None
         self.raw = False
+        self.outputs: dict[str, Any] = {}
         self._old_classes: tuple[int, Tensor | None] = (-1, None)
         self.own_parameters: frozenset[str] = frozenset()
         self.own_buffers: frozenset[str] = frozenset()
@@ -104,12 +106,18 @@ class ContinualState(nn.Module):
         Args:
             raw: A head that answers for every token may leave methods and mask out: nobody reads the network's answer.
         """
-        before, calls = (self.calls, self.raw), list[HeadCall]()
-        self.calls, self.raw = calls, raw
+        before, calls = (self.calls, self.raw, self.outputs), list[HeadCall]()
+        self.calls, self.raw, self.outputs = calls, raw, {}
         try:
             yield calls
         finally:
-            self.calls, self.raw = before
+            self.calls, self.raw, self.outputs = before
+
+    def record(self, call: HeadCall) -> None:
+        """Record a call of the head where calls are recorded, with what the watched layers gave before it."""
+        if self.calls is not None:
+            self.calls.append(call._replace(outputs=self.outputs))
+            self.outputs = {}
 
     def old_classes(self, task: Any, device: torch.device) -> Tensor | None:
         """``(n,)`` ids of the classes seen before ``task``; ``None``: there are none. Made once a task."""

@@ -50,6 +50,7 @@ class StepMixin(HeadMixin):
             output = step.users_step()
         finally:
             state.step = state.calls = state.answer = state.tokens = None
+            state.outputs = {}
         terms = dict(state.loss_terms)
         state.loss_terms.clear()
         if not terms or output is None:

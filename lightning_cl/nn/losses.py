@@ -27,6 +27,28 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> 
     return temperature**2 * F.kl_div(log_p, log_q, log_target=True, reduction="batchmean")
 
 
+def binary_distillation(
+    student: Tensor, targets: Tensor, columns: Tensor, teacher: Tensor | None = None, taught: Tensor | None = None
+) -> Tensor:
+    """Binary cross-entropy of every class with its label, or with a teacher's sigmoid (iCaRL, arXiv:1611.07725, eq. 2).
+
+    Args:
+        student: ``(B, C)`` logits.
+        targets: ``(B,)`` labels.
+        columns: ``(C,)`` bool: classes that count, at least one.
+        teacher: ``(B, C)`` logits; gets no gradient. ``None``: all classes have their labels.
+        taught: ``(C,)`` bool: classes whose target is the teacher's.
+
+    Returns:
+        The mean over the samples and the classes that count.
+    """
+    wanted = F.one_hot(targets, student.shape[1]).to(student.dtype)
+    if teacher is not None and taught is not None:
+        wanted = torch.where(taught, teacher.detach().sigmoid(), wanted)
+    each = F.binary_cross_entropy_with_logits(student, wanted, reduction="none")
+    return each.masked_fill(~columns, 0.0).sum() / (len(each) * columns.sum())
+
+
 def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """``1 - cos`` of ``(B, D)`` features and those of a teacher, mean over the samples, in [0, 2].
 
@@ -55,6 +77,24 @@ def pooled_distance(student: Tensor, teacher: Tensor) -> Tensor:
     _check_shapes(student, teacher, "feature maps of the same stage")
     distance: Tensor = torch.linalg.vector_norm(_pooled(student) - _pooled(teacher.detach()), dim=1)
     return distance.mean()
+
+
+def ranking_margin(scores: Tensor, targets: Tensor, rivals: Tensor, margin: float, count: int = 2) -> Tensor:
+    """How far each sample's own score falls short of a margin above its nearest rivals (LUCIR, CVPR 2019, eq. 8).
+
+    Args:
+        scores: ``(B, C)``.
+        targets: ``(B,)``.
+        rivals: ``(R,)`` columns that are held away, at least one.
+        margin: At least 0.
+        count: Of the rivals with the highest scores; all, if there are fewer.
+
+    Returns:
+        ``(B,)`` means of ``relu(margin - score[y] + score[r])`` over these rivals ``r``.
+    """
+    own = scores.gather(1, targets[:, None])  # (B, 1)
+    nearest = scores[:, rivals].topk(min(count, len(rivals)), dim=1).values  # (B, count)
+    return F.relu(margin - own + nearest).mean(1)
 
 
 def supervised_contrastive(features: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:

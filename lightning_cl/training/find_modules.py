@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 #: In the names of heads that only help to train.
 _AUXILIARY = re.compile(r"(^|[._])(aux|dist|distill|distillation|auxiliary)\w*([._]|$)|(^|\.)aux\d*", re.IGNORECASE)
 
+#: Names of the stages of ResNets, of hierarchical networks, and of transformers, in the order in which they are tried.
+_STAGES = [re.compile(rf"(^|\.){name}$") for name in (r"layer[1-9]", r"stages\.\d+", r"blocks\.\d+")]
+
 
 def find_head(module: nn.Module, num_classes: int, path: str | None = None) -> tuple[str, nn.Linear]:
     """The one layer that makes the class logits, with its dotted path; one that is no ``Linear`` can be read as one.
@@ -124,6 +127,27 @@ def find_clip(module: nn.Module, path: str | None = None) -> tuple[str, nn.Modul
         "open_clip models",
         "no open_clip model was found in the module, and CLIP methods need one",
         "Use `CLIPClassifier`, or a module that holds what `open_clip.create_model` gives",
+    )
+
+
+def find_stages(module: nn.Module, paths: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Dotted paths of the stages of a network, in order: ``layer1`` to ``layer4``, ``stages.0`` ..., ``blocks.0`` ...
+
+    Raises:
+        ValueError: If a given path is no part of the module, or none is found.
+    """
+    if paths is not None:
+        for path in paths:
+            _at(module, path, "stages")
+        return tuple(paths)
+    names = [name for name, _ in module.named_modules()]
+    for kind in _STAGES:
+        found = tuple(name for name in names if kind.search(name))
+        if found:
+            return found
+    raise ValueError(
+        f"no stages were found in this {type(module).__name__} (looked for `layer1`, `stages.0`, `blocks.0`); name the "
+        'layers whose maps or tokens are compared with `stages=["...", "..."]`.'
     )
 
 

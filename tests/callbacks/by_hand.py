@@ -106,8 +106,7 @@ class ByHand:
     """
 
     def __init__(self, net: Net, seen: bool = False, fresh: bool = True) -> None:
-        self.net, self.seen, self.task = Net().double(), seen, 0
-        self.net.load_state_dict(start())
+        self.net, self.seen, self.task = self.untrained(), seen, 0
         optimizer = torch.optim.SGD(self.net.parameters(), lr=net.lr, momentum=MOMENTUM)
         for self.task, batches in enumerate(net.tasks):
             if fresh:
@@ -126,6 +125,12 @@ class ByHand:
                 self.stepped(before)
             epoch = batches[: len(batches) // 2]
             self.end(torch.cat([x for x, _ in epoch]), torch.cat([y for _, y in epoch]))
+
+    def untrained(self) -> Any:
+        """The network with which the run began."""
+        net = Net().double()
+        net.load_state_dict(start())
+        return net
 
     @property
     def classes(self) -> slice:
@@ -162,6 +167,22 @@ class ByHand:
 
     def end(self, x: Tensor, y: Tensor) -> None:
         """At a task's end, with its samples."""
+
+
+class TaughtByHand(ByHand):
+    """Keeps the network of the task before, which adds a term."""
+
+    teacher: Net | None = None
+
+    def term(self, teacher: Net, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        loss = self.cross_entropy(x, y)
+        return loss if self.teacher is None else loss + self.term(self.teacher, x)
+
+    def end(self, x: Tensor, y: Tensor) -> None:
+        self.teacher = self.copy()
 
 
 def quadratic(net: nn.Module, anchor: dict[str, Tensor], importance: dict[str, Tensor]) -> Tensor:

@@ -13,6 +13,7 @@ from lightning_cl.datamodules.sampling import (
     TrainPlan,
     evaluation_order,
     hold_out,
+    keep_back,
     mix_seed,
     permutation,
     share,
@@ -150,3 +151,12 @@ def test_hold_out_refuses_what_it_cannot_split():
     for fraction in (1.0, -0.1, 2.0):
         with pytest.raises(ValueError, match=f"`val_split` is {fraction}; give a fraction"):
             hold_out(labels, fraction, 0)
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=5), st.floats(0.0, 0.99), st.integers(0, 3))
+def test_keep_back_takes_no_more_than_a_fraction_of_any_class(sizes, fraction, seed):
+    labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    labels = labels[torch.randperm(len(labels))]
+    back = keep_back(labels, fraction, seed)
+    assert torch.bincount(labels[back], minlength=len(sizes)).tolist() == [int(fraction * n) for n in sizes]
+    assert torch.equal(keep_back(labels, fraction, seed), back)

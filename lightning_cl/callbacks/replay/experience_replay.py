@@ -64,6 +64,8 @@ class ExperienceReplay(ContinualMethod):
     joins: ClassVar[bool] = True
     #: A step draws ``batch_size`` different samples; else it reads all of the memory in passes of that size.
     draws: ClassVar[bool] = True
+    #: The policies that there is a choice of.
+    policies: ClassVar[Any] = ReplayPolicy
 
     memory_size: int = 500
     batch_size: int = 32
@@ -85,7 +87,7 @@ class ExperienceReplay(ContinualMethod):
                 f"a memory of {self.memory_size} samples cannot fill a batch of {self.batch_size} different ones; give "
                 f"`memory_size={self.batch_size}` or more, or `batch_size={self.memory_size}` or less."
             )
-        check_choice(self, "policy", ReplayPolicy)
+        check_choice(self, "policy", self.policies)
         check_choice(self, "store", ReplayStore)
         if self.store == "index" and self.device is not None:
             raise ValueError(
