@@ -17,6 +17,10 @@ from lightning_cl.callbacks.gradients.gpm import GPM
 from lightning_cl.callbacks.language.cpe_clip import CPECLIP
 from lightning_cl.callbacks.language.language_guided_head import LanguageGuidedHead
 from lightning_cl.callbacks.language.lgcl import LGCL
+from lightning_cl.callbacks.masks.hat import HAT
+from lightning_cl.callbacks.masks.packnet import PackNet
+from lightning_cl.callbacks.masks.piggyback import Piggyback
+from lightning_cl.callbacks.masks.supsup import SupSup
 from lightning_cl.callbacks.prompts.coda_prompt import CODAPrompt
 from lightning_cl.callbacks.prompts.dual_prompt import DualPrompt
 from lightning_cl.callbacks.prompts.l2p import L2P
@@ -49,6 +53,7 @@ __all__ = [
     "GACIL",
     "GEM",
     "GPM",
+    "HAT",
     "L2P",
     "L2SP",
     "LGCL",
@@ -71,12 +76,15 @@ __all__ = [
     "LanguageGuidedHead",
     "LwF",
     "OnePrompt",
+    "PackNet",
+    "Piggyback",
     "ProtocolGuard",
     "PrototypeClassifier",
     "RanPAC",
     "RunCost",
     "ShardedBackbone",
     "StreamingLDA",
+    "SupSup",
     "SynapticIntelligence",
     "TwoPhaseProtocol",
     "VirtualOutlierRegularizer",

@@ -80,6 +80,10 @@ class ContinualMethod(ContinualCallback):
     constrains: ClassVar[bool] = False
     #: The method freezes the backbone and puts parameters of its own into it: only one can.
     adapts_backbone: ClassVar[bool] = False
+    #: The method decides for every weight which task it belongs to: only one can.
+    owns_weights: ClassVar[bool] = False
+    #: The method answers only for samples whose task it is told (task-incremental learning).
+    needs_task_identity: ClassVar[bool] = False
 
     _: KW_ONLY
     head: str | None = None
@@ -100,10 +104,26 @@ class ContinualMethod(ContinualCallback):
                 f"{type(self).__name__} adds a term to the loss that `training_step` returns, but "
                 f"{type(pl_module).__name__} optimises manually; set `automatic_optimization = True`."
             )
+        if self.needs_task_identity and not stream.task_identity:
+            raise ValueError(
+                f"{type(self).__name__} answers only for samples whose task it is told (task-incremental learning), "
+                "but this stream does not; set `ContinualDataModule(task_identity=True)`, or use another method."
+            )
         frozen = {name for name, p in pl_module.named_parameters() if not p.requires_grad}
         self.attach_once(pl_module, stream.info)
         self._refuse_thawing(trainer, pl_module, frozen)
         pl_module.continual.batch_keys = stream.batch_keys  # type: ignore[union-attr]
+        if stage == "fit":
+            pl_module.continual.choice.current = 0  # type: ignore[union-attr]  # until the fit says where it starts
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on no task is the current one."""
+        pl_module.continual.choice.current = None  # type: ignore[union-attr]
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """As at the end."""
+        if isinstance(state := getattr(pl_module, "continual", None), ContinualState):
+            state.choice.current = state.choice.told = None
 
     def attach_once(self, pl_module: LightningModule, info: StreamInfo) -> None:
         """:meth:`attach`, unless this method is attached already.
@@ -229,6 +249,28 @@ def _with_lists(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _with_lists(item) for key, item in value.items()}
     return [_with_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _refuse_twice(trainer: Trainer, method: ContinualMethod) -> None:
+    callbacks = callbacks_of(trainer)
+    same = [type(c).__name__ for c in callbacks if isinstance(c, ContinualMethod) and c.state_key == method.state_key]
+    if len(same) > 1:
+        raise ValueError(
+            f"the Trainer's callbacks have {' and '.join(same)}, but a module takes a method once (`state_key` "
+            f"{method.state_key!r}); leave all but one out, or give a class of your own another `state_key`."
+        )
+    methods = [c for c in callbacks if isinstance(c, ContinualMethod)]
+    heads = [type(c).__name__ for c in methods if c.replaces_head]
+    if len(heads) > 1:
+        raise ValueError(
+            f"{' and '.join(heads)} each make the logits in their own way, which cannot be combined; use one of them."
+        )
+    owners = [type(c).__name__ for c in methods if c.owns_weights]
+    if len(owners) > 1:
+        raise ValueError(
+            f"{' and '.join(owners)} each decide which task a weight belongs to, which cannot be combined; use one of "
+            "them."
+        )
 
 
 def require_stream(trainer: Trainer, who: str) -> ContinualDataModule:

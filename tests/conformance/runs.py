@@ -71,7 +71,9 @@ def train(
     seed_everything(0, verbose=False)
     case = suited(case, method)
     module = case.build(optimizer, dropout)
-    stream = (case.stream or make_stream)(batch_keys=case.batch_keys, **(stream_options or {}))
+    stream = (case.stream or make_stream)(
+        batch_keys=case.batch_keys, task_identity=method.needs_task_identity, **(stream_options or {})
+    )
     evaluation = ContinualEvaluation(report=False, print_table=False)
     watcher = Watcher(case)
     trainer = Trainer(
