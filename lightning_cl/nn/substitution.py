@@ -15,7 +15,13 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class Substitutes(nn.Module):
-    """Says what layers compute with; base of what :func:`substitute` takes."""
+    """Says what layers compute with; base of what :func:`substitute` takes.
+
+    Attributes:
+        who: What it is called in errors.
+    """
+
+    who: str = "another method"
 
     def substitutes(self, name: str, layer: nn.Module) -> Mapping[str, Any]:
         """Attributes of the layer during this call, such as ``weight``; the others are its own."""
@@ -57,8 +63,8 @@ def substitute(layer: nn.Module, source: Substitutes, name: str) -> None:
     known = layer.__dict__.get("_computes_with")
     if known is not None and known[0] is not source:
         raise ValueError(
-            f"the layer `{name}` computes with the weights of {type(known[0]).__name__} already, so "
-            f"{type(source).__name__} cannot replace them, too; use one of them."
+            f"the layer `{name}` computes with the weights of {known[0].who} already, so {source.who} cannot replace "
+            "them, too; use one of them."
         )
     extend(layer, SubstitutedLayer)
     layer.__dict__["_computes_with"] = (source, name)

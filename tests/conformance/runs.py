@@ -111,6 +111,8 @@ def attached(case: Case, method: ContinualMethod, optimizer: str = "adamw") -> L
     seed_everything(0, verbose=False)
     module = suited(case, method).build(optimizer, 0.0)
     method.attach_once(module, make_stream().info)
+    if method.needs_task_identity:
+        module.continual.task = 1
     return module
 
 

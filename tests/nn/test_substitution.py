@@ -19,6 +19,7 @@ class Doubles(Substitutes):
 
     def __init__(self):
         super().__init__()
+        self.who = "Doubles"
         self.scale = nn.Parameter(torch.tensor(2.0))
         self.broken = False
 

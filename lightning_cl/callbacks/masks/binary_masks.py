@@ -56,6 +56,11 @@ class BinaryMasks(TaskParts):
         """The boolean mask of scores, and what it has its gradient from."""
         raise NotImplementedError
 
+    def fixed(self, layer: Any) -> Tensor:
+        """The weights that tasks use."""
+        weight: Tensor = layer.weight
+        return weight
+
     # ------------------------------------------------------------------ what a layer computes with
 
     def mask(self, name: str, task: int) -> Tensor:
@@ -68,7 +73,7 @@ class BinaryMasks(TaskParts):
 
     def weights(self, name: str, layer: Any) -> Mapping[str, Any]:
         """The weights that the task uses, others are 0."""
-        return {"weight": layer.weight * self.mask(name, self.task)}
+        return {"weight": self.fixed(layer) * self.mask(name, self.task)}
 
     def norm(self, name: str, layer: Any) -> Mapping[str, Any]:
         """Statistics (and weight and bias) of a finished task; the current one has the layer's own."""

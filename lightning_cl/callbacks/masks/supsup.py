@@ -26,9 +26,9 @@ _INFERENCES = {"one_shot": one_shot_task, "binary": binary_task}
 class Supermasks(BinaryMasks):
     """The weights with the largest scores are used; masks of several tasks can be mixed."""
 
-    def __init__(self, module: Any, info: Any, share: float) -> None:
+    def __init__(self, module: Any, info: Any, share: float, signed: bool) -> None:
         super().__init__(module, info, "SupSup", affine=False)
-        self.share = share
+        self.share, self.signed = share, signed
         self.shares: Tensor | None = None  # of the masks of the tasks, while they are mixed
         self.reset_scores(module)
 
@@ -44,12 +44,16 @@ class Supermasks(BinaryMasks):
         everything = torch.ones_like(scores, dtype=torch.bool)
         return ~smallest_elements(scores, 1 - self.share, everything), scores.abs()
 
+    def fixed(self, layer: Any) -> Tensor:
+        """The layer's weights, or their signs."""
+        return signed_constant(layer.weight) if self.signed else super().fixed(layer)
+
     def weights(self, name: str, layer: Any) -> Mapping[str, Any]:
         """Of the task, or of all tasks in shares."""
         if self.shares is None:
             return super().weights(name, layer)
         masks = torch.stack([self.mask(name, task).to(self.shares) for task in range(len(self.shares))])
-        return {"weight": layer.weight * torch.tensordot(self.shares, masks, 1)}
+        return {"weight": self.fixed(layer) * torch.tensordot(self.shares, masks, 1)}
 
     def norm(self, name: str, layer: Any) -> Mapping[str, Any]:
         """Mixed masks have no statistics but those of the batch."""
@@ -91,10 +95,9 @@ class Supermasks(BinaryMasks):
         return logits[:, self.allowed[: self.finished.value].any(0)]
 
 
-@torch.no_grad()
-def make_signed_constant(weight: Tensor) -> None:
-    """Give all weights of a layer one size, ``sqrt(2 / inputs)``, and keep their signs, in place."""
-    weight.copy_(weight.sign() * (2 / weight[0].numel()) ** 0.5)
+def signed_constant(weight: Tensor) -> Tensor:
+    """Weights of one size, ``sqrt(2 / inputs)``, with the signs of a layer's."""
+    return weight.sign() * (2 / weight[0].numel()) ** 0.5
 
 
 @dataclass(eq=False)
@@ -116,8 +119,8 @@ class SupSup(TaskMethod):
 
     Args:
         share: Share of a layer's weights that a task uses, in [0, 1].
-        weights: ``"signed_constant"``, the paper's: the signs of the weights as they come and one size for all;
-            ``"given"``: as they come, for a pre-trained network.
+        weights: ``"signed_constant"``, the paper's: of the weights as they come the signs, and one size for all of a
+            layer; ``"given"``: as they come, for a pre-trained network.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: ``"task"``; no other is taken.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
@@ -139,11 +142,7 @@ class SupSup(TaskMethod):
 
     def build(self, pl_module: Any, info: Any) -> Supermasks:
         """Fixed weights, and scores at random."""
-        part = Supermasks(pl_module, info, self.share)
-        if self.weights == "signed_constant":
-            for name in part.layers:
-                make_signed_constant(pl_module.get_submodule(name).weight)
-        return part
+        return Supermasks(pl_module, info, self.share, self.weights == "signed_constant")
 
     @staticmethod
     def infer_task(pl_module: Any, inputs: Any, how: Inference = "one_shot") -> int:

@@ -116,9 +116,10 @@ def test_the_largest_scores_are_used():
     off = int((1 - 0.6) * scores.numel())
     assert int((mask == 0).sum()) == off
     assert float(scores.abs()[mask == 0].max()) <= float(scores.abs()[mask == 1].min())
-    assert_close(net.up.weight.abs(), torch.full_like(net.up.weight, (2 / 64) ** 0.5))
-    conv = net.body[0].weight
-    assert_close(conv.abs(), torch.full_like(conv, (2 / 9) ** 0.5))
+    net.continual.choice.current = 0
+    for layer, name, inputs in ((net.up, "up", 64), (net.body[0], "body.0", 9)):
+        used = part.substitutes(name, layer)["weight"]
+        assert_close(used, part.mask(name, 0) * layer.weight.sign() * (2 / inputs) ** 0.5)
     mask.sum().backward()
     assert torch.equal(part.scores["up"].grad, scores.sign())
 
