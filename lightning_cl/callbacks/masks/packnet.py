@@ -11,21 +11,20 @@ from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_share
 from lightning_cl.callbacks.masks.task_parts import TaskMethod, TaskParts
+from lightning_cl.datamodules import Task
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.masks import smallest_elements
 from lightning_cl.nn.weights import NamedTensors
 from lightning_cl.training import Step, TaskData
+from lightning_cl.training.phases import Phases
 
 #: An owner is a byte, and 0 is a weight that no task has.
 MOST_TASKS = 255
 
 
-def retraining_epoch(first: int, epochs: int, share: float) -> int:
-    """The epoch before which a task's weights are pruned: ``share`` of its epochs, rounded, are left behind it.
-
-    At least one epoch comes before. ``first + epochs``: none is left, the weights are pruned at the task's end.
-    """
-    return first + epochs - min(round(share * epochs), epochs - 1)
+def retraining_epochs(epochs: int, share: float) -> int:
+    """How many of a task's last epochs come after pruning: ``share`` of them, rounded; at least one comes before."""
+    return min(round(share * epochs), epochs - 1)
 
 
 class WeightOwners(TaskParts):
@@ -34,6 +33,7 @@ class WeightOwners(TaskParts):
     def __init__(self, module: Any, info: Any, prune: float, retrain: float) -> None:
         super().__init__(module, info, "PackNet")
         self.prune, self.retrain, self.pruned = prune, retrain, Counter()
+        self.phases = Phases(last=[("retraining", self._retraining)])
         weights = {name: module.get_submodule(name).weight for name in self.layers}
         self.owners = NamedTensors({n: torch.zeros_like(w, dtype=torch.uint8) for n, w in weights.items()})
 
@@ -47,8 +47,7 @@ class WeightOwners(TaskParts):
 
     def start_step(self, step: Step) -> None:
         """Prune before the first step of the epochs that are left for retraining."""
-        task, epoch = step.task, step.module.trainer.current_epoch
-        if not self.pruned.value and epoch >= retraining_epoch(task.first_epoch, task.epochs, self.retrain):
+        if not self.pruned.value and self.phases.now(step.module) == "retraining":
             self._prune(step.module)
             step.module.protect()
 
@@ -71,6 +70,9 @@ class WeightOwners(TaskParts):
             self._prune(module)
         self.pruned.set(0)
         super().end_task(module, data)
+
+    def _retraining(self, task: Task) -> int:
+        return retraining_epochs(task.epochs, self.retrain)
 
     def _frozen(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         for name, owner in self.owners.items() if self.finished.value or self.pruned.value else ():

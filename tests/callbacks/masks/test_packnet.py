@@ -10,7 +10,7 @@ from tiny import stream_info
 from torch import nn
 
 from lightning_cl.callbacks import PackNet
-from lightning_cl.callbacks.masks.packnet import retraining_epoch
+from lightning_cl.callbacks.masks.packnet import retraining_epochs
 
 from ..by_hand import make_stream, run
 from .task_runs import Mixed, answers, assert_earlier_answers_stay, told_run
@@ -49,11 +49,9 @@ def test_the_smaller_half_of_four_weights_becomes_free():
     assert part.owners["body.0"].flatten().tolist() == [0, 1, 1, 2]
 
 
-@pytest.mark.parametrize(
-    ("first", "epochs", "share", "expected"), [(0, 30, 1 / 3, 20), (5, 5, 1 / 3, 8), (3, 1, 1 / 3, 4), (0, 2, 1.0, 1)]
-)
-def test_the_last_third_of_the_epochs_is_for_retraining(first, epochs, share, expected):
-    assert retraining_epoch(first, epochs, share) == expected
+@pytest.mark.parametrize(("epochs", "share", "expected"), [(30, 1 / 3, 10), (5, 1 / 3, 2), (1, 1 / 3, 0), (2, 1.0, 1)])
+def test_the_last_third_of_the_epochs_is_for_retraining(epochs, share, expected):
+    assert retraining_epochs(epochs, share) == expected
 
 
 def test_answers_for_earlier_tasks_stay(finished):
