@@ -11,12 +11,11 @@ from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_share
 from lightning_cl.callbacks.masks.task_parts import TaskMethod, TaskParts
-from lightning_cl.datamodules import Task
+from lightning_cl.datamodules.task import Task
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.masks import smallest_elements
 from lightning_cl.nn.weights import NamedTensors
-from lightning_cl.training import Step, TaskData
-from lightning_cl.training.phases import Phases
+from lightning_cl.training import Phases, Step, TaskData
 
 #: An owner is a byte, and 0 is a weight that no task has.
 MOST_TASKS = 255
