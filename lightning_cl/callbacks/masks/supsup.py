@@ -118,7 +118,7 @@ class SupSup(TaskMethod):
     outside of a Trainer, name the task: ``module.continual.task = 3``.
 
     Args:
-        share: Share of a layer's weights that a task uses, in [0, 1].
+        share: Share of a layer's weights that a task uses, in [0, 1]; the default is ours.
         weights: ``"signed_constant"``, the paper's: of the weights as they come the signs, and one size for all of a
             layer; ``"given"``: as they come, for a pre-trained network.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
