@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_cl.callbacks import ContinualCallback, ContinualEvaluation, FineTuning, PackNet, ProtocolGuard
+from lightning_cl.callbacks import (
+    AnytimeEvaluation,
+    ContinualCallback,
+    ContinualEvaluation,
+    FineTuning,
+    PackNet,
+    ProtocolGuard,
+)
 
 from ..by_hand import make_stream, run
 from ..masks.task_runs import Mixed
@@ -67,6 +74,16 @@ def test_report_and_card_say_that_the_task_is_given(told):
         assert (card[name].result, card[name].message) == ("not checked", TOLD)
     assert card.violations == []
     assert card["batch size"].result == card["labels"].result == card["claimed task"].result == "pass"
+
+
+def test_an_evaluation_at_any_time_is_told_too():
+    """At a task's end, before it is over, the answers are those of the validation that follows."""
+    anytime = AnytimeEvaluation(20, report=False)
+    torch.manual_seed(0)
+    run(PackNet(0.5, retrain=0.5), net=Mixed(), callbacks=[anytime], stream=make_stream(task_identity=True))
+    assert len(anytime.curve) == 6
+    assert torch.equal(anytime.curve.correct[anytime.curve.task_end], anytime.curve.after_correct)
+    assert int(anytime.curve.after_correct.sum()) > 12
 
 
 def test_a_method_that_asks_for_nothing_is_evaluated_as_ever():
