@@ -251,28 +251,6 @@ def _with_lists(value: Any) -> Any:
     return [_with_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _refuse_twice(trainer: Trainer, method: ContinualMethod) -> None:
-    callbacks = callbacks_of(trainer)
-    same = [type(c).__name__ for c in callbacks if isinstance(c, ContinualMethod) and c.state_key == method.state_key]
-    if len(same) > 1:
-        raise ValueError(
-            f"the Trainer's callbacks have {' and '.join(same)}, but a module takes a method once (`state_key` "
-            f"{method.state_key!r}); leave all but one out, or give a class of your own another `state_key`."
-        )
-    methods = [c for c in callbacks if isinstance(c, ContinualMethod)]
-    heads = [type(c).__name__ for c in methods if c.replaces_head]
-    if len(heads) > 1:
-        raise ValueError(
-            f"{' and '.join(heads)} each make the logits in their own way, which cannot be combined; use one of them."
-        )
-    owners = [type(c).__name__ for c in methods if c.owns_weights]
-    if len(owners) > 1:
-        raise ValueError(
-            f"{' and '.join(owners)} each decide which task a weight belongs to, which cannot be combined; use one of "
-            "them."
-        )
-
-
 def require_stream(trainer: Trainer, who: str) -> ContinualDataModule:
     """The Trainer's stream.
 
