@@ -22,6 +22,10 @@ from lightning_cl.callbacks.gradients.owm import OWM
 from lightning_cl.callbacks.language.cpe_clip import CPECLIP
 from lightning_cl.callbacks.language.language_guided_head import LanguageGuidedHead
 from lightning_cl.callbacks.language.lgcl import LGCL
+from lightning_cl.callbacks.masks.hat import HAT
+from lightning_cl.callbacks.masks.packnet import PackNet
+from lightning_cl.callbacks.masks.piggyback import Piggyback
+from lightning_cl.callbacks.masks.supsup import SupSup
 from lightning_cl.callbacks.prompts.coda_prompt import CODAPrompt
 from lightning_cl.callbacks.prompts.dual_prompt import DualPrompt
 from lightning_cl.callbacks.prompts.l2p import L2P
@@ -69,6 +73,7 @@ __all__ = [
     "GACIL",
     "GEM",
     "GPM",
+    "HAT",
     "HFT",
     "KFPF",
     "L2P",
@@ -102,6 +107,8 @@ __all__ = [
     "LwFMC",
     "OnePrompt",
     "PODNet",
+    "PackNet",
+    "Piggyback",
     "ProtocolGuard",
     "PrototypeClassifier",
     "RWalk",
@@ -110,6 +117,7 @@ __all__ = [
     "RunCost",
     "ShardedBackbone",
     "StreamingLDA",
+    "SupSup",
     "SynapticIntelligence",
     "TwoPhaseProtocol",
     "VirtualOutlierRegularizer",

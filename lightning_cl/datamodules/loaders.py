@@ -29,6 +29,8 @@ class StreamLoaders(StreamBatches):
     seed: int
     drop_last: bool
     evaluate_on: Literal["seen", "all"]
+    #: Methods are told the task of every evaluation batch, so each batch is of one task.
+    task_identity: bool
     num_workers: int
     persistent_workers: bool
     pin_memory: bool | None
@@ -185,8 +187,11 @@ class StreamLoaders(StreamBatches):
         if self.trainer is None or names.get(self.trainer.state.fn or "") != stage:
             return order
         limit: int | float = getattr(self.trainer, f"limit_{stage}_batches")
-        batch_size = self._global_batch(self.eval_batch_size)
-        rows = limited(len(EvalPlan(order, batch_size, self._world()[0])), limit) * batch_size
+        batch_size, plan = self._global_batch(self.eval_batch_size), self._eval_plan(stage, order)
+        batches = limited(len(plan), limit)
+        rows = batches * batch_size
+        if plan.runs is not None and batches < len(plan):  # the share of every task fills whole batches
+            rows = max(batches, (batches - num_tasks) * batch_size + num_tasks)
         if not 0 < rows < len(order):
             return order
         if rows < num_tasks:
@@ -197,11 +202,19 @@ class StreamLoaders(StreamBatches):
         return order[leading_share([len(members) for members in self.eval_data(stage).index[:num_tasks]], rows)]
 
     def _serve(self, stage: Stage, order: Tensor) -> StreamLoader:
-        plan = EvalPlan(order, self._global_batch(self.eval_batch_size), self._world()[0])
+        plan = self._eval_plan(stage, order)
         if stage not in self._eval_loaders:
             self._eval_loaders[stage] = self._loader(self.eval_data(stage).split, "eval", plan)
         self._eval_loaders[stage].sampler.plan = plan
         return self._eval_loaders[stage]
+
+    def _eval_plan(self, stage: Stage, order: Tensor) -> EvalPlan:
+        """Batches of ``(N,)`` positions in this order, each of one task where a method may be told which."""
+        runs = None
+        if self.task_identity:
+            tasks = self.eval_data(stage).task_of[order]
+            runs = tuple(torch.unique_consecutive(tasks, return_counts=True)[1].tolist())
+        return EvalPlan(order, self._global_batch(self.eval_batch_size), self._world()[0], runs)
 
     def _loader(
         self, split: Literal["train", "test"], view: Literal["train", "eval"], plan: TrainPlan | EvalPlan

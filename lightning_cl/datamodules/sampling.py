@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -110,15 +111,27 @@ class EvalPlan:
         index: ``(N,)`` positions in the evaluation split, see :func:`evaluation_order`.
         batch_size: Global batch size.
         world_size: Number of processes.
+        runs: Sizes of the parts, one behind the other, that no batch reaches beyond; ``None``: all is one part.
     """
 
     index: Tensor
     batch_size: int
     world_size: int = 1
+    runs: tuple[int, ...] | None = None
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """Where every batch starts, and the end of the last one."""
+        starts, end = list[int](), 0
+        for size in (len(self.index),) if self.runs is None else self.runs:
+            full, rest = divmod(size, self.batch_size)
+            count = full + (rest > 0 and (rest >= self.world_size or full == 0))
+            starts += range(end, end + count * self.batch_size, self.batch_size)
+            end += size
+        return [*starts, end]
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self.index), self.batch_size)
-        return full + (rest > 0 and (rest >= self.world_size or full == 0))
+        return len(self._starts) - 1
 
     def order(self) -> Tensor:
         """Positions in order of evaluation, ``(N,)``."""
@@ -126,9 +139,7 @@ class EvalPlan:
 
     def batch(self, order: Tensor, batch_idx: int, rank: int = 0) -> TrainBatch:
         """The share of ``rank`` in evaluation batch ``batch_idx``; see :class:`TrainBatch`."""
-        last = batch_idx == len(self) - 1
-        stop = len(order) if last else (batch_idx + 1) * self.batch_size
-        rows = order[batch_idx * self.batch_size : stop]
+        rows = order[slice(*self._starts[batch_idx : batch_idx + 2])]
         start, stop = share(len(rows), self.world_size, rank)
         real = stop - start
         return TrainBatch(rows[start:stop] if real else rows[:1], real, self.world_size * real / len(rows))

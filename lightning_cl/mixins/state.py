@@ -16,6 +16,7 @@ from lightning_cl.nn.masks import ClassMask
 from lightning_cl.training.memory import Memory
 from lightning_cl.training.method_module import MethodModule
 from lightning_cl.training.step import HeadCall, Step, TokenCall
+from lightning_cl.training.task_choice import TaskChoice
 
 #: Which classes compete in the training loss: those of the current batch or task, all seen so far, or all.
 TrainMask = Literal["batch", "task", "seen", "all"]
@@ -52,6 +53,7 @@ class ContinualState(nn.Module):
         loss_terms: Terms of the current training step, by name.
         last_terms: Values of the last step's terms.
         step: The current training step.
+        choice: Which task's part of the module answers.
         calls: Where calls of the head are recorded; ``None``: nowhere.
         raw: See :meth:`recording`.
         outputs: What watched layers gave since the last call of the head, by name.
@@ -83,6 +85,7 @@ class ContinualState(nn.Module):
         self.loss_terms: dict[str, Tensor] = {}
         self.last_terms: dict[str, Tensor] = {}
         self.step: Step | None = None
+        self.choice = TaskChoice()
         self.calls: list[HeadCall] | None = None
         self.raw = False
         self.outputs: dict[str, Any] = {}
@@ -98,6 +101,19 @@ class ContinualState(nn.Module):
     def ordered_parts(self) -> list[MethodModule]:
         """The methods' modules: those that make the logits before those that change them."""
         return sorted(self.parts.values(), key=lambda part: not part.makes_logits)  # type: ignore[arg-type]
+
+    @property
+    def task(self) -> int | None:
+        """The task that methods answer for which keep something for each; set it to predict outside of a Trainer.
+
+        Raises:
+            ValueError: When set, if the stream has no such task.
+        """
+        return self.choice.known
+
+    @task.setter
+    def task(self, task: int | None) -> None:
+        self.choice.name(task, self.info.num_tasks)
 
     @contextmanager
     def recording(self, raw: bool = False) -> Iterator[list[HeadCall]]:

@@ -46,6 +46,10 @@ class NamedTensors(nn.Module):
         """Names of the weights, as in the module, and their tensors."""
         return ((name, self.get_buffer(_key(name))) for name in self.names)
 
+    def __getitem__(self, name: str) -> Tensor:
+        """The tensor of a weight."""
+        return self.get_buffer(_key(name))
+
 
 class Snapshot(NamedTensors):
     """Copies of chosen weights: an anchor, a teacher, or importances of the same shapes.

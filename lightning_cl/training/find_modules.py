@@ -138,7 +138,7 @@ def find_stages(module: nn.Module, paths: Sequence[str] | None = None) -> tuple[
     """
     if paths is not None:
         for path in paths:
-            _at(module, path, "stages")
+            part_at(module, path, "stages")
         return tuple(paths)
     names = [name for name, _ in module.named_modules()]
     for kind in _STAGES:

@@ -56,7 +56,7 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in module.named_parameters() if not name.startswith("continual")}
 
 
-def make_stream() -> ContinualDataModule:
+def make_stream(**options: Any) -> ContinualDataModule:
     """Three tasks of two classes, each class a random pattern with noise; batches of 8, 8 and 4."""
     rng, splits = np.random.default_rng(0), []
     patterns = rng.integers(0, 200, (CLASSES, 4, 4))
@@ -65,7 +65,7 @@ def make_stream() -> ContinualDataModule:
         splits.append(((patterns[labels] + rng.integers(0, 55, (len(labels), 4, 4))).astype(np.uint8), labels))
     source = ArraySource(*splits, augment="none")
     scenario = ClassIncremental(num_tasks=TASKS, class_order=range(CLASSES))
-    return ContinualDataModule(source, scenario, batch_size=8, epochs_per_task=2)
+    return ContinualDataModule(source, scenario, **{"batch_size": 8, "epochs_per_task": 2, **options})
 
 
 @cache
@@ -75,7 +75,9 @@ def start() -> dict[str, Tensor]:
     return weights(Net().double())
 
 
-def run(method: Any, lr: float = LR, net: Any = None, callbacks: Sequence[Any] = (), **options: Any) -> Any:
+def run(
+    method: Any, lr: float = LR, net: Any = None, callbacks: Sequence[Any] = (), stream: Any = None, **options: Any
+) -> Any:
     """The module after one fit over the stream: a :class:`Net` unless another is given."""
     seed_everything(0, verbose=False)
     if net is None:
@@ -84,7 +86,7 @@ def run(method: Any, lr: float = LR, net: Any = None, callbacks: Sequence[Any] =
     given = {"accelerator": "cpu", "precision": "64-true", "logger": False, "enable_checkpointing": False}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": Path("unused")}
     Trainer(max_epochs=-1, callbacks=[method, *callbacks], num_sanity_val_steps=0, **{**given, **quiet, **options}).fit(
-        net, datamodule=make_stream()
+        net, datamodule=stream or make_stream()
     )
     return net
 

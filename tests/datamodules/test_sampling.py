@@ -76,6 +76,19 @@ def test_a_last_evaluation_batch_that_is_too_small_joins_the_one_before():
     assert len(EvalPlan(torch.arange(0), 4, world_size=2)) == 0
 
 
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), batch_sizes, worlds)
+def test_no_evaluation_batch_reaches_beyond_its_run(sizes, batch_size, world_size):
+    plan = EvalPlan(torch.randperm(sum(sizes)), batch_size, world_size, tuple(sizes))
+    run_of = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))[plan.index.argsort()]
+    batches = [[plan.batch(plan.order(), b, rank) for rank in range(world_size)] for b in range(len(plan))]
+    assert torch.equal(torch.cat([batch.index[: batch.real] for step in batches for batch in step]), plan.index)
+    for step in batches:
+        runs = run_of[torch.cat([batch.index for batch in step])]
+        assert len(runs.unique()) == 1  # also of samples that a rank without one repeats
+        assert sum(batch.real for batch in step) < batch_size + world_size
+        assert sum(batch.weight for batch in step) == pytest.approx(world_size)
+
+
 def test_a_stream_keeps_its_order_and_a_shuffled_task_changes_it_every_epoch():
     index = torch.tensor([5, 3, 9, 1, 7, 2, 8])
     assert torch.equal(TrainPlan(index, 2, shuffle=False).order(4), index)
