@@ -13,7 +13,8 @@ def block_list(module: nn.Module) -> str | None:
     Returns:
         ``None`` where none has two children with parameters and half of the module's parameters.
     """
-    best, most = None, sum(p.numel() for p in module.parameters()) // 2
+    best: str | None = None
+    most = sum(p.numel() for p in module.parameters()) // 2
     for path, part in module.named_modules():
         if isinstance(part, (nn.ModuleList, nn.Sequential)):
             sizes = [sum(p.numel() for p in child.parameters()) for child in part.children()]

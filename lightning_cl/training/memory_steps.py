@@ -83,7 +83,8 @@ def memory_step(module: Any, optimizer: Optimizer, slots: Tensor, loss: MemoryLo
     gradient = memory_gradient(module, slots, weights, len(slots), loss)
     for weight in weights:
         weight.grad = torch.empty_like(weight)
-    write_flat(gradient, [weight.grad for weight in weights])
+        write_flat(gradient[: weight.numel()], [weight.grad])
+        gradient = gradient[weight.numel() :]
     optimizer.step()
     optimizer.zero_grad()
     for guard in module.continual.guards:

@@ -147,8 +147,9 @@ class ExperienceReplay(ContinualMethod):
 
     def _policy(self, num_classes: int) -> Policy:
         if self.policy != "ring":
-            known = {"reservoir": Reservoir, "class_balanced": ClassBalanced, "greedy": GreedyBalanced}
-            return known[self.policy]()
+            if self.policy == "greedy":
+                return GreedyBalanced()
+            return Reservoir() if self.policy == "reservoir" else ClassBalanced()
         if self.memory_size < num_classes:
             raise ValueError(
                 f'`policy="ring"` needs a slot for each of the {num_classes} classes, but `memory_size` is '

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from lightning_cl.callbacks import DER, DERPlusPlus
 from lightning_cl.callbacks.replay.der import DarkReplay
-from lightning_cl.mixins.replay import ReplayMixin
 
 from ..by_hand import SIZE, ByHand, Net, assert_close, assert_differs, assert_fine_tuning, run, weights
 
@@ -29,22 +28,6 @@ def test_the_worked_example() -> None:
     assert {name: term.item() for name, term in found.items()} == {"der_logits": pytest.approx(0.75)}
     both = DarkReplay(0.0, 0.5).losses(step)  # type: ignore[arg-type]
     assert both["der_labels"].item() == pytest.approx(0.5 * F.cross_entropy(z, torch.tensor([0])).item())
-
-
-@pytest.fixture
-def draws(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the memory gave in each step, in order."""
-    found: list[Any] = []
-    whole = ReplayMixin.draw
-
-    def draw(self: Any, *args: Any) -> Any:
-        drawn = whole(self, *args)
-        if drawn is not None:
-            found.append(drawn)
-        return drawn
-
-    monkeypatch.setattr(ReplayMixin, "draw", draw)
-    return found
 
 
 class DERByHand(ByHand):

@@ -26,22 +26,6 @@ def test_the_worked_example() -> None:
     assert F.cross_entropy(z, y).item() == pytest.approx(2.407606, abs=1e-6)
 
 
-@pytest.fixture
-def draws(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the memory gave in each step, in order."""
-    found: list[Any] = []
-    whole = ReplayMixin.draw
-
-    def draw(self: Any, *args: Any) -> Any:
-        drawn = whole(self, *args)
-        if drawn is not None:
-            found.append(drawn)
-        return drawn
-
-    monkeypatch.setattr(ReplayMixin, "draw", draw)
-    return found
-
-
 class ERACEByHand(ByHand):
     """The stream over the classes of its batch, the memory over all seen."""
 

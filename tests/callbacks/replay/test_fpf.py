@@ -12,25 +12,10 @@ from torch import Tensor
 
 from lightning_cl.callbacks import FPF, KFPF, ExperienceReplay
 from lightning_cl.callbacks.replay.fpf import ProneWeights
-from lightning_cl.mixins.replay import ReplayMixin
 
 from ..by_hand import SIZE, TASKS, Net, assert_differs, assert_fine_tuning, run, start, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What phases read from the memory, in order."""
-    found: list[Any] = []
-    whole = ReplayMixin.read
-
-    def read(self: Any, slots: Any) -> Any:
-        found.append(whole(self, slots))
-        return found[-1]
-
-    monkeypatch.setattr(ReplayMixin, "read", read)
-    return found
 
 
 @pytest.fixture

@@ -11,26 +11,11 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
 from lightning_cl.callbacks import GDumb
-from lightning_cl.mixins.replay import ReplayMixin
 
 from ..by_hand import SIZE, TASKS, Net, run, start, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 EPOCHS = 6
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the memory gave, in order."""
-    found: list[Any] = []
-    whole = ReplayMixin.read
-
-    def read(self: Any, slots: Any) -> Any:
-        found.append(whole(self, slots))
-        return found[-1]
-
-    monkeypatch.setattr(ReplayMixin, "read", read)
-    return found
 
 
 def rates(lr: float) -> list[float]:
