@@ -96,7 +96,7 @@ class StepMixin(HeadMixin):
     def expect_images(self, batch_idx: int, stage: str) -> None:
         """The next pass is over ``stream.eval_batch(batch_idx, stage)``; mixins with caches tell them."""
         stream = getattr(self.trainer, "datamodule", None)
-        if getattr(stream, "task_identity", False):
+        if stream is not None and getattr(stream, "task_identity", False):
             self.continual.choice.told = stream.eval_task(batch_idx, stage)
         for part in self.continual.ordered_parts:
             part.expect_samples(self, batch_idx, stage)

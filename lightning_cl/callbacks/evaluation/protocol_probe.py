@@ -131,8 +131,8 @@ class Probe:
             for rows in batches:
                 batch, samples = self._batch(rows)
                 if mislabelled:
-                    other, told = self._batch((rows + self._far()) % len(self.index))
-                    batch, samples = with_others_labels(batch, other), replace(told, index=samples.index)
+                    other, theirs = self._batch((rows + self._far()) % len(self.index))
+                    batch, samples = with_others_labels(batch, other), replace(theirs, index=samples.index)
                 told = int(self.tasks[rows[0]]) if self.told else None
                 answers.append(evaluation.logits(batch, 0, len(rows), samples=samples, task=told).cpu())
         return torch.cat(answers)[torch.cat(list(batches)).argsort()]

@@ -92,12 +92,14 @@ class Supermasks(BinaryMasks):
                 logits: Tensor = call_with(module, inputs)
         finally:
             self.shares = None
-        return logits[:, self.allowed[: self.finished.value].any(0)]
+        known: Tensor = logits[:, self.allowed[: self.finished.value].any(0)]
+        return known
 
 
 def signed_constant(weight: Tensor) -> Tensor:
     """Weights of one size, ``sqrt(2 / inputs)``, with the signs of a layer's."""
-    return weight.sign() * (2 / weight[0].numel()) ** 0.5
+    signed: Tensor = weight.sign() * (2 / weight[0].numel()) ** 0.5
+    return signed
 
 
 @dataclass(eq=False)

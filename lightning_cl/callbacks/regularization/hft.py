@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_share
 from lightning_cl.callbacks.base import ContinualMethod
@@ -22,7 +22,7 @@ from lightning_cl.training import MethodModule
 class FrozenHalf(MethodModule):
     """Masks of what stays in this task."""
 
-    def __init__(self, module: nn.Module, share: float) -> None:
+    def __init__(self, module: Any, share: float) -> None:
         super().__init__()
         self.share = share
         head = {id(p) for p in module.continual_head.parameters()} if module.continual.head_path else set()

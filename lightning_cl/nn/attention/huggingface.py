@@ -89,7 +89,7 @@ def _stacks(network: nn.Module) -> dict[str, nn.ModuleList]:
     found: dict[str, nn.ModuleList] = {}
     for name, part in network.named_modules():
         if _attends(part) and not any(name.startswith(f"{outer}.") for outer in found):
-            found[name] = part  # type: ignore[assignment]
+            found[name] = part
     return found
 
 
@@ -110,4 +110,5 @@ def _last_token(network: Any, value: Tensor, inputs: Mapping[str, Any]) -> Tenso
     if pad is None or ids is None:
         return torch.full((value.shape[0],), value.shape[1] - 1, device=value.device)
     places = torch.arange(ids.shape[-1], device=value.device)
-    return (places * (ids != pad)).argmax(-1)
+    last: Tensor = (places * (ids != pad)).argmax(-1)
+    return last

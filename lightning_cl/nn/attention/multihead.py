@@ -52,7 +52,8 @@ def _project(query: Tensor, key: Tensor, value: Tensor, call: dict[str, Any]) ->
 def _batch_first(rows: Tensor, heads: int) -> Tensor:
     """``(N, B, D)`` or ``(N, D)`` to ``(B, H, N, d)``."""
     rows = rows.unsqueeze(1) if rows.ndim == 2 else rows
-    return rows.transpose(0, 1).unflatten(2, (heads, -1)).transpose(1, 2)
+    split: Tensor = rows.transpose(0, 1).unflatten(2, (heads, -1)).transpose(1, 2)
+    return split
 
 
 def _mask(call: dict[str, Any], q: Tensor) -> Tensor | None:

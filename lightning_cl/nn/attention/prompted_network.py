@@ -99,7 +99,7 @@ def _query(
     """Compute the ``(B, D)`` feature of the plain network, of some rows only, or what a block says of the image."""
     current, head = network.__dict__["_prompt_pass"]
     early = layer is not None or head is None
-    family, tokens, given = current.family, [], []
+    family, tokens, given = current.family, list[Tensor](), list[Tensor]()
     args, kwargs = _rows_of((args, {k: v for k, v in kwargs.items() if k != "labels"}), rows)  # a loss is not needed
     source = family.blocks(network)[-1 if layer is None else layer]
     source = family.norm(network) or source if layer is None else source
@@ -113,7 +113,8 @@ def _query(
             value = None
         value = given[0] if given else value
         found = None if early else family.feature(network, value, _named(run, args, kwargs))
-        return family.summary(network, tokens[-1]) if found is None else found
+        query: Tensor = family.summary(network, tokens[-1]) if found is None else found
+        return query
 
 
 def _rows_of(given: Any, rows: Tensor | None) -> Any:
