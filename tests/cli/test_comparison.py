@@ -28,7 +28,7 @@ DIGITS = ("--config", "digits")
 SHORT = (
     *("--data.scenario.num_tasks", "2", "--data.epochs_per_task", "1", "--trainer.check_val_every_n_epoch", "1"),
     *("--trainer.limit_train_batches", "1", "--data.eval_batch_size", "512", "--trainer.enable_progress_bar", "false"),
-    *("--data.source.test_fraction", "0.9"),
+    *("--data.source.test_fraction", "0.05"),
 )
 
 

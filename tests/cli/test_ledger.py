@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "ledger.md"
 ACCURACY = "class_il/average_accuracy"
 SHORT = ["--data.epochs_per_task", "1", "--trainer.check_val_every_n_epoch", "1", "--trainer.limit_train_batches", "1"]
-SHORT += ["--data.batch_size", "2", "--data.source.test_fraction", "0.9", "--trainer.enable_progress_bar", "false"]
+SHORT += ["--data.batch_size", "2", "--data.source.test_fraction", "0.05", "--trainer.enable_progress_bar", "false"]
 
 
 @pytest.fixture

@@ -52,12 +52,6 @@ THOROUGH = [
 ]
 
 
-#: Every method, those that are not thorough in the slow step.
-SLOW_UNLESS_THOROUGH = [
-    pytest.param(method, id=method.__name__, marks=() if method in THOROUGH else pytest.mark.slow) for method in METHODS
-]
-
-
 def in_turn(method: type[ContinualMethod], values: Sequence[Any]) -> Any:
     """One of the values for each method, so that neighbours in the list have different ones."""
     return values[METHODS.index(method) % len(values)]

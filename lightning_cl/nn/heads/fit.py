@@ -42,9 +42,12 @@ def fit_head(
         loss: Of logits and targets, a scalar.
     """
     fitted = [p for group in optimizer.param_groups for p in group["params"]]
-    devices = {p.device for p in fitted if p.device.type != "cpu"}
-    with torch.enable_grad(), torch.random.fork_rng(devices, device_type=next((d.type for d in devices), "cuda")):
-        torch.manual_seed(generator.initial_seed())
+    devices = {p.device for p in fitted if p.device.type == "cuda"}
+    with torch.enable_grad(), torch.random.fork_rng(devices):
+        torch.default_generator.manual_seed(generator.initial_seed())  # `torch.manual_seed` would seed every GPU
+        for device in devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(generator.initial_seed())
         for _ in range(epochs):
             features, targets = samples() if callable(samples) else samples
             order = torch.randperm(len(targets), generator=generator).to(targets.device)
