@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from lightning_cl.callbacks.adapters.tunings import Tuning, several_paths, tuned
 from lightning_cl.callbacks.arguments import check_at_least, check_choice, check_share
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.nn.adapters import (
-    Adapters,
-    adapters_beside_mlp,
-    fold_paths,
-    freeze_backbone,
-    ssf_behind_layers,
-    unfolded,
-)
+from lightning_cl.nn.adapters import Adapters, unfolded
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.heads import PrototypeHead, cosine_logits
 from lightning_cl.training import MethodModule, TaskData
 from lightning_cl.training.find_modules import find_vit
-
-Tuning = Literal["adapter", "ssf"]
 
 
 class AdaptedPrototypes(MethodModule):
@@ -32,8 +24,9 @@ class AdaptedPrototypes(MethodModule):
 
     makes_logits = True
 
-    def __init__(self, adapters: Adapters, num_classes: int, width: int) -> None:
+    def __init__(self, adapters: Adapters, num_classes: int, width: int, frozen: nn.Module | None = None) -> None:
         super().__init__()
+        self.frozen = frozen  # the network as it was, where all its weights are tuned
         self.adapters, self.means = adapters, PrototypeHead(num_classes, 2 * width, "cosine", normalize=False)
         self.scale, self.finished = nn.Parameter(torch.ones(())), Counter()
         self.register_load_state_dict_post_hook(_choose_paths)  # type: ignore[no-untyped-call]
@@ -76,20 +69,22 @@ def _choose_paths(part: nn.Module, keys: Any) -> None:
 
 @dataclass(eq=False)
 class APER(ContinualMethod):
-    """APER, first named ADAM (Zhou et al., IJCV 2024, arXiv:2303.07338), with adapters or SSF.
+    """APER, first named ADAM (Zhou et al., IJCV 2024, arXiv:2303.07338), with all five of its tunings.
 
-    First task: adapters ``s * U relu(D x)`` beside the MLP of every block (AdaptFormer), or a scale and a shift of the
-    channels of every layer (SSF), and a cosine head with a learned scale are trained by the user's loss; the backbone
-    is frozen. Then nothing is trained: a class is the mean
-    of ``[f_frozen(x); f_adapted(x)]`` over its training images on the evaluation transform, and logits are cosines of
-    the whole vector. Both features come from one pass of a doubled batch. Needs the end of a task; keeps one mean a
-    class and no sample. Works on timm ViTs.
+    First task: parts of the ViT and a cosine head with a learned scale are trained by the user's loss, see ``tuning``.
+    Then nothing is trained: a class is the mean of ``[f_frozen(x); f_tuned(x)]`` over its training images on the
+    evaluation transform, and logits are cosines of the whole vector. Both features come from one pass of a doubled
+    batch, or from two passes (VPT, all weights). Needs the end of a task; keeps one mean a class and no sample, and
+    with ``"finetune"`` a second ViT. Works on timm ViTs.
 
     Args:
-        tuning: ``"adapter"`` or ``"ssf"``, which has no size; the paper's other ways (VPT, all weights) are not here.
+        tuning: ``"adapter"``: ``s * U relu(D x)`` beside the MLP of every block (AdaptFormer); ``"ssf"``: a scale and a
+            shift of the channels of every layer; ``"vpt_shallow"``: tokens through all blocks; ``"vpt_deep"``: tokens
+            of each block's own; ``"finetune"``: all weights.
         rank: Hidden size of an adapter, at least 1.
         scale: ``s`` of what adapters add, at least 0; with 0 it is ``PrototypeClassifier("cosine", normalize=False)``.
-        dropout: Behind the ReLU, in [0, 1].
+        dropout: Of adapters, behind the ReLU, in [0, 1].
+        tokens: Of VPT, at least 1; they start at zero.
         backbone: Dotted path of the ViT; found when ``None``.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss of the first task.
@@ -107,6 +102,7 @@ class APER(ContinualMethod):
     rank: int = 64
     scale: float = 0.1
     dropout: float = 0.1
+    tokens: int = 5
     _: KW_ONLY
     backbone: str | None = None
     train_mask: TrainMask = "seen"
@@ -114,17 +110,13 @@ class APER(ContinualMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self, "tuning", Tuning)
-        check_at_least(self, 1, "rank")
+        check_at_least(self, 1, "rank", "tokens")
         check_at_least(self, 0, "scale")
         check_share(self, "dropout")
 
     def build(self, pl_module: Any, info: Any) -> AdaptedPrototypes:
-        """Freeze the ViT and put an adapter beside the MLP of every block, or SSF behind every layer."""
+        """Put the parts that are tuned into the ViT, and freeze the rest."""
         _, vit = find_vit(pl_module, self.backbone)
-        if self.tuning == "ssf":
-            adapters = ssf_behind_layers(vit, 1)
-        else:
-            adapters = adapters_beside_mlp(vit, 1, self.rank, self.scale, self.dropout)
-        freeze_backbone(vit)
-        fold_paths(vit, adapters)
-        return AdaptedPrototypes(adapters, info.num_classes, pl_module.continual_head.in_features)
+        adapters, frozen = tuned(vit, self)
+        several_paths(vit, adapters, frozen, self)
+        return AdaptedPrototypes(adapters, info.num_classes, pl_module.continual_head.in_features, frozen)
