@@ -1,6 +1,13 @@
 """What a user puts into ``Trainer(callbacks=[...])``: one file a method."""
 
+from lightning_cl.callbacks.adapters.adapter import Adapter
 from lightning_cl.callbacks.adapters.aper import APER
+from lightning_cl.callbacks.adapters.ease import EASE
+from lightning_cl.callbacks.adapters.inflora import InfLoRA
+from lightning_cl.callbacks.adapters.lora import LoRA
+from lightning_cl.callbacks.adapters.mos import MOS
+from lightning_cl.callbacks.adapters.sdlora import SDLoRA
+from lightning_cl.callbacks.adapters.slca import SLCA
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
 from lightning_cl.callbacks.checkpoints.continual_checkpoint import ContinualCheckpoint
 from lightning_cl.callbacks.distillation.features import FeatureDistillation
@@ -38,6 +45,7 @@ __all__ = [
     "AGEM",
     "APER",
     "CPECLIP",
+    "EASE",
     "EWC",
     "GEM",
     "GPM",
@@ -45,9 +53,12 @@ __all__ = [
     "L2SP",
     "LGCL",
     "MAS",
+    "MOS",
     "MVP",
+    "SLCA",
     "TEEN",
     "WA",
+    "Adapter",
     "AnytimeEvaluation",
     "CODAPrompt",
     "ContinualCallback",
@@ -59,12 +70,15 @@ __all__ = [
     "ExperienceReplay",
     "FeatureDistillation",
     "FineTuning",
+    "InfLoRA",
     "LanguageGuidedHead",
+    "LoRA",
     "LwF",
     "OnePrompt",
     "ProtocolGuard",
     "PrototypeClassifier",
     "RunCost",
+    "SDLoRA",
     "ShardedBackbone",
     "SynapticIntelligence",
     "TwoPhaseProtocol",
