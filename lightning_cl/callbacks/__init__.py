@@ -1,6 +1,13 @@
 """What a user puts into ``Trainer(callbacks=[...])``: one file a method."""
 
+from lightning_cl.callbacks.adapters.adapter import Adapter
 from lightning_cl.callbacks.adapters.aper import APER
+from lightning_cl.callbacks.adapters.ease import EASE
+from lightning_cl.callbacks.adapters.inflora import InfLoRA
+from lightning_cl.callbacks.adapters.lora import LoRA
+from lightning_cl.callbacks.adapters.mos import MOS
+from lightning_cl.callbacks.adapters.sdlora import SDLoRA
+from lightning_cl.callbacks.adapters.slca import SLCA
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
 from lightning_cl.callbacks.checkpoints.continual_checkpoint import ContinualCheckpoint
 from lightning_cl.callbacks.distillation.features import FeatureDistillation
@@ -67,6 +74,7 @@ __all__ = [
     "CUBER",
     "DER",
     "DKVB",
+    "EASE",
     "ERACE",
     "EWC",
     "FPF",
@@ -82,10 +90,13 @@ __all__ = [
     "LUCIR",
     "MAS",
     "MER",
+    "MOS",
     "MVP",
     "OWM",
+    "SLCA",
     "TEEN",
     "WA",
+    "Adapter",
     "AnytimeEvaluation",
     "BiC",
     "CODAPrompt",
@@ -101,8 +112,10 @@ __all__ = [
     "FineTuning",
     "GDumb",
     "ICaRL",
+    "InfLoRA",
     "LanguageGuidedHead",
     "LiNeS",
+    "LoRA",
     "LwF",
     "LwFMC",
     "OnePrompt",
@@ -115,6 +128,7 @@ __all__ = [
     "RanPAC",
     "Refresh",
     "RunCost",
+    "SDLoRA",
     "ShardedBackbone",
     "StreamingLDA",
     "SupSup",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -134,3 +136,28 @@ def _check_shapes(student: Tensor, teacher: Tensor, what: str) -> None:
             f"the student's tensor has the shape {tuple(student.shape)} and the teacher's {tuple(teacher.shape)}; give "
             f"both the {what}."
         )
+
+
+def reverse_cross_entropy(logits: Tensor, targets: Tensor, allowed: Tensor) -> Tensor:
+    """``-sum_c p_c log q_c`` with labels ``q`` of at least 1e-4 (symmetric cross-entropy, arXiv:1908.06112), a mean.
+
+    A sure and wrong answer costs ``-ln 1e-4``, about 9.21: wrong labels pull less than in cross-entropy.
+
+    Args:
+        logits: ``(B, C)``.
+        targets: ``(B,)``.
+        allowed: ``(C,)`` bool: the classes that compete, the targets among them.
+    """
+    p = logits.masked_fill(~allowed, -torch.inf).softmax(dim=1).clamp(1e-7, 1.0)
+    wrong = allowed & (torch.arange(logits.shape[1], device=logits.device) != targets[:, None])
+    return math.log(1e4) * (p * wrong).sum(dim=1).mean()
+
+
+def self_contrast(rows: Tensor, temperature: float = 0.8) -> Tensor:
+    """Cross-entropy of ``Z Z^T / temperature`` with each row's own place (HiDe-Prompt, MOS): rows unlike each other.
+
+    Args:
+        rows: ``(N, D)``, not scaled to unit length.
+        temperature: Above 0.
+    """
+    return F.cross_entropy(rows @ rows.T / temperature, torch.arange(len(rows), device=rows.device))
