@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 #: Every module whose public names are in the reference.
@@ -18,6 +18,7 @@ PUBLIC = (
     "lightning_cl.models",
     "lightning_cl.nn",
     "lightning_cl.nn.adapters",
+    "lightning_cl.nn.attention",
     "lightning_cl.nn.heads",
     "lightning_cl.nn.replay",
     "lightning_cl.reports",
@@ -68,11 +69,23 @@ def listing(kind: str) -> str:
     return table(("Name", ""), [(f"`{entry.name}`", entry.summary) for entry in entries(kind)])
 
 
+def attention(_: str) -> str:
+    """A table of the networks that prompts can be put into."""
+    from lightning_cl.nn.attention import attention_families
+
+    rows = []
+    for family in sorted(attention_families(), key=lambda family: family.name):
+        about = (type(family).__doc__ or "").split("\n\n")[0].replace("``", "`")
+        rows.append((family.name, "prefixes, tokens" if family.takes_tokens else "prefixes", " ".join(about.split())))
+    return table(("Family", "Takes", "How"), rows)
+
+
 def families(_: str = "") -> str:
     """A table of the methods, one row for each folder of callbacks, each name with a link to its first paper."""
     import lightning_cl.callbacks as exported
 
     rows: dict[str, list[str]] = {}
+    networks: dict[str, dict[str, list[str]]] = {}
     for name in exported.__all__:
         method = getattr(exported, name)
         if not (isinstance(method, type) and issubclass(method, exported.ContinualMethod)):
@@ -84,8 +97,18 @@ def families(_: str = "") -> str:
             )
             paper = re.search(r"arXiv:(\d{4}\.\d{4,5})", method.__doc__ or "")
             shown = f"[`{name}`](https://arxiv.org/abs/{paper[1]})" if paper else f"`{name}`"
-            rows.setdefault(known.split("\n")[0].rstrip("."), []).append(shown)
-    return table(("Methods that ...", "Callbacks"), [(title, ", ".join(rows[title])) for title in sorted(rows)])
+            title = known.split("\n")[0].rstrip(".")
+            rows.setdefault(title, []).append(shown)
+            networks.setdefault(title, {}).setdefault(method.backbones(), []).append(f"`{name}`")
+    shown_rows = [(title, ", ".join(rows[title]), works_on(networks[title])) for title in sorted(rows)]
+    return table(("Methods that ...", "Callbacks", "Work on"), shown_rows)
+
+
+def works_on(networks: Mapping[str, list[str]]) -> str:
+    """One text where all methods of a row work on the same networks; else each with the names of its methods."""
+    if len(networks) == 1:
+        return next(iter(networks))
+    return "; ".join(f"{', '.join(names)}: {text}" for text, names in networks.items())
 
 
 def usage(_: str) -> str:
@@ -95,13 +118,14 @@ def usage(_: str) -> str:
     return f"```text\n{build().format_help()}```"
 
 
-def table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows]
-    return "\n".join(f"| {line} |" for line in (" | ".join(head), "--- | ---", *lines))
+    return "\n".join(f"| {line} |" for line in (" | ".join(head), " | ".join("---" for _ in head), *lines))
 
 
 GENERATORS = {
+    "attention": attention,
     "families": families,
     "reference": reference,
     "definitions": definitions,

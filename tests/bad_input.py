@@ -253,7 +253,11 @@ CASES: dict[str, tuple[Action, type[Exception], str]] = {
         ValueError,
         "`head='net.head'` is not a part of the module; did you mean",
     ),
-    "prompts without a ViT": (lambda _: fit(C.CODAPrompt()), ValueError, "no timm `VisionTransformer` was found"),
+    "prompts without a ViT": (
+        lambda _: fit(C.CODAPrompt()),
+        ValueError,
+        "no transformer that prompts can be put into",
+    ),
     "manual optimisation where a term is added": (
         lambda _: fit(C.L2P(pool_size=6, prompt_length=2, top_k=2), module=Module(vit=True, manual=True)),
         ValueError,

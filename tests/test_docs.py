@@ -19,7 +19,7 @@ from documented import DOCS, PAGES, ROOT, blocks, documented_module, few_digits
 from lightning_cl.cli import main
 
 HOOKS = runpy.run_path(str(DOCS / "hooks.py"))
-QUICK = {"metrics", "scale", "streams"}  # the others train; the README's snippet does so in every run
+QUICK = {"backbones", "metrics", "scale", "streams"}  # the others train; the README's snippet does so in every run
 WRITTEN = [
     pytest.param(page, id=page.stem, marks=() if page.stem in QUICK else pytest.mark.slow)
     for page in PAGES

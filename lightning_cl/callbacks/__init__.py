@@ -1,10 +1,20 @@
 """What a user puts into ``Trainer(callbacks=[...])``: one file a method."""
 
+from lightning_cl.callbacks.adapters.adapter import Adapter
 from lightning_cl.callbacks.adapters.aper import APER
+from lightning_cl.callbacks.adapters.ease import EASE
+from lightning_cl.callbacks.adapters.inflora import InfLoRA
+from lightning_cl.callbacks.adapters.lora import LoRA
+from lightning_cl.callbacks.adapters.mos import MOS
+from lightning_cl.callbacks.adapters.sdlora import SDLoRA
+from lightning_cl.callbacks.adapters.slca import SLCA
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
 from lightning_cl.callbacks.checkpoints.continual_checkpoint import ContinualCheckpoint
 from lightning_cl.callbacks.distillation.features import FeatureDistillation
+from lightning_cl.callbacks.distillation.lucir import LUCIR
 from lightning_cl.callbacks.distillation.lwf import LwF
+from lightning_cl.callbacks.distillation.lwf_mc import LwFMC
+from lightning_cl.callbacks.distillation.podnet import PODNet
 from lightning_cl.callbacks.distillation.wa import WA
 from lightning_cl.callbacks.evaluation.anytime_evaluation import AnytimeEvaluation
 from lightning_cl.callbacks.evaluation.continual_evaluation import ContinualEvaluation
@@ -12,11 +22,17 @@ from lightning_cl.callbacks.evaluation.protocol_guard import ProtocolGuard
 from lightning_cl.callbacks.evaluation.run_cost import RunCost
 from lightning_cl.callbacks.finetuning import FineTuning
 from lightning_cl.callbacks.gradients.agem import AGEM
+from lightning_cl.callbacks.gradients.cuber import CUBER
 from lightning_cl.callbacks.gradients.gem import GEM
 from lightning_cl.callbacks.gradients.gpm import GPM
+from lightning_cl.callbacks.gradients.owm import OWM
 from lightning_cl.callbacks.language.cpe_clip import CPECLIP
 from lightning_cl.callbacks.language.language_guided_head import LanguageGuidedHead
 from lightning_cl.callbacks.language.lgcl import LGCL
+from lightning_cl.callbacks.masks.hat import HAT
+from lightning_cl.callbacks.masks.packnet import PackNet
+from lightning_cl.callbacks.masks.piggyback import Piggyback
+from lightning_cl.callbacks.masks.supsup import SupSup
 from lightning_cl.callbacks.prompts.coda_prompt import CODAPrompt
 from lightning_cl.callbacks.prompts.dual_prompt import DualPrompt
 from lightning_cl.callbacks.prompts.l2p import L2P
@@ -31,11 +47,22 @@ from lightning_cl.callbacks.prototypes.ranpac import RanPAC
 from lightning_cl.callbacks.prototypes.streaming_lda import StreamingLDA
 from lightning_cl.callbacks.prototypes.teen import TEEN
 from lightning_cl.callbacks.regularization.ewc import EWC
+from lightning_cl.callbacks.regularization.hft import HFT
 from lightning_cl.callbacks.regularization.l2sp import L2SP
+from lightning_cl.callbacks.regularization.lines import LiNeS
 from lightning_cl.callbacks.regularization.mas import MAS
+from lightning_cl.callbacks.regularization.refresh import Refresh
+from lightning_cl.callbacks.regularization.rwalk import RWalk
 from lightning_cl.callbacks.regularization.si import SynapticIntelligence
-from lightning_cl.callbacks.replay.der import DERPlusPlus
+from lightning_cl.callbacks.replay.bic import BiC
+from lightning_cl.callbacks.replay.der import DER, DERPlusPlus
+from lightning_cl.callbacks.replay.er_ace import ERACE
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay
+from lightning_cl.callbacks.replay.fpf import FPF
+from lightning_cl.callbacks.replay.gdumb import GDumb
+from lightning_cl.callbacks.replay.icarl import ICaRL
+from lightning_cl.callbacks.replay.kfpf import KFPF
+from lightning_cl.callbacks.replay.mer import MER
 from lightning_cl.callbacks.sharded_backbone import ShardedBackbone
 from lightning_cl.callbacks.two_phase import TwoPhaseProtocol
 
@@ -44,19 +71,34 @@ __all__ = [
     "AGEM",
     "APER",
     "CPECLIP",
+    "CUBER",
+    "DER",
     "DKVB",
+    "EASE",
+    "ERACE",
     "EWC",
+    "FPF",
     "GACIL",
     "GEM",
     "GPM",
+    "HAT",
+    "HFT",
+    "KFPF",
     "L2P",
     "L2SP",
     "LGCL",
+    "LUCIR",
     "MAS",
+    "MER",
+    "MOS",
     "MVP",
+    "OWM",
+    "SLCA",
     "TEEN",
     "WA",
+    "Adapter",
     "AnytimeEvaluation",
+    "BiC",
     "CODAPrompt",
     "ContinualCallback",
     "ContinualCheckpoint",
@@ -68,15 +110,28 @@ __all__ = [
     "FeCAM",
     "FeatureDistillation",
     "FineTuning",
+    "GDumb",
+    "ICaRL",
+    "InfLoRA",
     "LanguageGuidedHead",
+    "LiNeS",
+    "LoRA",
     "LwF",
+    "LwFMC",
     "OnePrompt",
+    "PODNet",
+    "PackNet",
+    "Piggyback",
     "ProtocolGuard",
     "PrototypeClassifier",
+    "RWalk",
     "RanPAC",
+    "Refresh",
     "RunCost",
+    "SDLoRA",
     "ShardedBackbone",
     "StreamingLDA",
+    "SupSup",
     "SynapticIntelligence",
     "TwoPhaseProtocol",
     "VirtualOutlierRegularizer",

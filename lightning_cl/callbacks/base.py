@@ -80,6 +80,10 @@ class ContinualMethod(ContinualCallback):
     constrains: ClassVar[bool] = False
     #: The method freezes the backbone and puts parameters of its own into it: only one can.
     adapts_backbone: ClassVar[bool] = False
+    #: The method decides for every weight which task it belongs to: only one can.
+    owns_weights: ClassVar[bool] = False
+    #: The method answers only for samples whose task it is told (task-incremental learning).
+    needs_task_identity: ClassVar[bool] = False
 
     _: KW_ONLY
     head: str | None = None
@@ -91,6 +95,11 @@ class ContinualMethod(ContinualCallback):
         if self.train_mask not in STRICTNESS:
             raise ValueError(f'`train_mask` is {self.train_mask!r}; give "batch", "task", "seen" or "all".')
 
+    @classmethod
+    def backbones(cls) -> str:
+        """The networks that it works on, in words for a table."""
+        return "any network"
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Attach to the module, once."""
         stream = require_stream(trainer, type(self).__name__)
@@ -100,10 +109,26 @@ class ContinualMethod(ContinualCallback):
                 f"{type(self).__name__} adds a term to the loss that `training_step` returns, but "
                 f"{type(pl_module).__name__} optimises manually; set `automatic_optimization = True`."
             )
+        if self.needs_task_identity and not stream.task_identity:
+            raise ValueError(
+                f"{type(self).__name__} answers only for samples whose task it is told (task-incremental learning), "
+                "but this stream does not; set `ContinualDataModule(task_identity=True)`, or use another method."
+            )
         frozen = {name for name, p in pl_module.named_parameters() if not p.requires_grad}
         self.attach_once(pl_module, stream.info)
         self._refuse_thawing(trainer, pl_module, frozen)
         pl_module.continual.batch_keys = stream.batch_keys  # type: ignore[union-attr]
+        if stage == "fit":
+            pl_module.continual.choice.current = 0  # type: ignore[union-attr]  # until the fit says where it starts
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on no task is the current one."""
+        pl_module.continual.choice.current = None  # type: ignore[union-attr]
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """As at the end."""
+        if isinstance(state := getattr(pl_module, "continual", None), ContinualState):
+            state.choice.current = state.choice.told = None
 
     def attach_once(self, pl_module: LightningModule, info: StreamInfo) -> None:
         """:meth:`attach`, unless this method is attached already.

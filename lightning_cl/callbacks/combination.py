@@ -29,6 +29,12 @@ def check_combination(method: Any, methods: Sequence[Any]) -> None:
             f"{' and '.join(adapting)} each freeze the backbone and put parameters of their own into it, which cannot "
             "be combined; use one of them."
         )
+    owners = [type(other).__name__ for other in methods if other.owns_weights]
+    if len(owners) > 1:
+        raise ValueError(
+            f"{' and '.join(owners)} each decide which task a weight belongs to, which cannot be combined; use one of "
+            "them."
+        )
     idle = [type(other).__name__ for other in methods if not other.trains]
     if idle and (method.constrains or method.adds_loss):
         raise ValueError(

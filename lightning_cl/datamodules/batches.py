@@ -111,6 +111,12 @@ class StreamBatches(StreamPosition):
         batch = sampler.batch(self._order(stage, sampler), batch_idx)
         return self.eval_data(stage).batch(batch.index[: batch.real])
 
+    def eval_task(self, batch_idx: int, stage: Stage = "val") -> int:
+        """The task of evaluation batch ``batch_idx``: that of all its samples with ``task_identity=True``."""
+        sampler = self._eval_loaders[stage].sampler
+        first = sampler.batch(self._order(stage, sampler), batch_idx).index[0]  # also of a process that only repeats it
+        return int(self.eval_data(stage).task_of[first])
+
     def _order(self, stage: str, sampler: PlanSampler) -> Tensor:
         key = (sampler.plan, sampler.epoch)
         known = self._orders.get(stage)

@@ -54,6 +54,8 @@ class ContinualDataModule(StreamLoaders):
             label)``. The usual names and forms are found without it. A transform changes the first of the inputs.
         drop_last: Leave out a last training batch that is not full.
         evaluate_on: Validate on the tasks ``"seen"`` so far, or on ``"all"`` (needed for forward transfer).
+        task_identity: Tell the task of every evaluation batch to methods that ask for it (task-incremental learning);
+            every evaluation batch is then of one task.
         early_stopping: What Lightning's ``EarlyStopping`` ends: the whole ``"stream"``, or the current ``"task"``,
             one epoch after it says so, with its patience counted anew for every task.
         reduce_on_plateau: Over what Lightning counts a ``ReduceLROnPlateau`` schedule: the whole ``"stream"``, whose
@@ -93,6 +95,7 @@ class ContinualDataModule(StreamLoaders):
         collate_fn: Callable[[list[Any]], Any] | None = None,
         updates_per_batch: int = 1,
         reduce_on_plateau: Literal["stream", "task"] = "stream",
+        task_identity: bool = False,
     ) -> None:
         super().__init__()
         check_source(source)
@@ -130,6 +133,7 @@ class ContinualDataModule(StreamLoaders):
         self.updates_per_batch = updates_per_batch
         self.train_transform, self.eval_transform, self.batch_keys = train_transform, eval_transform, batch_keys
         self.drop_last, self.evaluate_on, self.early_stopping = drop_last, evaluate_on, early_stopping
+        self.task_identity = task_identity
         self.num_workers, self.persistent_workers = num_workers, persistent_workers
         self.pin_memory, self.collate_fn, self.reduce_on_plateau = pin_memory, collate_fn, reduce_on_plateau
         #: Serve training images with the evaluation transform (methods that only take statistics ask for it).
@@ -180,7 +184,7 @@ class ContinualDataModule(StreamLoaders):
             self.plan_schedule(known)
         # Another run may have other processes, or want other views of the images.
         self._train_loader, self._eval_loaders, self._orders, self.loaded = None, {}, {}, {}
-        self._datasets, self.joined = {}, None
+        self._datasets, self.joined, self.kept_back = {}, None, 0.0
         install_batch_hooks(self)
         if stage == "fit" and self.trainer is not None:
             self._driver = TaskLoop.install(self, self.trainer)

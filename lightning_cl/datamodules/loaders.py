@@ -14,7 +14,7 @@ from torch.utils.data import default_collate
 from lightning_cl.datamodules.batch_form import BatchKeys
 from lightning_cl.datamodules.batches import StreamBatches
 from lightning_cl.datamodules.loader import PlanSampler, StreamDataset, StreamLoader
-from lightning_cl.datamodules.sampling import EvalPlan, TrainPlan, evaluation_order, leading_share, mix_seed
+from lightning_cl.datamodules.sampling import EvalPlan, TrainPlan, evaluation_order, keep_back, leading_share, mix_seed
 from lightning_cl.datamodules.step_count import accumulation, limited, steps_of_tasks
 from lightning_cl.datamodules.stream_plan import EvalData, Stage
 from lightning_cl.datamodules.trainer_checks import resets_optimizer
@@ -29,6 +29,8 @@ class StreamLoaders(StreamBatches):
     seed: int
     drop_last: bool
     evaluate_on: Literal["seen", "all"]
+    #: Methods are told the task of every evaluation batch, so each batch is of one task.
+    task_identity: bool
     num_workers: int
     persistent_workers: bool
     pin_memory: bool | None
@@ -38,6 +40,8 @@ class StreamLoaders(StreamBatches):
     eval_transform: Callable[[Any], Any] | Literal[False] | None
     #: Serve training images with the evaluation transform (methods that only take statistics ask for it).
     train_view: Literal["train", "eval"]
+    #: Share of every task's samples, of each class alike, that a method keeps out of training; it sets it in ``setup``.
+    kept_back: float = 0.0
     #: Train on the same batches in every epoch of a task (``Trainer(overfit_batches=...)``).
     repeats_batches: bool = False
     #: What the loaders serve now: the task of "train", the number of tasks of "val" and "test".
@@ -81,7 +85,11 @@ class StreamLoaders(StreamBatches):
         return self.info.num_tasks if self.evaluate_on == "all" else self.task_index + 1
 
     def train_loader_for(
-        self, task_index: int, transform: Literal["train", "eval"] = "eval", epoch: int = 0
+        self,
+        task_index: int,
+        transform: Literal["train", "eval"] = "eval",
+        epoch: int = 0,
+        index: Tensor | None = None,
     ) -> Iterable[Any]:
         """One pass over a task's training samples, shared out over the ranks.
 
@@ -89,8 +97,10 @@ class StreamLoaders(StreamBatches):
             task_index: Which task.
             transform: ``"eval"`` for statistics, ``"train"`` for augmented images.
             epoch: Seeds order and augmentation of the pass.
+            index: ``(N,)`` other positions in the training split, in place of the task's.
         """
-        loader = self._loader("train", transform, self._train_plan(task_index, self.eval_batch_size, drop_last=False))
+        plan = self._train_plan(task_index, self.eval_batch_size, drop_last=False)
+        loader = self._loader("train", transform, plan if index is None else replace(plan, index=index))
         loader.sampler.set_epoch(epoch)
         return loader
 
@@ -137,7 +147,18 @@ class StreamLoaders(StreamBatches):
 
     def _train_plan(self, task: int, batch_size: int, drop_last: bool | None = None, updates: int = 1) -> TrainPlan:
         total, drop = self._global_batch(batch_size), self.drop_last if drop_last is None else drop_last
-        return TrainPlan(self.layout.train_index[task], total, drop, not self.online, self.seed, updates)
+        index = self.layout.train_index[task]
+        if self.kept_back:
+            index = index[~self._is_kept_back(task)]
+        return TrainPlan(index, total, drop, not self.online, self.seed, updates)
+
+    def kept_back_index(self, task: int) -> Tensor:
+        """``(n,)`` positions of a task's samples that are kept out of its training (``kept_back``)."""
+        return self.layout.train_index[task][self._is_kept_back(task)]
+
+    def _is_kept_back(self, task: int) -> Tensor:
+        labels = self.source.train_labels[self.layout.train_index[task]]
+        return keep_back(labels, self.kept_back, mix_seed(self.seed, 0xBAC2, task))
 
     def _global_batch(self, batch_size: int) -> int:
         return batch_size * (self._world()[0] if self.per_device else 1)
@@ -166,8 +187,11 @@ class StreamLoaders(StreamBatches):
         if self.trainer is None or names.get(self.trainer.state.fn or "") != stage:
             return order
         limit: int | float = getattr(self.trainer, f"limit_{stage}_batches")
-        batch_size = self._global_batch(self.eval_batch_size)
-        rows = limited(len(EvalPlan(order, batch_size, self._world()[0])), limit) * batch_size
+        batch_size, plan = self._global_batch(self.eval_batch_size), self._eval_plan(stage, order)
+        batches = limited(len(plan), limit)
+        rows = batches * batch_size
+        if plan.runs is not None and batches < len(plan):  # the share of every task fills whole batches
+            rows = max(batches, (batches - num_tasks) * batch_size + num_tasks)
         if not 0 < rows < len(order):
             return order
         if rows < num_tasks:
@@ -178,11 +202,19 @@ class StreamLoaders(StreamBatches):
         return order[leading_share([len(members) for members in self.eval_data(stage).index[:num_tasks]], rows)]
 
     def _serve(self, stage: Stage, order: Tensor) -> StreamLoader:
-        plan = EvalPlan(order, self._global_batch(self.eval_batch_size), self._world()[0])
+        plan = self._eval_plan(stage, order)
         if stage not in self._eval_loaders:
             self._eval_loaders[stage] = self._loader(self.eval_data(stage).split, "eval", plan)
         self._eval_loaders[stage].sampler.plan = plan
         return self._eval_loaders[stage]
+
+    def _eval_plan(self, stage: Stage, order: Tensor) -> EvalPlan:
+        """Batches of ``(N,)`` positions in this order, each of one task where a method may be told which."""
+        runs = None
+        if self.task_identity:
+            tasks = self.eval_data(stage).task_of[order]
+            runs = tuple(torch.unique_consecutive(tasks, return_counts=True)[1].tolist())
+        return EvalPlan(order, self._global_batch(self.eval_batch_size), self._world()[0], runs)
 
     def _loader(
         self, split: Literal["train", "test"], view: Literal["train", "eval"], plan: TrainPlan | EvalPlan

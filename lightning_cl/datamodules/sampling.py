@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -110,15 +111,27 @@ class EvalPlan:
         index: ``(N,)`` positions in the evaluation split, see :func:`evaluation_order`.
         batch_size: Global batch size.
         world_size: Number of processes.
+        runs: Sizes of the parts, one behind the other, that no batch reaches beyond; ``None``: all is one part.
     """
 
     index: Tensor
     batch_size: int
     world_size: int = 1
+    runs: tuple[int, ...] | None = None
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """Where every batch starts, and the end of the last one."""
+        starts, end = list[int](), 0
+        for size in (len(self.index),) if self.runs is None else self.runs:
+            full, rest = divmod(size, self.batch_size)
+            count = full + (rest > 0 and (rest >= self.world_size or full == 0))
+            starts += range(end, end + count * self.batch_size, self.batch_size)
+            end += size
+        return [*starts, end]
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self.index), self.batch_size)
-        return full + (rest > 0 and (rest >= self.world_size or full == 0))
+        return len(self._starts) - 1
 
     def order(self) -> Tensor:
         """Positions in order of evaluation, ``(N,)``."""
@@ -126,9 +139,7 @@ class EvalPlan:
 
     def batch(self, order: Tensor, batch_idx: int, rank: int = 0) -> TrainBatch:
         """The share of ``rank`` in evaluation batch ``batch_idx``; see :class:`TrainBatch`."""
-        last = batch_idx == len(self) - 1
-        stop = len(order) if last else (batch_idx + 1) * self.batch_size
-        rows = order[batch_idx * self.batch_size : stop]
+        rows = order[slice(*self._starts[batch_idx : batch_idx + 2])]
         start, stop = share(len(rows), self.world_size, rank)
         real = stop - start
         return TrainBatch(rows[start:stop] if real else rows[:1], real, self.world_size * real / len(rows))
@@ -176,9 +187,7 @@ def hold_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor
     if not 0.0 < fraction < 1.0:
         raise ValueError(f"`val_split` is {fraction}; give a fraction of the training data in (0, 1), or 0 for none.")
     held = torch.zeros(len(labels), dtype=torch.bool)
-    # One stable sort, however many classes: positions stay ascending within each.
-    parts = labels.argsort(stable=True).split(torch.bincount(labels).tolist())
-    for label, members in enumerate(parts):
+    for label, members in enumerate(_members(labels)):
         if len(members) == 0:
             continue
         if len(members) < 2:
@@ -189,3 +198,18 @@ def hold_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         held[members[permutation(len(members), seed, label)[:count]]] = True
     return (~held).nonzero().flatten(), held.nonzero().flatten()
+
+
+def keep_back(labels: Tensor, fraction: float, seed: int) -> Tensor:
+    """``(N,)`` bool: ``floor(fraction * n)`` random samples of every class of ``(N,)`` labels, none of a small one."""
+    back = torch.zeros(len(labels), dtype=torch.bool)
+    for label, members in enumerate(_members(labels)):
+        count = int(fraction * len(members))
+        back[members[permutation(len(members), seed, label)[:count]]] = True
+    return back
+
+
+def _members(labels: Tensor) -> tuple[Tensor, ...]:
+    """Ascending positions of every class, from one stable sort, however many classes there are."""
+    parts: tuple[Tensor, ...] = labels.argsort(stable=True).split(torch.bincount(labels).tolist())
+    return parts

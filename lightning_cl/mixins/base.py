@@ -91,6 +91,7 @@ class ContinualMixin(StepMixin):
     def on_task_start(self, task: Task) -> None:
         """Called before the first batch of ``task``, and before fresh optimisers are built."""
         state = self.continual
+        state.choice.current = task.index
         for part in state.ordered_parts:
             part.start_task(self, task)
         send_from_first_process(state.parts.parameters())
@@ -182,6 +183,8 @@ class ContinualMixin(StepMixin):
 
     def on_train_start(self) -> None:
         """Protect what a checkpoint brought back."""
+        stream = getattr(self.trainer, "datamodule", None)
+        self.continual.choice.current = getattr(stream, "task_index", None)
         for part in self.continual.ordered_parts:
             part.start_run(self)
         self.protect()

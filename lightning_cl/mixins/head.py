@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -125,6 +126,19 @@ class HeadMixin(_Base):
             )
         return calls[-1].features
 
+    def watch_layer(self, name: str) -> None:
+        """Record what a layer gives beside every call of the head from now on; see :class:`HeadCall`.
+
+        Args:
+            name: Its dotted path in this module.
+        """
+        self.get_submodule(name).register_forward_hook(partial(self._record_output, name))
+
+    def _record_output(self, name: str, layer: nn.Module, args: Any, output: Any) -> None:
+        """Forward hook of a watched layer."""
+        if self.continual.calls is not None:
+            self.continual.outputs[name] = output
+
     def recorded(self, raw: bool = False) -> AbstractContextManager[list[HeadCall]]:
         """Record the calls of the head within a ``with`` block, in the list that it gives.
 
@@ -135,6 +149,8 @@ class HeadMixin(_Base):
 
     def _answer_of_methods(self, head: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Forward hook of the head: what the methods answer, in as many columns as the head has, masked."""
+        if "_unanswered" in head.__dict__:  # a prompted network asks for the feature of an image
+            return output
         if output.ndim == 4 and is_map(head, output):
             return self._answer_of_map(head, args[0], output)
         if output.ndim == 3:
@@ -147,8 +163,7 @@ class HeadMixin(_Base):
 
     def _answered(self, given: Tensor, own: Tensor) -> Tensor:
         """``(B, C_head)`` logits of the methods, from what the head was given and what it made of it."""
-        if self.continual.calls is not None:
-            self.continual.calls.append(HeadCall(given.flatten(1), own))
+        self.continual.record(HeadCall(given.flatten(1), own))
         return self._answer_of_parts(given, own)
 
     def _answer_of_parts(self, given: Tensor, own: Tensor) -> Tensor:
@@ -182,7 +197,7 @@ class HeadMixin(_Base):
         logits = None if state.tokens is None else find_logits(output, state.tokens.answers.shape[-1])
         if state.tokens is not None and logits is not None and logits.ndim == 2:
             if state.calls is not None:
-                state.calls.append(state.tokens.chosen(logits))
+                state.record(state.tokens.chosen(logits))
             state.tokens = None
 
     def _answer_of_auxiliary(self, head: nn.Module, args: Any, output: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Prompts in a frozen ViT: what a training step does differently for every prompt method."""
+"""Prompts in a frozen transformer: what a training step does differently for every prompt method."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import torch
 from torch import Tensor
 
 from lightning_cl.mixins.base import ContinualMixin, expect_eval_mode
-from lightning_cl.nn.extension import extend
-from lightning_cl.nn.prompted_vit import PromptedViT, check_vit, install_prompts
+from lightning_cl.nn.attention import check_prompts, put_in_prompts
 from lightning_cl.nn.prompts import PromptProvider
 from lightning_cl.training import MethodModule, Step
 from lightning_cl.training.evaluated_batch import announce
-from lightning_cl.training.find_modules import find_vit
+from lightning_cl.training.find_backbone import find_attention
 from lightning_cl.training.prompt_use import PromptUse
 
 
 class PromptedBackbone(MethodModule):
-    """Freezes the one timm ViT of a module (all but a head inside it) and lets it ask a provider for prompts.
+    """Freezes the one transformer of a module (all but a head inside it) and lets it ask a provider for prompts.
 
     Args:
         module: The LightningModule.
         provider: The prompts; moved to the ViT's device and dtype.
-        backbone: Dotted path of the timm ``VisionTransformer``; found when ``None``.
+        backbone: Dotted path of the network, of a family in :mod:`lightning_cl.nn.attention`; found when ``None``.
         cache_queries: Compute the query of an evaluation image once per run. Needs evaluation transforms without
             randomness.
 
     Raises:
-        ValueError: If there is no (single) ViT, the module has prompts already, or the provider does not fit it.
+        ValueError: If there is no (single) network of a known family, the module has prompts already, or the provider
+            does not fit it.
     """
 
     former_keys: ClassVar[dict[str, str]] = {"prompts.": "provider."}
@@ -41,12 +41,11 @@ class PromptedBackbone(MethodModule):
         self, module: Any, provider: PromptProvider, backbone: str | None = None, cache_queries: bool = True
     ) -> None:
         super().__init__()
-        _, vit = find_vit(module, backbone)
+        _, vit, family = find_attention(module, backbone)
         if any(isinstance(part, PromptedBackbone) for part in module.continual.parts.values()):
             raise ValueError("the module has prompts already; use one prompt method at a time.")
-        check_vit(vit, provider)
-        extend(vit, PromptedViT)
-        install_prompts(vit, provider)
+        check_prompts(vit, provider, family)
+        put_in_prompts(vit, provider, family, module.continual_head)
         reference = next(vit.parameters())
         self.provider = provider.to(device=reference.device, dtype=reference.dtype)
         self.__dict__["_vit"] = vit  # a part of the user's module
@@ -56,7 +55,7 @@ class PromptedBackbone(MethodModule):
 
     @property
     def vit(self) -> Any:
-        """The frozen ViT with prompts."""
+        """The frozen network with prompts."""
         return self.__dict__["_vit"]
 
     # ------------------------------------------------------------------ a training step
@@ -113,7 +112,7 @@ class PromptedBackbone(MethodModule):
 
 
 class PromptMixin(ContinualMixin):
-    """Prompts for the one timm ViT of a module; ``configure_continual`` comes first, then :meth:`add_prompts`.
+    """Prompts for the one transformer of a module; ``configure_continual`` comes first, then :meth:`add_prompts`.
 
     A callback does both. A model author can do without one::
 

@@ -16,6 +16,7 @@ from lightning_cl.nn.masks import ClassMask
 from lightning_cl.training.memory import Memory
 from lightning_cl.training.method_module import MethodModule
 from lightning_cl.training.step import HeadCall, Step, TokenCall
+from lightning_cl.training.task_choice import TaskChoice
 
 #: Which classes compete in the training loss: those of the current batch or task, all seen so far, or all.
 TrainMask = Literal["batch", "task", "seen", "all"]
@@ -52,8 +53,10 @@ class ContinualState(nn.Module):
         loss_terms: Terms of the current training step, by name.
         last_terms: Values of the last step's terms.
         step: The current training step.
+        choice: Which task's part of the module answers.
         calls: Where calls of the head are recorded; ``None``: nowhere.
         raw: See :meth:`recording`.
+        outputs: What watched layers gave since the last call of the head, by name.
         own_parameters: Names of the parameters that the user's module had before any method.
         own_buffers: Names of the buffers that it had.
         trained_parameters: Those of the parameters that the methods left trainable.
@@ -82,8 +85,10 @@ class ContinualState(nn.Module):
         self.loss_terms: dict[str, Tensor] = {}
         self.last_terms: dict[str, Tensor] = {}
         self.step: Step | None = None
+        self.choice = TaskChoice()
         self.calls: list[HeadCall] | None = None
         self.raw = False
+        self.outputs: dict[str, Any] = {}
         self._old_classes: tuple[int, Tensor | None] = (-1, None)
         self.own_parameters: frozenset[str] = frozenset()
         self.own_buffers: frozenset[str] = frozenset()
@@ -97,6 +102,19 @@ class ContinualState(nn.Module):
         """The methods' modules: those that make the logits before those that change them."""
         return sorted(self.parts.values(), key=lambda part: not part.makes_logits)  # type: ignore[arg-type]
 
+    @property
+    def task(self) -> int | None:
+        """The task that methods answer for which keep something for each; set it to predict outside of a Trainer.
+
+        Raises:
+            ValueError: When set, if the stream has no such task.
+        """
+        return self.choice.known
+
+    @task.setter
+    def task(self, task: int | None) -> None:
+        self.choice.name(task, self.info.num_tasks)
+
     @contextmanager
     def recording(self, raw: bool = False) -> Iterator[list[HeadCall]]:
         """Record the calls of the head in a list of their own.
@@ -104,12 +122,18 @@ class ContinualState(nn.Module):
         Args:
             raw: A head that answers for every token may leave methods and mask out: nobody reads the network's answer.
         """
-        before, calls = (self.calls, self.raw), list[HeadCall]()
-        self.calls, self.raw = calls, raw
+        before, calls = (self.calls, self.raw, self.outputs), list[HeadCall]()
+        self.calls, self.raw, self.outputs = calls, raw, {}
         try:
             yield calls
         finally:
-            self.calls, self.raw = before
+            self.calls, self.raw, self.outputs = before
+
+    def record(self, call: HeadCall) -> None:
+        """Record a call of the head where calls are recorded, with what the watched layers gave before it."""
+        if self.calls is not None:
+            self.calls.append(call._replace(outputs=self.outputs))
+            self.outputs = {}
 
     def old_classes(self, task: Any, device: torch.device) -> Tensor | None:
         """``(n,)`` ids of the classes seen before ``task``; ``None``: there are none. Made once a task."""

@@ -50,6 +50,7 @@ class StepMixin(HeadMixin):
             output = step.users_step()
         finally:
             state.step = state.calls = state.answer = state.tokens = None
+            state.outputs = {}
         terms = dict(state.loss_terms)
         state.loss_terms.clear()
         if not terms or output is None:
@@ -94,11 +95,15 @@ class StepMixin(HeadMixin):
 
     def expect_images(self, batch_idx: int, stage: str) -> None:
         """The next pass is over ``stream.eval_batch(batch_idx, stage)``; mixins with caches tell them."""
+        stream = getattr(self.trainer, "datamodule", None)
+        if stream is not None and getattr(stream, "task_identity", False):
+            self.continual.choice.told = stream.eval_task(batch_idx, stage)
         for part in self.continual.ordered_parts:
             part.expect_samples(self, batch_idx, stage)
 
     def forget_images(self) -> None:
         """The next pass is over images that nobody announced."""
+        self.continual.choice.told = None
         for part in self.continual.ordered_parts:
             part.forget_samples(self)
 

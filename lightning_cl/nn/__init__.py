@@ -12,11 +12,13 @@ from lightning_cl.nn.adapters import (
     freeze_backbone,
     inject,
 )
+from lightning_cl.nn.bits import pack_bits, straight_through, unpack_bits
 from lightning_cl.nn.class_texts import TextHead
 from lightning_cl.nn.clip_prompts import CLIPPrompts
 from lightning_cl.nn.coda_prompt import CODAPromptPool
 from lightning_cl.nn.dual_prompt import DualPromptPool
 from lightning_cl.nn.fisher import fisher_diagonal, per_sample_sum
+from lightning_cl.nn.gates import annealed_scale, compensation, free_share, gate_penalty
 from lightning_cl.nn.gradients import project_on_reference, project_on_references
 from lightning_cl.nn.guard import Guard, SliceGuard
 from lightning_cl.nn.heads import (
@@ -49,6 +51,8 @@ from lightning_cl.nn.prompts import PromptProvider, Prompts
 from lightning_cl.nn.prototypes import PrototypeBank
 from lightning_cl.nn.schedules import coda_cosine, coda_cosine_released, cpe_clip_warmup
 from lightning_cl.nn.subspace import StepProjection, SubspaceMemory, layer_inputs
+from lightning_cl.nn.substitution import Substitutes, substitute, weight_layers
+from lightning_cl.nn.task_inference import binary_task, entropy_slopes, one_shot_task
 from lightning_cl.nn.weights import (
     NamedTensors,
     Snapshot,
@@ -97,28 +101,37 @@ __all__ = [
     "StepScale",
     "StreamingLDAHead",
     "SubspaceMemory",
+    "Substitutes",
     "TextHead",
     "align_head",
     "align_norms",
+    "annealed_scale",
+    "binary_task",
     "coda_cosine",
     "coda_cosine_released",
+    "compensation",
     "cosine_distance",
     "cosine_logits",
     "cpe_clip_warmup",
     "distillation",
     "ema",
     "energy",
+    "entropy_slopes",
     "fisher_diagonal",
     "fit_head",
     "folded",
+    "free_share",
     "freeze_backbone",
+    "gate_penalty",
     "inject",
     "input_grams",
     "interpolate",
     "layer_inputs",
+    "one_shot_task",
     "orthogonality_penalty",
     "orthonormal_rows",
     "outlier_regularizer",
+    "pack_bits",
     "per_sample_sum",
     "pooled_distance",
     "prefix_attention",
@@ -129,7 +142,11 @@ __all__ = [
     "ridge_solution",
     "simplex_etf",
     "smallest_elements",
+    "straight_through",
+    "substitute",
     "supervised_contrastive",
     "synthesize_outliers",
     "trained",
+    "unpack_bits",
+    "weight_layers",
 ]

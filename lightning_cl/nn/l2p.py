@@ -76,6 +76,7 @@ class L2PPool(PromptProvider):
         self.task_mask, self.copy_previous = task_mask, copy_previous
         self.growing = ("prompts", "keys") if task_mask else ()  # else all tasks share the pool
         self.batch_dependent, self.pool_tokens = batch_vote == "always", form == "tokens"
+        self.uses_tokens = self.pool_tokens
         sets = max(len(self.layers), 1)
         self._used: list[Tensor] = []
         # Prompt first, so that a task's slots are rows of dimension 0 for the guard.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,6 +27,28 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> 
     log_p = F.log_softmax(student / temperature, dim=1)
     log_q = F.log_softmax(teacher.detach() / temperature, dim=1)
     return temperature**2 * F.kl_div(log_p, log_q, log_target=True, reduction="batchmean")
+
+
+def binary_distillation(
+    student: Tensor, targets: Tensor, columns: Tensor, teacher: Tensor | None = None, taught: Tensor | None = None
+) -> Tensor:
+    """Binary cross-entropy of every class with its label, or with a teacher's sigmoid (iCaRL, arXiv:1611.07725, eq. 2).
+
+    Args:
+        student: ``(B, C)`` logits.
+        targets: ``(B,)`` labels.
+        columns: ``(C,)`` bool: classes that count, at least one.
+        teacher: ``(B, C)`` logits; gets no gradient. ``None``: all classes have their labels.
+        taught: ``(C,)`` bool: classes whose target is the teacher's.
+
+    Returns:
+        The mean over the samples and the classes that count.
+    """
+    wanted = F.one_hot(targets, student.shape[1]).to(student.dtype)
+    if teacher is not None and taught is not None:
+        wanted = torch.where(taught, teacher.detach().sigmoid(), wanted)
+    each = F.binary_cross_entropy_with_logits(student, wanted, reduction="none")
+    return each.masked_fill(~columns, 0.0).sum() / (len(each) * columns.sum())
 
 
 def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
@@ -55,6 +79,24 @@ def pooled_distance(student: Tensor, teacher: Tensor) -> Tensor:
     _check_shapes(student, teacher, "feature maps of the same stage")
     distance: Tensor = torch.linalg.vector_norm(_pooled(student) - _pooled(teacher.detach()), dim=1)
     return distance.mean()
+
+
+def ranking_margin(scores: Tensor, targets: Tensor, rivals: Tensor, margin: float, count: int = 2) -> Tensor:
+    """How far each sample's own score falls short of a margin above its nearest rivals (LUCIR, CVPR 2019, eq. 8).
+
+    Args:
+        scores: ``(B, C)``.
+        targets: ``(B,)``.
+        rivals: ``(R,)`` columns that are held away, at least one.
+        margin: At least 0.
+        count: Of the rivals with the highest scores; all, if there are fewer.
+
+    Returns:
+        ``(B,)`` means of ``relu(margin - score[y] + score[r])`` over these rivals ``r``.
+    """
+    own = scores.gather(1, targets[:, None])  # (B, 1)
+    nearest = scores[:, rivals].topk(min(count, len(rivals)), dim=1).values  # (B, count)
+    return F.relu(margin - own + nearest).mean(1)
 
 
 def supervised_contrastive(features: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
@@ -94,3 +136,28 @@ def _check_shapes(student: Tensor, teacher: Tensor, what: str) -> None:
             f"the student's tensor has the shape {tuple(student.shape)} and the teacher's {tuple(teacher.shape)}; give "
             f"both the {what}."
         )
+
+
+def reverse_cross_entropy(logits: Tensor, targets: Tensor, allowed: Tensor) -> Tensor:
+    """``-sum_c p_c log q_c`` with labels ``q`` of at least 1e-4 (symmetric cross-entropy, arXiv:1908.06112), a mean.
+
+    A sure and wrong answer costs ``-ln 1e-4``, about 9.21: wrong labels pull less than in cross-entropy.
+
+    Args:
+        logits: ``(B, C)``.
+        targets: ``(B,)``.
+        allowed: ``(C,)`` bool: the classes that compete, the targets among them.
+    """
+    p = logits.masked_fill(~allowed, -torch.inf).softmax(dim=1).clamp(1e-7, 1.0)
+    wrong = allowed & (torch.arange(logits.shape[1], device=logits.device) != targets[:, None])
+    return math.log(1e4) * (p * wrong).sum(dim=1).mean()
+
+
+def self_contrast(rows: Tensor, temperature: float = 0.8) -> Tensor:
+    """Cross-entropy of ``Z Z^T / temperature`` with each row's own place (HiDe-Prompt, MOS): rows unlike each other.
+
+    Args:
+        rows: ``(N, D)``, not scaled to unit length.
+        temperature: Above 0.
+    """
+    return F.cross_entropy(rows @ rows.T / temperature, torch.arange(len(rows), device=rows.device))

@@ -54,12 +54,20 @@ class ClassMask(nn.Module):
         if not len(allowed):
             return logits
         allowed = allowed & (logits > -torch.inf)
-        lowest = logits.detach().masked_fill(~allowed, torch.inf).amin(dim=-1, keepdim=True)
-        fill = lowest.clamp(max=0) - MASKED_BELOW
         if not self.training:
-            return torch.where(allowed, logits, fill)
-        filled: Tensor = _Filled.apply(logits, allowed, fill)
+            return fill_masked(logits, allowed)
+        filled: Tensor = _Filled.apply(logits, allowed, _far_below(logits, allowed))
         return filled
+
+
+def fill_masked(logits: Tensor, allowed: Tensor) -> Tensor:
+    """``(..., C)`` logits with a finite number far below the others where ``allowed`` (bool, ``(..., C)``) is false."""
+    return torch.where(allowed, logits, _far_below(logits, allowed))
+
+
+def _far_below(logits: Tensor, allowed: Tensor) -> Tensor:
+    lowest = logits.detach().masked_fill(~allowed, torch.inf).amin(dim=-1, keepdim=True)
+    return lowest.clamp(max=0) - MASKED_BELOW
 
 
 class _Filled(torch.autograd.Function):

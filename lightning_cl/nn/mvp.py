@@ -43,6 +43,7 @@ class MVPPool(PromptProvider):
     """
 
     growing = ("mask",)
+    uses_tokens = True
     usage: Tensor
 
     def __init__(

@@ -43,7 +43,7 @@ class PromptedViT(FrozenBackbone, _Base):
     def _prompted(self, images: Tensor, class_token_only: bool) -> Tensor:
         provider, cache = self.prompt_state()
         blocks: Any = self.blocks
-        first = _first_layer(provider, len(blocks))
+        first = self.__dict__["_first_prompted"]
         with torch.no_grad():  # frozen, and shared by the query and the prompted pass
             x = self.norm_pre(self.patch_drop(self._pos_embed(self.patch_embed(images))))
             x = blocks[:first](x)
@@ -59,39 +59,45 @@ class PromptedViT(FrozenBackbone, _Base):
         extra = 0 if prompts.tokens is None else prompts.tokens.shape[1]
         if prompts.tokens is not None:
             x = torch.cat([prompts.tokens.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
-        last = len(blocks) - 1
-        read = extra if prompts.pool_tokens else extra + self.num_prefix_tokens
+        last, class_token_only = len(blocks) - 1, class_token_only and _join_anything(prompts)
+        read = extra if prompts.pool_tokens and not hasattr(self, "head_dist") else extra + self.num_prefix_tokens
         for index in range(first, last + 1):
             prefix, rows = _rows_of(prompts, index, blocks[index]), read if class_token_only and index == last else None
             if self.grad_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(run_block, blocks[index], x, prefix, rows, use_reentrant=False)
             else:
                 x = run_block(blocks[index], x, prefix, rows)
-        return _without_extra(self.norm(x), extra, prompts.pool_tokens)
+        alone = self.global_pool in ("token", "") and not hasattr(self, "head_dist") and self.has_class_token
+        return _without_extra(self.norm(x), extra, prompts.pool_tokens, alone)
 
     def _query(self, x: Tensor, first: int, rows: Tensor | None = None) -> Tensor:
         """``(B, D)`` feature of the un-prompted network, continuing after block ``first - 1``; of some rows only.
 
-        It is what the head would classify, without the head's dropout; the class token where nothing is pooled. Or,
-        if the provider names a layer, the class token after that block.
+        It is what the head would classify, without the head's dropout; the class token where nothing is pooled, and
+        the mean of both where two tokens are classified. Or, if the provider names a layer, the class token after that
+        block. The mean of the patches takes the place of a class token that is missing.
         """
         blocks: Any = self.blocks
         layer = self.prompt_state()[0].query_layer
         if layer is not None:
             layer %= len(blocks)
             x = blocks[first:layer](x if rows is None else x[rows.to(x.device)])
-            return run_block(blocks[layer], x, rows=1)[:, 0]
-        pool = self.global_pool or "token"
+            if self.has_class_token:
+                return run_block(blocks[layer], x, rows=1)[:, 0]
+            return run_block(blocks[layer], x)[:, self.num_prefix_tokens :].mean(dim=1)
+        pool = self.global_pool or ("token" if self.has_class_token else "avg")
         x = blocks[first:-1](x if rows is None else x[rows.to(x.device)])
         x = run_block(blocks[-1], x, rows=self.num_prefix_tokens if pool == "token" else None)
-        feature: Tensor = self.fc_norm(self.pool(self.norm(x), pool))
+        x = self.norm(x)
+        feature: Tensor = self.fc_norm(x[:, :2].mean(dim=1) if hasattr(self, "head_dist") else self.pool(x, pool))
         return feature
 
 
-def _first_layer(provider: PromptProvider, depth: int) -> int:
-    """The first block that prompts enter, or from which on the query goes its own way."""
-    layers = provider.layers if provider.query_layer is None else (*provider.layers, provider.query_layer % depth)
-    return min(layers, default=0)
+def _join_anything(prompts: Prompts) -> bool:
+    """Whether rows or tokens join at all; without any, every bit is that of the plain ViT."""
+    prefixes = [prefix.key for prefix in prompts.prefixes.values()]
+    joining = [*prefixes, *prompts.appended.values(), *([] if prompts.tokens is None else [prompts.tokens])]
+    return any(rows.shape[1] for rows in joining)
 
 
 def _rows_of(prompts: Prompts, index: int, block: Any) -> Prefix | None:
@@ -100,11 +106,19 @@ def _rows_of(prompts: Prompts, index: int, block: Any) -> Prefix | None:
     return prefix if appended is None else join_prefixes(prefix, as_prefix(block, appended))
 
 
-def _without_extra(x: Tensor, extra: int, pool_tokens: bool) -> Tensor:
-    """Tokens as the head expects them: the prompts' mean in the place of the class token, or the prompts left out."""
-    if pool_tokens:
-        return torch.cat([x[:, :extra].mean(dim=1, keepdim=True), x[:, extra + 1 :]], dim=1)
-    return x[:, extra:]
+def _without_extra(x: Tensor, extra: int, pool_tokens: bool, alone: bool) -> Tensor:
+    """Tokens as the head expects them: the prompts left out, or their mean in the place of what the head reads.
+
+    Args:
+        x: ``(B, T + N, D)``, prompts first, or fewer tokens where only these are read.
+        extra: Number of prompts, ``T``.
+        pool_tokens: Whether the head reads their mean.
+        alone: Whether it reads the class token alone; else every token becomes the mean, whatever is pooled.
+    """
+    if not pool_tokens:
+        return x[:, extra:]
+    mean = x[:, :extra].mean(dim=1, keepdim=True)
+    return torch.cat([mean, x[:, extra + 1 :]], dim=1) if alone else mean.expand(-1, x.shape[1] - extra, -1)
 
 
 def _refuse(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -118,34 +132,12 @@ def check_vit(vit: Any, provider: PromptProvider) -> None:
     """Refuse a ViT that the provider's prompts do not fit; it is left as it is.
 
     Raises:
-        ValueError: If a layer index is beyond the depth (that of the query, too), a block is of another kind, there
-            is no class token, or the head does not read the token in whose place the prompts' mean would be.
+        ValueError: If a layer index is beyond the depth (that of the query, too), or a block is of another kind.
     """
     depth = len(vit.blocks)
-    beyond = [layer for layer in provider.layers if not 0 <= layer < depth]
-    if beyond:
-        raise ValueError(
-            f"prompt layers {beyond} do not exist: the ViT has {depth} blocks, 0 to {depth - 1}; choose layers among "
-            "these."
-        )
-    if provider.query_layer is not None and not -depth <= provider.query_layer < depth:
-        raise ValueError(
-            f"the query is to be read after block {provider.query_layer}, but the ViT has {depth} block(s), 0 to "
-            f"{depth - 1}; use a deeper ViT, or read the query elsewhere."
-        )
-    for index in range(_first_layer(provider, depth), depth):
+    provider.check_layers(depth)
+    for index in range(provider.first_layer(depth), depth):
         check_block(vit.blocks[index], index)
-    if not vit.has_class_token:
-        raise ValueError(
-            "the ViT has no class token, which prompt methods read; use a model with one "
-            "(for example `vit_tiny_patch16_224`)."
-        )
-    if provider.pool_tokens and vit.global_pool not in ("token", ""):
-        raise ValueError(
-            "the mean of the prompt tokens takes the place of the class token, but this ViT classifies its patches "
-            f'(`global_pool={vit.global_pool!r}`); build it with `global_pool="token"`, or use prefixes '
-            '(`form="prefix"`).'
-        )
 
 
 def install_prompts(vit: Any, provider: PromptProvider) -> None:
@@ -156,6 +148,7 @@ def install_prompts(vit: Any, provider: PromptProvider) -> None:
     """
     check_vit(vit, provider)
     vit.__dict__["_prompt_state"] = (provider, FeatureCache())
+    vit.__dict__["_first_prompted"] = provider.first_layer(len(vit.blocks))
     vit.register_load_state_dict_post_hook(_forget_queries)
     freeze_backbone(vit)
 

@@ -46,6 +46,7 @@ class PromptProvider(nn.Module):
         pool_tokens: Whether the head classifies the mean of the prompt tokens' outputs, see :class:`Prompts`.
         growing: Own parameters and buffers with rows for each task, which get more rows (along dimension 0) when the
             stream is extended; new rows are as the constructor makes them.
+        uses_tokens: Whether prompts are tokens that join the sequence, and not prefixes alone.
         learns_apart: Own parameters that learn even where the prompts have no effect on the features, such as keys
             from the term that pulls them.
     """
@@ -57,6 +58,7 @@ class PromptProvider(nn.Module):
     query_layer: int | None = None
     batch_dependent: bool = False
     pool_tokens: bool = False
+    uses_tokens: bool = False
     task_counter: Tensor
 
     def __init__(self) -> None:
@@ -83,6 +85,29 @@ class PromptProvider(nn.Module):
     def used_keys(self) -> Tensor | None:
         """``(N, D)`` keys that the last training pass chose, with their gradient; ``None``: there are none."""
         return None
+
+    def first_layer(self, depth: int) -> int:
+        """The first of ``depth`` blocks that prompts enter, or from which on the query goes its own way."""
+        layers = self.layers if self.query_layer is None else (*self.layers, self.query_layer % depth)
+        return min(layers, default=0)
+
+    def check_layers(self, depth: int) -> None:
+        """Refuse a network of ``depth`` blocks that the layers do not fit.
+
+        Raises:
+            ValueError: If a layer (that of the query, too) is beyond the depth.
+        """
+        beyond = [layer for layer in self.layers if not 0 <= layer < depth]
+        if beyond:
+            raise ValueError(
+                f"prompt layers {beyond} do not exist: the ViT has {depth} blocks, 0 to {depth - 1}; choose layers "
+                "among these."
+            )
+        if self.query_layer is not None and not -depth <= self.query_layer < depth:
+            raise ValueError(
+                f"the query is to be read after block {self.query_layer}, but the ViT has {depth} block(s), 0 to "
+                f"{depth - 1}; use a deeper ViT, or read the query elsewhere."
+            )
 
     def protected_rows(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Parameters with the rows (along dimension 0) that must not move in the current task."""

@@ -73,3 +73,20 @@ def cpe_clip_warmup(epoch: int, epochs: int) -> float:
     if step < 50:
         return 1.0 + 99.0 * step / 50
     return 1.0 + 99.0 * (1 + math.cos(math.pi * (step - 50) / 150)) / 2
+
+
+def warm_restarts(epoch: int, lr: float, least: float = 5e-4) -> float:
+    """Learning rate of GDumb's training on its memory: cosines of 1, 2, 4, ... epochs, the first at a tenth.
+
+    Within a cycle of ``T`` epochs the rate is ``least + (lr - least) (1 + cos(pi e / T)) / 2`` in its epoch ``e``
+    (SGDR, arXiv:1608.03983, with ``T_0 = 1`` doubled at every restart). Epoch 0 comes before the first cycle.
+
+    Args:
+        epoch: From 0.
+        lr: Rate at a restart.
+        least: What the cosine falls to.
+    """
+    if epoch == 0:
+        return lr / 10
+    length = 2 ** (epoch.bit_length() - 1)  # cycles begin at the epochs 1, 2, 4, ...
+    return least + (lr - least) * (1 + math.cos(math.pi * (epoch - length) / length)) / 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -54,12 +54,8 @@ class SubspaceMemory(nn.Module):
     @torch.no_grad()
     def extend_gram(self, gram: Tensor, energy: float, crossing: bool = False) -> int:
         """Extend the basis by ``(D, D)`` ``sum x x^T``, which adds up over batches; see :meth:`extend`."""
-        gram = gram.to(self.directions.device, torch.float64)
-        old = self.basis.double()
-        left = gram - old @ (old.T @ gram)
-        left = left - (left @ old) @ old.T
-        values, vectors = torch.linalg.eigh((left + left.T) / 2)
-        values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
+        gram, old = gram.to(self.directions.device, torch.float64), self.basis.double()
+        values, vectors = self._new(gram)
         total = gram.trace()
         held = (1 - values.sum() / total + values.cumsum(0) / total).tolist() if total > 0 else []
         count = _taken(held, energy, crossing, float(1 - values.sum() / total) if total > 0 else 1.0)
@@ -72,6 +68,31 @@ class SubspaceMemory(nn.Module):
             self.size += count
             self.rank.fill_(self.size)
         return count
+
+    @torch.no_grad()
+    def new_directions(self, gram: Tensor, count: int) -> Tensor:
+        """``(D, count)`` orthonormal columns: the strongest directions outside the basis; zeros where there are none.
+
+        Args:
+            gram: ``(D, D)`` ``sum x x^T``.
+            count: Columns, ``r``.
+        """
+        gram, old = gram.to(self.directions.device, torch.float64), self.basis.double()
+        values, vectors = self._new(gram)
+        count = min(count, len(gram))
+        new = vectors[:, :count] - old @ (old.T @ vectors[:, :count])
+        solid = values[:count] > 1e-12 * gram.trace()
+        found = torch.zeros(len(gram), count, dtype=torch.float64, device=gram.device)
+        found[:, solid] = torch.linalg.qr(new[:, solid]).Q
+        return found.to(self.directions.dtype)
+
+    def _new(self, gram: Tensor) -> tuple[Tensor, Tensor]:
+        """``(D,)`` falling energies and ``(D, D)`` directions (columns) of what lies outside the basis; float64."""
+        old = self.basis.double()
+        left = gram - old @ (old.T @ gram)
+        left = left - (left @ old) @ old.T
+        values, vectors = torch.linalg.eigh((left + left.T) / 2)
+        return values.flip(0).clamp_min(0), vectors.flip(1)
 
     def project(self, gradient: Tensor, side: Side = "in") -> Tensor:
         """What of a gradient (or step) has no component in the basis.
@@ -92,6 +113,16 @@ class SubspaceMemory(nn.Module):
         return f"{self.size} of {len(self.directions)} directions"
 
 
+class Projector(Protocol):
+    """What a step may not do; a memory of inputs."""
+
+    size: int
+
+    def project(self, gradient: Tensor, side: Side = "in") -> Tensor:
+        """What is left of a gradient or step."""
+        ...
+
+
 class StepProjection(StepEdit):
     """Projects every optimiser step: with momentum or Adam a projected gradient alone does not keep the step outside.
 
@@ -101,7 +132,7 @@ class StepProjection(StepEdit):
         side: Of the weights.
     """
 
-    def __init__(self, weights: Sequence[Tensor], memories: Sequence[SubspaceMemory], side: Side = "in") -> None:
+    def __init__(self, weights: Sequence[Tensor], memories: Sequence[Projector], side: Side = "in") -> None:
         super().__init__(weights)
         self.memories, self.side = list(memories), side
 

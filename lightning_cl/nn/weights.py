@@ -46,6 +46,10 @@ class NamedTensors(nn.Module):
         """Names of the weights, as in the module, and their tensors."""
         return ((name, self.get_buffer(_key(name))) for name in self.names)
 
+    def __getitem__(self, name: str) -> Tensor:
+        """The tensor of a weight."""
+        return self.get_buffer(_key(name))
+
 
 class Snapshot(NamedTensors):
     """Copies of chosen weights: an anchor, a teacher, or importances of the same shapes.
@@ -214,3 +218,24 @@ class StepScale(StepEdit):
         """Take back all but a share of what the step did."""
         if self.weights:  # the part that goes back to `before` is `1 - scale`
             get_ema_multi_avg_fn(self.scale)([w.detach() for w in self.weights], self.before, 0)
+
+
+class StepRecord:
+    """The gradient and the way of every weight in the optimiser step that is being made (SI, RWalk)."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, tuple[Tensor, Tensor]] = {}
+
+    @torch.no_grad()
+    def remember(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy gradients and weights before the step; a weight without gradient is left out."""
+        for name, weight in weights.items():
+            if weight.grad is not None:
+                self._before[name] = (weight.grad.clone(), weight.detach().clone())
+
+    @torch.no_grad()
+    def made(self, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Name, gradient and ``before - after`` of the given weights that were remembered, each once."""
+        for name in weights.keys() & self._before.keys():
+            gradient, before = self._before.pop(name)
+            yield name, gradient, before - weights[name]

@@ -15,6 +15,7 @@ CHECKS: dict[str, str] = {
     "batch size": "a prediction does not depend on how many samples are in its batch",
     "batch order": "a prediction does not depend on its place in the batch",
     "batch mates": "a prediction does not depend on which tasks the other samples of its batch are of",
+    "task identity": "no method is told the task of a test sample",
     "claimed task": "a prediction does not depend on the task that the stream says is current",
     "labels": "a prediction does not depend on labels or task ids in the batch",
     "repetition": "two evaluations give the same predictions",

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 #: In the names of heads that only help to train.
 _AUXILIARY = re.compile(r"(^|[._])(aux|dist|distill|distillation|auxiliary)\w*([._]|$)|(^|\.)aux\d*", re.IGNORECASE)
 
+#: Names of the stages of ResNets, of hierarchical networks, and of transformers, in the order in which they are tried.
+_STAGES = [re.compile(rf"(^|\.){name}$") for name in (r"layer[1-9]", r"stages\.\d+", r"blocks\.\d+")]
+
 
 def find_head(module: nn.Module, num_classes: int, path: str | None = None) -> tuple[str, nn.Linear]:
     """The one layer that makes the class logits, with its dotted path; one that is no ``Linear`` can be read as one.
@@ -28,7 +31,7 @@ def find_head(module: nn.Module, num_classes: int, path: str | None = None) -> t
         ValueError: If there is none, or several, or it has fewer outputs than ``num_classes``; candidates are listed.
     """
     if path is not None:
-        path, head = _within(*_last(path, _at(module, path, "head")), num_classes)
+        path, head = _within(*_last(path, part_at(module, path, "head")), num_classes)
         if weight_layer(head) is None and not with_rows(head, num_classes):
             raise ValueError(
                 f"`head={path!r}` is a {type(head).__name__}, but a class head must be a `torch.nn.Linear`, or another "
@@ -127,6 +130,27 @@ def find_clip(module: nn.Module, path: str | None = None) -> tuple[str, nn.Modul
     )
 
 
+def find_stages(module: nn.Module, paths: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Dotted paths of the stages of a network, in order: ``layer1`` to ``layer4``, ``stages.0`` ..., ``blocks.0`` ...
+
+    Raises:
+        ValueError: If a given path is no part of the module, or none is found.
+    """
+    if paths is not None:
+        for path in paths:
+            part_at(module, path, "stages")
+        return tuple(paths)
+    names = [name for name, _ in module.named_modules()]
+    for kind in _STAGES:
+        found = tuple(name for name in names if kind.search(name))
+        if found:
+            return found
+    raise ValueError(
+        f"no stages were found in this {type(module).__name__} (looked for `layer1`, `stages.0`, `blocks.0`); name the "
+        'layers whose maps or tokens are compared with `stages=["...", "..."]`.'
+    )
+
+
 def _find_backbone(
     module: nn.Module,
     path: str | None,
@@ -138,7 +162,7 @@ def _find_backbone(
 ) -> tuple[str, nn.Module]:
     """The one part of these kinds with its dotted path, or an error in these words."""
     if path is not None:
-        found = _at(module, path, "backbone")
+        found = part_at(module, path, "backbone")
         if not isinstance(found, kinds):
             raise ValueError(f"`backbone={path!r}` is a {type(found).__name__}; {needed}.")
         return path, found
@@ -151,7 +175,12 @@ def _find_backbone(
     raise ValueError(f"{none}. Its parts are: {children}. {advice}.")
 
 
-def _at(module: nn.Module, path: str, argument: str) -> nn.Module:
+def part_at(module: nn.Module, path: str, argument: str) -> nn.Module:
+    """What is at a dotted path that a user gave.
+
+    Raises:
+        ValueError: If there is nothing; near names are listed.
+    """
     try:
         return module.get_submodule(path)
     except AttributeError:

@@ -103,3 +103,29 @@ class Memory:
         self.draws = int(state["draws"])
         extras = state.get("extras", {})  # missing in older checkpoints
         self.extras = {name: store.to(self.buffer.device, copy=True) for name, store in extras.items()}
+
+
+@dataclass
+class SplitMemory(Memory):
+    """A memory with a part that is never trained on.
+
+    Attributes:
+        apart: Positions of the samples that the correction is fitted on; ``None``: there is no such part.
+    """
+
+    apart: ReplayBuffer | None = field(default=None)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both parts."""
+        return super().nbytes + (0 if self.apart is None else self.apart.nbytes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both parts."""
+        return {**super().state_dict(), "apart": None if self.apart is None else self.apart.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly as what was saved."""
+        super().load_state_dict(state)
+        if self.apart is not None:
+            self.apart.load_state_dict(state["apart"])

@@ -23,12 +23,15 @@ class MethodModule(nn.Module):
         former_keys: Prefixes of state keys in older checkpoints, each with the prefix below this module now.
         known_as: Names under which the LightningModule shows pieces of this module, unless it has such an attribute of
             its own; each with the piece's name here.
+        takes_task: Whether it answers otherwise for each task, where the task of the samples is told or named
+            (``module.continual.choice``).
         loss_factor: What the loss of the user's step is multiplied by, before terms are added to it.
         growing: Own parameters and buffers with a row for each class or task, which get more rows when the stream is
             extended.
     """
 
     makes_logits: ClassVar[bool] = False
+    takes_task: ClassVar[bool] = False
     former_keys: ClassVar[Mapping[str, str]] = {}
     known_as: ClassVar[Mapping[str, str]] = {}
     loss_factor: float = 1.0

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from lightning_cl.nn.distributed import all_sum
 from lightning_cl.training.batch import call_with, unpack_for
 from lightning_cl.training.evaluation_mode import evaluating, known_statistics
 from lightning_cl.training.model_output import logits_in
@@ -21,10 +23,12 @@ class HeadCall(NamedTuple):
     Attributes:
         features: ``(B, D)`` what the head was given.
         raw_logits: ``(B, C_head)`` what its own weights made of it, before any method and any class mask.
+        outputs: What watched layers (:meth:`~lightning_cl.mixins.ContinualMixin.watch_layer`) gave before, by name.
     """
 
     features: Tensor
     raw_logits: Tensor
+    outputs: Mapping[str, Any] = MappingProxyType({})
 
 
 class TokenCall(NamedTuple):
@@ -97,6 +101,11 @@ class Step:
         return self._last.raw_logits
 
     @property
+    def outputs(self) -> Mapping[str, Any]:
+        """What the watched layers gave before the last call of the head, by name, with gradient."""
+        return self._last.outputs
+
+    @property
     def task(self) -> Any:
         """The current :class:`~lightning_cl.datamodules.Task`."""
         return self.module.trainer.datamodule.task
@@ -116,6 +125,22 @@ class Step:
                 'features and logits; name the layer that the step uses with `head="..."`.'
             )
         return self.calls[-1]
+
+    def mean_over(self, rows: Tensor, values: Tensor) -> Tensor:
+        """A term of the loss: the mean of values over some rows of the batch of all processes; 0 without rows.
+
+        All processes call it, also one that has none of the rows.
+
+        Args:
+            rows: ``(B,)`` bool.
+            values: ``(B,)``.
+        """
+        total, trainer = values.masked_fill(~rows, 0.0).sum(), self.module.trainer
+        if trainer.world_size == 1:
+            return total / rows.sum().clamp_min(1)
+        weight = trainer.datamodule.train_weight(trainer.fit_loop.batch_idx)  # of this process's loss in DDP's mean
+        count = all_sum(rows.sum() * (weight > 0)).clamp_min(1)  # a process without a sample repeats one
+        return total * (trainer.world_size / weight if weight else 0.0) / count
 
     def look(self, inputs: Any = None, weights: Mapping[str, Tensor] | None = None) -> HeadCall:
         """Another pass without gradient in eval mode.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -52,10 +52,20 @@ class TaskData:
     Attributes:
         module: The LightningModule, in a fit on a stream.
         task: Which task.
+        index: ``(N,)`` positions in the training split; the task's samples when ``None``.
     """
 
     module: Any
     task: Any
+    index: Tensor | None = None
+
+    def over(self, index: Tensor) -> TaskData:
+        """Passes over other training samples: a memory's, or such as were kept out of training.
+
+        Args:
+            index: ``(N,)`` positions in the training split, at least one.
+        """
+        return replace(self, index=index)
 
     def batches(self, view: View = "eval", epoch: int = 0) -> Iterator[TaskBatch]:
         """The shares of this process, of every batch; one may be empty.
@@ -101,7 +111,7 @@ class TaskData:
     def _passes(self, view: View, epoch: int) -> Iterator[tuple[Any, Tensor, Any, int]]:
         """Inputs and targets as a step gets them, which of the rows count, and the most rows of any process."""
         trainer = self.module.trainer
-        loader = trainer.datamodule.train_loader_for(self.task.index, view, epoch)
+        loader = trainer.datamodule.train_loader_for(self.task.index, view, epoch, self.index)
         order, longest = loader.sampler.order(), -(-loader.batch_size // trainer.world_size)
         for batch_idx, batch in enumerate(in_default_precision(loader)):
             given = unpack_for(self.module, transferred(trainer, batch))

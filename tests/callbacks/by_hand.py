@@ -56,7 +56,7 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in module.named_parameters() if not name.startswith("continual")}
 
 
-def make_stream() -> ContinualDataModule:
+def make_stream(**options: Any) -> ContinualDataModule:
     """Three tasks of two classes, each class a random pattern with noise; batches of 8, 8 and 4."""
     rng, splits = np.random.default_rng(0), []
     patterns = rng.integers(0, 200, (CLASSES, 4, 4))
@@ -65,7 +65,7 @@ def make_stream() -> ContinualDataModule:
         splits.append(((patterns[labels] + rng.integers(0, 55, (len(labels), 4, 4))).astype(np.uint8), labels))
     source = ArraySource(*splits, augment="none")
     scenario = ClassIncremental(num_tasks=TASKS, class_order=range(CLASSES))
-    return ContinualDataModule(source, scenario, batch_size=8, epochs_per_task=2)
+    return ContinualDataModule(source, scenario, **{"batch_size": 8, "epochs_per_task": 2, **options})
 
 
 @cache
@@ -75,7 +75,9 @@ def start() -> dict[str, Tensor]:
     return weights(Net().double())
 
 
-def run(method: Any, lr: float = LR, net: Any = None, callbacks: Sequence[Any] = (), **options: Any) -> Any:
+def run(
+    method: Any, lr: float = LR, net: Any = None, callbacks: Sequence[Any] = (), stream: Any = None, **options: Any
+) -> Any:
     """The module after one fit over the stream: a :class:`Net` unless another is given."""
     seed_everything(0, verbose=False)
     if net is None:
@@ -84,7 +86,7 @@ def run(method: Any, lr: float = LR, net: Any = None, callbacks: Sequence[Any] =
     given = {"accelerator": "cpu", "precision": "64-true", "logger": False, "enable_checkpointing": False}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": Path("unused")}
     Trainer(max_epochs=-1, callbacks=[method, *callbacks], num_sanity_val_steps=0, **{**given, **quiet, **options}).fit(
-        net, datamodule=make_stream()
+        net, datamodule=stream or make_stream()
     )
     return net
 
@@ -106,8 +108,7 @@ class ByHand:
     """
 
     def __init__(self, net: Net, seen: bool = False, fresh: bool = True) -> None:
-        self.net, self.seen, self.task = Net().double(), seen, 0
-        self.net.load_state_dict(start())
+        self.net, self.seen, self.task = self.untrained(), seen, 0
         optimizer = torch.optim.SGD(self.net.parameters(), lr=net.lr, momentum=MOMENTUM)
         for self.task, batches in enumerate(net.tasks):
             if fresh:
@@ -126,6 +127,12 @@ class ByHand:
                 self.stepped(before)
             epoch = batches[: len(batches) // 2]
             self.end(torch.cat([x for x, _ in epoch]), torch.cat([y for _, y in epoch]))
+
+    def untrained(self) -> Any:
+        """The network with which the run began."""
+        net = Net().double()
+        net.load_state_dict(start())
+        return net
 
     @property
     def classes(self) -> slice:
@@ -162,6 +169,22 @@ class ByHand:
 
     def end(self, x: Tensor, y: Tensor) -> None:
         """At a task's end, with its samples."""
+
+
+class TaughtByHand(ByHand):
+    """Keeps the network of the task before, which adds a term."""
+
+    teacher: Net | None = None
+
+    def term(self, teacher: Net, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        loss = self.cross_entropy(x, y)
+        return loss if self.teacher is None else loss + self.term(self.teacher, x)
+
+    def end(self, x: Tensor, y: Tensor) -> None:
+        self.teacher = self.copy()
 
 
 def quadratic(net: nn.Module, anchor: dict[str, Tensor], importance: dict[str, Tensor]) -> Tensor:

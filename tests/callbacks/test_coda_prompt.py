@@ -194,7 +194,7 @@ def test_a_module_without_vit_is_told_what_it_has():
             super().__init__()
             self.conv, self.fc = nn.Conv2d(3, 4, 1), nn.Linear(4, 10)
 
-    with pytest.raises(ValueError, match=r"no timm `VisionTransformer`.*conv \(Conv2d\), fc \(Linear\)"):
+    with pytest.raises(ValueError, match=r"no transformer that prompts .*conv \(Conv2d\), fc \(Linear\)"):
         CODAPrompt().attach_once(Conv(), INFO)
 
 

@@ -219,15 +219,21 @@ class Conv(LightningModule):
 
 
 @every
-def test_a_backbone_that_is_no_timm_vit(kind):
-    with pytest.raises(ValueError, match=r"no timm `VisionTransformer`.*conv \(Conv2d\).* Use a timm ViT as backbone"):
+def test_a_backbone_that_is_no_transformer(kind):
+    known = r"Known are: .*timm VisionTransformer.*`lightning_cl.nn.attention.register_attention`, .* any network"
+    with pytest.raises(ValueError, match=rf"no transformer that prompts .*conv \(Conv2d\).* {known}"):
         attached(kind, Conv())
 
 
 @every
-def test_a_vit_without_class_token(kind):
-    with pytest.raises(ValueError, match=r"no class token, .* use a model with one"):
-        attached(kind, TinyModule(class_token=False, global_pool="avg"))
+@pytest.mark.parametrize("pool", ["avg", "map"])
+def test_a_vit_without_class_token(kind, pool):
+    module = attached(kind, TinyModule(class_token=False, global_pool=pool))
+    module.on_task_start(task_of(INFO, 0))
+    before = {name: p.detach().clone() for name, p in module.continual.named_parameters() if p.requires_grad}
+    train(module, (0, 1))
+    moved = {name for name, p in module.continual.named_parameters() if name in before and (p != before[name]).any()}
+    assert moved == before.keys()
 
 
 @pytest.mark.parametrize("callback", [DualPrompt(), OnePrompt(), L2P(form="prefix", layers=(2, 3)), CODAPrompt()])

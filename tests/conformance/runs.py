@@ -71,7 +71,9 @@ def train(
     seed_everything(0, verbose=False)
     case = suited(case, method)
     module = case.build(optimizer, dropout)
-    stream = (case.stream or make_stream)(batch_keys=case.batch_keys, **(stream_options or {}))
+    stream = (case.stream or make_stream)(
+        batch_keys=case.batch_keys, task_identity=method.needs_task_identity, **(stream_options or {})
+    )
     evaluation = ContinualEvaluation(report=False, print_table=False)
     watcher = Watcher(case)
     trainer = Trainer(
@@ -109,6 +111,8 @@ def attached(case: Case, method: ContinualMethod, optimizer: str = "adamw") -> L
     seed_everything(0, verbose=False)
     module = suited(case, method).build(optimizer, 0.0)
     method.attach_once(module, make_stream().info)
+    if method.needs_task_identity:
+        module.continual.task = 1
     return module
 
 

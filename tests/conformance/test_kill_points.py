@@ -65,6 +65,8 @@ def options(turn, stream):
     ids=["offline", "online"],
 )
 def test_a_chain_of_power_cuts(method, stream, ends, count, saving, whole, tmp_path):
+    if stream is ONLINE and method.needs_task_identity:
+        pytest.skip("the method keeps a head for each task, and the classes of this stream are in several")
     expected = whole(ASKING, method, stream)
     assert expected["steps"] == ends[-1]
     points = draw_points(f"chain of {count} in {method.__name__}", count, ends)

@@ -9,14 +9,18 @@ import torch
 
 import lightning_cl
 
-from .methods import METHODS, make
+from .methods import METHODS, make, takes
 from .output_modules import AUXILIARY, HF_DECODER, HF_IMAGES, HF_TEXTS
 from .runs import assert_same_bits
 from .streams import NUM_TASKS
 
 CASES = [HF_IMAGES, HF_TEXTS, HF_DECODER, AUXILIARY]
 #: Those that put parameters into the backbone know timm's or open_clip's.
-ANY_NETWORK = [method for method in METHODS if not method.adapts_backbone and method.family == "vit"]
+ANY_NETWORK = [
+    method
+    for method in METHODS
+    if not method.adapts_backbone and method.family == "vit" and not takes(method, "stages")  # of maps or patches
+]
 on_outputs = pytest.mark.parametrize(
     ("method", "case"),
     [

@@ -13,6 +13,7 @@ from lightning_cl.datamodules.sampling import (
     TrainPlan,
     evaluation_order,
     hold_out,
+    keep_back,
     mix_seed,
     permutation,
     share,
@@ -73,6 +74,19 @@ def test_a_last_evaluation_batch_that_is_too_small_joins_the_one_before():
     assert len(EvalPlan(torch.arange(10), 4, world_size=2)) == 3
     assert len(EvalPlan(torch.arange(1), 4, world_size=2)) == 1
     assert len(EvalPlan(torch.arange(0), 4, world_size=2)) == 0
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), batch_sizes, worlds)
+def test_no_evaluation_batch_reaches_beyond_its_run(sizes, batch_size, world_size):
+    plan = EvalPlan(torch.randperm(sum(sizes)), batch_size, world_size, tuple(sizes))
+    run_of = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))[plan.index.argsort()]
+    batches = [[plan.batch(plan.order(), b, rank) for rank in range(world_size)] for b in range(len(plan))]
+    assert torch.equal(torch.cat([batch.index[: batch.real] for step in batches for batch in step]), plan.index)
+    for step in batches:
+        runs = run_of[torch.cat([batch.index for batch in step])]
+        assert len(runs.unique()) == 1  # also of samples that a rank without one repeats
+        assert sum(batch.real for batch in step) < batch_size + world_size
+        assert sum(batch.weight for batch in step) == pytest.approx(world_size)
 
 
 def test_a_stream_keeps_its_order_and_a_shuffled_task_changes_it_every_epoch():
@@ -150,3 +164,12 @@ def test_hold_out_refuses_what_it_cannot_split():
     for fraction in (1.0, -0.1, 2.0):
         with pytest.raises(ValueError, match=f"`val_split` is {fraction}; give a fraction"):
             hold_out(labels, fraction, 0)
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=5), st.floats(0.0, 0.99), st.integers(0, 3))
+def test_keep_back_takes_no_more_than_a_fraction_of_any_class(sizes, fraction, seed):
+    labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    labels = labels[torch.randperm(len(labels))]
+    back = keep_back(labels, fraction, seed)
+    assert torch.bincount(labels[back], minlength=len(sizes)).tolist() == [int(fraction * n) for n in sizes]
+    assert torch.equal(keep_back(labels, fraction, seed), back)

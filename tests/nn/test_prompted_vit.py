@@ -222,7 +222,6 @@ def test_a_copy_has_its_own_prompts():
     [
         ({}, (0, 6, 9), r"prompt layers \[6, 9\] do not exist: the ViT has 6 blocks, 0 to 5"),
         ({"attn_layer": "diff"}, (3,), r"block 3 of the ViT is a Block with the attention DiffAttention"),
-        ({"class_token": False, "global_pool": "avg"}, (0,), "no class token"),
     ],
 )
 def test_models_that_cannot_be_prompted_are_refused(options, layers, words):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lightning_cl.nn import coda_cosine, coda_cosine_released
+from lightning_cl.nn.schedules import warm_restarts
 
 
 @pytest.mark.parametrize(
@@ -73,3 +74,13 @@ def test_epochs_that_do_not_exist(epoch, epochs):
     for schedule in (coda_cosine, coda_cosine_released):
         with pytest.raises(ValueError, match=f"epoch {epoch} of {epochs} does not exist"):
             schedule(epoch, epochs)
+
+
+def test_warm_restarts_are_torchs_after_a_first_epoch_at_a_tenth():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=0.05)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=1, T_mult=2, eta_min=5e-4)
+    assert warm_restarts(0, 0.05) == pytest.approx(0.005)
+    for epoch in range(1, 256):
+        assert warm_restarts(epoch, 0.05) == pytest.approx(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()

@@ -7,7 +7,7 @@ import pytest
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from lightning_cl.training.find_modules import around, enclosing, find_head, find_vit
+from lightning_cl.training.find_modules import around, enclosing, find_head, find_stages, find_vit
 
 
 def vit(num_classes=10, **options):
@@ -117,3 +117,15 @@ def test_the_smallest_part_that_holds_several():
     assert around(net, [net[0][0], net[0][1][0]]) is net[0]
     assert around(net, [net[0][1][0]]) is net[0][1][0]
     assert around(net, [net[0][0], net[1]]) is net
+
+
+def test_stages_by_their_names() -> None:
+    resnet = nn.ModuleDict({f"layer{n}": nn.ModuleList([nn.Identity()]) for n in (1, 2, 3)})
+    assert find_stages(nn.ModuleDict({"net": resnet})) == ("net.layer1", "net.layer2", "net.layer3")
+    vit = nn.ModuleDict({"blocks": nn.Sequential(nn.ModuleDict({"mlp": nn.Identity()}), nn.Identity())})
+    assert find_stages(vit) == ("blocks.0", "blocks.1")
+    assert find_stages(vit, ["blocks"]) == ("blocks",)
+    with pytest.raises(ValueError, match="no stages were found in this Linear"):
+        find_stages(nn.Linear(1, 1))
+    with pytest.raises(ValueError, match="`stages='block'` is not a part of the module; did you mean blocks"):
+        find_stages(vit, ["block"])

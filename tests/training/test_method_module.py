@@ -338,3 +338,21 @@ def test_a_term_that_is_no_number_is_named(tmp_path):
     words = r"loss is not finite \(the methods' terms `broken` are not\) in task 0"
     with pytest.raises(FloatingPointError, match=words):
         make_trainer(tmp_path, [Breaks()]).fit(Logs(), datamodule=make_stream())
+
+
+def test_what_watched_layers_give_stands_beside_the_call_of_the_head():
+    module, (x, _) = carrying(), batch()
+    module.watch_layer("body")
+    twin = copy.deepcopy(module)
+    with module.recorded() as calls:
+        module(x)
+        with module.recorded() as others:  # as a teacher's pass within a step
+            module(2 * x)
+        module(3 * x)
+    assert [len(calls), len(others)] == [2, 1]
+    for call, factor in ((calls[0], 1), (others[0], 2), (calls[1], 3)):
+        assert torch.equal(call.outputs["body"], module.body(factor * x))
+    with twin.recorded() as calls:
+        twin(x)
+    assert list(calls[0].outputs) == ["body"]
+    assert not module.continual.outputs

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from lightning_cl.callbacks.adapters.tunings import Tuning, several_paths, tuned
 from lightning_cl.callbacks.arguments import check_at_least, check_choice, check_share
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.head_kinds import check_own_rows
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.nn.adapters import Adapters, Tuning, fold_paths, tune_frozen_vit, unfolded
+from lightning_cl.nn.adapters import Adapters, unfolded
 from lightning_cl.nn.heads import PrototypeHead
 from lightning_cl.training import MethodModule, TaskData
 from lightning_cl.training.find_modules import find_vit
@@ -24,8 +25,9 @@ class AdaptedPrototypes(FirstTaskAdapters, MethodModule):
 
     makes_logits = True
 
-    def __init__(self, adapters: Adapters, num_classes: int, width: int) -> None:
+    def __init__(self, adapters: Adapters, num_classes: int, width: int, frozen: nn.Module | None = None) -> None:
         super().__init__(adapters)
+        self.frozen = frozen  # the network as it was, where all its weights are tuned
         self.means = PrototypeHead(num_classes, 2 * width, "cosine", normalize=False)
         self.register_load_state_dict_post_hook(_choose_paths)  # type: ignore[no-untyped-call]
 
@@ -65,20 +67,22 @@ def _choose_paths(part: nn.Module, keys: Any) -> None:
 
 @dataclass(eq=False)
 class APER(ContinualMethod):
-    """APER, first named ADAM (Zhou et al., IJCV 2024, arXiv:2303.07338), with adapters or SSF.
+    """APER, first named ADAM (Zhou et al., IJCV 2024, arXiv:2303.07338), with all five of its tunings.
 
-    First task: adapters ``s * U relu(D x)`` beside the MLP of every block (AdaptFormer), or a scale and a shift of the
-    channels of every layer (SSF), and a cosine head with a learned scale are trained by the user's loss; the backbone
-    is frozen. Then nothing is trained: a class is the mean
-    of ``[f_frozen(x); f_adapted(x)]`` over its training images on the evaluation transform, and logits are cosines of
-    the whole vector. Both features come from one pass of a doubled batch. Needs the end of a task; keeps one mean a
-    class and no sample. Works on timm ViTs.
+    First task: parts of the ViT and a cosine head with a learned scale are trained by the user's loss, see ``tuning``.
+    Then nothing is trained: a class is the mean of ``[f_frozen(x); f_tuned(x)]`` over its training images on the
+    evaluation transform, and logits are cosines of the whole vector. Both features come from one pass of a doubled
+    batch, or from two passes (VPT, all weights). Needs the end of a task; keeps one mean a class and no sample, and
+    with ``"finetune"`` a second ViT. Works on timm ViTs.
 
     Args:
-        tuning: ``"adapter"`` or ``"ssf"``, which has no size; the paper's other ways (VPT, all weights) are not here.
+        tuning: ``"adapter"``: ``s * U relu(D x)`` beside the MLP of every block (AdaptFormer); ``"ssf"``: a scale and a
+            shift of the channels of every layer; ``"vpt_shallow"``: tokens through all blocks; ``"vpt_deep"``: tokens
+            of each block's own; ``"finetune"``: all weights.
         rank: Hidden size of an adapter, at least 1.
         scale: ``s`` of what adapters add, at least 0; with 0 it is ``PrototypeClassifier("cosine", normalize=False)``.
-        dropout: Behind the ReLU, in [0, 1].
+        dropout: Of adapters, behind the ReLU, in [0, 1].
+        tokens: Of VPT, at least 1; they start at zero.
         backbone: Dotted path of the ViT; found when ``None``.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss of the first task.
@@ -97,6 +101,7 @@ class APER(ContinualMethod):
     rank: int = 64
     scale: float = 0.1
     dropout: float = 0.1
+    tokens: int = 5
     _: KW_ONLY
     backbone: str | None = None
     train_mask: TrainMask = "seen"
@@ -104,9 +109,14 @@ class APER(ContinualMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self, "tuning", Tuning)
-        check_at_least(self, 1, "rank")
+        check_at_least(self, 1, "rank", "tokens")
         check_at_least(self, 0, "scale")
         check_share(self, "dropout")
+
+    @classmethod
+    def backbones(cls) -> str:
+        """Those whose layers have the names of timm's blocks."""
+        return "timm VisionTransformer"
 
     def attach(self, pl_module: Any, info: Any) -> None:
         """Adapt the ViT; see :class:`ContinualMethod`."""
@@ -114,9 +124,9 @@ class APER(ContinualMethod):
         super().attach(pl_module, info)
 
     def build(self, pl_module: Any, info: Any) -> AdaptedPrototypes:
-        """Freeze the ViT and put an adapter beside the MLP of every block, or SSF behind every layer."""
+        """Put the parts that are tuned into the ViT, and freeze the rest."""
         _, vit = find_vit(pl_module, self.backbone)
         check_own_rows(pl_module, "APER")
-        adapters = tune_frozen_vit(vit, self.tuning, self.rank, self.scale, self.dropout)
-        fold_paths(vit, adapters)
-        return AdaptedPrototypes(adapters, info.num_classes, pl_module.continual_head.in_features)
+        adapters, frozen = tuned(vit, self)
+        several_paths(vit, adapters, frozen, self)
+        return AdaptedPrototypes(adapters, info.num_classes, pl_module.continual_head.in_features, frozen)

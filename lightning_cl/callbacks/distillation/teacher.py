@@ -58,3 +58,8 @@ class DistillationMethod(RegularizedMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_above(self, 0, "temperature")
+
+
+def class_counts(task: Any) -> tuple[int, int]:
+    """How many classes came before a task, and how many came with it."""
+    return len(task.seen_classes) - len(task.new_classes), len(task.new_classes)

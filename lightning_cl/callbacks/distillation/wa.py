@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.distillation.lwf import AnswerTeacher
-from lightning_cl.callbacks.distillation.teacher import DistillationMethod
+from lightning_cl.callbacks.distillation.teacher import DistillationMethod, class_counts
 from lightning_cl.callbacks.head_kinds import check_linear
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.heads.alignment import align_norms
@@ -21,9 +21,8 @@ class AligningTeacher(AnswerTeacher):
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """``strength * K_old / K_new * T^2 KL(teacher || student)`` over the old classes."""
-        known, seen = len(step.task.seen_classes) - len(step.task.new_classes), len(step.task.seen_classes)
-        ratio = known / max(seen - known, 1)
-        return {name: ratio * term for name, term in super().losses(step).items()}
+        old, new = class_counts(step.task)
+        return {name: old / max(new, 1) * term for name, term in super().losses(step).items()}
 
     def end_task(self, module: Any, data: TaskData) -> None:
         """Align the rows of the task's new classes; then the present model is the teacher of the next task."""

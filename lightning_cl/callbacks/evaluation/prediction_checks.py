@@ -9,8 +9,9 @@ from torch import Tensor
 
 from lightning_cl.callbacks.evaluation.protocol_checks import Difference, Tolerance, compare, judge
 from lightning_cl.callbacks.evaluation.protocol_probe import Probe, by_task, claiming, in_batches
+from lightning_cl.callbacks.evaluation.task_identity import TOLD
 from lightning_cl.mixins.base import ContinualMixin
-from lightning_cl.reports.protocol import Check, verdict
+from lightning_cl.reports.protocol import Check, Result, verdict
 from lightning_cl.training import MethodModule
 
 _FEW = 7  # samples of a small batch: no divisor of the usual batch sizes
@@ -49,11 +50,15 @@ def prediction_checks(probe: Probe, expected: Tensor, tolerance: Tolerance) -> I
 
     yield _sizes(probe, expected, tolerance)
     yield judged("batch order", " in order and in reverse", probe.logits([batch.flip(0) for batch in full]))
-    if len(probe.tasks.unique()) == 1:
+    if probe.told:
+        yield Check("batch mates", "not checked", message=TOLD)
+    elif len(probe.tasks.unique()) == 1:
         yield Check("batch mates", "not checked", message="only one task has been seen")
     else:
         compared = " with others of their task and mixed with other tasks"
         yield judged("batch mates", compared, probe.logits(by_task(probe.tasks, probe.full)))
+    identity: Result = "not checked" if probe.told else "pass"
+    yield Check("task identity", identity, "what methods ask for", TOLD if probe.told else "")
     if probe.stream.info.num_tasks == 1:
         yield Check("claimed task", "not checked", message="the stream has only one task")
     else:

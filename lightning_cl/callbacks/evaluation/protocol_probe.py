@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
 from lightning_cl.callbacks.evaluation.side_effects import draw
 from lightning_cl.callbacks.evaluation.silent_evaluation import SilentEvaluation
+from lightning_cl.callbacks.evaluation.task_identity import is_told
 from lightning_cl.datamodules import ContinualDataModule
 from lightning_cl.datamodules.stream_plan import EvalBatch
 from lightning_cl.namespace import LightningModule, Trainer
@@ -107,6 +108,8 @@ class Probe:
         data = stream.eval_data("anytime")
         self.index = probe_index(data.index[: stream.task_index + 1], count)
         self.tasks = data.task_of[self.index]
+        #: A method is told the task of the samples, so every batch is of one.
+        self.told = is_told(stream, pl_module)
         self.rows = torch.arange(len(self.index))
         self.loader = stream.anytime_dataloader(self.index)
         self.full = min(self.loader.batch_size, len(self.index))
@@ -120,15 +123,18 @@ class Probe:
             later: With the random generators as they are at another time; a pass leaves them as it found them.
         """
         answers: list[Tensor] = []
+        if self.told:
+            batches = [rows[part] for rows in batches for part in by_task(self.tasks[rows], len(rows))]
         with SilentEvaluation(self.trainer, self.pl_module, self.capture) as evaluation:
             if later:
                 draw(self.trainer.strategy.root_device)
             for rows in batches:
                 batch, samples = self._batch(rows)
                 if mislabelled:
-                    other, told = self._batch((rows + self._far()) % len(self.index))
-                    batch, samples = with_others_labels(batch, other), replace(told, index=samples.index)
-                answers.append(evaluation.logits(batch, 0, len(rows), samples=samples).cpu())
+                    other, theirs = self._batch((rows + self._far()) % len(self.index))
+                    batch, samples = with_others_labels(batch, other), replace(theirs, index=samples.index)
+                told = int(self.tasks[rows[0]]) if self.told else None
+                answers.append(evaluation.logits(batch, 0, len(rows), samples=samples, task=told).cpu())
         return torch.cat(answers)[torch.cat(list(batches)).argsort()]
 
     def _batch(self, rows: Tensor) -> tuple[Any, EvalBatch]:

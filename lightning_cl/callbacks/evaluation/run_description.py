@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
 from lightning_cl.callbacks.checkpoints.run_folder import run_folder
 from lightning_cl.callbacks.evaluation.protocol_guard import ProtocolGuard
+from lightning_cl.callbacks.evaluation.task_identity import TOLD, is_told
 from lightning_cl.datamodules import ContinualDataModule
 from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.namespace import LightningModule, Trainer
@@ -108,7 +109,7 @@ def describe_run(
     same_classes = info.num_tasks > 1 and len(set(info.classes_per_task)) == 1
     card = next((c.card for c in callbacks_of(trainer) if isinstance(c, ProtocolGuard)), ProtocolCard())
     return {
-        "label_space": "domain_il" if same_classes else "class_il",
+        "label_space": "domain_il" if same_classes else "task_il" if is_told(stream, pl_module) else "class_il",
         "few_shot": stream.scenario.few_shot,
         "task_classes": [list(classes) for classes in info.classes_per_task],
         "class_names": list(info.class_names),
@@ -125,6 +126,8 @@ def describe_run(
 def _notes(stream: ContinualDataModule, pl_module: nn.Module) -> list[str]:
     held_out = "held-out training data" if stream.val_split else "the test split"
     notes = [f"the matrix was measured on {held_out}", *stream.scenario.remarks]
+    if is_told(stream, pl_module):
+        notes.append(TOLD)
     if stream.unfinished_task is not None:
         notes.append(
             f"the run ended in task {stream.unfinished_task} of {stream.info.num_tasks} (counted from 0), so its "

@@ -74,7 +74,13 @@ class SilentEvaluation:
         set_random_states(self._random, self.trainer.strategy.root_device)
 
     def logits(
-        self, batch: Any, batch_idx: int, count: int, stage: Stage | None = None, samples: EvalBatch | None = None
+        self,
+        batch: Any,
+        batch_idx: int,
+        count: int,
+        stage: Stage | None = None,
+        samples: EvalBatch | None = None,
+        task: int | None = None,
     ) -> Tensor:
         """``(count, C)`` logits of a batch, after all masks, on the module's device.
 
@@ -85,12 +91,15 @@ class SilentEvaluation:
             stage: The batch is ``stream.eval_batch(batch_idx, stage)``, so caches of frozen features may be used, and
                 that is what a module gets that asks for ``stream.eval_batch(batch_idx, "val")``.
             samples: What such a module gets instead, for a batch that is of no stage.
+            task: The task that methods are told which ask for it, for a batch that is of no stage.
         """
         trainer, module = self.trainer, self.pl_module
         batch = transferred(trainer, batch)
         announced = stage if hasattr(module, "expect_images") else None
         if announced is not None:
             module.expect_images(batch_idx, announced)  # type: ignore[operator]
+        elif task is not None:
+            module.continual.choice.told = task  # type: ignore[union-attr]
         # As Lightning does: by place, whatever the step calls it.
         takes_index = is_param_in_hook_signature(module.validation_step, "batch_idx", min_args=2)
         stream = trainer.datamodule  # type: ignore[attr-defined]
@@ -100,8 +109,8 @@ class SilentEvaluation:
                 module.validation_step(*((batch, batch_idx) if takes_index else (batch,)))
         finally:
             stream.standing_in = None
-        if announced is not None:
-            module.forget_images()  # type: ignore[operator]
+            if announced is not None or task is not None:
+                module.forget_images()  # type: ignore[operator]
         return self.capture.take(count)
 
 

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lightning_cl.callbacks.gradients.references import MemoryGradients, memory_gradient
+from lightning_cl.callbacks.gradients.references import MemoryGradients
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay
 from lightning_cl.nn.gradients import project_on_reference
+from lightning_cl.training.memory_steps import memory_gradient
 
 
 class AveragedGradient(MemoryGradients):

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_at_least
-from lightning_cl.callbacks.gradients.references import MemoryGradients, memory_gradient
+from lightning_cl.callbacks.gradients.references import MemoryGradients
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
 from lightning_cl.nn.gradients import project_on_references
+from lightning_cl.training.memory_steps import memory_gradient
 
 
 class EveryTasksGradient(MemoryGradients):

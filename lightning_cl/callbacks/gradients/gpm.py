@@ -2,90 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import check_at_least, check_share
 from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.gradients.layer_projection import LayerProjection
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.nn.counter import Counter
-from lightning_cl.nn.distributed import all_sum
-from lightning_cl.nn.input_grams import has_input_rows, input_grams, input_width
-from lightning_cl.nn.subspace import StepProjection, SubspaceMemory
-from lightning_cl.nn.weights import trained
-from lightning_cl.training import MethodModule, TaskData
-from lightning_cl.training.batch import call_with
-from lightning_cl.training.evaluation_mode import evaluating
+from lightning_cl.nn.input_grams import input_width
+from lightning_cl.nn.subspace import SubspaceMemory
 
 
-class ProjectedSteps(MethodModule):
-    """The input subspace of every linear layer and convolution but the head."""
-
-    watched: Tensor
+class ProjectedSteps(LayerProjection):
+    """The input subspace of every layer."""
 
     def __init__(self, module: Any, energy: float, growth: float) -> None:
-        super().__init__()
-        self.energy, self.growth, self.finished = energy, growth, Counter()
-        head, known = module.continual_head, module.named_modules()
-        layers = {n: m for n, m in known if has_input_rows(m) and m.weight.requires_grad and m is not head}
-        self.layers = tuple(layers)
-        self.memories = nn.ModuleDict({_key(n): SubspaceMemory(input_width(m)) for n, m in layers.items()})
-        self.register_buffer("watched", torch.zeros(len(layers), dtype=torch.bool))
-        self._step: StepProjection | None = None
+        super().__init__(module)
+        self.energy, self.growth = energy, growth
 
-    def edit_gradients(self, module: Any, optimizer: Any) -> None:
-        """Remember the weights before the step."""
-        weights = trained(module, optimizer)
-        known = [name for name in self.layers if f"{name}.weight" in weights]
-        memories = [self._memory(name) for name in known]
-        self._step = StepProjection([weights[f"{name}.weight"] for name in known], memories)
-        if self.finished.value:
-            self._step.remember()
+    def new_memory(self, layer: nn.Module) -> SubspaceMemory:
+        """An empty basis."""
+        return SubspaceMemory(input_width(layer))
 
-    def after_step(self, module: Any, optimizer: Any) -> None:
-        """Take out of the step what changes the answers to earlier inputs."""
-        if self.finished.value and self._step is not None:
-            self._step.edit()
-        self._step = None
-
-    def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
-        """After the first task, whatever has no subspace: biases, norms, tokens; of the head only what is masked."""
-        if self.finished.value:
-            watched = self.watched.tolist()
-            free = {f"{name}.weight" for name, known in zip(self.layers, watched, strict=True) if known}
-            head = {id(p) for p in module.continual_head.parameters()}
-            for name, parameter in trained(module).items():
-                if name not in free and id(parameter) not in head:
-                    yield parameter, torch.ones_like(parameter, dtype=torch.bool)
-
-    @torch.no_grad()
-    def end_task(self, module: Any, data: TaskData) -> None:
+    def remember(self, name: str, gram: Tensor) -> None:
         """Add the directions of the task's inputs."""
         share = min(1.0, self.energy + self.growth * self.finished.value)
-        layers = {name: module.get_submodule(name) for name in self.layers}
-        with evaluating(module), input_grams(layers) as grams:
-            for inputs, targets, _ in data.batches():
-                if len(targets):
-                    call_with(module, inputs)
-        for index, name in enumerate(self.layers):
-            gram = all_sum(grams[name])
-            self.watched[index] |= gram.any()
-            if bool(gram.any()):
-                self._memory(name).extend_gram(gram, share, crossing=self.finished.value > 0)
-        self.finished.set(self.finished.value + 1)
+        self.memory(name).extend_gram(gram, share, crossing=self.finished.value > 0)
 
-    def _memory(self, name: str) -> SubspaceMemory:
-        memory = self.memories[_key(name)]
+    def memory(self, name: str) -> SubspaceMemory:
+        """Of a layer."""
+        memory = super().memory(name)
         assert isinstance(memory, SubspaceMemory)
         return memory
-
-
-def _key(name: str) -> str:
-    return name.replace(".", "/")
 
 
 @dataclass(eq=False)
@@ -127,10 +77,4 @@ class GPM(ContinualMethod):
 
     def build(self, pl_module: Any, info: Any) -> ProjectedSteps:
         """An empty basis for every layer."""
-        part = ProjectedSteps(pl_module, self.energy, self.growth)
-        if not part.layers:
-            raise ValueError(
-                f"{type(pl_module).__name__} trains no `nn.Linear` or `nn.Conv2d` without groups besides its head, so "
-                "there is no step to project; train such a layer, or use another method."
-            )
-        return part
+        return ProjectedSteps(pl_module, self.energy, self.growth)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cl.nn.distributed import all_sum
 from lightning_cl.nn.gradients import flat, write_flat
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule, Step
@@ -55,26 +53,3 @@ class MemoryGradients(MethodModule):
         """``(capacity,)`` in which task each slot's sample came."""
         known: Tensor = module.continual.memory.extras["task"]
         return known.to(module.continual.memory.buffer.labels.device)
-
-
-def memory_gradient(module: Any, slots: Tensor, weights: list[Tensor], rows: int) -> Tensor:
-    """``(D,)`` gradient of the mean cross-entropy over samples of the memory, the same on all processes.
-
-    Args:
-        module: The LightningModule, in training mode.
-        slots: ``(n,)`` of the memory.
-        weights: By which to differentiate.
-        rows: Samples of a pass, over all processes.
-    """
-    total = torch.zeros(sum(weight.numel() for weight in weights), device=weights[0].device, dtype=weights[0].dtype)
-    for some in slots.split(rows):
-        drawn = module.read(some)
-        with torch.enable_grad(), module.trainer.precision_plugin.train_step_context():
-            answers, _ = Step(module, None).learn(drawn.inputs)
-            loss = F.cross_entropy(answers, drawn.labels)
-        found: Sequence[Tensor | None] = [None] * len(weights)
-        if loss.requires_grad:  # not where a method has nothing trained any more
-            found = torch.autograd.grad(loss, weights, allow_unused=True)
-        gradients = (torch.zeros_like(w) if g is None else g for w, g in zip(weights, found, strict=True))
-        total += drawn.part * len(some) / len(slots) * flat(gradients)
-    return all_sum(total)

@@ -75,6 +75,11 @@ class CPECLIP(ContinualMethod):
     train_mask: TrainMask = "task"
     reset_optimizer: bool = True
 
+    @classmethod
+    def backbones(cls) -> str:
+        """Both towers."""
+        return "open_clip models"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 1, "num_prompts", "prompt_depth")

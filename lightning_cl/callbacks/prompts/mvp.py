@@ -165,7 +165,7 @@ class MVP(PromptMethod):
             prompt losses; ``"code"``, with which the published numbers were made, weighs the batch's mean loss by the
             mean weight, and divides every distance by every sample's temperature.
         use_last_layer: Read the query after the last block; by default, as published, after the last but one.
-        backbone: Dotted path of the timm ``VisionTransformer``; found when ``None``.
+        backbone: Dotted path of the network (see :mod:`lightning_cl.nn.attention`); found when ``None``.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss; the paper's is ``"seen"``. ``"batch"`` is what later
             re-runs use (FlyPrompt's, for one); do not compare the two.
@@ -177,6 +177,7 @@ class MVP(PromptMethod):
 
     state_key: ClassVar[str] = "lightning_cl.MVP"
     replaces_head: ClassVar[bool] = True
+    needs_tokens: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {
         "pool_size": 4,
         "general_length": 2,

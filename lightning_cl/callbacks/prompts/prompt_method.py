@@ -1,4 +1,4 @@
-"""The base of all prompt methods: builds the prompts and lets the module's ViT ask for them."""
+"""The base of all prompt methods: builds the prompts and lets the module's transformer ask for them."""
 
 from __future__ import annotations
 
@@ -13,32 +13,41 @@ from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.mixins.prompt import PromptedBackbone
 from lightning_cl.namespace import LightningModule, Trainer
+from lightning_cl.nn.attention import attention_families
 from lightning_cl.nn.prompts import PromptProvider
-from lightning_cl.training.find_modules import find_vit
+from lightning_cl.training.find_backbone import find_attention
 
 ProviderT = TypeVar("ProviderT", bound=PromptProvider)
 
 
 @dataclass(eq=False)
 class PromptMethod(ContinualMethod):
-    """A method that trains prompts and head of a frozen timm ViT; members build the provider.
+    """A method that trains prompts and head of a frozen transformer; members build the provider.
 
     Args:
         head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
-        backbone: Dotted path of the timm ``VisionTransformer``; found when ``None``.
+        backbone: Dotted path of the network (see :mod:`lightning_cl.nn.attention`); found when ``None``.
         cache_queries: Compute the query of an evaluation image once per run. Needs evaluation transforms without
             randomness, which is what the sources have.
     """
 
     adapts_backbone: ClassVar[bool] = True
+    #: Its prompts are tokens in every form, so a network must have a sequence that they can join.
+    needs_tokens: ClassVar[bool] = False
 
     _: KW_ONLY
     train_mask: TrainMask = "task"
     reset_optimizer: bool = True
     backbone: str | None = None
     cache_queries: bool = True
+
+    @classmethod
+    def backbones(cls) -> str:
+        """The families of :mod:`lightning_cl.nn.attention`, and those that a user registered."""
+        families = (f for f in attention_families() if f.takes_tokens or not cls.needs_tokens)
+        return ", ".join(sorted(family.name for family in families))
 
     def provider(self, info: StreamInfo, width: int, num_outputs: int) -> PromptProvider:
         """The method's prompts for a ViT of ``width`` channels and a head of ``num_outputs`` classes."""
@@ -61,18 +70,18 @@ class PromptMethod(ContinualMethod):
 
     def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
         """Add the prompts; see :class:`ContinualMethod`."""
-        find_vit(pl_module, self.backbone)  # a module without one stays as it is
+        find_attention(pl_module, self.backbone)  # a module without one stays as it is
         super().attach(pl_module, info)
 
     def build(self, pl_module: Any, info: Any) -> PromptedBackbone:
-        """The prompts in the module's ViT."""
+        """The prompts in the module's transformer."""
         provider = self.provider(info, *self.sizes(pl_module))
         return PromptedBackbone(pl_module, provider, self.backbone, self.cache_queries)
 
     def sizes(self, pl_module: Any) -> tuple[int, int]:
-        """Width of the ViT and outputs of the head, for :meth:`provider`."""
-        _, vit = find_vit(pl_module, self.backbone)
-        return vit.embed_dim, pl_module.continual_head.out_features
+        """Width of the network and outputs of the head, for :meth:`provider`."""
+        _, network, family = find_attention(pl_module, self.backbone)
+        return family.width(network), pl_module.continual_head.out_features
 
 
 def checked_layers(layers: Sequence[int]) -> tuple[int, ...]:

@@ -12,8 +12,7 @@ from lightning_cl.callbacks.arguments import check_above
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.head_kinds import check_own_rows
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.nn.head_layer import class_rows, other_parameters
-from lightning_cl.nn.heads import cosine_logits
+from lightning_cl.nn.heads import cosine_answer
 from lightning_cl.nn.teen import TEENBank
 from lightning_cl.training import MethodModule, TaskData
 
@@ -38,9 +37,7 @@ class CalibratedMeans(MethodModule):
         if self.bank.ready:
             answer: Tensor = self.bank(features)
             return answer.to(logits.dtype)
-        head = module.continual_head
-        own = cosine_logits(features.to(head.weight.dtype), class_rows(head), self.bank.scale)
-        return own + 0.0 * other_parameters(head)
+        return cosine_answer(module.continual_head, features, self.bank.scale)
 
     def end_task(self, module: Any, data: TaskData) -> None:
         """Count the means of the task's classes, on evaluation transforms."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_cl.callbacks.arguments import check_above
 from lightning_cl.callbacks.regularization.anchor import QuadraticAnchor
 from lightning_cl.callbacks.regularized import RegularizedMethod
-from lightning_cl.nn.weights import Snapshot, trained
+from lightning_cl.nn.weights import Snapshot, StepRecord, trained
 from lightning_cl.training import TaskData
 
 
@@ -21,7 +21,7 @@ class PathPenalty(QuadraticAnchor):
     def __init__(self, module: nn.Module, strength: float, damping: float) -> None:
         super().__init__(module, 2 * strength)  # its penalty has no factor 1/2
         self.damping, self.path = damping, Snapshot(trained(module), zero=True)
-        self._step: dict[str, tuple[Tensor, Tensor]] = {}  # gradient and weight before the step that is being made
+        self._step = StepRecord()
 
     @torch.no_grad()
     def start_task(self, module: Any, task: Any) -> None:
@@ -32,18 +32,15 @@ class PathPenalty(QuadraticAnchor):
 
     def edit_gradients(self, module: Any, optimizer: Any) -> None:
         """Remember the task's gradient, before the pull and before clipping, and the weights."""
-        for name, weight in trained(module, optimizer).items():
-            if weight.grad is not None:
-                self._step[name] = (weight.grad.clone(), weight.detach().clone())
+        self._step.remember(trained(module, optimizer))
         super().edit_gradients(module, optimizer)
 
     @torch.no_grad()
     def after_step(self, module: Any, optimizer: Any) -> None:
         """``path += g * (w_before - w_after)``, of the step that was made."""
-        weights, paths = trained(module, optimizer), dict(self.path.items())
-        for name in weights.keys() & self._step.keys():
-            gradient, before = self._step.pop(name)
-            paths[name].addcmul_(gradient, before - weights[name])
+        paths = dict(self.path.items())
+        for name, gradient, way in self._step.made(trained(module, optimizer)):
+            paths[name].addcmul_(gradient, way)
 
     @torch.no_grad()
     def end_task(self, module: Any, data: TaskData) -> None:

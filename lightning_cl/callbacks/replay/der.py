@@ -38,13 +38,57 @@ class DarkReplay(MethodModule):
 
 
 @dataclass(eq=False)
-class DERPlusPlus(ExperienceReplay):
+class DER(ExperienceReplay):
+    """Dark experience replay (DER; Buzzega et al., NeurIPS 2020, arXiv:2004.07211).
+
+    Adds ``alpha * mean (z - z_then)^2`` over all columns of the head's raw logits on a batch of the memory; ``z_then``
+    are the logits of the training step in which a sample came, kept with it. Labels of remembered samples are not
+    read. Needs no task boundary; works on any module with a class head. A step makes one more forward pass. The memory
+    keeps a sample's logits beside it.
+
+    Args:
+        memory_size: Slots of the memory.
+        batch_size: Samples of the batch from the memory, over all processes; fewer while the memory fills.
+        alpha: Weight of the logits, at least 0; with 0 it is plain fine-tuning. The default is the official code's for
+            CIFAR-10 and CIFAR-100.
+        policy: See :class:`ExperienceReplay`; the paper's is ``"reservoir"``.
+        store: See :class:`ExperienceReplay`; ``"index"`` augments a sample anew, as the paper does.
+        device: See :class:`ExperienceReplay`.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+
+    Raises:
+        ValueError: As :class:`ExperienceReplay`, and for a negative weight.
+    """
+
+    state_key: ClassVar[str] = "lightning_cl.DER"
+    adds_loss: ClassVar[bool] = True
+    joins: ClassVar[bool] = False
+
+    alpha: float = 0.3
+    _: KW_ONLY
+    policy: ReplayPolicy = "reservoir"
+    store: ReplayStore = "index"
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 0, "alpha")
+
+    def build(self, pl_module: Any, info: Any) -> DarkReplay:
+        """The term of the logits."""
+        return DarkReplay(self.alpha, 0.0)
+
+
+@dataclass(eq=False)
+class DERPlusPlus(DER):
     """Dark experience replay (DER and DER++; Buzzega et al., NeurIPS 2020, arXiv:2004.07211).
 
     Adds ``alpha * mean (z - z_then)^2`` over all columns of the head's raw logits, and ``beta * CE(z, y)``, on two
     independent batches of the memory; ``z_then`` are the logits of the training step in which a sample came, kept with
-    it. ``beta=0`` is DER. Needs no task boundary; works on any module with a class head. A step makes two more forward
-    passes. The memory keeps a sample's logits beside it.
+    it. ``beta=0`` is :class:`DER`. Needs no task boundary; works on any module with a class head. A step makes two more
+    forward passes. The memory keeps a sample's logits beside it.
 
     Args:
         memory_size: Slots of the memory.
@@ -63,19 +107,13 @@ class DERPlusPlus(ExperienceReplay):
     """
 
     state_key: ClassVar[str] = "lightning_cl.DERPlusPlus"
-    adds_loss: ClassVar[bool] = True
-    joins: ClassVar[bool] = False
 
     alpha: float = 0.1
     beta: float = 0.5
-    _: KW_ONLY
-    policy: ReplayPolicy = "reservoir"
-    store: ReplayStore = "index"
-    device: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 0, "alpha", "beta")
+        check_at_least(self, 0, "beta")
 
     def build(self, pl_module: Any, info: Any) -> DarkReplay:
         """The two terms."""

@@ -12,13 +12,13 @@ from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.mixins.base import ContinualMixin, TrainMask
 from lightning_cl.mixins.replay import ReplayMixin
 from lightning_cl.namespace import LightningModule, Trainer, is_overridden
-from lightning_cl.nn.replay import ClassBalanced, Policy, ReplayBuffer, Reservoir, Ring
+from lightning_cl.nn.replay import ClassBalanced, GreedyBalanced, Policy, ReplayBuffer, Reservoir, Ring
 from lightning_cl.training.memory import Memory
 
 if TYPE_CHECKING:
     from lightning_cl.datamodules import ContinualDataModule, StreamInfo
 
-ReplayPolicy = Literal["reservoir", "class_balanced", "ring"]
+ReplayPolicy = Literal["reservoir", "class_balanced", "ring", "greedy"]
 ReplayStore = Literal["index", "sample"]
 
 
@@ -40,7 +40,8 @@ class ExperienceReplay(ContinualMethod):
         memory_size: Slots of the memory.
         batch_size: Remembered samples in every training batch, over all processes; fewer while the memory fills.
         policy: ``"reservoir"``: a uniform sample of the stream; ``"class_balanced"``: as many of each class as the
-            stream allows (CBRS); ``"ring"``: the latest of each class, in equal shares.
+            stream allows (CBRS); ``"ring"``: the latest of each class, in equal shares; ``"greedy"``: the first of each
+            class, in equal shares of the classes seen (GDumb).
         store: ``"index"``: positions in the training data, from which samples are read and augmented anew, by the main
             process before every step, whatever ``num_workers`` is; ``"sample"``: the samples as the model got them,
             which are not augmented again and cost no reading.
@@ -63,6 +64,8 @@ class ExperienceReplay(ContinualMethod):
     joins: ClassVar[bool] = True
     #: A step draws ``batch_size`` different samples; else it reads all of the memory in passes of that size.
     draws: ClassVar[bool] = True
+    #: The policies that there is a choice of.
+    policies: ClassVar[Any] = ReplayPolicy
 
     memory_size: int = 500
     batch_size: int = 32
@@ -84,7 +87,7 @@ class ExperienceReplay(ContinualMethod):
                 f"a memory of {self.memory_size} samples cannot fill a batch of {self.batch_size} different ones; give "
                 f"`memory_size={self.batch_size}` or more, or `batch_size={self.memory_size}` or less."
             )
-        check_choice(self, "policy", ReplayPolicy)
+        check_choice(self, "policy", self.policies)
         check_choice(self, "store", ReplayStore)
         if self.store == "index" and self.device is not None:
             raise ValueError(
@@ -144,6 +147,8 @@ class ExperienceReplay(ContinualMethod):
 
     def _policy(self, num_classes: int) -> Policy:
         if self.policy != "ring":
+            if self.policy == "greedy":
+                return GreedyBalanced()
             return Reservoir() if self.policy == "reservoir" else ClassBalanced()
         if self.memory_size < num_classes:
             raise ValueError(

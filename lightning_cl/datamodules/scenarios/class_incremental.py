@@ -142,8 +142,10 @@ def _listed(value: Any) -> Any:
 class ClassIncremental(Scenario):
     """Every task brings new classes, and no class comes back.
 
-    Task-incremental learning is the same stream, evaluated with the task known. A base session with increments (the
-    ``init_cls`` and ``increment`` of PyCIL and PILOT) is ``first_task_classes=50, classes_per_task=10``.
+    Task-incremental learning is the same stream, evaluated with the task known: its accuracy is measured beside the
+    class-incremental one, and ``ContinualDataModule(task_identity=True)`` tells the task to methods. A
+    base session with increments (the ``init_cls`` and ``increment`` of PyCIL and PILOT) is ``first_task_classes=50,
+    classes_per_task=10``.
 
     Args:
         num_tasks: Number of tasks of equal size; left out if ``classes_per_task`` is given.

@@ -1,26 +1,41 @@
 """Small trained parts beside the layers of a frozen network: banks of them, and how they get there."""
 
 from lightning_cl.nn.adapters.banks import SSF, Adapter, Bank, LoRA, RankOne
-from lightning_cl.nn.adapters.frozen import FrozenBackbone, freeze_backbone
+from lightning_cl.nn.adapters.frozen import FrozenBackbone, freeze_all_but, freeze_backbone
 from lightning_cl.nn.adapters.injection import Adapters, inject
+from lightning_cl.nn.adapters.low_rank import FixedDownLoRA, ScaledLoRA
 from lightning_cl.nn.adapters.paths import fold_paths, folded, unfolded
-from lightning_cl.nn.adapters.sites import Tuning, adapters_beside_mlp, ssf_behind_layers, tune_frozen_vit
+from lightning_cl.nn.adapters.sites import (
+    adapters_beside_mlp,
+    block_linears,
+    block_mlps,
+    ssf_behind_layers,
+    tune_frozen_vit,
+)
+from lightning_cl.nn.adapters.tokens import TokenBank, loop_paths, tokens_in_blocks
 
 __all__ = [
     "SSF",
     "Adapter",
     "Adapters",
     "Bank",
+    "FixedDownLoRA",
     "FrozenBackbone",
     "LoRA",
     "RankOne",
-    "Tuning",
+    "ScaledLoRA",
+    "TokenBank",
     "adapters_beside_mlp",
+    "block_linears",
+    "block_mlps",
     "fold_paths",
     "folded",
+    "freeze_all_but",
     "freeze_backbone",
     "inject",
+    "loop_paths",
     "ssf_behind_layers",
+    "tokens_in_blocks",
     "tune_frozen_vit",
     "unfolded",
 ]

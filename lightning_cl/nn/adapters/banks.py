@@ -26,6 +26,8 @@ class Bank(nn.Module):
         super().__init__()
         self.slots = slots
         self.growing: tuple[str, ...] = ()
+        #: Slots that get a gradient where several are added up; ``None``: all.
+        self.learning: tuple[int, ...] | None = None
 
     def adapted(self, x: Tensor, y: Tensor, paths: Sequence[Slots]) -> Tensor:
         """The output ``y`` with the adapters' part.
@@ -39,9 +41,14 @@ class Bank(nn.Module):
 
     def stack(self, name: str, paths: Sequence[Slots]) -> Tensor:
         """``(P, k * r, ...)`` slices ``(r, ...)`` of a parameter, those of a path's ``k`` slots one after the other."""
-        parameter = cast(Tensor, getattr(self, name))
-        rows = [parameter[s[0]] if len(s) == 1 else torch.cat([parameter[i] for i in s]) for s in paths]
+        parts = [[self.slot_of(name, i) for i in slots] for slots in paths]
+        rows = [found[0] if len(found) == 1 else torch.cat(found) for found in parts]
         return rows[0][None] if len(rows) == 1 else torch.stack(rows)
+
+    def slot_of(self, name: str, slot: int) -> Tensor:
+        """One slice of a parameter, without gradient where its slot does not learn."""
+        part = cast(Tensor, getattr(self, name))[slot]
+        return part if self.learning is None or slot in self.learning else part.detach()
 
     @torch.no_grad()
     def copy_slot(self, source: int, target: int) -> None:

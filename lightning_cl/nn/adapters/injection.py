@@ -29,17 +29,31 @@ class Adapters(nn.Module):
     def __init__(self, banks: dict[str, Bank]) -> None:
         super().__init__()
         self.banks = nn.ModuleDict({_key(name): bank for name, bank in banks.items()})
-        self.paths: tuple[Slots | None, ...] = ((0,),)
+        self._trained: tuple[Slots | None, ...] = ((0,),)
+        self._evaluated: tuple[Slots | None, ...] | None = None
         #: Rows of the batch that the network repeated last; see :mod:`lightning_cl.nn.adapters.paths`.
         self.folded_rows: int | None = None
 
-    def select(self, *paths: Path) -> None:
+    @property
+    def paths(self) -> tuple[Slots | None, ...]:
+        """The slots that answer in the present mode."""
+        return self._trained if self.training or self._evaluated is None else self._evaluated
+
+    def select(self, *paths: Path, evaluated: Sequence[Path] | None = None) -> None:
         """Let these slots answer from now on; several paths for a batch that :func:`folded` has repeated.
+
+        Args:
+            paths: One or more.
+            evaluated: Those of evaluation mode, if it has others.
 
         Raises:
             ValueError: If a slot does not exist, or paths add up different numbers of slots.
         """
-        slots = min(bank.slots for bank in self)
+        self._trained = self._checked(paths)
+        self._evaluated = None if evaluated is None else self._checked(evaluated)
+
+    def _checked(self, paths: Sequence[Path]) -> tuple[Slots | None, ...]:
+        slots = min((bank.slots for bank in self), default=1)
         chosen = tuple(None if p is None else (p,) if isinstance(p, int) else tuple(p) for p in paths)
         wrong = [i for path in chosen if path is not None for i in path if not 0 <= i < slots]
         if wrong:
@@ -47,27 +61,38 @@ class Adapters(nn.Module):
                 f"there are no slots {wrong}: the banks have {slots}, 0 to {slots - 1}; choose among them."
             )
         if not chosen or len({len(path) for path in chosen if path is not None}) > 1:
-            raise ValueError(f"the paths are {paths}; give at least one, and each the same number of slots.")
-        self.paths = chosen
+            raise ValueError(f"the paths are {tuple(paths)}; give at least one, and each the same number of slots.")
+        return chosen
 
     @contextmanager
     def selected(self, *paths: Path) -> Iterator[None]:
         """:meth:`select` for the length of a block."""
-        before = self.paths
+        before = self._trained, self._evaluated
         self.select(*paths)
         try:
             yield
         finally:
-            self.paths = before
+            self._trained, self._evaluated = before
 
     def __iter__(self) -> Iterator[Bank]:
         """The banks, in the order of the layers."""
         return iter(self.banks.values())  # type: ignore[arg-type]
 
+    def bank(self, name: str) -> Bank:
+        """The bank of a layer."""
+        found = self.banks[_key(name)]
+        assert isinstance(found, Bank)
+        return found
+
     def copy_slot(self, source: int, target: int) -> None:
         """Copy a slot of every bank into another one."""
         for bank in self:
             bank.copy_slot(source, target)
+
+    def learn(self, *slots: int) -> None:
+        """Only these slots get a gradient from now on."""
+        for bank in self:
+            bank.learning = slots
 
     def protected(self, trained: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
         """Each parameter with the slots that must not move while those of ``trained`` learn."""
@@ -77,8 +102,7 @@ class Adapters(nn.Module):
         """The output of a layer with what its bank adds."""
         if all(path is None for path in self.paths):
             return y
-        bank, paths = self.banks[_key(name)], self.paths
-        assert isinstance(bank, Bank)
+        bank, paths = self.bank(name), self.paths
         if len(paths) > 1 and y.shape[0] % len(paths):  # not `len(y)`, which a graph would take for a constant
             raise ValueError(f"a batch of {len(y)} does not hold {len(paths)} paths; pass it through `folded`.")
         real = [path if path is not None else next(p for p in paths if p is not None) for path in paths]

@@ -57,6 +57,8 @@ def unfolded(adapters: Adapters, features: Tensor) -> Tensor:
         ValueError: If the network was not called as a module since, so that its input was not repeated.
     """
     paths = len(adapters.paths)
+    if paths == 1:
+        return features
     if torch.compiler.is_compiling():
         return torch.cat(list(features.unflatten(0, (paths, -1))), dim=1)
     rows, adapters.folded_rows = adapters.folded_rows, None

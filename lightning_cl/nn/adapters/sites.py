@@ -1,7 +1,9 @@
-"""The usual places of adapters in a timm ViT."""
+"""The usual places of adapters: in a timm ViT, and in networks of any library."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from torch import nn
@@ -14,6 +16,9 @@ from lightning_cl.nn.adapters.injection import Adapters, inject
 Tuning = Literal["adapter", "ssf"]
 #: Layers that SSF follows.
 SSF_LAYERS = r"patch_embed\.proj|blocks\.\d+\.(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)|norm"
+
+#: Layers that compute with the weights of their parts, whose own forward is not called.
+_FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
 
 def adapters_beside_mlp(vit: Any, slots: int, rank: int, scale: float, dropout: float) -> Adapters:
@@ -51,3 +56,39 @@ def tune_frozen_vit(vit: Any, tuning: Tuning, rank: int, scale: float, dropout: 
     adapters = ssf_behind_layers(vit, 1) if ssf else adapters_beside_mlp(vit, 1, rank, scale, dropout)
     freeze_backbone(vit)
     return adapters
+
+
+def block_linears(module: nn.Module) -> list[str]:
+    """Names of the linear layers within numbered blocks, of any library's network, as ``blocks.0.attn.qkv``."""
+    return [name for name, part in _in_blocks(module) if isinstance(part, nn.Linear)]
+
+
+def block_mlps(module: nn.Module) -> list[str]:
+    """Names of the parts of numbered blocks, attention aside, that hold linear layers from D channels back to D."""
+    return [name for name, part in _in_blocks(module) if not isinstance(part, nn.Linear) and _is_mlp(part)]
+
+
+def widths(layer: nn.Module) -> tuple[int, int] | None:
+    """Channels that a linear layer, or a part that begins and ends with one, reads and makes; ``None``: it has none."""
+    linears = [part for part in layer.modules() if isinstance(part, nn.Linear)]
+    return (linears[0].in_features, linears[-1].out_features) if linears else None
+
+
+def exactly(names: list[str]) -> str:
+    """A regular expression of these names."""
+    return "|".join(map(re.escape, names))
+
+
+def _in_blocks(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Parts behind a number in their names; not of layers that read their parts' weights without calling them."""
+    fused = tuple(f"{name}." for name, part in module.named_modules() if isinstance(part, _FUSED))
+    found = {n: m for n, m in module.named_modules() if re.search(r"(^|\.)\d+\.", n) and not n.startswith(fused)}
+    of_images = {name: part for name, part in found.items() if "visual" in name.split(".")}
+    return iter((of_images or found).items())  # CLIP: its text tower may not be part of the pass
+
+
+def _is_mlp(part: nn.Module) -> bool:
+    linears = [child for child in part.children() if isinstance(child, nn.Linear)]
+    if len(linears) < 2 or "att" in type(part).__name__.lower():
+        return False
+    return linears[0].in_features == linears[-1].out_features

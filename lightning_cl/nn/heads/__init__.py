@@ -1,8 +1,16 @@
 """Classifiers on features, and the exact statistics of classes that some of them are made from."""
 
 from lightning_cl.nn.class_texts import TextHead
-from lightning_cl.nn.heads.alignment import align_head, align_norms
-from lightning_cl.nn.heads.cosine import CosineHead, ETFHead, cosine_logits, simplex_etf
+from lightning_cl.nn.heads.alignment import align_head, align_norms, fit_bias
+from lightning_cl.nn.heads.cosine import (
+    CosineHead,
+    ETFHead,
+    cosine_answer,
+    cosine_logits,
+    imprint_rows,
+    proxy_logits,
+    simplex_etf,
+)
 from lightning_cl.nn.heads.fit import fit_head
 from lightning_cl.nn.heads.gaussians import Gaussians
 from lightning_cl.nn.heads.gram import GramHead, ridge_solution
@@ -28,9 +36,13 @@ __all__ = [
     "align_head",
     "align_norms",
     "choose_ridge",
+    "cosine_answer",
     "cosine_logits",
+    "fit_bias",
     "fit_head",
     "held_out",
+    "imprint_rows",
+    "proxy_logits",
     "ridge_solution",
     "simplex_etf",
 ]

@@ -80,3 +80,36 @@ def align_norms(weight: Tensor, old: Sequence[int], new: Sequence[int]) -> float
     factor = float(lengths[list(old)].mean()) / before if before else 1.0
     weight[list(new)] *= factor
     return factor
+
+
+def fit_bias(
+    logits: Tensor, places: Tensor, new: Tensor, *, epochs: int, lr: float, batch_size: int, generator: torch.Generator
+) -> tuple[float, float]:
+    """Two scalars with which new logits compete on equal terms with old ones (BiC, CVPR 2019, arXiv:1905.13260).
+
+    ``alpha * z + beta`` of the new columns, the others as they are; the cross-entropy is minimised by Adam from
+    ``alpha = 1`` and ``beta = 0``, in float64. The same generator gives the same scalars on every process.
+
+    Args:
+        logits: ``(N, K)`` of samples that were not trained on, of old and new classes.
+        places: ``(N,)`` columns of their labels.
+        new: ``(K,)`` bool: columns that are corrected.
+        epochs: At least 0.
+        lr: Learning rate.
+        batch_size: Samples of a step.
+        generator: Shuffles the samples; on the CPU.
+
+    Returns:
+        ``alpha`` and ``beta``.
+    """
+    pair = torch.tensor([1.0, 0.0], dtype=torch.float64, device=logits.device, requires_grad=True)
+    fit_head(
+        lambda z: torch.where(new, pair[0] * z + pair[1], z),
+        (logits.detach().double(), places),
+        torch.optim.Adam([pair], lr=lr),
+        generator,
+        epochs=epochs,
+        batch_size=batch_size,
+    )
+    alpha, beta = pair.tolist()
+    return alpha, beta

@@ -2,14 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lightning_cl.nn.head_layer import class_rows, other_parameters
 
 
 def cosine_logits(features: Tensor, rows: Tensor, scale: Tensor | float) -> Tensor:
     """``(B, D)`` features and ``(C, D)`` rows to ``(B, C)`` logits in ``[-scale, scale]``."""
     return scale * F.normalize(features, dim=1) @ F.normalize(rows, dim=1).T
+
+
+def cosine_answer(head: nn.Linear, features: Tensor, scale: Tensor | float) -> Tensor:
+    """Cosine logits with the rows of a linear head in place of its own; its bias takes no part.
+
+    Args:
+        head: With ``C`` rows.
+        features: ``(B, D)`` that it was given.
+        scale: Of the cosines.
+
+    Returns:
+        ``(B, C)`` logits in ``[-scale, scale]``.
+    """
+    own = cosine_logits(features.to(head.weight.dtype), class_rows(head), scale)
+    return own + 0.0 * other_parameters(head)
+
+
+def proxy_logits(features: Tensor, proxies: Tensor, scale: Tensor | float) -> Tensor:
+    """Cosine logits of classes with several rows each (local similarity classifier of PODNet, arXiv:2004.13513, eq. 9).
+
+    Args:
+        features: ``(B, D)``.
+        proxies: ``(C, P, D)``.
+        scale: Of the scores.
+
+    Returns:
+        ``(B, C)``: ``scale * sum_k softmax_k(c_k) c_k`` of the ``P`` cosines ``c_k`` of a class.
+    """
+    cosines: Tensor = cosine_logits(features, proxies.flatten(0, 1), 1.0).unflatten(1, proxies.shape[:2])  # (B, C, P)
+    return scale * (cosines.softmax(dim=2) * cosines).sum(dim=2)
+
+
+@torch.no_grad()
+def imprint_rows(weight: Tensor, means: Tensor, old: Sequence[int], new: Sequence[int]) -> None:
+    """Put class means into new rows of a cosine head, as long as its old rows (LUCIR, CVPR 2019), in place.
+
+    Args:
+        weight: ``(C, D)``.
+        means: ``(C, D)`` means of features of unit length, of any length.
+        old: Rows whose mean length the new ones get, at least one.
+        new: Rows that are filled.
+    """
+    rows = weight.flatten(1)
+    length = torch.linalg.vector_norm(rows[list(old)], dim=1).mean()
+    rows[list(new)] = length * F.normalize(means[list(new)], dim=1).to(rows)
 
 
 class CosineHead(nn.Linear):

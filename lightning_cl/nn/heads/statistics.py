@@ -65,6 +65,11 @@ class ClassStatistics(nn.Module):
                 rows = targets == label
                 self.products[label] += (features[rows] * members[rows, label, None]).T @ features[rows]
 
+    def reset(self) -> None:
+        """Forget all samples."""
+        for buffer in self.buffers():
+            buffer.zero_()
+
     @property
     def means(self) -> Tensor:
         """``(C, D)`` float64 means; zero for a class without samples."""

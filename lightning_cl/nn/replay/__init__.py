@@ -3,18 +3,21 @@
 from lightning_cl.nn.replay.balanced import ClassBalanced
 from lightning_cl.nn.replay.batches import check_rows, gather_rows_of, join, map_leaves, take
 from lightning_cl.nn.replay.buffer import ReplayBuffer
+from lightning_cl.nn.replay.greedy import GreedyBalanced
 from lightning_cl.nn.replay.herding import Herding, herding
-from lightning_cl.nn.replay.policies import Policy, Reservoir, Ring
+from lightning_cl.nn.replay.policies import Policy, Reservoir, Ring, first_of_each_class
 from lightning_cl.nn.replay.sequences import padded_alike
 
 __all__ = [
     "ClassBalanced",
+    "GreedyBalanced",
     "Herding",
     "Policy",
     "ReplayBuffer",
     "Reservoir",
     "Ring",
     "check_rows",
+    "first_of_each_class",
     "gather_rows_of",
     "herding",
     "join",

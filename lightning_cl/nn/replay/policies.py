@@ -131,3 +131,8 @@ def occurrence(labels: Tensor) -> Tensor:
     count = torch.empty_like(order)
     count[order] = torch.arange(len(labels)) - torch.searchsorted(sorted_labels, sorted_labels)
     return count
+
+
+def first_of_each_class(labels: Tensor, count: int) -> Tensor:
+    """``(n,)`` rows of the first ``count`` items of every label among ``(B,)`` labels, in order."""
+    return (occurrence(labels) < count).nonzero().flatten()

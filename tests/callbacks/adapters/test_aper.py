@@ -169,9 +169,72 @@ def test_a_run_with_ssf_moves_nothing_after_the_first_task(tmp_path):
     assert float((run.module.continual.parts["aper"].means.counts > 0).sum()) == 6
 
 
+def prompted_by_hand(vit: Any, tokens: list[Tensor], deep: bool, images: Tensor) -> Tensor:
+    """Tokens behind the image's, of each block's own or one set through all of them; ``(B, D)`` class tokens."""
+    x = vit._pos_embed(vit.patch_embed(images))
+    count = x.shape[1]
+    for index, block in enumerate(vit.blocks):
+        if deep or index == 0:
+            x = torch.cat([x[:, :count], tokens[index].expand(len(x), -1, -1)], dim=1)
+        x = block(x)
+    return vit.norm(x)[:, 0]
+
+
+@pytest.mark.parametrize("tuning", ["vpt_shallow", "vpt_deep"])
+@torch.no_grad()
+def test_trained_tokens(tuning: str, plain: Any) -> None:
+    module, deep = attached(PLAIN, APER(tuning=tuning, tokens=3)), tuning == "vpt_deep"
+    part, images = module.continual.parts["aper"], torch.rand(4, 1, 16, 16)
+    banks = list(part.adapters)
+    assert len(banks) == (3 if deep else 1)
+    assert all(bank.tokens.shape == (1, 3, 32) for bank in banks)
+    assert not any(bool(bank.tokens.any()) for bank in banks)
+    trained = {n for n, p in module.named_parameters() if p.requires_grad}
+    assert trained == {n for n in trained if ".banks." in n or n.endswith((".scale", "head.weight", "head.bias"))}
+    for bank in banks:
+        bank.tokens.normal_()
+    expected = prompted_by_hand(plain.net.eval(), [bank.tokens[0] for bank in banks], deep, images)
+    torch.testing.assert_close(module.eval().head_input(images), expected, rtol=0, atol=1e-5)
+    part.adapters.select(None, 0)
+    both = module.head_input(images)
+    assert torch.equal(both[:4], plain.net.forward_head(plain.net.forward_features(images), pre_logits=True))
+    torch.testing.assert_close(both[4:], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("tuning", ["vpt_shallow", "vpt_deep", "finetune"])
+def test_a_run_moves_nothing_after_the_first_task(tuning: str, plain: Any, tmp_path: Path) -> None:
+    watch = WatchTraining()
+    run = train(PLAIN, APER(tuning=tuning, tokens=2), tmp_path, callbacks=[watch])
+    first, *later = watch.states
+    assert all(torch.equal(value, state[name]) for state in later for name, value in first.items())
+    images, labels = all_images(run.stream)
+    with torch.no_grad():
+        halves = plain.net.eval().forward_features(images)[:, 0], run.module.eval().head_input(images).chunk(2)[1]
+        found = run.module(images)
+    phi = torch.cat(halves, dim=1)
+    means = torch.stack([phi[labels == c].mean(0) for c in range(6)])
+    expected = torch.stack([F.cosine_similarity(phi, mean[None], dim=1) for mean in means], dim=1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+    assert (halves[0] - halves[1]).abs().max() > 1e-3  # something was learned
+
+
+def test_all_weights_and_a_frozen_copy(plain: Any) -> None:
+    module = attached(PLAIN, APER(tuning="finetune"))
+    module.train()
+    frozen, before = module.continual.parts["aper"].frozen, dict(plain.net.named_parameters())
+    copied = dict(frozen.named_parameters())
+    assert copied.keys() == {name for name in before if not name.startswith("head.")}
+    assert all(torch.equal(p, before[name]) and not p.requires_grad for name, p in copied.items())
+    assert all(p.requires_grad for p in module.net.parameters())
+    assert not any(part.training for child in frozen.children() for part in child.modules())
+    assert module.net.blocks.training
+
+
 def test_an_unknown_tuning_is_refused():
-    with pytest.raises(ValueError, match="`tuning` is 'vpt'; give one of 'adapter', 'ssf'"):
+    with pytest.raises(ValueError, match="`tuning` is 'vpt'; give one of 'adapter', 'ssf', 'vpt_shallow'"):
         APER(tuning="vpt")
+    with pytest.raises(ValueError, match="`tokens` is 0; give at least 1"):
+        APER(tuning="vpt_deep", tokens=0)
 
 
 def test_a_module_without_a_vit_stays_as_it_is():

@@ -13,7 +13,7 @@ from torch.testing import assert_close as close
 from lightning_cl.callbacks import WA, FeatureDistillation, FineTuning
 from lightning_cl.nn.heads import align_norms
 
-from ..by_hand import SIZE, ByHand, Net, assert_close, assert_differs, assert_fine_tuning, run
+from ..by_hand import SIZE, Net, TaughtByHand, assert_close, assert_differs, assert_fine_tuning, run
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -36,22 +36,6 @@ def test_rows_of_zeros_stay() -> None:
     weight = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     assert align_norms(weight, [0], [1]) == 1.0
     assert torch.isfinite(weight).all()
-
-
-class TaughtByHand(ByHand):
-    """Keeps the network of the task before."""
-
-    teacher: Net | None = None
-
-    def term(self, teacher: Net, x: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        loss = self.cross_entropy(x, y)
-        return loss if self.teacher is None else loss + self.term(self.teacher, x)
-
-    def end(self, x: Tensor, y: Tensor) -> None:
-        self.teacher = self.copy()
 
 
 class CosineByHand(TaughtByHand):

@@ -68,6 +68,24 @@ def test_a_run_equals_the_formula(temperature: float, mask: Any) -> None:
     assert_differs(net, run(LwF(0.0, train_mask=mask)))
 
 
+class PerTaskByHand(LwFByHand):
+    """A softmax over the two classes of every earlier task; the sum of the divergences."""
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        loss = self.cross_entropy(x, y)
+        for task in range(self.task):
+            columns = slice(2 * task, 2 * task + 2)
+            p, q = (F.softmax(net(x)[:, columns] / 2, dim=1) for net in (self.teacher, self.net))
+            loss = loss + 1.5 * 4 * (p.detach() * (p.detach().log() - q.log())).sum() / len(x)
+        return loss
+
+
+def test_the_task_incremental_form_equals_the_formula() -> None:
+    net = run(LwF(1.5, per_task=True))
+    assert_close(net, PerTaskByHand(net, 1.5, 2.0, False))
+    assert_differs(net, run(LwF(1.5)))
+
+
 def test_the_teacher_is_in_no_optimiser_and_saved_once() -> None:
     method = LwF(1.0)
     net = run(method)

@@ -65,7 +65,7 @@ class Watch(ContinualCallback):
     def on_task_end(self, trainer: Any, pl_module: Any, task: Any) -> None:
         part = pl_module.continual.parts["gpm"]
         self.states.append(weights(pl_module))
-        self.bases.append({name: part._memory(name).basis.clone() for name in part.layers})
+        self.bases.append({name: part.memory(name).basis.clone() for name in part.layers})
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_what_has_no_inputs_stays_after_the_first_task(deep: tuple[Any, Watch]) 
 def test_the_direction_that_reaches_the_share_is_left_out_at_first(energies: Any, count: int) -> None:
     """Energies 0.9, 0.08, 0.02 and a share of 0.97: one direction."""
     part = ProjectedSteps(run_once(), 0.97, 0.003)
-    memory = part._memory("body.1")
+    memory = part.memory("body.1")
     gram = torch.zeros(16, 16).double()
     gram[range(3), range(3)] = torch.tensor(energies).double()
     assert memory.extend_gram(gram, 0.97) == count

@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cl.callbacks import DERPlusPlus
+from lightning_cl.callbacks import DER, DERPlusPlus
 from lightning_cl.callbacks.replay.der import DarkReplay
-from lightning_cl.mixins.replay import ReplayMixin
 
-from ..by_hand import SIZE, ByHand, Net, assert_close, assert_differs, assert_fine_tuning, run
+from ..by_hand import SIZE, ByHand, Net, assert_close, assert_differs, assert_fine_tuning, run, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -31,22 +30,6 @@ def test_the_worked_example() -> None:
     assert both["der_labels"].item() == pytest.approx(0.5 * F.cross_entropy(z, torch.tensor([0])).item())
 
 
-@pytest.fixture
-def draws(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the memory gave in each step, in order."""
-    found: list[Any] = []
-    whole = ReplayMixin.draw
-
-    def draw(self: Any, *args: Any) -> Any:
-        drawn = whole(self, *args)
-        if drawn is not None:
-            found.append(drawn)
-        return drawn
-
-    monkeypatch.setattr(ReplayMixin, "draw", draw)
-    return found
-
-
 class DERByHand(ByHand):
     """Keeps the logits that every sample of the stream had in its first pass."""
 
@@ -59,9 +42,12 @@ class DERByHand(ByHand):
         for image, z in zip(x, self.net(x).detach(), strict=True):
             self.then.setdefault(image.numpy().tobytes(), z)  # later epochs do not replace it
         if known:
-            dark, labelled = self.draws.pop(0), self.draws.pop(0)
+            dark = self.draws.pop(0)
             then = torch.stack([known[image.numpy().tobytes()] for image in dark.inputs])
             loss = loss + self.alpha * ((self.net(dark.inputs) - then) ** 2).sum() / then.numel()
+            if not self.beta:
+                return loss
+            labelled = self.draws.pop(0)
             seen = self.net(labelled.inputs)[:, self.classes]
             loss = loss + self.beta * F.cross_entropy(seen, labelled.labels)
         return loss
@@ -85,13 +71,18 @@ def test_the_two_batches_are_drawn_apart(draws: list[Any]) -> None:
 
 
 def test_one_term_alone(draws: list[Any]) -> None:
-    """``beta=0`` is DER: one batch a step, and no labels."""
-    run(DERPlusPlus(30, 6, alpha=0.3, beta=0.0))
+    """``DER``, which is ``beta=0``: one batch a step, and no labels."""
+    net = run(DER(30, 6, alpha=0.3), lr=0.1)
+    assert_close(net, DERByHand(net, 0.3, 0.0, draws))
+    draws.clear()
+    both = weights(run(DERPlusPlus(30, 6, alpha=0.3, beta=0.0), lr=0.1))
+    assert all(torch.equal(both[name], value) for name, value in weights(net).items())
     assert len(draws) == 3 * 2 * 3 - 1  # the memory is empty in the very first step only
 
 
 def test_without_strength_it_is_fine_tuning() -> None:
     assert_fine_tuning(DERPlusPlus(30, 6, alpha=0.0, beta=0.0))
+    assert_fine_tuning(DER(30, 6, alpha=0.0))
 
 
 @pytest.mark.parametrize("name", ["alpha", "beta"])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from lightning_cl.nn import ClassStatistics, align_head
+from lightning_cl.nn.heads import fit_bias
 
 OPTIONS = {"epochs": 3, "per_class": 32, "lr": 0.1}
 
@@ -81,3 +83,36 @@ def test_hooks_take_no_part_and_the_global_generator_stays():
 def test_a_frozen_head_is_refused():
     with pytest.raises(ValueError, match="no parameter of the head needs a gradient"):
         align_head(head().requires_grad_(False), gaussians(), torch.Generator(), **OPTIONS)
+
+
+def biased(count: int = 400) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits of four classes, of which the two new ones are doubled and lifted by 3."""
+    torch.manual_seed(0)
+    z = torch.randn(count, 4, dtype=torch.float64)
+    places = torch.distributions.Categorical(logits=z).sample()
+    new = torch.tensor([False, False, True, True])
+    return torch.where(new, 2 * z + 3, z), places, new
+
+
+def test_two_scalars_find_the_optimum() -> None:
+    """Against another optimiser on the same cross-entropy; the bias that was put in is taken out."""
+    logits, places, new = biased()
+    pair = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([pair], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-10)
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(torch.where(new, pair[0] * logits + pair[1], logits), places)
+        value.backward()
+        return value
+
+    optimizer.step(loss)  # type: ignore[arg-type]
+    options: Any = {"epochs": 2000, "lr": 0.01, "batch_size": 400}
+    found = fit_bias(logits, places, new, generator=torch.Generator(), **options)
+    assert found == pytest.approx(pair.tolist(), abs=1e-4)
+    assert found == pytest.approx((0.5, -1.5), abs=0.3)
+
+
+def test_no_epoch_no_correction() -> None:
+    options: Any = {"epochs": 0, "lr": 0.01, "batch_size": 32}
+    assert fit_bias(*biased(), generator=torch.Generator(), **options) == (1.0, 0.0)

@@ -6,6 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from lightning_cl.nn import CosineHead, ETFHead, TextHead, simplex_etf
+from lightning_cl.nn.heads import cosine_answer, imprint_rows
 
 
 def test_a_cosine_head_against_a_loop():
@@ -51,3 +52,21 @@ def test_the_text_head_is_among_the_heads():
     from lightning_cl.nn import heads
 
     assert heads.TextHead is TextHead
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_head_answers_with_cosines(bias):
+    """Its bias takes no part, and yet has a gradient, of zero."""
+    head, features = nn.Linear(5, 3, bias=bias), torch.randn(4, 5)
+    answer = cosine_answer(head, features, 2.0)
+    assert_close(answer, 2.0 * nn.functional.cosine_similarity(features[:, None], head.weight[None], dim=2))
+    answer.sum().backward()
+    assert all(p.grad is not None for p in head.parameters())
+    assert not bias or not head.bias.grad.any()
+
+
+def test_imprinted_rows_are_class_means_as_long_as_old_rows():
+    weight, means = torch.tensor([[2.0, 0.0], [0.0, 4.0], [9.0, 9.0], [7.0, 7.0]]), torch.zeros(4, 2)
+    means[2] = torch.tensor([0.03, 0.04])
+    imprint_rows(weight, means, old=[0, 1], new=[2])
+    assert_close(weight, torch.tensor([[2.0, 0.0], [0.0, 4.0], [1.8, 2.4], [7.0, 7.0]]))

@@ -26,3 +26,12 @@ def test_the_first_name_and_its_state():
     assert PrototypeBank is PrototypeHead
     with pytest.raises(ValueError, match="`distance` is 'dot'; give"):
         PrototypeHead(3, 2, "dot")
+
+
+def test_forgotten_samples_do_not_count():
+    head = PrototypeHead(3, 2)
+    head.update(torch.tensor([[3.0, 4]]), torch.tensor([0]))
+    head.reset()
+    head.update(torch.tensor([[5.0, 0]]), torch.tensor([0]))
+    assert head.means[0].tolist() == [1, 0]
+    assert head.counts.tolist() == [1, 0, 0]

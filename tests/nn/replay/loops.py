@@ -52,6 +52,26 @@ class BalancedLoop:
             self.slots[among[int(second * len(among))]] = (item, label)
 
 
+class GreedyLoop:
+    """GDumb, algorithm 1, with whole shares."""
+
+    def __init__(self, capacity):
+        self.capacity, self.slots, self.classes = capacity, {}, set()
+
+    def offer(self, item, label, generator):
+        self.classes.add(label)
+        held = [c for _, c in self.slots.values()]
+        if held.count(label) >= max(1, self.capacity // len(self.classes)):
+            return
+        if len(held) < self.capacity:
+            slot = min(set(range(self.capacity)) - set(self.slots))
+        else:
+            largest = max(sorted(set(held)), key=held.count)
+            among = [slot for slot in range(self.capacity) if self.slots[slot][1] == largest]
+            slot = among[int(torch.randint(len(among), (), generator=generator))]
+        self.slots[slot] = (item, label)
+
+
 class RingLoop:
     """One queue per class."""
 

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_cl.nn.replay import ClassBalanced, ReplayBuffer, Reservoir, Ring
+from lightning_cl.nn.replay import ClassBalanced, GreedyBalanced, ReplayBuffer, Reservoir, Ring
 
-from .loops import BalancedLoop, ReservoirLoop, RingLoop
+from .loops import BalancedLoop, GreedyLoop, ReservoirLoop, RingLoop
 
 #: Batches of labels: empty ones, ones that fill the memory and overflow it, and many small ones.
 streams = st.lists(st.lists(st.integers(0, 4), max_size=25), max_size=12)
@@ -32,7 +32,9 @@ def content(buffer):
 
 
 @given(streams, capacities, st.integers(0, 5))
-@pytest.mark.parametrize(("policy", "loop"), [(Reservoir, ReservoirLoop), (ClassBalanced, BalancedLoop)])
+@pytest.mark.parametrize(
+    ("policy", "loop"), [(Reservoir, ReservoirLoop), (ClassBalanced, BalancedLoop), (GreedyBalanced, GreedyLoop)]
+)
 def test_a_batch_is_decided_as_its_items_one_by_one(policy, loop, batches, capacity, seed):
     buffer = offered(ReplayBuffer(capacity, policy(), seed=seed), batches)
     expected, generator = loop(capacity), torch.Generator().manual_seed(seed)
@@ -55,7 +57,11 @@ def test_the_ring_keeps_the_last_of_every_class(batches, capacity):
 
 
 @given(streams, capacities)
-@pytest.mark.parametrize("policy", [Reservoir, ClassBalanced, lambda: Ring(5)], ids=["reservoir", "balanced", "ring"])
+@pytest.mark.parametrize(
+    "policy",
+    [Reservoir, ClassBalanced, GreedyBalanced, lambda: Ring(5)],
+    ids=["reservoir", "balanced", "greedy", "ring"],
+)
 def test_never_over_capacity_and_nothing_but_what_came(policy, batches, capacity):
     if capacity < 5:
         capacity += 5
@@ -131,3 +137,23 @@ def test_a_ring_needs_a_slot_for_every_class():
         ReplayBuffer(5, Ring(5)).add(torch.arange(1), torch.tensor([5]))
     with pytest.raises(ValueError, match="the saved ring has shares for 4 classes, but this one for 5"):
         ReplayBuffer(5, Ring(5)).load_state_dict(ReplayBuffer(5, Ring(4)).state_dict())
+
+
+def test_greedy_shares_are_equal_at_any_time():
+    """Three classes of 100 items, one after the other, in 30 slots: 30, then 15 each, then 10 each."""
+    buffer = ReplayBuffer(30, GreedyBalanced())
+    for task, expected in enumerate([[30], [15, 15], [10, 10, 10]]):
+        offered(buffer, [[task] * 20] * 5)
+        assert torch.bincount(buffer.labels).tolist() == expected
+    for _ in range(20):  # whatever comes then
+        offered(buffer, [torch.randint(3, (7,)).tolist()])
+        assert torch.bincount(buffer.labels).tolist() == [10, 10, 10]
+
+
+def test_greedy_goes_on_after_loading():
+    first, second = ReplayBuffer(7, GreedyBalanced(), seed=3), ReplayBuffer(7, GreedyBalanced(), seed=5)
+    offered(first, [[0, 1, 1, 0, 0, 0, 0, 1]])
+    second.load_state_dict(first.state_dict())
+    for buffer in (first, second):
+        offered(buffer, [[2, 0, 3, 2, 2]])
+    assert content(first) == content(second)

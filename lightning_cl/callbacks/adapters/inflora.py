@@ -1,0 +1,119 @@
+"""InfLoRA: low-rank updates whose input directions are chosen before a task, out of the way of earlier tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cl.callbacks.adapters.task_adapters import PerTaskMethod, TaskAdapters
+from lightning_cl.callbacks.arguments import check_share
+from lightning_cl.nn.adapters import Adapters, FixedDownLoRA, freeze_backbone, inject
+from lightning_cl.nn.distributed import all_sum, send_from_first_process
+from lightning_cl.nn.input_grams import input_grams
+from lightning_cl.nn.subspace import SubspaceMemory
+from lightning_cl.training import TaskData
+from lightning_cl.training.evaluation_mode import evaluating
+from lightning_cl.training.find_modules import find_vit
+
+#: The fused query, key and value projection of timm's attention.
+QKV = r"blocks\.\d+\.attn\.qkv"
+
+
+class InterferenceFree(TaskAdapters):
+    """The slots of all tasks added up, and the input subspaces of the finished ones."""
+
+    def __init__(self, vit: Any, adapters: Adapters, method: InfLoRA, num_tasks: int) -> None:
+        super().__init__(adapters)
+        self.method, self.num_tasks = method, num_tasks
+        self.layers = tuple(block.attn.qkv for block in vit.blocks)  # not in this module, but read by it
+        self.memories = nn.ModuleList(SubspaceMemory(vit.embed_dim) for _ in vit.blocks)
+
+    def choose_paths(self) -> None:
+        """All slots so far answer; the last learns."""
+        self.adapters.select(range(self.slot.value + 1))
+        self.adapters.learn(self.slot.value)
+
+    def start_task(self, module: Any, task: Any) -> None:
+        """Choose the input directions of the new slot from the task's data."""
+        grams = self._grams(module, TaskData(module, task))
+        super().start_task(module, task)
+        for bank, memory, gram in zip(self.adapters, self.memories, grams, strict=True):
+            assert isinstance(bank, FixedDownLoRA)
+            assert isinstance(memory, SubspaceMemory)
+            bank.down[self.slot.value] = memory.new_directions(gram @ gram, self.method.rank).T / 3**0.5
+            send_from_first_process([bank.down])
+
+    def end_task(self, module: Any, data: TaskData) -> None:
+        """Add the directions of the task's inputs to the subspaces."""
+        method, first = self.method, not self.finished.value
+        share = method.energy + (method.last_energy - method.energy) * data.task.index / self.num_tasks
+        for memory, gram in zip(self.memories, self._grams(module, data), strict=True):
+            assert isinstance(memory, SubspaceMemory)
+            found = memory.extend_gram(gram @ gram, share, crossing=not first)
+            if first and not found:
+                memory.extend_gram(gram @ gram, share, crossing=True)  # at least one direction
+        super().end_task(module, data)
+
+    @torch.no_grad()
+    def _grams(self, module: Any, data: TaskData) -> list[Tensor]:
+        """``(D, D)`` ``sum x x^T / sum |x|^2`` of every attention's inputs over the task's samples."""
+        layers = {str(index): layer for index, layer in enumerate(self.layers)}
+        with evaluating(module), input_grams(layers) as grams:
+            for inputs, targets, _ in data.batches():
+                if len(targets):
+                    module(inputs)
+        summed = [all_sum(gram) for gram in grams.values()]
+        return [gram / gram.trace().clamp_min(1e-300) for gram in summed]
+
+
+@dataclass(eq=False)
+class InfLoRA(PerTaskMethod):
+    """Interference-free low-rank adaptation (InfLoRA; Liang & Li, CVPR 2024, arXiv:2404.00228).
+
+    Keys and values of every attention become ``(W + sum_i B_i A_i) x``. Before a task a pass over its data gives
+    ``C = sum x x^T``; the rows of ``A_t`` are the ``rank`` strongest directions of ``C - M M^T C``, over ``sqrt 3``,
+    and fixed; only ``B_t`` (zero at first) and the head learn. At its end the strongest directions of ``C`` join ``M``
+    until its share of ``|C|^2`` is ``energy + (last_energy - energy) t / T``. Inputs of earlier tasks, as far as ``M``
+    holds them, are answered as before. The official code keeps the complement of a large ``M``, which is the same
+    subspace. Defaults are its own for CIFAR-100 (Adam, 5e-4, 20 epochs). Needs the start and the end of a task, with a
+    pass over its data at both; keeps ``(D, D)`` numbers a block and one slot a task, no sample; ``T * rank`` rows more
+    in a step. Works on timm ViTs with a fused ``qkv``.
+
+    Args:
+        rank: Rows of ``A``, at least 1.
+        energy: Share of the inputs that ``M`` is to hold after the first task, in [0, 1].
+        last_energy: What the share goes to with the tasks, in [0, 1].
+        backbone: Dotted path of the ViT; found when ``None``.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+
+    Raises:
+        ValueError: If a number is out of its range; when attached, without a ViT whose attention can be adapted.
+    """
+
+    state_key: ClassVar[str] = "lightning_cl.InfLoRA"
+    small: ClassVar[dict[str, Any]] = {"rank": 2}
+
+    rank: int = 10
+    energy: float = 0.95
+    last_energy: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share(self, "energy", "last_energy")
+
+    def build(self, pl_module: Any, info: Any) -> InterferenceFree:
+        """Freeze the ViT and put low-rank updates at the keys and values of every block."""
+        _, vit = find_vit(pl_module, self.backbone)
+        width = vit.embed_dim
+
+        def make(layer: nn.Module) -> FixedDownLoRA:
+            return FixedDownLoRA(info.num_tasks, width, 2 * width, self.rank, start=width)
+
+        adapters = inject(vit, make, at=QKV, site="inflora")
+        freeze_backbone(vit)
+        return InterferenceFree(vit, adapters, self, info.num_tasks)

@@ -1,0 +1,97 @@
+"""A slot of every bank of adapters for each task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.mixins.base import TrainMask
+from lightning_cl.nn.adapters import Adapters, adapters_beside_mlp, fold_paths, freeze_backbone
+from lightning_cl.nn.counter import Counter
+from lightning_cl.training import MethodModule, TaskData
+from lightning_cl.training.find_modules import find_vit
+
+
+class TaskAdapters(MethodModule):
+    """The current task's slot learns, all others stay as they are.
+
+    Args:
+        adapters: As many slots as the stream has tasks.
+    """
+
+    def __init__(self, adapters: Adapters) -> None:
+        super().__init__()
+        self.adapters, self.slot, self.finished = adapters, Counter(), Counter()
+        self.register_load_state_dict_post_hook(_choose_paths)  # type: ignore[no-untyped-call]
+
+    def choose_paths(self) -> None:
+        """Select the slots that answer, after ``slot`` (of the current task) or ``finished`` (how many are) changed.
+
+        While training the current one; when evaluated all finished ones, as paths of one batch.
+        """
+        self.adapters.select(self.slot.value, evaluated=range(self.finished.value) if self.finished.value else None)
+
+    def start_task(self, module: Any, task: Any) -> None:
+        """The next slot learns."""
+        self.slot.set(task.index)
+        self.choose_paths()
+
+    def end_task(self, module: Any, data: TaskData) -> None:
+        """Note that the slot is finished."""
+        self.finished.set(data.task.index + 1)
+        self.choose_paths()
+
+    def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """All slots but that of the current task."""
+        return self.adapters.protected((self.slot.value,))
+
+
+@dataclass(eq=False)
+class PerTaskMethod(ContinualMethod):
+    """A method with adapters for each task in a frozen ViT.
+
+    Args:
+        rank: Hidden size of an adapter, at least 1.
+        backbone: Dotted path of the ViT; found when ``None``.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+
+    Raises:
+        ValueError: If ``rank`` is below 1.
+    """
+
+    rank: int = 64
+    _: KW_ONLY
+    backbone: str | None = None
+    train_mask: TrainMask = "task"
+    reset_optimizer: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "rank")
+
+
+def folded_adapters(pl_module: Any, method: Any, slots: int) -> Adapters:
+    """Freeze the ViT of a module and put adapters beside the MLP of every block, all of which can answer in one batch.
+
+    Args:
+        pl_module: The LightningModule.
+        method: With ``backbone``, ``rank``, ``scale`` and ``dropout``.
+        slots: Tasks.
+    """
+    _, vit = find_vit(pl_module, method.backbone)
+    adapters = adapters_beside_mlp(vit, slots, method.rank, method.scale, method.dropout)
+    freeze_backbone(vit)
+    fold_paths(vit, adapters)
+    return adapters
+
+
+def _choose_paths(part: nn.Module, keys: Any) -> None:
+    assert isinstance(part, TaskAdapters)
+    part.choose_paths()

@@ -1,0 +1,1 @@
+"""Methods that give every task weights of its own within one network."""

@@ -1,0 +1,118 @@
+"""What methods share that give every task weights of its own: a head for each, norms that stay, and their checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.mixins.base import TrainMask
+from lightning_cl.nn.counter import Counter
+from lightning_cl.nn.masks import fill_masked
+from lightning_cl.nn.substitution import NORMS, Substitutes, batch_norms, substitute, weight_layers
+from lightning_cl.nn.weights import trained
+from lightning_cl.training import MethodModule, TaskData
+
+
+class TaskParts(MethodModule, Substitutes):
+    """The weight layers of a module, each asked what it computes with for a task.
+
+    Attributes:
+        layers: Names of the linear layers and convolutions besides the head.
+        finished: How many tasks have ended.
+    """
+
+    takes_task: ClassVar[bool] = True
+    allowed: Tensor
+
+    def __init__(self, module: Any, info: Any, who: str) -> None:
+        super().__init__()
+        head = module.continual_head
+        found = weight_layers(module, head)
+        _check(module, info, who, found)
+        self.who, self.choice, self.finished = who, module.continual.choice, Counter()
+        self.layers = tuple(found)
+        allowed = torch.zeros(info.num_tasks, head.out_features, dtype=torch.bool)
+        for task, classes in enumerate(info.classes_per_task):
+            allowed[task, list(classes)] = True
+        self.register_buffer("allowed", allowed, persistent=False)
+        for name, layer in (found | batch_norms(module)).items():
+            substitute(layer, self, name)
+
+    @property
+    def task(self) -> int:
+        """The task that the module answers for now; see :class:`~lightning_cl.training.task_choice.TaskChoice`."""
+        return self.choice.required(self.who)  # type: ignore[no-any-return]
+
+    def substitutes(self, name: str, layer: Any) -> Mapping[str, Any]:
+        """What a layer computes with."""
+        return self.norm(name, layer) if isinstance(layer, NORMS) else self.weights(name, layer)
+
+    def weights(self, name: str, layer: Any) -> Mapping[str, Any]:
+        """What a linear layer or convolution computes with."""
+        return {}
+
+    def norm(self, name: str, layer: Any) -> Mapping[str, Any]:
+        """Batch norms go on with the statistics of the first task."""
+        return {"training": False} if self.finished.value else {}
+
+    def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:
+        """The logits of the task's own classes, the others far below."""
+        return fill_masked(logits, self.allowed[self.task])
+
+    def start_run(self, module: Any) -> None:
+        """Also batch norms that the Trainer exchanged since (``sync_batchnorm=True``)."""
+        for name, layer in batch_norms(module).items():
+            substitute(layer, self, name)
+
+    def end_task(self, module: Any, data: TaskData) -> None:
+        """One task more."""
+        self.finished.set(self.finished.value + 1)
+
+    def others(self, module: Any, *parts: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """What is trained besides the head and these parts of the layers (norms, tokens), all of it protected."""
+        kept = {f"{name}.{part}" for name in self.layers for part in parts}
+        known = {id(p) for part in (self, module.continual_head) for p in part.parameters()}
+        for name, parameter in trained(module).items():
+            if name not in kept and id(parameter) not in known:
+                yield parameter, torch.ones_like(parameter, dtype=torch.bool)
+
+
+def _check(module: Any, info: Any, who: str, layers: Mapping[str, Any]) -> None:
+    if not layers:
+        raise ValueError(
+            f"{type(module).__name__} trains no `nn.Linear` or convolution besides its head, so {who} has no weights "
+            "to give to tasks; train such a layer, or use another method."
+        )
+    held = [c for classes in info.classes_per_task for c in classes]
+    again = sorted({c for c in held if held.count(c) > 1})
+    if again:
+        raise ValueError(
+            f"{who} keeps a head for each task, but the classes {again[:10]} are in several; use a stream whose tasks "
+            "share no class, such as `ClassIncremental`, or another method."
+        )
+
+
+@dataclass(eq=False)
+class TaskMethod(ContinualMethod):
+    """Base of methods that give every task weights of its own, and answer for the task that they are told."""
+
+    owns_weights: ClassVar[bool] = True
+    needs_task_identity: ClassVar[bool] = True
+
+    _: KW_ONLY
+    train_mask: TrainMask = "task"
+    reset_optimizer: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        super().__post_init__()
+        if self.train_mask != "task":
+            raise ValueError(
+                f"`train_mask` is {self.train_mask!r}, but {type(self).__name__} keeps a head for each task, in which "
+                'its classes alone compete; leave it at "task".'
+            )

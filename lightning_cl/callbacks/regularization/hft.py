@@ -1,0 +1,89 @@
+"""HFT: in every task a random half of the network stays exactly as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lightning_cl.callbacks.arguments import check_share
+from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.datamodules.sampling import mix_seed
+from lightning_cl.mixins.base import TrainMask
+from lightning_cl.nn.half_masks import frozen_share
+from lightning_cl.nn.masks import ElementMask
+from lightning_cl.nn.weights import trained
+from lightning_cl.training import MethodModule
+
+
+class FrozenHalf(MethodModule):
+    """Masks of what stays in this task."""
+
+    def __init__(self, module: Any, share: float) -> None:
+        super().__init__()
+        self.share = share
+        head = {id(p) for p in module.continual_head.parameters()} if module.continual.head_path else set()
+        self.frozen = ElementMask({name: p for name, p in trained(module).items() if id(p) not in head})
+
+    def start_task(self, module: Any, task: Any) -> None:
+        """Draw again, the same on all processes."""
+        generator = torch.Generator().manual_seed(mix_seed(module.trainer.datamodule.seed, 0x4F7, task.index))
+        weights = {name: weight for name, weight in trained(module).items() if name in self.frozen.names}
+        masks = frozen_share(weights, self.share, generator)
+        for name, mask in self.frozen.items():
+            mask.copy_(masks[name])
+
+    def edit_gradients(self, module: Any, optimizer: Any) -> None:
+        """Frozen weights count neither in a norm of the gradient nor in an optimiser's moments."""
+        if self.share:
+            self.frozen.zero_gradients(trained(module))
+
+    def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """Whatever the optimiser does without a gradient."""
+        weights = trained(module)
+        for name, mask in self.frozen.items() if self.share else ():
+            if bool(mask.any()):
+                yield weights[name], mask
+
+
+@dataclass(eq=False)
+class HFT(ContinualMethod):
+    """Half fine-tuning (HFT; Hui et al., ACL 2025, arXiv:2404.18466).
+
+    In every task, also the first, a random share of each category of weights stays bit for bit as it is, under any
+    optimiser; the rest is fine-tuned, and the next task draws again. In a transformer as timm writes it: two of the
+    four attention matrices ``q, k, v, proj`` of each block, ``fc1`` in one half of the blocks and ``fc2`` in the other,
+    and so for the two norms; embeddings, the last norm and the head are always trained. In any other network half of
+    the layers but the head. The paper has language models alone; this is its category level carried over to vision.
+    Made for networks that are pre-trained. Works on any module; needs task boundaries, keeps a mask and a copy of the
+    frozen weights, and costs no pass.
+
+    Args:
+        share: Of each category that stays, in [0, 1]; with 0 it is plain fine-tuning.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+
+    Raises:
+        ValueError: If the share is out of its range.
+    """
+
+    state_key: ClassVar[str] = "lightning_cl.HFT"
+    constrains: ClassVar[bool] = True
+    needs_head: ClassVar[bool] = False
+
+    share: float = 0.5
+    _: KW_ONLY
+    train_mask: TrainMask = "task"
+    reset_optimizer: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share(self, "share")
+
+    def build(self, pl_module: Any, info: Any) -> FrozenHalf:
+        """Masks of all trained weights but the head's."""
+        return FrozenHalf(pl_module, self.share)

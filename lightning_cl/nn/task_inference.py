@@ -1,0 +1,51 @@
+"""Which task samples are of, by the entropy of a network with the masks of all tasks at once (SupSup)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def mean_entropy(logits: Tensor) -> Tensor:
+    """Mean over the rows of the entropy of ``softmax(logits)``, in nats; ``(B, C)`` to a scalar."""
+    log = logits.log_softmax(-1)
+    return -(log.exp() * log).sum(-1).mean()
+
+
+def entropy_slopes(answer: Callable[[Tensor], Tensor], weights: Tensor) -> Tensor:
+    """``(T,)``: how the mean entropy changes with the share of each task's mask; that of the right task falls.
+
+    Args:
+        answer: ``(B, C)`` logits of the network with the masks of the tasks mixed in shares ``(T,)``.
+        weights: The shares.
+    """
+    with torch.enable_grad():
+        shares = weights.detach().clone().requires_grad_()
+        return torch.autograd.grad(mean_entropy(answer(shares)), shares)[0]
+
+
+def one_shot_task(answer: Callable[[Tensor], Tensor], tasks: int, like: Tensor) -> int:
+    """The task whose share makes the entropy fall most, from one pass with equal shares.
+
+    Args:
+        answer: See :func:`entropy_slopes`.
+        tasks: How many there are.
+        like: A tensor of the network's dtype and device.
+    """
+    return int(entropy_slopes(answer, like.new_full((tasks,), 1 / tasks)).argmin())
+
+
+def binary_task(answer: Callable[[Tensor], Tensor], tasks: int, like: Tensor) -> int:
+    """The task that is left when the half of the tasks is dropped whose shares make the entropy fall least, each time.
+
+    It takes ``ceil(log2(tasks))`` passes; see :func:`one_shot_task`.
+    """
+    left = torch.arange(tasks, device=like.device)
+    while len(left) > 1:
+        shares = like.new_zeros(tasks)
+        shares[left] = 1 / len(left)
+        slopes = entropy_slopes(answer, shares)[left]
+        left = left[slopes.argsort(stable=True)[: (len(left) + 1) // 2]].sort().values
+    return int(left)

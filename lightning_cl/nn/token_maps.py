@@ -1,0 +1,35 @@
+"""Read the tokens of a transformer as a map of its patches."""
+
+from __future__ import annotations
+
+from math import isqrt
+
+from torch import Tensor
+
+#: Class and register tokens in front of the patches.
+MOST_PREFIX_TOKENS = 8
+
+
+def token_maps(output: Tensor) -> Tensor:
+    """What a stage gave, as a map.
+
+    Args:
+        output: ``(B, C, H, W)``, which stays as it is, or ``(B, N, C)`` tokens, of which the last are the patches of a
+            square.
+
+    Returns:
+        ``(B, C, H, W)``; class and register tokens are left out.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if output.ndim == 4:
+        return output
+    side = isqrt(output.shape[1]) if output.ndim == 3 else 0
+    if side == 0 or output.shape[1] - side**2 > MOST_PREFIX_TOKENS:
+        raise ValueError(
+            f"a stage gives a tensor of the shape {tuple(output.shape)}, but pooled distillation needs maps "
+            "`(B, C, H, W)`, or tokens `(B, N, C)` of a square of patches; name other layers with `stages=[...]`."
+        )
+    maps: Tensor = output[:, -(side**2) :].transpose(1, 2).unflatten(2, (side, side))
+    return maps
