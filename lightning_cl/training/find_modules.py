@@ -87,7 +87,7 @@ def around(module: nn.Module, parts: Sequence[nn.Module]) -> nn.Module:
 
 
 def find_vit(
-    module: nn.Module, path: str | None = None, who: str = "prompt methods need"
+    module: nn.Module, path: str | None = None, who: str = "this method needs"
 ) -> tuple[str, VisionTransformer]:
     """The one timm ``VisionTransformer``, with its dotted path; ``who`` begins what an error says.
 
