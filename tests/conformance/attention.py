@@ -30,6 +30,7 @@ NETWORKS = [
     "hf-vit",
     "hf-dinov2",
     "hf-bert",
+    "hf-llama",
     "hf-llama-probe",
     "torchvision",
     "open_clip",

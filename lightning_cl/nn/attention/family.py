@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 #: Whole names of the classes of networks, or the classes themselves.
-Networks = tuple["str | type[nn.Module]", ...]
+Networks = tuple[str | type[nn.Module], ...]
 
 
 class AttentionFamily:

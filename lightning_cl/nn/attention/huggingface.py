@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +93,7 @@ def _stacks(network: nn.Module) -> dict[str, nn.ModuleList]:
     return found
 
 
-def _attends(part: nn.Module) -> bool:
+def _attends(part: nn.Module) -> TypeGuard[nn.ModuleList]:
     """Whether it is a list of layers with attention."""
     return isinstance(part, nn.ModuleList) and any("ttention" in type(p).__name__ for p in part.modules())
 

@@ -99,7 +99,9 @@ def _query(
     """Compute the ``(B, D)`` feature of the plain network, of some rows only, or what a block says of the image."""
     current, head = network.__dict__["_prompt_pass"]
     early = layer is not None or head is None
-    family, tokens, given = current.family, list[Tensor](), list[Tensor]()
+    family: AttentionFamily = current.family
+    tokens: list[Tensor] = []
+    given: list[Any] = []
     args, kwargs = _rows_of((args, {k: v for k, v in kwargs.items() if k != "labels"}), rows)  # a loss is not needed
     source = family.blocks(network)[-1 if layer is None else layer]
     source = family.norm(network) or source if layer is None else source

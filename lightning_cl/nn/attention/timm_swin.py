@@ -34,4 +34,5 @@ class TimmSwin(TimmNetwork):
 
     def summary(self, network: Any, tokens: Tensor) -> Tensor:
         """The mean of the patches, ``(B, H, W, D)``."""
-        return tokens.flatten(1, 2).mean(dim=1)
+        mean: Tensor = tokens.flatten(1, 2).mean(dim=1)
+        return mean
