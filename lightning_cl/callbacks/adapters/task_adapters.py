@@ -72,6 +72,11 @@ class PerTaskMethod(ContinualMethod):
     train_mask: TrainMask = "task"
     reset_optimizer: bool = True
 
+    @classmethod
+    def backbones(cls) -> str:
+        """Those whose layers have the names of timm's blocks."""
+        return "timm VisionTransformer"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 1, "rank")
