@@ -121,6 +121,11 @@ class ContinualMethod(ContinualCallback):
         if stage == "fit":
             pl_module.continual.choice.current = 0  # type: ignore[union-attr]  # until the fit says where it starts
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The current task is the stream's, also after a resume."""
+        stream = getattr(trainer, "datamodule", None)
+        pl_module.continual.choice.current = getattr(stream, "task_index", None)  # type: ignore[union-attr]
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on no task is the current one."""
         pl_module.continual.choice.current = None  # type: ignore[union-attr]

@@ -183,8 +183,6 @@ class ContinualMixin(StepMixin):
 
     def on_train_start(self) -> None:
         """Protect what a checkpoint brought back."""
-        stream = getattr(self.trainer, "datamodule", None)
-        self.continual.choice.current = getattr(stream, "task_index", None)
         for part in self.continual.ordered_parts:
             part.start_run(self)
         self.protect()

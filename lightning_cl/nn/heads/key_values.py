@@ -133,5 +133,6 @@ class KeyValueHead(nn.Module):
 
 def _nearest(query: Tensor, keys: Tensor, among: Tensor | None = None) -> Tensor:
     """``(B,)`` places of the nearest of ``(P, K)`` keys, of those ``among`` ``(P,)`` bool; 0 where there are none."""
+    query, keys = query.double(), keys.double()  # near ties would flip with the size of the batch
     away = keys.square().sum(1) - 2 * query @ keys.T  # (B, P), less what all keys share
     return (away if among is None else away.masked_fill(~among, torch.inf)).argmin(1)
