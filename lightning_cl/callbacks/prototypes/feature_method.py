@@ -14,7 +14,7 @@ from lightning_cl.mixins.prototype import PrototypeMixin
 from lightning_cl.nn.adapters import tune_frozen_vit
 from lightning_cl.training.device_memory import check_fits
 from lightning_cl.training.feature_classifier import FeatureClassifier
-from lightning_cl.training.find_modules import find_vit
+from lightning_cl.training.find_backbone import find_vit
 from lightning_cl.training.first_task import FirstTask, FirstTaskAdapters
 
 
