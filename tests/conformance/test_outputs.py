@@ -35,7 +35,7 @@ def tries() -> Iterator[Any]:
                 yield pytest.param(method, case, id=f"{case.name}-{method.__name__}", marks=marks)
 
 
-on_outputs = pytest.mark.parametrize(("method", "case"), tries())
+on_outputs = pytest.mark.parametrize(("method", "case"), [*tries()])
 
 
 @on_outputs
