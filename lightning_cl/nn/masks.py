@@ -108,9 +108,14 @@ def gradient_within(gradient: Tensor, allowed: Tensor) -> Tensor:
 
 
 def with_infinite(logits: Tensor, allowed: Tensor) -> Tensor:
-    """``(..., C)`` logits with -inf for the classes that are not ``allowed`` and were put far below the others."""
-    lowest = logits.masked_fill(~allowed, torch.inf).amin(dim=-1, keepdim=True).clamp(max=0)
-    return logits.masked_fill(~allowed & (logits <= lowest - MASKED_BELOW / 2), -torch.inf)
+    """``(..., C)`` logits with -inf for the classes that are not ``allowed`` and were put far below the others.
+
+    So are allowed ones that stand as low: they were -inf before, as a class is of which a method has no sample yet.
+    """
+    fill = logits.masked_fill(allowed, torch.inf).amin(dim=-1, keepdim=True)
+    filled = ~allowed | (logits <= fill)
+    lowest = logits.masked_fill(filled, torch.inf).amin(dim=-1, keepdim=True).clamp(max=0)
+    return logits.masked_fill(filled & (logits <= lowest - MASKED_BELOW / 2), -torch.inf)
 
 
 def _allow(allowed: Tensor, classes: Sequence[int] | None) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import lightning_cl
-from lightning_cl.callbacks import PODNet
+from lightning_cl.callbacks import ContinualMethod, PODNet
 
 from .methods import METHODS, THOROUGH, make, takes
 from .output_modules import AUXILIARY, HF_DECODER, HF_IMAGES, HF_TEXTS
@@ -18,8 +18,11 @@ from .runs import assert_same_bits, attached, train
 from .streams import NUM_TASKS
 
 CASES = [HF_IMAGES, HF_TEXTS, HF_DECODER, AUXILIARY]
-#: Those that put parameters into the backbone know timm's or open_clip's.
-ANY_NETWORK = [method for method in METHODS if not method.adapts_backbone and method.family == "vit"]
+ANY_NETWORK = [
+    method
+    for method in METHODS
+    if method.backbones() == ContinualMethod.backbones() and "first_task" not in method.small  # adapters in timm's ViT
+]
 #: What methods that compare the maps of stages say of a network that has none, or whose stages have other names.
 NO_MAPS = {HF_TEXTS: "so it reads words", HF_DECODER: "so it reads words", AUXILIARY: "no stages were found"}
 

@@ -111,7 +111,7 @@ def test_without_strength_it_is_fine_tuning(method, tmp_path):
 def test_the_suite_takes_the_class(method, finished, tmp_path):
     test_modules.test_one_fit_runs_the_whole_stream(method, PLAIN, finished)
     test_modules.test_names_of_the_module_stay(method, FOREIGN_TUPLE)
-    test_frozen.test_rows_of_other_tasks_stay(method, PLAIN, "adamw", finished)
+    test_frozen.test_rows_of_other_tasks_stay(method, "adamw", finished)
     test_predictions.test_the_matrix_counts_plain_predictions(method, PLAIN, finished)
     test_protocol.test_the_protocol_is_kept_and_the_run_is_the_same(method, PLAIN, finished, tmp_path)
 

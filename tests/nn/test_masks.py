@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from torchvision.ops import sigmoid_focal_loss
 
 from lightning_cl.nn import ClassMask
+from lightning_cl.nn.masks import with_infinite
 
 
 def masked_head():
@@ -120,3 +121,13 @@ def test_the_usual_losses_stay_finite_under_a_mask(name, training):
     assert bool(head.weight.grad.isfinite().all())
     others = [c for c in range(8) if c not in (2, 5, 6)]
     assert not head.weight.grad[others].any()
+
+
+def test_what_was_infinite_before_the_mask_is_so_again():
+    """Also a class that may be predicted, but of which a method has no sample yet."""
+    given = torch.tensor([[2.0, -torch.inf, 0.5, 7.0], [-3.0, 4.0, -torch.inf, -8.0]])
+    mask = ClassMask(4).eval()
+    mask.allow([0, 1, 2], [0, 1, 2])
+    expected = given.clone()
+    expected[:, 3] = -torch.inf
+    assert torch.equal(with_infinite(mask(given), mask.eval_allowed), expected)

@@ -44,6 +44,7 @@ class Adapter(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.Adapter"
+    adapts_backbone: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"rank": 4, "dropout": 0.0}
 
     rank: int = 64

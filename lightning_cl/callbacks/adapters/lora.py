@@ -86,6 +86,7 @@ class LoRA(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.LoRA"
+    adapts_backbone: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"rank": 2, "alpha": 4.0}
 
     rank: int = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -65,6 +65,8 @@ class PerTaskMethod(ContinualMethod):
     Raises:
         ValueError: If ``rank`` is below 1.
     """
+
+    adapts_backbone: ClassVar[bool] = True
 
     rank: int = 64
     _: KW_ONLY
