@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lightning_cl.namespace import Callback, DDPStrategy, LightningModule, Trainer
 from lightning_cl.nn.feature_reuse import FeatureBypass
 from lightning_cl.nn.sharding import frozen_linears, process_mesh, shard_linear
-from lightning_cl.training.find_modules import find_vit
+from lightning_cl.training.find_backbone import find_vit
 
 
 def shard_backbone(module: nn.Module, mesh: Any, backbone: str | None = None) -> list[str]:

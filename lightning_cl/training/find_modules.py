@@ -1,23 +1,20 @@
-"""Finds the head and the backbone of a foreign module, or says which candidates there are."""
+"""Finds the head and the stages of a foreign module, or says which candidates there are."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from lightning_cl.nn.head_layer import as_linear, num_outputs, weight_layer, with_rows
 
-if TYPE_CHECKING:
-    from timm.models.vision_transformer import VisionTransformer
-
 #: In the names of heads that only help to train.
 _AUXILIARY = re.compile(r"(^|[._])(aux|dist|distill|distillation|auxiliary)\w*([._]|$)|(^|\.)aux\d*", re.IGNORECASE)
 
-#: Names of the stages of ResNets, of hierarchical networks, and of transformers, in the order in which they are tried.
-_STAGES = [re.compile(rf"(^|\.){name}$") for name in (r"layer[1-9]", r"stages\.\d+", r"blocks\.\d+")]
+#: Names of the stages of ResNets, of hierarchical networks, and of transformers (the last: of Hugging Face), in the
+#: order in which they are tried.
+_STAGES = [re.compile(rf"(^|\.){name}$") for name in (r"layer[1-9]", r"stages\.\d+", r"blocks\.\d+", r"layers?\.\d+")]
 
 
 def find_head(module: nn.Module, num_classes: int, path: str | None = None) -> tuple[str, nn.Linear]:
@@ -86,64 +83,28 @@ def around(module: nn.Module, parts: Sequence[nn.Module]) -> nn.Module:
     return min((m for m, held in sizes.items() if wanted <= set(held)), key=lambda m: len(sizes[m]))
 
 
-def find_vit(
-    module: nn.Module, path: str | None = None, who: str = "this method needs"
-) -> tuple[str, VisionTransformer]:
-    """The one timm ``VisionTransformer``, with its dotted path; ``who`` begins what an error says.
-
-    Raises:
-        ValueError: If there is none or there are several; candidates are listed.
-    """
-    from timm.models.vision_transformer import VisionTransformer
-
-    example = "timm.create_model('vit_base_patch16_224.augreg_in21k_ft_in1k', pretrained=True)"
-    name, found = _find_backbone(
-        module,
-        path,
-        (VisionTransformer,),
-        f"{who} a timm `VisionTransformer` (for example `{example}`)",
-        "timm VisionTransformers",
-        f"no timm `VisionTransformer` was found in the module, and {who} one",
-        "Use a timm ViT as backbone, or a method that works on any network",
-    )
-    assert isinstance(found, VisionTransformer)
-    return name, found
-
-
-def find_clip(module: nn.Module, path: str | None = None) -> tuple[str, nn.Module]:
-    """The one open_clip model (``CLIP`` or ``CustomTextCLIP``), with its dotted path.
-
-    Raises:
-        ValueError: If there is none or there are several; candidates are listed.
-    """
-    from open_clip import CLIP, CoCa, CustomTextCLIP
-
-    example = "open_clip.create_model('ViT-B-16-quickgelu', pretrained='openai')"
-    return _find_backbone(
-        module,
-        path,
-        (CLIP, CustomTextCLIP, CoCa),
-        f"CLIP methods need a model of open_clip (for example `{example}`)",
-        "open_clip models",
-        "no open_clip model was found in the module, and CLIP methods need one",
-        "Use `CLIPClassifier`, or a module that holds what `open_clip.create_model` gives",
-    )
-
-
 def find_stages(module: nn.Module, paths: Sequence[str] | None = None) -> tuple[str, ...]:
     """Dotted paths of the stages of a network, in order: ``layer1`` to ``layer4``, ``stages.0`` ..., ``blocks.0`` ...
 
+    Those that are named ``layer.0`` or ``layers.0`` are taken if all are blocks of one class, as in a transformer.
+
     Raises:
-        ValueError: If a given path is no part of the module, or none is found.
+        ValueError: If a given path is no part of the module, none is found, or the network reads no images.
     """
     if paths is not None:
         for path in paths:
             part_at(module, path, "stages")
         return tuple(paths)
-    names = [name for name, _ in module.named_modules()]
+    if _reads_words(module):
+        raise ValueError(
+            f"this {type(module).__name__} has an embedding and no convolution, so it reads words, and its stages give "
+            'no maps of an image; name layers that give maps `(B, C, H, W)` with `stages=["...", "..."]`, or leave the '
+            "stages out with `spatial=0`."
+        )
+    parts = dict(module.named_modules())
     for kind in _STAGES:
-        found = tuple(name for name in names if kind.search(name))
-        if found:
+        found = tuple(name for name in parts if kind.search(name))
+        if found and (kind is not _STAGES[-1] or _alike([parts[name] for name in found])):
             return found
     raise ValueError(
         f"no stages were found in this {type(module).__name__} (looked for `layer1`, `stages.0`, `blocks.0`); name the "
@@ -151,28 +112,14 @@ def find_stages(module: nn.Module, paths: Sequence[str] | None = None) -> tuple[
     )
 
 
-def _find_backbone(
-    module: nn.Module,
-    path: str | None,
-    kinds: tuple[type[nn.Module], ...],
-    needed: str,
-    plural: str,
-    none: str,
-    advice: str,
-) -> tuple[str, nn.Module]:
-    """The one part of these kinds with its dotted path, or an error in these words."""
-    if path is not None:
-        found = part_at(module, path, "backbone")
-        if not isinstance(found, kinds):
-            raise ValueError(f"`backbone={path!r}` is a {type(found).__name__}; {needed}.")
-        return path, found
-    every = {name: m for name, m in module.named_modules() if isinstance(m, kinds)}
-    if len(every) == 1:
-        return next(iter(every.items()))
-    if every:
-        raise ValueError(f'there are several {plural}: {", ".join(every)}; choose one with `backbone="..."`.')
-    children = ", ".join(f"{name} ({type(m).__name__})" for name, m in module.named_children()) or "none"
-    raise ValueError(f"{none}. Its parts are: {children}. {advice}.")
+def _reads_words(module: nn.Module) -> bool:
+    kinds = {type(m) for m in module.modules()}
+    return any(issubclass(k, nn.Embedding) for k in kinds) and not any(issubclass(k, nn.Conv2d) for k in kinds)
+
+
+def _alike(parts: Sequence[nn.Module]) -> bool:
+    """Whether all are of one class and have parts: a list of layers that are called one after another has others."""
+    return len({type(part) for part in parts}) == 1 and any(True for _ in parts[0].children())
 
 
 def part_at(module: nn.Module, path: str, argument: str) -> nn.Module:

@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from torch import Tensor, nn
 
 from lightning_cl.callbacks import FineTuning
-from lightning_cl.datamodules import ArraySource, ClassIncremental, ContinualDataModule
+from lightning_cl.datamodules import ArraySource, ClassIncremental, ContinualDataModule, SiBlurry
 
 TASKS, SIZE, EACH = 3, 2, 10
 CLASSES, LR, MOMENTUM = TASKS * SIZE, 0.3, 0.5
@@ -64,8 +64,13 @@ def make_stream(**options: Any) -> ContinualDataModule:
         labels = np.repeat(np.arange(CLASSES), each)
         splits.append(((patterns[labels] + rng.integers(0, 55, (len(labels), 4, 4))).astype(np.uint8), labels))
     source = ArraySource(*splits, augment="none")
-    scenario = ClassIncremental(num_tasks=TASKS, class_order=range(CLASSES))
+    scenario = options.pop("scenario", None) or ClassIncremental(num_tasks=TASKS, class_order=range(CLASSES))
     return ContinualDataModule(source, scenario, **{"batch_size": 8, "epochs_per_task": 2, **options})
+
+
+def make_online() -> ContinualDataModule:
+    """The same samples once, without boundaries: classes 1 and 2; 2 again, 3, 4 and 5; 1 again and 0."""
+    return make_stream(epochs_per_task=1, scenario=SiBlurry(TASKS, blurry_sample_pct=40, seed=13))
 
 
 @cache

@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 
 import lightning_cl
+from lightning_cl.callbacks import PODNet
 
 from .methods import METHODS, THOROUGH, make, takes
 from .output_modules import AUXILIARY, HF_DECODER, HF_IMAGES, HF_TEXTS
-from .runs import assert_same_bits
+from .runs import assert_same_bits, attached, train
 from .streams import NUM_TASKS
 
 CASES = [HF_IMAGES, HF_TEXTS, HF_DECODER, AUXILIARY]
 #: Those that put parameters into the backbone know timm's or open_clip's.
-ANY_NETWORK = [
-    method
-    for method in METHODS
-    if not method.adapts_backbone and method.family == "vit" and not takes(method, "stages")  # of maps or patches
-]
-on_outputs = pytest.mark.parametrize(
-    ("method", "case"),
-    [
-        pytest.param(
-            method,
-            case,
-            id=f"{case.name}-{method.__name__}",
-            marks=() if place % len(CASES) == number else pytest.mark.slow,
-        )
-        for place, method in enumerate(ANY_NETWORK)
-        for number, case in enumerate(CASES)
-        if method in THOROUGH or place % len(CASES) == number
-    ],
-)
+ANY_NETWORK = [method for method in METHODS if not method.adapts_backbone and method.family == "vit"]
+#: What methods that compare the maps of stages say of a network that has none, or whose stages have other names.
+NO_MAPS = {HF_TEXTS: "so it reads words", HF_DECODER: "so it reads words", AUXILIARY: "no stages were found"}
+
+
+def tries() -> Iterator[Any]:
+    """Thorough methods on every case that they take, one of them at once and the others slowly; others on one."""
+    for place, method in enumerate(ANY_NETWORK):
+        cases = [case for case in CASES if not (takes(method, "stages") and case in NO_MAPS)]
+        for number, case in enumerate(cases):
+            at_once = place % len(cases) == number
+            if at_once or method in THOROUGH:
+                marks = () if at_once else pytest.mark.slow
+                yield pytest.param(method, case, id=f"{case.name}-{method.__name__}", marks=marks)
+
+
+on_outputs = pytest.mark.parametrize(("method", "case"), [*tries()])
 
 
 @on_outputs
@@ -57,3 +58,15 @@ def test_a_checkpoint_opens_without_a_trainer(method, case, finished, tmp_path):
     run.trainer.save_checkpoint(tmp_path / "last.ckpt")
     restored = lightning_cl.restore(tmp_path / "last.ckpt", case.build("adamw", 0.0), [make(method)])
     assert_same_bits(dict(restored.state_dict()), dict(run.module.state_dict()))
+
+
+@pytest.mark.parametrize("case", NO_MAPS, ids=lambda case: case.name)
+@pytest.mark.parametrize("method", [m for m in ANY_NETWORK if takes(m, "stages")], ids=lambda m: m.__name__)
+def test_a_network_without_maps_is_refused_before_it_is_trained(method, case):
+    with pytest.raises(ValueError, match=rf"{NO_MAPS[case]}.*`stages="):
+        attached(case, make(method))
+
+
+def test_stages_of_other_names_are_named(tmp_path):
+    run = train(AUXILIARY, PODNet(stages=["net.stem", "net.body"]), tmp_path)
+    assert run.trainer.callback_metrics["spatial"] > 0

@@ -48,7 +48,7 @@ class Watcher(ContinualCallback):
         kept = [(names[id(p)], p, rows) for p, rows in pl_module.protected_rows()]
         if pl_module.continual.train_mask == "task":  # said here again, whatever the method protects
             head = pl_module.get_submodule(self.case.head)
-            others = torch.tensor([c for c in range(head.out_features) if c not in task.classes])
+            others = torch.tensor([c for c in range(head.out_features) if c not in task.classes], dtype=torch.long)
             kept += [(names[id(p)], p, others) for p in head.parameters()]
         self._kept = [(name, p, rows, p.detach()[rows].clone()) for name, p, rows in kept]
         self.protected.update(name for name, _, rows, _ in self._kept if rows.numel())

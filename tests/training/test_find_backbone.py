@@ -1,4 +1,4 @@
-"""The network that prompts are put into is found in a module, or said to be missing."""
+"""The network that a method works on is found in a module, or said to be missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from attention_models import MODELS
 from torch import nn
 
-from lightning_cl.training.find_backbone import find_attention
+from lightning_cl.training.find_backbone import find_attention, find_vit
 
 
 def vit():
@@ -49,3 +49,25 @@ def test_a_tower_is_found_in_what_holds_it():
 def test_none_or_several(module, path, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         find_attention(module, path)
+
+
+def test_the_vit_is_found():
+    module = parts(inner=parts(net=vit()), fc=nn.Linear(2, 2))
+    assert find_vit(module) == find_vit(module, "inner.net") == ("inner.net", module["inner"]["net"])
+    alone = vit()
+    assert find_vit(alone) == ("", alone)
+
+
+@pytest.mark.parametrize(
+    ("module", "path", "words"),
+    [
+        (parts(a=vit(), b=vit()), None, 'several timm VisionTransformers: a, b; choose one with `backbone="..."`'),
+        (parts(conv=nn.Conv2d(3, 3, 1)), None, "no timm `VisionTransformer` .* parts are: conv (Conv2d)"),
+        (nn.Module(), None, "parts are: none"),
+        (parts(conv=nn.Conv2d(3, 3, 1)), "conv", "`backbone='conv'` is a Conv2d"),
+        (parts(net=vit()), "nett", "`backbone='nett'` is not a part of the module; did you mean net"),
+    ],
+)
+def test_no_vit_or_several(module, path, words):
+    with pytest.raises(ValueError, match=".*".join(map(re.escape, words.split(" .* ")))):
+        find_vit(module, path)

@@ -7,7 +7,7 @@ import pytest
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from lightning_cl.training.find_modules import around, enclosing, find_head, find_stages, find_vit
+from lightning_cl.training.find_modules import around, enclosing, find_head, find_stages
 
 
 def vit(num_classes=10, **options):
@@ -84,28 +84,6 @@ def test_a_named_head_wins():
     assert find_head(module, 10, "b") == ("b", module["b"])
 
 
-def test_the_vit_is_found():
-    module = parts(inner=parts(net=vit()), fc=nn.Linear(2, 2))
-    assert find_vit(module) == find_vit(module, "inner.net") == ("inner.net", module["inner"]["net"])
-    alone = vit()
-    assert find_vit(alone) == ("", alone)
-
-
-@pytest.mark.parametrize(
-    ("module", "path", "words"),
-    [
-        (parts(a=vit(), b=vit()), None, 'several timm VisionTransformers: a, b; choose one with `backbone="..."`'),
-        (parts(conv=nn.Conv2d(3, 3, 1)), None, "no timm `VisionTransformer` .* parts are: conv (Conv2d)"),
-        (nn.Module(), None, "parts are: none"),
-        (parts(conv=nn.Conv2d(3, 3, 1)), "conv", "`backbone='conv'` is a Conv2d"),
-        (parts(net=vit()), "nett", "`backbone='nett'` is not a part of the module; did you mean net"),
-    ],
-)
-def test_no_vit_or_several(module, path, words):
-    with pytest.raises(ValueError, match=".*".join(map(re.escape, words.split(" .* ")))):
-        find_vit(module, path)
-
-
 def test_what_holds_a_part_from_the_inside_out():
     net = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2))), nn.Linear(2, 2))
     assert enclosing(net, "0.1.0") == [net[0][1], net[0], net]
@@ -129,3 +107,28 @@ def test_stages_by_their_names() -> None:
         find_stages(nn.Linear(1, 1))
     with pytest.raises(ValueError, match="`stages='block'` is not a part of the module; did you mean blocks"):
         find_stages(vit, ["block"])
+
+
+def block() -> nn.ModuleDict:
+    return nn.ModuleDict({"mlp": nn.Identity()})
+
+
+def test_blocks_of_hugging_face_are_stages() -> None:
+    patches = nn.Conv2d(1, 2, 2)
+    assert find_stages(parts(patches=patches, layers=nn.ModuleList([block(), block()]))) == ("layers.0", "layers.1")
+    old = parts(embeddings=nn.Embedding(4, 2), patches=patches, encoder=parts(layer=nn.ModuleList([block()])))
+    assert find_stages(old) == ("encoder.layer.0",)  # an embedding of places beside the patches
+
+
+@pytest.mark.parametrize("layers", [[nn.Conv2d(1, 2, 2), nn.ReLU()], [nn.Linear(2, 2), nn.Linear(2, 2)]])
+def test_layers_that_are_no_blocks_are_no_stages(layers) -> None:
+    with pytest.raises(ValueError, match="no stages were found"):
+        find_stages(parts(layers=nn.Sequential(*layers)))
+
+
+@pytest.mark.parametrize("name", ["blocks", "layers"])
+def test_words_have_no_maps(name) -> None:
+    net = parts(words=nn.Embedding(4, 2), **{name: nn.ModuleList([block()])})
+    with pytest.raises(ValueError, match=r"ModuleDict has an embedding .* reads words.*`stages=.*`spatial=0`"):
+        find_stages(net)
+    assert find_stages(net, [f"{name}.0"]) == (f"{name}.0",)

@@ -16,7 +16,7 @@ from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import Adapters, unfolded
 from lightning_cl.nn.heads import PrototypeHead
 from lightning_cl.training import MethodModule, TaskData
-from lightning_cl.training.find_modules import find_vit
+from lightning_cl.training.find_backbone import find_vit
 from lightning_cl.training.first_task import FirstTaskAdapters
 
 

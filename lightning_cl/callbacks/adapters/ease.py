@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.adapters.task_adapters import PerTaskMethod, TaskAdapters, folded_adapters
 from lightning_cl.callbacks.arguments import check_at_least, check_share
 from lightning_cl.nn.adapters import Adapters, unfolded
-from lightning_cl.nn.heads import cosine_logits
+from lightning_cl.nn.heads import cosine_answer
 from lightning_cl.nn.heads.subspaces import SubspaceMeans
 from lightning_cl.training import TaskData
 
@@ -38,9 +38,7 @@ class SubspaceEnsemble(TaskAdapters):
             spaces = len(self.adapters.paths)
             answer: Tensor = self.means(unfolded(self.adapters, features).unflatten(1, (spaces, -1)), self.others)
             return answer.to(logits.dtype)
-        head = module.continual_head
-        unused = 0.0 if head.bias is None else 0.0 * head.bias  # DDP waits for its gradient
-        return cosine_logits(features, head.weight, self.scale) + unused
+        return cosine_answer(module.continual_head, features, self.scale)
 
     def end_task(self, module: Any, data: TaskData) -> None:
         """Count the means of the task's classes in all spaces, by one pass."""

@@ -16,7 +16,7 @@ from lightning_cl.nn.input_grams import input_grams
 from lightning_cl.nn.subspace import SubspaceMemory
 from lightning_cl.training import TaskData
 from lightning_cl.training.evaluation_mode import evaluating
-from lightning_cl.training.find_modules import find_vit
+from lightning_cl.training.find_backbone import find_vit
 
 #: The fused query, key and value projection of timm's attention.
 QKV = r"blocks\.\d+\.attn\.qkv"

@@ -12,7 +12,7 @@ from lightning_cl.callbacks.adapters.inflora import QKV
 from lightning_cl.callbacks.adapters.task_adapters import PerTaskMethod, TaskAdapters
 from lightning_cl.callbacks.arguments import check_above
 from lightning_cl.nn.adapters import Adapters, ScaledLoRA, freeze_backbone, inject
-from lightning_cl.training.find_modules import find_vit
+from lightning_cl.training.find_backbone import find_vit
 
 
 class DirectionsAndMagnitudes(TaskAdapters):

@@ -14,7 +14,7 @@ from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import Adapters, adapters_beside_mlp, fold_paths, freeze_backbone
 from lightning_cl.nn.counter import Counter
 from lightning_cl.training import MethodModule, TaskData
-from lightning_cl.training.find_modules import find_vit
+from lightning_cl.training.find_backbone import find_vit
 
 
 class TaskAdapters(MethodModule):

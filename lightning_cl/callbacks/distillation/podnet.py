@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from math import sqrt
 from typing import Any, ClassVar
@@ -43,6 +43,7 @@ class PooledTeacher(PreviousModel):
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """Both distances, times ``sqrt(K / K_new)``."""
+        now = stage_maps(step.outputs, self.stages)  # in the first task, too: layers that give no maps are told at once
         call, (old, new) = self.asked(step), class_counts(step.task)
         if call is None:
             return {}
@@ -50,8 +51,7 @@ class PooledTeacher(PreviousModel):
         if self.flat:
             terms["flat"] = factor * self.flat * cosine_distance(step.features, call.features)
         if self.spatial:
-            given, then = step.outputs, call.outputs
-            each = [pooled_distance(token_maps(given[name]), token_maps(then[name])) for name in self.stages]
+            each = [pooled_distance(*pair) for pair in zip(now, stage_maps(call.outputs, self.stages), strict=True)]
             terms["spatial"] = factor * self.spatial * torch.stack(each).mean()
         return terms
 
@@ -61,6 +61,12 @@ class PooledTeacher(PreviousModel):
         for parameter in module.continual_head.parameters():
             if parameter.requires_grad:
                 yield parameter, torch.ones_like(parameter, dtype=torch.bool)
+
+
+def stage_maps(outputs: Mapping[str, Any], stages: Sequence[str]) -> list[Tensor]:
+    """``(B, C, H, W)`` what each stage gave; of several tensors the first."""
+    given = [outputs[name] for name in stages]
+    return [token_maps(output[0] if isinstance(output, tuple) else output) for output in given]
 
 
 @dataclass(eq=False)
@@ -84,14 +90,14 @@ class PODNet(ContinualMethod):
         scale: ``s`` at the start, above 0. It is trained at the user's learning rate: 1, which is the paper's, needs
             many steps at a high one.
         stages: Dotted paths of the stages; found when ``None``: ``layer1`` to ``layer4`` of a ResNet, ``stages``, or
-            the ``blocks`` of a transformer.
+            the ``blocks`` of a transformer, which Hugging Face names ``layer`` or ``layers``.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
-        ValueError: If a number is out of its range; when attached, without stages; in training, if a stage gives
-            neither a map nor tokens.
+        ValueError: If a number is out of its range; when attached, without stages, or to a network of texts; in the
+            first step, if a stage gives neither a map nor tokens.
     """
 
     state_key: ClassVar[str] = "lightning_cl.PODNet"

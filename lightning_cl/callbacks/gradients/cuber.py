@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_at_least, check_share
-from lightning_cl.callbacks.base import ContinualMethod
-from lightning_cl.callbacks.gradients.gpm import ProjectedSteps
+from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.gradients.gpm import GPM, ProjectedSteps
 from lightning_cl.callbacks.regularization.anchor import logits_of, mean_over_task
-from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.input_grams import input_width
 from lightning_cl.nn.owned_subspace import OwnedSubspace
 from lightning_cl.nn.weights import trained
@@ -79,7 +77,7 @@ def mean_gradients(module: Any, data: TaskData) -> dict[str, Tensor]:
 
 
 @dataclass(eq=False)
-class CUBER(ContinualMethod):
+class CUBER(GPM):
     """Backward knowledge transfer, style (after CUBER; Lin et al., NeurIPS 2022, arXiv:2211.00789).
 
     As :class:`GPM`, but layer by layer the directions ``U_j`` that task ``j`` added are free for a new task whose first
@@ -108,21 +106,14 @@ class CUBER(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.CUBER"
-    constrains: ClassVar[bool] = True
 
-    energy: float = 0.97
-    growth: float = 0.003
     likeness: float = 0.5
     sign: float = 0.0
     strength: float = 1.0
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_share(self, "energy")
-        check_at_least(self, 0, "growth", "likeness", "strength")
+        check_at_least(self, 0, "likeness", "strength")
         check_at_least(self, -1, "sign")
 
     def build(self, pl_module: Any, info: Any) -> TransferSteps:

@@ -14,7 +14,7 @@ from lightning_cl.nn.class_texts import class_names as checked_names
 from lightning_cl.nn.class_texts import fill_templates
 from lightning_cl.nn.clip_prompts import CLIPPrompts, gradient_shares
 from lightning_cl.nn.clip_towers import PROMPT_MODES, PromptMode, check_text_tower, check_vision_tower, text_tower
-from lightning_cl.training.find_modules import find_clip
+from lightning_cl.training.find_backbone import find_clip
 
 
 @dataclass(eq=False)

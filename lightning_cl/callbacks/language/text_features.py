@@ -17,7 +17,7 @@ from lightning_cl.nn.extension import extend
 from lightning_cl.nn.parameter_versions import parameter_versions, version
 from lightning_cl.nn.prompts import PromptProvider
 from lightning_cl.training import MethodModule
-from lightning_cl.training.find_modules import find_clip
+from lightning_cl.training.find_backbone import find_clip
 
 
 @dataclass

@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
+from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.head_kinds import check_own_rows
 from lightning_cl.mixins.base import ContinualMixin
 from lightning_cl.mixins.prototype import PrototypeMixin
 from lightning_cl.nn.adapters import tune_frozen_vit
 from lightning_cl.training.device_memory import check_fits
 from lightning_cl.training.feature_classifier import FeatureClassifier
-from lightning_cl.training.find_modules import find_vit
+from lightning_cl.training.find_backbone import find_vit
 from lightning_cl.training.first_task import FirstTask, FirstTaskAdapters
 
 
@@ -54,12 +55,9 @@ class FeatureMethod(ContinualMethod):
 
     def check_stream(self, stream: Any) -> None:
         """Refuse a stream that the method cannot take."""
-        if self.at_task_end and stream.online:
-            raise ValueError(
-                f"{type(self).__name__} {'stops learning' if self.trains else 'chooses the ridge'} when a task ends, "
-                "but in a stream of one ordered pass nobody tells where that is; use a scenario with tasks, or "
-                "arguments that need no boundaries, or GACIL."
-            )
+        if self.at_task_end:
+            does = "stops learning" if self.trains else "chooses the ridge"
+            check_boundaries(stream, type(self).__name__, does, "arguments that need no boundaries, or GACIL")
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Check the stream and the device, attach, and ask for training images with the evaluation transform."""

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_above, check_at_least
+from lightning_cl.callbacks.base import require_stream
+from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.distillation.teacher import PreviousModel, class_counts
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
 from lightning_cl.mixins.base import TrainMask
@@ -67,7 +69,7 @@ class CorrectedTeacher(PreviousModel):
     def _fit(self, module: Any, data: TaskData, fresh: Tensor, old: int) -> None:
         """On as many samples of each class, from the memory's part and from those of the task."""
         apart, known = module.continual.memory.apart, module.trainer.datamodule.source.train_labels
-        kept = apart.read((apart.labels >= 0).nonzero().flatten())
+        kept = apart.read(apart.used)
         each = max(len(kept) // old, 1)
         index = torch.cat([part[first_of_each_class(known[part], each)] for part in (kept, fresh)])
         seen = torch.tensor(data.task.seen_classes, device=self.factor.device)
@@ -93,7 +95,7 @@ class BiC(ExperienceReplay):
     the old classes: the published ``l KD + (1 - l) CE`` with ``l = K_old / (K_old + K_new)``, divided by ``1 - l``. At
     a task's end ``z <- alpha z + beta`` of its new classes: the scalars are fitted by cross-entropy on equally many
     samples of each class that were never trained on, and stay from then on, for the teacher, too. They are the share
-    ``held_out`` of every task, and of the memory. Needs task boundaries (in an online stream nothing is corrected) and
+    ``held_out`` of every task, and of the memory. Needs task boundaries and
     one more forward pass a step; works on any module with a class head.
 
     Args:
@@ -111,7 +113,7 @@ class BiC(ExperienceReplay):
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
-        ValueError: As :class:`ExperienceReplay`, and if a number is out of its range.
+        ValueError: As :class:`ExperienceReplay`; if a number is out of its range; in ``setup``, on an online stream.
     """
 
     state_key: ClassVar[str] = "lightning_cl.BiC"
@@ -146,9 +148,11 @@ class BiC(ExperienceReplay):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """As :class:`ExperienceReplay`; and keep a share of every task out of training."""
+        stream = require_stream(trainer, type(self).__name__)
+        if self.held_out:
+            check_boundaries(stream, "BiC", "fits its correction", "`held_out=0`, with which nothing is corrected")
         super().setup(trainer, pl_module, stage)
-        stream: Any = trainer.datamodule  # type: ignore[attr-defined]
-        stream.kept_back = 0.0 if stream.online else self.held_out
+        stream.kept_back = self.held_out
 
     def _empty(self, info: Any) -> SplitMemory:
         buffer = ReplayBuffer(self.memory_size - self._apart, self._policy(info.num_classes))

@@ -53,7 +53,7 @@ class FreshModel(MethodModule):
         send_from_first_process(module.buffers())  # of batch norm, which saw other rows on each process
 
     def _learn(self, module: Any, buffer: ReplayBuffer) -> None:
-        used = (buffer.labels >= 0).nonzero().flatten()
+        used = buffer.used
         optimizer = torch.optim.SGD(trained(module).values(), lr=self.lr, momentum=0.9, weight_decay=1e-6)
         for epoch in range(self.epochs):
             optimizer.param_groups[0]["lr"] = warm_restarts(epoch, self.lr)

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from lightning_cl.callbacks.base import require_stream
+from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.distillation.lwf_mc import SigmoidTeacher
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayStore
 from lightning_cl.mixins.base import TrainMask
@@ -43,9 +45,8 @@ class NearestExemplarMean(SigmoidTeacher):
         super().end_task(module, data)
         memory = module.continual.memory
         choose_exemplars(memory, data)
-        held = memory.buffer.labels >= 0
         self.means.reset()
-        features, labels, _ = data.over(memory.buffer.read(held.nonzero().flatten())).all_features()
+        features, labels, _ = data.over(memory.buffer.read(memory.buffer.used)).all_features()
         self.means.update(features, labels)
         self.finished.set(1)
 
@@ -78,7 +79,8 @@ class ICaRL(ExperienceReplay):
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
-        ValueError: As :class:`ExperienceReplay`; when attached, for a memory smaller than the number of classes.
+        ValueError: As :class:`ExperienceReplay`; in ``setup``, on an online stream; when attached, for a memory smaller
+            than the number of classes.
     """
 
     state_key: ClassVar[str] = "lightning_cl.ICaRL"
@@ -93,6 +95,12 @@ class ICaRL(ExperienceReplay):
     _: KW_ONLY
     train_mask: TrainMask = "seen"
     reset_optimizer: bool = True
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """As :class:`ExperienceReplay`."""
+        stream = require_stream(trainer, "ICaRL")
+        check_boundaries(stream, "ICaRL", "chooses its exemplars", "`ExperienceReplay`, which chooses in every step")
+        super().setup(trainer, pl_module, stage)
 
     def _policy(self, num_classes: int) -> Herding:
         if self.memory_size < num_classes:

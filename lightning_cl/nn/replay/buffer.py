@@ -51,6 +51,11 @@ class ReplayBuffer:
         return int((self.labels >= 0).sum())
 
     @property
+    def used(self) -> Tensor:
+        """``(n,)`` slots that hold an item, in order."""
+        return (self.labels >= 0).nonzero().flatten()
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all that is stored, empty slots included: tensors, UTF-8 text, and 8 bytes for a plain number."""
         return self.labels.nbytes + sum(_bytes_of(leaf) for _, leaf in leaves(self._items) if leaf is not None)
@@ -124,7 +129,7 @@ class ReplayBuffer:
             count: As many as there are, if there are fewer.
             among: ``(capacity,)`` bool: only from these slots.
         """
-        used = ((self.labels >= 0) if among is None else (self.labels >= 0) & among).nonzero().flatten()
+        used = self.used if among is None else self.used[among[self.used]]
         return used[torch.randperm(len(used), generator=self.generator)[:count]]
 
     def read(self, slots: Tensor) -> Any:

@@ -18,23 +18,7 @@ from lightning_cl.callbacks import EASE, PrototypeClassifier
 from .watching import Watch, evaluated_twice, slots, task_images
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-SMALL = EASE.small
-
-
-@pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Watch]:
-    watch = Watch()
-    return train(PLAIN, EASE(**SMALL), tmp_path_factory.mktemp("ease"), callbacks=[watch]), watch
-
-
-@pytest.fixture
-def run(watched: tuple[Any, Watch]) -> Any:
-    return watched[0]
-
-
-@pytest.fixture
-def watch(watched: tuple[Any, Watch]) -> Watch:
-    return watched[1]
+METHOD, SMALL = EASE, EASE.small
 
 
 @torch.no_grad()

@@ -18,23 +18,7 @@ from lightning_cl.callbacks import MOS
 from .watching import Watch, evaluated_twice, slots, task_images
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-SMALL = MOS.small
-
-
-@pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Watch]:
-    watch = Watch()
-    return train(PLAIN, MOS(**SMALL), tmp_path_factory.mktemp("mos"), callbacks=[watch]), watch
-
-
-@pytest.fixture
-def run(watched: tuple[Any, Watch]) -> Any:
-    return watched[0]
-
-
-@pytest.fixture
-def watch(watched: tuple[Any, Watch]) -> Watch:
-    return watched[1]
+METHOD, SMALL = MOS, MOS.small
 
 
 def test_an_adapter_starts_where_the_last_one_ended_and_others_stay(watch: Watch) -> None:

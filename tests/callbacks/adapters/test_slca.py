@@ -16,23 +16,7 @@ from lightning_cl.callbacks import SLCA, FineTuning
 from .watching import Watch, evaluated_twice, task_images
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-SMALL = SLCA.small
-
-
-@pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Watch]:
-    watch = Watch()
-    return train(PLAIN, SLCA(**SMALL), tmp_path_factory.mktemp("slca"), callbacks=[watch]), watch
-
-
-@pytest.fixture
-def run(watched: tuple[Any, Watch]) -> Any:
-    return watched[0]
-
-
-@pytest.fixture
-def watch(watched: tuple[Any, Watch]) -> Watch:
-    return watched[1]
+METHOD, SMALL = SLCA, SLCA.small
 
 
 def test_without_slowness_and_alignment_it_is_fine_tuning(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from lightning_cl.callbacks import LwF
 from lightning_cl.callbacks.distillation.lwf import AnswerTeacher
 from lightning_cl.nn.losses import distillation
 
-from ..by_hand import ByHand, Net, assert_close, assert_differs, assert_fine_tuning, run, weights
+from ..by_hand import ByHand, Net, assert_close, assert_differs, assert_fine_tuning, make_online, run, start, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -84,6 +84,37 @@ def test_the_task_incremental_form_equals_the_formula() -> None:
     net = run(LwF(1.5, per_task=True))
     assert_close(net, PerTaskByHand(net, 1.5, 2.0, False))
     assert_differs(net, run(LwF(1.5)))
+
+
+class Online(Net):
+    """Types out what LwF adds to the loss in every step of an online stream, and keeps what it adds."""
+
+    def __init__(self, came: list[list[int]]) -> None:
+        super().__init__()
+        self.came, self.expected, self.found = came, list[float](), list[float]()
+
+    @torch.no_grad()
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, old = batch[0].flatten(1), self.came[: len(self.tasks) - 1]
+        then = dict(self.continual.parts["lwf"].weights.items())  # type: ignore[operator, index, union-attr]
+        z_then = torch.tanh(x @ then["body.1.weight"].T + then["body.1.bias"]) @ then["fc.weight"].T + then["fc.bias"]
+        z = self.body(batch[0]) @ self.fc.weight.T + self.fc.bias
+        pairs = [(F.softmax(z_then[:, c] / 2, dim=1), F.softmax(z[:, c] / 2, dim=1)) for c in old]
+        self.expected.append(sum(1.5 * 4 * float((p * (p / q).log()).sum()) / len(x) for p, q in pairs))
+        with torch.enable_grad():
+            return super().training_step(batch, batch_idx)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.found.append(float(self.trainer.callback_metrics.get("lwf", 0.0)))
+
+
+def test_without_boundaries_a_class_belongs_to_the_task_that_held_it_first() -> None:
+    """One softmax of the classes that came with each earlier task, although 1 and 2 come again."""
+    net = Online([[1, 2], [3, 4, 5], [0]])
+    net.load_state_dict(start())
+    run(LwF(1.5, per_task=True), net=net, stream=make_online())
+    assert net.found == pytest.approx(net.expected, abs=1e-9)
+    assert max(net.found) > 1e-3
 
 
 def test_the_teacher_is_in_no_optimiser_and_saved_once() -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_cl.callbacks import PODNet
+from lightning_cl.callbacks.distillation.podnet import stage_maps
 from lightning_cl.nn.heads import proxy_logits
 from lightning_cl.nn.losses import pooled_distance
 
@@ -115,6 +116,19 @@ def test_a_run_equals_the_formulas() -> None:
         torch.equal(now, then)
         for now, then in zip(weights(net.fc).values(), weights(hand.net.fc).values(), strict=True)
     )
+
+
+def test_layers_without_maps_are_refused_in_the_first_step() -> None:
+    net = ConvNet()
+    with pytest.raises(ValueError, match=r"a stage gives a tensor of the shape \(8, 9\), but .* `stages="):
+        run(PODNet(stages=["body.5"]), net=net)
+    assert len(net.tasks) == len(net.tasks[0]) == 1
+
+
+@pytest.mark.parametrize("output", [(torch.ones(2, 4, 3), "more"), torch.ones(2, 4, 3)])
+def test_of_several_outputs_of_a_stage_the_first_is_read(output: Any) -> None:
+    (maps,) = stage_maps({"stage": output}, ["stage"])
+    assert maps.shape == (2, 3, 2, 2)
 
 
 @pytest.mark.parametrize(

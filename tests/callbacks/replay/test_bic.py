@@ -14,7 +14,7 @@ from lightning_cl.callbacks import BiC, ExperienceReplay
 from lightning_cl.callbacks.replay.bic import CorrectedTeacher
 from lightning_cl.nn.heads import fit_bias
 
-from ..by_hand import CLASSES, EACH, SIZE, Net, TaughtByHand, assert_close, run, weights
+from ..by_hand import CLASSES, EACH, SIZE, Net, TaughtByHand, assert_close, make_online, run, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -118,7 +118,7 @@ def test_the_fit_is_balanced_and_sees_what_was_not_trained_on(finished: Any) -> 
         assert torch.bincount(places).tolist() == [each] * len(new)
         assert new.tolist() == [False] * (len(new) - SIZE) + [True] * SIZE
     held = net.continual.memory.apart.read(torch.arange(CLASSES))
-    trained = net.continual.memory.buffer.read((net.continual.memory.buffer.labels >= 0).nonzero().flatten())
+    trained = net.continual.memory.buffer.read(net.continual.memory.buffer.used)
     assert not set(held.tolist()) & set(trained.tolist())
 
 
@@ -126,6 +126,14 @@ def test_without_strength_and_held_out_samples_it_is_replay() -> None:
     found = weights(run(BiC(30, 6, strength=0.0, held_out=0.0)))
     expected = weights(run(ExperienceReplay(30, 6, policy="class_balanced", reset_optimizer=True)))
     assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_stream_without_boundaries_is_refused_where_it_would_correct() -> None:
+    with pytest.raises(ValueError, match=r"BiC fits its correction when a task ends, but .* or `held_out=0`, with"):
+        run(BiC(**METHOD), stream=make_online())
+    net = run(BiC(**{**METHOD, "held_out": 0.0}), stream=make_online())
+    assert bool((net.continual.memory.buffer.labels >= 0).all())
+    assert torch.equal(net.continual.parts["bic"].factor, torch.ones(CLASSES, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_cl.callbacks import ICaRL
 
-from ..by_hand import SIZE, Net, assert_close, run
+from ..by_hand import SIZE, Net, assert_close, make_online, run
 from ..distillation.test_lwf_mc import LwFMCByHand
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -86,3 +86,8 @@ def test_evaluation_within_a_task_is_the_head_s(finished: Any) -> None:
 def test_a_memory_smaller_than_the_classes_is_refused() -> None:
     with pytest.raises(ValueError, match=r"an exemplar of each of the 6 classes at least, but `memory_size` is 5"):
         run(ICaRL(5, 5))
+
+
+def test_a_stream_without_boundaries_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"ICaRL chooses its exemplars when a task ends, but .* `ExperienceReplay`"):
+        run(ICaRL(MEMORY, 5), stream=make_online())

@@ -26,7 +26,8 @@ def offered(buffer, batches):
 
 
 def content(buffer):
-    slots = (buffer.labels >= 0).nonzero().flatten()
+    slots = buffer.used
+    assert slots.tolist() == [slot for slot, label in enumerate(buffer.labels.tolist()) if label >= 0]
     items = [] if len(slots) == 0 else buffer.read(slots).tolist()
     return dict(zip(slots.tolist(), zip(items, buffer.labels[slots].tolist(), strict=True), strict=True))
 
