@@ -29,6 +29,7 @@ from lightning_cl.callbacks.gradients.owm import OWM
 from lightning_cl.callbacks.language.cpe_clip import CPECLIP
 from lightning_cl.callbacks.language.language_guided_head import LanguageGuidedHead
 from lightning_cl.callbacks.language.lgcl import LGCL
+from lightning_cl.callbacks.masks.dst import DynamicSparseTraining
 from lightning_cl.callbacks.masks.hat import HAT
 from lightning_cl.callbacks.masks.packnet import PackNet
 from lightning_cl.callbacks.masks.piggyback import Piggyback
@@ -106,6 +107,7 @@ __all__ = [
     "ContinualMethod",
     "DERPlusPlus",
     "DualPrompt",
+    "DynamicSparseTraining",
     "ExperienceReplay",
     "FeCAM",
     "FeatureDistillation",

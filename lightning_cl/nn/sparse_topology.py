@@ -55,27 +55,24 @@ def new_topology(
     generator: Generator,
     score: Tensor | None = None,
     fired: Tensor | None = None,
-    kept: Tensor | None = None,
 ) -> Tensor:
     """Let the smallest active weights die and as many others grow (arXiv:2308.14831); the number of active ones stays.
 
     Args:
         weight: Any shape.
         active: Boolean, of the weight's shape.
-        rate: Share of the active weights (those of ``kept`` left out) that die, in [0, 1]; rounded down.
+        rate: Share of the active weights that die, in [0, 1]; rounded down.
         growth: Which weights grow: at ``"random"``, those with the largest ``score`` by magnitude (``"gradient"``), or
             at random among those that were never active before (``"unfired"``; at random among all once these are used
             up).
         generator: On the CPU; the same one gives the same weights on all processes.
         score: Such as a gradient, of the weight's shape; for ``"gradient"``.
         fired: What has been active at any time; for ``"unfired"``.
-        kept: Active weights that cannot die.
 
     Returns:
         What is active now; a weight that has just died does not grow.
     """
-    mortal = active if kept is None else active & ~kept
-    dead = smallest_elements(weight, rate, mortal)
+    dead = smallest_elements(weight, rate, active)
     asleep, count = ~active, int(dead.sum())
     count = min(count, int(asleep.sum()))
     order = torch.rand(weight.shape, generator=generator, dtype=torch.float64).to(weight.device)
@@ -88,7 +85,7 @@ def new_topology(
     grown = torch.zeros_like(active).flatten()
     grown[order.masked_fill(~asleep, -torch.inf).flatten().argsort(descending=True, stable=True)[:count]] = True
     if count < int(dead.sum()):  # nothing is left that could grow
-        dead = smallest_elements(weight, count / max(int(mortal.sum()), 1) + 1e-9, mortal)
+        dead = smallest_elements(weight, count / max(int(active.sum()), 1) + 1e-9, active)
     return (active & ~dead) | grown.view_as(active)
 
 

@@ -74,14 +74,6 @@ def test_random_growth_reaches_all_and_is_the_generators() -> None:
     assert torch.equal(found[3], new_topology(weight, active, 0.5, "random", generator(3)))
 
 
-def test_kept_weights_do_not_die() -> None:
-    weight, active = weight_and_mask()
-    kept = torch.tensor([1, 0, 0, 0, 0, 0, 0, 0], dtype=torch.bool)
-    found = new_topology(weight, active, 0.4, "random", generator(), kept=kept)
-    assert found[:4].tolist() == [True, True, False, True]
-    assert int(found.sum()) == 4
-
-
 @pytest.mark.parametrize("growth", ["random", "gradient", "unfired"])
 @pytest.mark.parametrize("share", [0.1, 0.6, 0.95, 1.0])
 def test_the_number_of_active_weights_stays(growth: Any, share: float) -> None:
