@@ -114,7 +114,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "hf-vit": lambda: _hugging_face("ViT", **_HF_IMAGES),
     "hf-dinov2": lambda: _hugging_face("Dinov2", **_HF_IMAGES),
     "hf-clip": _clip,
-    "hf-bert": lambda: _hugging_face("Bert", **_HF_TEXTS),
+    "hf-bert": lambda: _hugging_face("Bert", **_HF_TEXTS, hidden_dropout_prob=0.0),  # there is one before the head
     "hf-llama": lambda: _hugging_face("Llama", **_HF_TEXTS, num_key_value_heads=2),
     "hf-llama-probe": DecoderProbe,
     "torchvision": _torchvision,

@@ -163,14 +163,15 @@ class HeadMixin(_Base):
 
     def _answered(self, given: Tensor, own: Tensor) -> Tensor:
         """``(B, C_head)`` logits of the methods, from what the head was given and what it made of it."""
-        self.continual.record(HeadCall(given.flatten(1), own))
+        given = given.flatten(1) if given.ndim > 2 else given
+        self.continual.record(HeadCall(given, own))
         return self._answer_of_parts(given, own)
 
     def _answer_of_parts(self, given: Tensor, own: Tensor) -> Tensor:
         """The same, and no call of the head is recorded."""
-        logits = own
+        logits, given = own, given.flatten(1) if given.ndim > 2 else given
         for part in self.continual.ordered_parts:
-            logits = part.answer(self, given.flatten(1), logits)
+            logits = part.answer(self, given, logits)
         missing = own.shape[-1] - logits.shape[-1]
         return nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits
 

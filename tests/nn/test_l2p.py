@@ -271,13 +271,5 @@ def test_a_task_beyond_the_pool():
         pool.start_task(3)
 
 
-def test_a_head_that_reads_patches_cannot_read_the_tokens():
-    vit = tiny_vit(global_pool="avg")
-    with pytest.raises(ValueError, match=r'classifies its patches .*avg.*`global_pool="token"`, or use prefixes'):
-        install_prompts(vit, pool_of())
-    extend(vit, PromptedViT)
-    install_prompts(vit, pool_of(**PREFIX))
-
-
 def test_its_size_can_be_read():
     assert "6 prompts of 3 x 48, top_k=2, form='tokens'" in repr(pool_of())
