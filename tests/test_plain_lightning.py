@@ -62,6 +62,8 @@ def loader() -> DataLoader:
 @methods
 def test_plain_loaders_after_a_continual_fit(method, tmp_path):
     module = deepcopy(finished_run(method, PLAIN).module)
+    if method.needs_task_identity:
+        module.continual.task = 0
     with torch.no_grad():
         before = module.eval()(next(iter(loader()))[0]).clone()
     trainer(tmp_path).validate(module, loader(), verbose=False)
