@@ -302,7 +302,7 @@ CASES: dict[str, tuple[Action, type[Exception], str]] = {
     "two prompt methods": (
         lambda _: with_vit(C.DualPrompt(), C.CODAPrompt()),
         ValueError,
-        "use one prompt method at a time",
+        "DualPrompt and CODAPrompt each freeze the backbone .* use one of them",
     ),
     "the same method twice": (
         lambda _: fit(C.FineTuning(), C.FineTuning()),

@@ -54,6 +54,8 @@ class FreshModel(MethodModule):
 
     def _learn(self, module: Any, buffer: ReplayBuffer) -> None:
         used = buffer.used
+        if not len(used):  # the fit was cut short before anything was remembered
+            return
         optimizer = torch.optim.SGD(trained(module).values(), lr=self.lr, momentum=0.9, weight_decay=1e-6)
         for epoch in range(self.epochs):
             optimizer.param_groups[0]["lr"] = warm_restarts(epoch, self.lr)
