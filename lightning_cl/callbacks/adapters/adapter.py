@@ -25,8 +25,8 @@ class Adapter(ContinualMethod):
     and the head are trained through the whole stream; all else is frozen and in evaluation mode. A reference of
     parameter-efficient tuning, and a small trunk for methods that come behind it in the list of callbacks. AdaptFormer,
     which ``APER`` uses, reads in front of the MLP's norm instead. Needs neither task boundaries nor a memory. Works on
-    any network with MLPs in numbered blocks: ViT, Eva, Swin and ConvNeXt of timm, open_clip, Hugging Face; where none
-    is found, name parts with ``at``.
+    any network with MLPs in numbered blocks: ViT, Eva, Swin and ConvNeXt of timm, open_clip, torchvision, Hugging
+    Face; where none is found, name parts with ``at``.
 
     Args:
         rank: Hidden channels, at least 1.

@@ -68,8 +68,8 @@ class LoRA(ContinualMethod):
     stream, and the head; all else is frozen and in evaluation mode. A reference of parameter-efficient tuning, and a
     small trunk for methods that come behind it in the list of callbacks (``SLCA``, ``EWC``, ``LwF``). Needs neither
     task boundaries nor a memory; costs two thin products for each layer in a step. Works on any network with
-    ``nn.Linear`` in numbered blocks: ViT, Eva, Swin and ConvNeXt of timm, Hugging Face, the MLPs of open_clip, whose
-    attention does not call its layers.
+    ``nn.Linear`` in numbered blocks: ViT, Eva, Swin and ConvNeXt of timm, Hugging Face, the MLPs of open_clip and
+    torchvision, whose attention does not call its layers.
 
     Args:
         rank: ``r``, at least 1.

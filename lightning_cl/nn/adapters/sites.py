@@ -17,6 +17,9 @@ Tuning = Literal["adapter", "ssf"]
 #: Layers that SSF follows.
 SSF_LAYERS = r"patch_embed\.proj|blocks\.\d+\.(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)|norm"
 
+#: Behind the number of a block, as in ``blocks.0.mlp``; where no name has it, as in ``encoder_layer_0.mlp``.
+_NUMBERED = (re.compile(r"(^|\.)\d+\."), re.compile(r"_\d+\."))
+
 #: Layers that compute with the weights of their parts, whose own forward is not called.
 _FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
@@ -82,7 +85,9 @@ def exactly(names: list[str]) -> str:
 def _in_blocks(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Parts behind a number in their names; not of layers that read their parts' weights without calling them."""
     fused = tuple(f"{name}." for name, part in module.named_modules() if isinstance(part, _FUSED))
-    found = {n: m for n, m in module.named_modules() if re.search(r"(^|\.)\d+\.", n) and not n.startswith(fused)}
+    called = {name: part for name, part in module.named_modules() if not name.startswith(fused)}
+    kinds = ({name: part for name, part in called.items() if kind.search(name)} for kind in _NUMBERED)
+    found = next((kind for kind in kinds if any(isinstance(part, nn.Linear) for part in kind.values())), {})
     of_images = {name: part for name, part in found.items() if "visual" in name.split(".")}
     return iter((of_images or found).items())  # CLIP: its text tower may not be part of the pass
 

@@ -42,6 +42,15 @@ def test_layers_of_hugging_face():
     assert "encoder.layer.1.attention.self.query" in names
 
 
+def test_mlps_of_torchvision_whose_blocks_have_their_number_behind_a_name():
+    from torchvision.models import VisionTransformer
+
+    vit = VisionTransformer(32, 8, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=12, num_classes=4)
+    mlps = [f"encoder.layers.encoder_layer_{i}.mlp" for i in range(2)]
+    assert block_mlps(vit) == mlps
+    assert block_linears(vit) == [f"{mlp}.{i}" for mlp in mlps for i in (0, 3)]
+
+
 def test_layers_that_are_read_and_not_called_are_left_out():
     encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16), 2)
     assert block_linears(encoder) == []
