@@ -17,6 +17,7 @@ from timm.models.vision_transformer import (
     ResPostBlock,
     VisionTransformer,
 )
+from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from tiny import images, shaken
 from torch import Tensor, nn
 
@@ -57,6 +58,12 @@ def _clip() -> nn.Module:
     vision = {k: v for k, v in _HF_IMAGES.items() if k != "num_labels"}
     config = transformers.CLIPConfig(vision_config=vision, num_labels=CLASSES)
     return transformers.CLIPForImageClassification(config)
+
+
+def _modern_bert() -> nn.Module:
+    """Rotary positions, and a window of three words in every other layer."""
+    ids = {"cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2}
+    return _hugging_face("ModernBert", **_HF_TEXTS, **ids, local_attention=2, global_attn_every_n_layers=2)
 
 
 def _torchvision() -> nn.Module:
@@ -110,11 +117,16 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     ),
     "beit": lambda: Beit(**TIMM, use_rel_pos_bias=True, init_values=0.5),
     "beit-shared": lambda: Beit(**TIMM, use_shared_rel_pos_bias=True, global_pool="token"),
+    "relpos": lambda: VisionTransformerRelPos(**TIMM, init_values=0.5, rel_pos_type="bias"),
+    "relpos-shared": lambda: VisionTransformerRelPos(
+        **TIMM, class_token=True, global_pool="token", shared_rel_pos=True
+    ),
     "swin": _swin,
     "hf-vit": lambda: _hugging_face("ViT", **_HF_IMAGES),
     "hf-dinov2": lambda: _hugging_face("Dinov2", **_HF_IMAGES),
     "hf-clip": _clip,
     "hf-bert": lambda: _hugging_face("Bert", **_HF_TEXTS, hidden_dropout_prob=0.0),  # there is one before the head
+    "hf-modernbert": _modern_bert,
     "hf-llama": lambda: _hugging_face("Llama", **_HF_TEXTS, num_key_value_heads=2),
     "hf-llama-probe": DecoderProbe,
     "torchvision": _torchvision,
@@ -139,7 +151,7 @@ def inputs_of(name: str, count: int = 3) -> tuple[tuple[Any, ...], dict[str, Any
 
 
 def reads_text(name: str) -> bool:
-    return name.startswith(("hf-bert", "hf-llama"))
+    return name.startswith(("hf-bert", "hf-modernbert", "hf-llama"))
 
 
 def logits_of(output: Any) -> Tensor:

@@ -86,6 +86,18 @@ def _beit(attn: Any, prefix: Pair) -> Callable[..., Any]:
     return forward
 
 
+def _relpos(attn: Any, prefix: Pair) -> Callable[..., Any]:
+    def forward(x: Tensor, shared_rel_pos: Tensor | None = None) -> Tensor:
+        q, k, v = map(heads, attn.qkv(x).chunk(3, dim=-1))
+        bias = shared_rel_pos
+        if bias is None:
+            table, index = attn.rel_pos.relative_position_bias_table, attn.rel_pos.relative_position_index
+            bias = table[index.view(x.shape[1], -1)].permute(2, 0, 1)
+        return attn.proj(mix(q, k, v, prefix, bias))
+
+    return forward
+
+
 def _swin(attn: Any, prefix: Pair) -> Callable[..., Any]:
     def forward(x: Tensor, mask: Tensor | None = None) -> Tensor:
         q, k, v = map(heads, attn.qkv(x).chunk(3, dim=-1))
@@ -112,6 +124,16 @@ def _bert(attn: Any, prefix: Pair) -> Callable[..., Any]:
         q, k, v = (heads(p(hidden_states)) for p in (attn.query, attn.key, attn.value))
         bias = torch.zeros(attention_mask.shape, dtype=q.dtype).masked_fill(~attention_mask, -torch.inf)
         return mix(q, k, v, prefix, bias), None
+
+    return forward
+
+
+def _modern_bert(attn: Any, prefix: Pair) -> Callable[..., Any]:
+    def forward(x: Tensor, position_embeddings: Pair, attention_mask: Tensor, **_: Any) -> tuple[Tensor, None]:
+        q, k, v = map(heads, attn.Wqkv(x).chunk(3, dim=-1))
+        q, k = (turned_half(rows, *position_embeddings) for rows in (q, k))
+        bias = torch.zeros(attention_mask.shape, dtype=q.dtype).masked_fill(~attention_mask, -torch.inf)
+        return attn.Wo(mix(q, k, v, prefix, bias)), None
 
     return forward
 
@@ -145,8 +167,10 @@ TYPED: dict[str, tuple[Callable[[Any, Pair], Callable[..., Any]], Callable[[Any]
     "vit": (_timm, lambda block: [block.attn]),
     "eva": (_eva, lambda block: [block.attn]),
     "beit": (_beit, lambda block: [block.attn]),
+    "relpos": (_relpos, lambda block: [block.attn]),
     "swin": (_swin, lambda block: [block.attn]),
     "hf-bert": (_bert, lambda block: [block.attention.self]),
+    "hf-modernbert": (_modern_bert, lambda block: [block.attn]),
     "hf-llama": (_llama, lambda block: [block.self_attn]),
     "hf-clip": (_hf, lambda block: [block.self_attn]),
     "hf": (_hf, lambda block: [block.attention]),

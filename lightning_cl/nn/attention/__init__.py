@@ -8,6 +8,7 @@ from lightning_cl.nn.attention.rows import ExtraRows
 from lightning_cl.nn.attention.setup import check_prompts, put_in_prompts
 from lightning_cl.nn.attention.timm_beit import TimmBeit
 from lightning_cl.nn.attention.timm_eva import TimmEva
+from lightning_cl.nn.attention.timm_relpos import TimmRelPos
 from lightning_cl.nn.attention.timm_swin import TimmSwin
 from lightning_cl.nn.attention.timm_vit import TimmViT
 from lightning_cl.nn.attention.torchvision_vit import TorchvisionViT
@@ -19,6 +20,7 @@ __all__ = [
     "OpenCLIPVision",
     "TimmBeit",
     "TimmEva",
+    "TimmRelPos",
     "TimmSwin",
     "TimmViT",
     "TorchvisionViT",

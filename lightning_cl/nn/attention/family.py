@@ -69,6 +69,10 @@ class AttentionFamily:
         """Let ``block`` call torch's attention and give no position to so many tokens in front, while it lasts."""
         return nullcontext()
 
+    def beside(self, given: dict[str, Any], own: int, tokens: int) -> dict[str, Any]:
+        """Change what a block is called with beside its ``own`` tokens where so many others are in front of them."""
+        return given
+
     def joins(self, network: Any) -> bool:
         """Say whether tokens can join this network's sequence."""
         return self.takes_tokens

@@ -12,7 +12,7 @@ from lightning_cl.nn.attention.family import AttentionFamily, Networks
 from lightning_cl.nn.attention.registry import register_attention
 
 _OTHER_METHODS = "use a method that works on any network (replay, class means, distillation, regularisation)"
-_NORMS = ("layernorm", "norm", "layer_norm", "final_layer_norm")
+_NORMS = ("layernorm", "norm", "layer_norm", "final_layer_norm", "final_norm", "ln_f")
 
 
 @register_attention
@@ -74,6 +74,15 @@ class HuggingFace(AttentionFamily):
         """Choose torch's attention in the model that holds the stack."""
         holders = [part for part in _around(network) if hasattr(part, "set_attn_implementation")]
         holders[0].set_attn_implementation("sdpa")
+
+    def beside(self, given: dict[str, Any], own: int, tokens: int) -> dict[str, Any]:
+        """Rotary positions of every token (ModernBERT): those in front are turned by an angle of 0."""
+        turning = given.get("position_embeddings")
+        if not tokens or not isinstance(turning, tuple) or any(angles.shape[-2] != own for angles in turning):
+            return given  # DINOv3's are of its patches alone
+        pairs = zip(turning, (1.0, 0.0), strict=True)  # cosines and sines
+        longer = tuple(nn.functional.pad(angles, (0, 0, tokens, 0), value=unturned) for angles, unturned in pairs)
+        return {**given, "position_embeddings": longer}
 
     def joins(self, network: Any) -> bool:
         """Not before the words of a decoder: tokens there never see them."""

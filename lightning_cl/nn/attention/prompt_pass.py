@@ -114,6 +114,7 @@ def _run(
     length = 0 if prefix is None else prefix.key.shape[1]
     if not count + extra + length:
         return run(x, *rest, **kwargs)
+    kwargs = family.beside(kwargs, x.shape[1] - extra, count + extra)
     if count and appended is not None:
         x = _join(appended, x)
     rows = ExtraRows(prefix, count + extra)

@@ -90,6 +90,8 @@ def test_the_query_is_the_feature_that_the_head_reads(name, training):
         read = plain.visual.ln_post(plain.visual.transformer(plain.visual._embeds(*inputs_of(name)[0])))[:, 0]
     if name == "hf-dinov2":  # class token and mean side by side
         read = read[:, :WIDTH]
+    if name == "hf-modernbert":  # before the layer that learns with the head
+        read = plain.model(**inputs_of(name)[1]).last_hidden_state[:, 0]
     assert_close(query, read, rtol=0, atol=1e-10)
 
 
@@ -134,8 +136,9 @@ def test_head_and_prompts_learn_and_nothing_else(name):
     answer(network, name).square().sum().backward()
     assert provider.prefix.grad.abs().min() > 0
     head = {id(p) for p in head_of(network).parameters()}
+    parts = ("head_dist", "head.")  # ModernBERT has another layer before its classifier
     learning = {n for n, p in network.named_parameters() if p.grad is not None}
-    assert learning == {n for n, p in network.named_parameters() if id(p) in head or n.startswith("head_dist")}
+    assert learning == {n for n, p in network.named_parameters() if id(p) in head or n.startswith(parts)}
     assert not any(part.training for block in blocks_of(network) for part in block.modules())
 
 
@@ -164,11 +167,18 @@ def literally(name, network, tokens, layers, pool=False, stay=True):
         if kwargs.get("rope") is not None:  # an angle of 0
             zero = kwargs["rope"].new_zeros(count, kwargs["rope"].shape[-1] // 2)
             kwargs["rope"] = torch.cat([kwargs["rope"], torch.cat([zero, zero + 1], dim=1)])
-        if kwargs.get("shared_rel_pos_bias") is not None:
-            kwargs["shared_rel_pos_bias"] = torch.nn.functional.pad(kwargs["shared_rel_pos_bias"], (0, count, 0, count))
+        for shared in ("shared_rel_pos_bias", "shared_rel_pos"):
+            if kwargs.get(shared) is not None:
+                kwargs[shared] = torch.nn.functional.pad(kwargs[shared], (0, count, 0, count))
         if name == "hf-bert":  # whoever reads the first word reads these, too
             mask = rest[0][:, :, :1].expand(-1, -1, x.shape[1], -1)
             rest[0] = torch.nn.functional.pad(mask, (0, count), value=True)
+        if name == "hf-modernbert":
+            mask, (cos, sin) = kwargs["attention_mask"], kwargs["position_embeddings"]
+            mask = torch.cat([mask, mask.any(dim=2, keepdim=True).expand(-1, -1, count, -1)], dim=2)
+            kwargs["attention_mask"] = torch.nn.functional.pad(mask, (0, count), value=True)
+            still = cos.new_zeros(len(cos), count, cos.shape[2])
+            kwargs["position_embeddings"] = torch.cat([cos, still + 1], dim=1), torch.cat([sin, still], dim=1)
         return (x, *rest), kwargs
 
     def shorten(_, __, output):
@@ -181,6 +191,9 @@ def literally(name, network, tokens, layers, pool=False, stay=True):
         if name == "beit":
             bias = block.attn._get_rel_pos_bias()
             block.attn._get_rel_pos_bias = lambda b=bias: torch.nn.functional.pad(b, (0, count, 0, count))
+        if name == "relpos":
+            bias = block.attn.rel_pos.get_bias()
+            block.attn.rel_pos.get_bias = lambda b=bias: torch.nn.functional.pad(b, (0, count, 0, count))
         if not stay:
             block.register_forward_hook(shorten)
     if stay:
@@ -223,7 +236,7 @@ def test_the_query_may_be_what_stands_for_the_image_after_a_block(name):
     network, provider = prompted(name, query_layer=-2)
     answer(network, name)
     tokens = seen[0].flatten(1, -2)
-    no_class_token = name in ("vit-avg", "vit-map", "vit-norms", "swin")
+    no_class_token = name in ("vit-avg", "vit-map", "vit-norms", "relpos", "swin")
     assert_close(provider.queries[0], tokens.mean(dim=1) if no_class_token else tokens[:, 0], rtol=0, atol=1e-10)
 
 
