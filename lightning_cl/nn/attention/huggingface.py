@@ -47,9 +47,19 @@ class HuggingFace(AttentionFamily):
         return list(layers)
 
     def width(self, network: Any) -> int:
-        """The ``hidden_size`` of the configuration of what holds the stack."""
+        """The ``hidden_size`` of the configuration of what holds the stack.
+
+        Raises:
+            ValueError: If there is none, as in a convolutional network.
+        """
         sizes = (getattr(getattr(part, "config", None), "hidden_size", None) for part in network.modules())
-        return next(int(size) for size in sizes if size is not None)
+        found = next((int(size) for size in sizes if size is not None), None)
+        if found is None:
+            raise ValueError(
+                f"the {type(network).__name__} has no `hidden_size` in its configuration, so it is no transformer of "
+                f"one width, which prompts need; {_OTHER_METHODS}."
+            )
+        return found
 
     def norm(self, network: Any) -> nn.Module | None:
         """The norm beside the stack, or beside what holds it."""

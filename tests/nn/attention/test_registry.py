@@ -143,3 +143,11 @@ def test_stages_of_several_widths_are_refused_in_one_sentence():
     swin = transformers.SwinForImageClassification(config)
     with pytest.raises(ValueError, match=r"layers of the SwinForImageClassification at .* have no place; use a method"):
         family_of(swin).blocks(swin)
+
+
+def test_a_convolutional_network_of_hugging_face_is_refused_in_one_sentence():
+    transformers = pytest.importorskip("transformers", minversion="5")
+    config = transformers.ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2)
+    network = transformers.ConvNextForImageClassification(config)
+    with pytest.raises(ValueError, match=r"ConvNextForImageClassification has no `hidden_size` .*; use a method that"):
+        family_of(network).width(network)
