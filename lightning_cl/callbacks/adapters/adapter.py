@@ -12,7 +12,7 @@ from lightning_cl.callbacks.arguments import check_at_least, check_share
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn import adapters as blocks
-from lightning_cl.nn.adapters import Bank, block_mlps
+from lightning_cl.nn.adapters import Bank, block_mlps, split_mlps
 from lightning_cl.nn.adapters.sites import widths
 
 
@@ -26,7 +26,8 @@ class Adapter(ContinualMethod):
     parameter-efficient tuning, and a small trunk for methods that come behind it in the list of callbacks. AdaptFormer,
     which ``APER`` uses, reads in front of the MLP's norm instead. Needs neither task boundaries nor a memory. Works on
     any network with MLPs in numbered blocks: ViT, Eva, Swin and ConvNeXt of timm, open_clip, torchvision, Hugging
-    Face; where none is found, name parts with ``at``.
+    Face, where BERT and its like have the MLP in two parts and what is added comes behind their norm; where none is
+    found, name parts with ``at``.
 
     Args:
         rank: Hidden channels, at least 1.
@@ -62,10 +63,15 @@ class Adapter(ContinualMethod):
         check_pattern(self, "at")
 
     def build(self, pl_module: Any, info: Any) -> AddedParts:
-        """An adapter beside every chosen part."""
+        """An adapter beside every chosen part; or beside two that are an MLP together, if there is no other MLP."""
+        usual, read = block_mlps(pl_module), None
+        if self.at is None and not usual:
+            usual, read = split_mlps(pl_module), "intermediate"
 
         def make(part: nn.Module) -> Bank:
             found = widths(part)
+            if found is not None and read is not None:
+                found = (found[1], found[1])
             if found is None or found[0] != found[1]:
                 shape = "no linear layer" if found is None else f"{found[0]} channels in and {found[1]} out"
                 raise ValueError(
@@ -74,4 +80,4 @@ class Adapter(ContinualMethod):
                 )
             return blocks.Adapter(1, found[0], self.rank, self.scale, self.dropout)
 
-        return added_parts(pl_module, make, self.at, block_mlps(pl_module), "parallel")
+        return added_parts(pl_module, make, self.at, usual, "parallel", read)

@@ -27,7 +27,12 @@ class AddedParts(MethodModule):
 
 
 def added_parts(
-    pl_module: Any, make: Callable[[nn.Module], Bank], at: str | None, usual: list[str], site: str
+    pl_module: Any,
+    make: Callable[[nn.Module], Bank],
+    at: str | None,
+    usual: list[str],
+    site: str,
+    read: str | None = None,
 ) -> AddedParts:
     """Adapters at the layers whose names end as ``at`` says, or at the usual ones; all else but the head is frozen.
 
@@ -41,7 +46,7 @@ def added_parts(
             f"layers are {', '.join(known[:6]) or 'missing'}: name the layers with `at`, a regular expression."
         )
     pattern = exactly(usual) if at is None else rf"(?!continual\.)(?:.*\.)?(?:{at})"
-    adapters = inject(pl_module, make, at=pattern, site=site)
+    adapters = inject(pl_module, make, at=pattern, site=site, read=read)
     freeze_all_but(pl_module, pl_module.continual.head_path, skip=("continual",))
     return AddedParts(adapters)
 

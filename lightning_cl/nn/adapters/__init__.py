@@ -9,6 +9,7 @@ from lightning_cl.nn.adapters.sites import (
     adapters_beside_mlp,
     block_linears,
     block_mlps,
+    split_mlps,
     ssf_behind_layers,
     tune_frozen_vit,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "freeze_backbone",
     "inject",
     "loop_paths",
+    "split_mlps",
     "ssf_behind_layers",
     "tokens_in_blocks",
     "tune_frozen_vit",

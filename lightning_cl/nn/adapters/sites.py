@@ -71,6 +71,19 @@ def block_mlps(module: nn.Module) -> list[str]:
     return [name for name, part in _in_blocks(module) if not isinstance(part, nn.Linear) and _is_mlp(part)]
 
 
+def split_mlps(module: nn.Module) -> list[str]:
+    """Names of parts ``output`` that make an MLP together with a neighbour ``intermediate``, as in BERT."""
+    parts = dict(_in_blocks(module))
+    seconds = [name for name in parts if name.endswith(".output")]
+    firsts = {name: parts.get(name.removesuffix("output") + "intermediate") for name in seconds}
+    return [name for name, first in firsts.items() if first is not None and _join(first, parts[name])]
+
+
+def _join(first: nn.Module, second: nn.Module) -> bool:
+    reads, makes = widths(first), widths(second)
+    return reads is not None and makes is not None and reads == makes[::-1]
+
+
 def widths(layer: nn.Module) -> tuple[int, int] | None:
     """Channels that a linear layer, or a part that begins and ends with one, reads and makes; ``None``: it has none."""
     linears = [part for part in layer.modules() if isinstance(part, nn.Linear)]

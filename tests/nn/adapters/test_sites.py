@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from attention_models import inputs_of, network_of
 from conformance.modules import CLIPProbe, PlainModule, tiny_clip
 from tiny import tiny_vit
 from torch import nn
 
-from lightning_cl.nn.adapters import block_linears, block_mlps, freeze_all_but
+from lightning_cl.nn.adapters import Adapter, block_linears, block_mlps, freeze_all_but, inject, split_mlps
 
 ATTENTION, MLP = ("attn.qkv", "attn.proj"), ("mlp.fc1", "mlp.fc2")
 
@@ -75,3 +76,30 @@ def test_what_is_skipped_stays():
         "head.weight",
         "head.bias",
     ]
+
+
+@torch.no_grad()
+def test_an_adapter_beside_the_two_halves_of_berts_mlp():
+    """``output(...) + scale * (U relu(D x + d) + u)``, with ``x`` what the first half reads; at first all is plain."""
+    plain, adapted = network_of("hf-bert"), network_of("hf-bert")
+    names = split_mlps(adapted)
+    assert names == [f"bert.encoder.layer.{i}.output" for i in range(3)]
+    assert block_mlps(adapted) == split_mlps(PlainModule()) == []
+    banks = inject(adapted, lambda part: Adapter(1, 48, 4, 0.5, 0.0), "|".join(names), read="intermediate")
+    _, inputs = inputs_of("hf-bert")
+    assert torch.equal(adapted(**inputs).logits, plain(**inputs).logits)
+
+    for bank, name in zip(banks, names, strict=True):
+        for parameter in bank.parameters():
+            parameter.normal_(0, 0.3)
+        block, read = plain.get_submodule(name.removesuffix(".output")), []
+
+        def added(_, args, output, bank=bank, read=read):
+            hidden = (read[-1] @ bank.down[0].T + bank.down_bias[0]).relu()
+            return output + 0.5 * (hidden @ bank.up[0] + bank.up_bias[0])
+
+        block.intermediate.register_forward_pre_hook(lambda _, args, read=read: read.append(args[0]))
+        block.output.register_forward_hook(added)
+    expected = plain(**inputs).logits
+    torch.testing.assert_close(adapted(**inputs).logits, expected, rtol=0, atol=1e-9)
+    assert not torch.equal(expected, network_of("hf-bert")(**inputs).logits)
