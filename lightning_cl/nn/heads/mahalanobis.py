@@ -86,7 +86,7 @@ class MahalanobisHead(ClassStatistics):
         x, means = self._transformed(features), self.means
         if not self.normalize:
             x, means = F.normalize(x, dim=1), F.normalize(means, dim=1)
-        logits = x.new_full((len(x), len(means)), -torch.inf)
+        logits = x.new_full((x.shape[0], len(means)), -torch.inf)  # `len` would fix it in a graph
         for label in (label for label, n in enumerate(self._made_at) if n):
             away, inverse = x - means[label], self._inverse[-1 if self.kind == "shared" else label].to(x.device)
             turned = away * inverse if inverse.ndim == 1 else away @ inverse
@@ -95,7 +95,9 @@ class MahalanobisHead(ClassStatistics):
 
     @torch.no_grad()
     def _refresh(self) -> None:
-        """Invert what has changed since the last time."""
+        """Invert what has changed since the last time; a graph is made of what was inverted by the last answer."""
+        if torch.compiler.is_compiling() and self._made_at:
+            return
         counts = self.counts.tolist()
         if counts == self._made_at:
             return
