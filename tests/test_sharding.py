@@ -13,7 +13,14 @@ from conformance.streams import NUM_CLASSES
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.testing import assert_close
 
-from lightning_cl.callbacks import CODAPrompt, ContinualCheckpoint, ContinualMethod, FineTuning, ShardedBackbone
+from lightning_cl.callbacks import (
+    CODAPrompt,
+    ContinualCheckpoint,
+    ContinualMethod,
+    FineTuning,
+    InfLoRA,
+    ShardedBackbone,
+)
 from lightning_cl.datamodules import ClassIncremental
 from lightning_cl.nn.sharding import local_numel
 
@@ -23,6 +30,8 @@ OPTIONS = {"optimizer": "sgd", "precision": "64-true"}  # rounding stays small, 
 
 def freezes_backbone(method: type[ContinualMethod]) -> bool:
     """Else it trains the whole network, or the towers of CLIP, and is refused; see below."""
+    if method.__name__ in ("InfLoRA", "SDLoRA"):  # they change the layers that would be shared out, and are refused
+        return False
     return method.__name__ == "PrototypeClassifier" or (takes(method, "backbone") and method.family == "vit")
 
 
@@ -111,6 +120,7 @@ def refused(tmp_path: Path, message: str, *callbacks: object, strategy: object =
 
 def test_a_trained_backbone_is_refused(tmp_path: Path) -> None:
     refused(tmp_path, "`attn.qkv` in block 0 is trained, but only a frozen", make(FineTuning), ShardedBackbone())
+    refused(tmp_path, "only plain `torch.nn.Linear` layers can be shared out", make(InfLoRA), ShardedBackbone())
 
 
 def test_strategies_that_split_everything_are_refused(tmp_path: Path) -> None:
