@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -69,6 +70,12 @@ class StreamInfo:
     def planned_tasks(self) -> int:
         """Number of tasks before the stream was ever extended; what is divided among the tasks goes by it."""
         return self.extended_from[0][0] if self.extended_from else self.num_tasks
+
+    @property
+    def repeated_classes(self) -> list[int]:
+        """Sorted class ids that several tasks hold."""
+        held = Counter(c for classes in self.classes_per_task for c in classes)
+        return sorted(c for c, tasks in held.items() if tasks > 1)
 
     def seen_classes(self, task: int) -> tuple[int, ...]:
         """Sorted class ids exposed up to and including ``task``."""

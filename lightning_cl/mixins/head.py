@@ -169,7 +169,7 @@ class HeadMixin(_Base):
 
     def _answer_of_parts(self, given: Tensor, own: Tensor) -> Tensor:
         """The same, and no call of the head is recorded."""
-        logits, given = own, given.flatten(1) if given.ndim > 2 else given
+        logits = own
         for part in self.continual.ordered_parts:
             logits = part.answer(self, given, logits)
         missing = own.shape[-1] - logits.shape[-1]

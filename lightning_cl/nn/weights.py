@@ -38,17 +38,17 @@ class NamedTensors(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         for name, tensor in tensors.items():
-            self.register_buffer(_key(name), tensor)
+            self.register_buffer(key_of(name), tensor)
         self.names = tuple(tensors)
-        self.growing = tuple(map(_key, tensors))  # a head among them gets rows when the stream is extended
+        self.growing = tuple(map(key_of, tensors))  # a head among them gets rows when the stream is extended
 
     def items(self) -> Iterator[tuple[str, Tensor]]:
         """Names of the weights, as in the module, and their tensors."""
-        return ((name, self.get_buffer(_key(name))) for name in self.names)
+        return ((name, self.get_buffer(key_of(name))) for name in self.names)
 
     def __getitem__(self, name: str) -> Tensor:
         """The tensor of a weight."""
-        return self.get_buffer(_key(name))
+        return self.get_buffer(key_of(name))
 
 
 class Snapshot(NamedTensors):
@@ -96,7 +96,8 @@ class Snapshot(NamedTensors):
         return f"{len(self.names)} weights, taken={self.taken}"
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
+    """The dotted name of a weight or layer as it may stand in a module's state: without dots."""
     return name.replace(".", "/")
 
 

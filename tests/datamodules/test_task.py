@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,3 +64,9 @@ def test_a_wrong_number_of_epochs_is_named():
     for count in (0, 4):
         with pytest.raises(ValueError, match=f"task 1 has 3 epochs; it cannot be shortened to {count}"):
             Schedule((2, 3)).shortened(1, count)
+
+
+def test_classes_of_several_tasks():
+    held = ((0, 3), (1, 3), (0, 2, 3), ())
+    assert replace(INFO, num_tasks=4, classes_per_task=held).repeated_classes == [0, 3]
+    assert replace(INFO, num_tasks=2, classes_per_task=((0, 1), (2, 3))).repeated_classes == []

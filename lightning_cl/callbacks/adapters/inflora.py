@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.adapters.task_adapters import PerTaskMethod, TaskAdapters
 from lightning_cl.callbacks.arguments import check_share
 from lightning_cl.nn.adapters import Adapters, FixedDownLoRA, freeze_backbone, inject
-from lightning_cl.nn.distributed import all_sum, send_from_first_process
-from lightning_cl.nn.input_grams import input_grams
+from lightning_cl.nn.distributed import send_from_first_process
 from lightning_cl.nn.subspace import SubspaceMemory
 from lightning_cl.training import TaskData
-from lightning_cl.training.evaluation_mode import evaluating
 from lightning_cl.training.find_backbone import find_vit
+from lightning_cl.training.task_grams import task_grams
 
 #: The fused query, key and value projection of timm's attention.
 QKV = r"blocks\.\d+\.attn\.qkv"
@@ -57,16 +55,11 @@ class InterferenceFree(TaskAdapters):
                 memory.extend_gram(gram @ gram, share, crossing=True)  # at least one direction
         super().end_task(module, data)
 
-    @torch.no_grad()
     def _grams(self, module: Any, data: TaskData) -> list[Tensor]:
         """``(D, D)`` ``sum x x^T / sum |x|^2`` of every attention's inputs over the task's samples."""
         layers = {str(index): layer for index, layer in enumerate(self.layers)}
-        with evaluating(module), input_grams(layers) as grams:
-            for inputs, targets, _ in data.batches():
-                if len(targets):
-                    module(inputs)
-        summed = [all_sum(gram) for gram in grams.values()]
-        return [gram / gram.trace().clamp_min(1e-300) for gram in summed]
+        grams = task_grams(module, data, layers).values()
+        return [gram / gram.trace().clamp_min(1e-300) for gram in grams]
 
 
 @dataclass(eq=False)

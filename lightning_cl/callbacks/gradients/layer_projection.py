@@ -9,13 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.nn.counter import Counter
-from lightning_cl.nn.distributed import all_sum
-from lightning_cl.nn.input_grams import has_input_rows, input_grams
+from lightning_cl.nn.input_grams import has_input_rows
 from lightning_cl.nn.subspace import StepProjection
-from lightning_cl.nn.weights import trained
+from lightning_cl.nn.weights import key_of, trained
 from lightning_cl.training import MethodModule, TaskData
-from lightning_cl.training.batch import call_with
-from lightning_cl.training.evaluation_mode import evaluating
+from lightning_cl.training.task_grams import task_grams
 
 
 class LayerProjection(MethodModule):
@@ -41,7 +39,7 @@ class LayerProjection(MethodModule):
                 "there is no step to project; train such a layer, or use another method."
             )
         self.layers = tuple(layers)
-        self.memories = nn.ModuleDict({_key(n): self.new_memory(m) for n, m in layers.items()})
+        self.memories = nn.ModuleDict({key_of(n): self.new_memory(m) for n, m in layers.items()})
         self.register_buffer("watched", torch.zeros(len(layers), dtype=torch.bool))
         self._step: StepProjection | None = None
 
@@ -81,13 +79,8 @@ class LayerProjection(MethodModule):
     @torch.no_grad()
     def end_task(self, module: Any, data: TaskData) -> None:
         """Remember the task's inputs."""
-        layers = {name: module.get_submodule(name) for name in self.layers}
-        with evaluating(module), input_grams(layers) as grams:
-            for inputs, targets, _ in data.batches():
-                if len(targets):
-                    call_with(module, inputs)
-        for index, name in enumerate(self.layers):
-            gram = all_sum(grams[name])
+        grams = task_grams(module, data, {name: module.get_submodule(name) for name in self.layers})
+        for index, (name, gram) in enumerate(grams.items()):
             self.watched[index] |= gram.any()
             if bool(gram.any()):
                 self.remember(name, gram)
@@ -95,8 +88,4 @@ class LayerProjection(MethodModule):
 
     def memory(self, name: str) -> nn.Module:
         """Of a layer."""
-        return self.memories[_key(name)]
-
-
-def _key(name: str) -> str:
-    return name.replace(".", "/")
+        return self.memories[key_of(name)]

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.masks.task_parts import TaskParts
-from lightning_cl.nn.bits import pack_bits, straight_through, unpack_bits
+from lightning_cl.nn.bits import TaskBits, straight_through
 from lightning_cl.nn.substitution import batch_norms
+from lightning_cl.nn.weights import key_of
 from lightning_cl.training import TaskData
 
 _STATISTICS, _AFFINE = ("running_mean", "running_var"), ("weight", "bias")
@@ -33,18 +34,16 @@ class BinaryMasks(TaskParts):
         own = {id(p) for norm in norms.values() for p in norm.parameters()} if affine else set()
         for parameter in module.parameters():
             parameter.requires_grad_(parameter.requires_grad and id(parameter) in head | own)
-        weights = {_key(name): module.get_submodule(name).weight for name in self.layers}
-        self.scores = nn.ParameterDict({key: nn.Parameter(torch.zeros_like(w)) for key, w in weights.items()})
-        self.bits, self.norms = nn.Module(), nn.Module()
-        for key, weight in weights.items():
-            rows = pack_bits(torch.zeros_like(weight, dtype=torch.bool)).expand(info.num_tasks, -1).clone()
-            self.bits.register_buffer(key, rows)
+        weights = {name: module.get_submodule(name).weight for name in self.layers}
+        self.scores = nn.ParameterDict({key_of(n): nn.Parameter(torch.zeros_like(w)) for n, w in weights.items()})
+        empty = {name: torch.zeros_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+        self.bits, self.norms = TaskBits(empty, info.num_tasks), nn.Module()
         for name, norm in norms.items():
             for piece in (*_STATISTICS, *_AFFINE) if affine and norm.affine else _STATISTICS:
                 start = getattr(norm, piece).detach()  # in the first row; that of task t is row t + 1
                 rows = start.expand(info.num_tasks + 1, *start.shape).clone()
-                self.norms.register_buffer(_key(f"{name}.{piece}"), rows)
-        self.growing = (*(f"bits.{key}" for key in weights), *(f"norms.{n}" for n, _ in self.norms.named_buffers()))
+                self.norms.register_buffer(key_of(f"{name}.{piece}"), rows)
+        self.growing = tuple(f"norms.{name}" for name, _ in self.norms.named_buffers())
 
     # ------------------------------------------------------------------ what a method decides
 
@@ -65,11 +64,9 @@ class BinaryMasks(TaskParts):
 
     def mask(self, name: str, task: int) -> Tensor:
         """What the weight of a layer is multiplied by for a task; that of the current one has a gradient."""
-        key = _key(name)
         if task < self.finished.value:
-            packed: Tensor = self.bits.get_buffer(key)
-            return unpack_bits(packed[task], self.scores[key].shape)
-        return straight_through(*self.chosen(self.scores[key]))
+            return self.bits.mask(name, task)
+        return straight_through(*self.chosen(self.scores[key_of(name)]))
 
     def weights(self, name: str, layer: Any) -> Mapping[str, Any]:
         """The weights that the task uses, others are 0."""
@@ -83,7 +80,7 @@ class BinaryMasks(TaskParts):
 
     def _rows_of(self, name: str) -> Iterator[tuple[str, Tensor]]:
         for piece in (*_STATISTICS, *_AFFINE):
-            key = _key(f"{name}.{piece}")
+            key = key_of(f"{name}.{piece}")
             if hasattr(self.norms, key):
                 yield piece, self.norms.get_buffer(key)
 
@@ -111,13 +108,9 @@ class BinaryMasks(TaskParts):
     def end_task(self, module: Any, data: TaskData) -> None:
         """Keep a bit for each weight, and the batch norms."""
         task = self.finished.value
-        for key, scores in self.scores.items():
-            self.bits.get_buffer(key)[task] = pack_bits(self.chosen(scores)[0])
+        for name in self.layers:
+            self.bits.keep(name, task, self.chosen(self.scores[key_of(name)])[0])
         for name, norm in batch_norms(module).items():
             for piece, rows in self._rows_of(name):
                 rows[task + 1] = getattr(norm, piece)
         super().end_task(module, data)
-
-
-def _key(name: str) -> str:
-    return name.replace(".", "/")

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_at_least, check_choice, check_share
 from lightning_cl.callbacks.masks.task_parts import TaskMethod, TaskParts
 from lightning_cl.datamodules.sampling import mix_seed
-from lightning_cl.nn.bits import pack_bits, straight_through, unpack_bits
+from lightning_cl.nn.bits import TaskBits, straight_through
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.masks import ElementMask
 from lightning_cl.nn.sparse_topology import (
@@ -39,19 +39,16 @@ class SparseNetworks(TaskParts):
         layout = uniform_densities if method.layout == "uniform" else erk_densities
         self.densities = layout(shapes, method.density)
         self.active, self.fired, self.frozen = ElementMask(weights), ElementMask(weights), ElementMask(weights)
-        self.bits, self.steps = nn.Module(), Counter()
-        for name, mask in self.active.items():
+        for _, mask in self.active.items():
             mask.fill_(True)  # until the first task, the network answers as it came
-            self.bits.register_buffer(name.replace(".", "/"), pack_bits(mask).expand(info.num_tasks, -1).clone())
-        self.growing = tuple(f"bits.{name}" for name, _ in self.bits.named_buffers())
+        self.bits, self.steps = TaskBits(dict(self.active.items()), info.num_tasks), Counter()
         self._scores: dict[str, Tensor] = {}  # gradients of the step that is being made, where they are needed
         self._total = 0
 
     def weights(self, name: str, layer: Any) -> Mapping[str, Any]:
         """The task's connections; while it trains, all weights get the gradient that they would have as connections."""
         if self.task < self.finished.value:
-            mask = unpack_bits(self.bits.get_buffer(name.replace(".", "/"))[self.task], layer.weight.shape)
-            return {"weight": layer.weight.masked_fill(~mask, 0)}
+            return {"weight": layer.weight.masked_fill(~self.bits.mask(name, self.task), 0)}
         return {"weight": straight_through(layer.weight.detach().masked_fill(~self.active[name], 0), layer.weight)}
 
     def start_run(self, module: Any) -> None:
@@ -110,7 +107,7 @@ class SparseNetworks(TaskParts):
     def end_task(self, module: Any, data: TaskData) -> None:
         """Keep the task's connections, and freeze them."""
         for name, active in self.active.items():
-            self.bits.get_buffer(name.replace(".", "/"))[self.finished.value] = pack_bits(active)
+            self.bits.keep(name, self.finished.value, active)
             self.frozen[name].logical_or_(active)
         super().end_task(module, data)
 

@@ -19,7 +19,7 @@ from lightning_cl.nn.gates import (
     gate_penalty,
     units_before,
 )
-from lightning_cl.nn.weights import NamedTensors, trained
+from lightning_cl.nn.weights import NamedTensors, key_of, trained
 from lightning_cl.training import Step, TaskData
 
 
@@ -31,9 +31,9 @@ class UnitGates(TaskParts):
         self.strength, self.largest, self.binary = strength, largest, binary
         weights = {name: module.get_submodule(name).weight for name in self.layers}
         drawn = {n: torch.randn(info.num_tasks, len(w)).to(w) + start for n, w in weights.items()}
-        self.embeddings = nn.ParameterDict({_key(name): nn.Parameter(e) for name, e in drawn.items()})
+        self.embeddings = nn.ParameterDict({key_of(name): nn.Parameter(e) for name, e in drawn.items()})
         self.used = NamedTensors({name: weight.new_zeros(len(weight)) for name, weight in weights.items()})
-        self.growing = tuple(f"embeddings.{_key(name)}" for name in self.layers)
+        self.growing = tuple(f"embeddings.{key_of(name)}" for name in self.layers)
         self.before = units_before(module)
         self.scale = 1 / largest
 
@@ -46,7 +46,7 @@ class UnitGates(TaskParts):
 
     def _gate(self, name: str, task: int) -> Tensor:
         """``(U,)`` in [0, 1]: soft in a training step, at ``s_max`` else."""
-        embedding = self.embeddings[_key(name)][task]
+        embedding = self.embeddings[key_of(name)][task]
         if self.choice.told is None and self.choice.current == task and torch.is_grad_enabled():
             return torch.sigmoid(self.scale * embedding)
         return (embedding > 0).to(embedding) if self.binary else torch.sigmoid(self.largest * embedding)
@@ -60,7 +60,7 @@ class UnitGates(TaskParts):
 
     def losses(self, step: Step) -> Mapping[str, Tensor]:
         """The share of the free units that the task uses."""
-        gates = [torch.sigmoid(self.scale * self.embeddings[_key(name)][self.task]) for name in self.layers]
+        gates = [torch.sigmoid(self.scale * self.embeddings[key_of(name)][self.task]) for name in self.layers]
         return {"gate_penalty": self.strength * gate_penalty(gates, [used for _, used in self.used.items()])}
 
     @torch.no_grad()
@@ -107,10 +107,6 @@ class UnitGates(TaskParts):
             yield layer.weight, share.view(*share.shape, *(1,) * (layer.weight.ndim - 2))
             if layer.bias is not None and layer.bias.requires_grad:
                 yield layer.bias, 1 - used
-
-
-def _key(name: str) -> str:
-    return name.replace(".", "/")
 
 
 @dataclass(eq=False)

@@ -88,8 +88,7 @@ def _check(module: Any, info: Any, who: str, layers: Mapping[str, Any]) -> None:
             f"{type(module).__name__} trains no `nn.Linear` or convolution besides its head, so {who} has no weights "
             "to give to tasks; train such a layer, or use another method."
         )
-    held = [c for classes in info.classes_per_task for c in classes]
-    again = sorted({c for c in held if held.count(c) > 1})
+    again = info.repeated_classes
     if again:
         raise ValueError(
             f"{who} keeps a head for each task, but the classes {again[:10]} are in several; use a stream whose tasks "

@@ -107,8 +107,7 @@ class ACIL(GACIL):
 
     def build(self, pl_module: Any, info: Any) -> FeatureClassifier:
         """The ridge head, if the tasks have disjoint classes."""
-        held = [c for classes in info.classes_per_task for c in classes]
-        again = sorted({c for c in held if held.count(c) > 1})
-        if again:
+        if info.repeated_classes:
+            again = info.repeated_classes
             raise ValueError(f"ACIL is for tasks of disjoint classes, but {again} come in several; use GACIL.")
         return super().build(pl_module, info)

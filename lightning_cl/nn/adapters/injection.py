@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_cl.nn.adapters.banks import Bank, Slots
 from lightning_cl.nn.extension import extend
+from lightning_cl.nn.weights import key_of
 
 #: Slots of one pass through the network: one, several that are added up, or ``None``, the network without adapters.
 Path = int | Sequence[int] | None
@@ -28,7 +29,7 @@ class Adapters(nn.Module):
 
     def __init__(self, banks: dict[str, Bank]) -> None:
         super().__init__()
-        self.banks = nn.ModuleDict({_key(name): bank for name, bank in banks.items()})
+        self.banks = nn.ModuleDict({key_of(name): bank for name, bank in banks.items()})
         self._trained: tuple[Slots | None, ...] = ((0,),)
         self._evaluated: tuple[Slots | None, ...] | None = None
         #: Rows of the batch that the network repeated last; see :mod:`lightning_cl.nn.adapters.paths`.
@@ -80,7 +81,7 @@ class Adapters(nn.Module):
 
     def bank(self, name: str) -> Bank:
         """The bank of a layer."""
-        found = self.banks[_key(name)]
+        found = self.banks[key_of(name)]
         assert isinstance(found, Bank)
         return found
 
@@ -198,7 +199,3 @@ def _neighbour(module: nn.Module, name: str, read: str | None) -> nn.Module | No
 def _like(layer: nn.Module, module: nn.Module) -> Tensor:
     """A tensor whose device and dtype a layer's adapters share."""
     return next((p for part in (layer, module) for p in part.parameters()), torch.empty(0)).detach()
-
-
-def _key(name: str) -> str:
-    return name.replace(".", "/")
