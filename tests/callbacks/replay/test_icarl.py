@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_cl.callbacks import ICaRL
@@ -79,7 +80,8 @@ def test_evaluation_within_a_task_is_the_head_s(finished: Any) -> None:
     x = torch.rand(3, 1, 4, 4, dtype=torch.float64)
     assert finished(x).abs().max() <= 1 + 1e-9  # cosines
     part.start_task(finished, None)
-    torch.testing.assert_close(finished(x), finished.fc(finished.body(x)))
+    features, head = finished.body(x), finished.fc  # whose call would be answered by the method, too
+    torch.testing.assert_close(finished(x), F.linear(features, head.weight, head.bias))
     part.finished.set(1)
 
 
