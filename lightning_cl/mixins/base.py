@@ -150,9 +150,10 @@ class ContinualMixin(StepMixin):
     def _after_optimizer_step(self, optimizer: Any, *_: Any) -> None:
         for part in self.continual.ordered_parts:
             part.after_step(self, optimizer)
-        self._restore_protected()
+        self.restore_protected()
 
-    def _restore_protected(self) -> None:
+    def restore_protected(self) -> None:
+        """Put the protected rows back, after weights were changed by other means than an optimiser of the Trainer."""
         for guard in self.continual.guards:
             guard.restore()
 

@@ -87,8 +87,7 @@ def memory_step(module: Any, optimizer: Optimizer, slots: Tensor, loss: MemoryLo
         gradient = gradient[weight.numel() :]
     optimizer.step()
     optimizer.zero_grad()
-    for guard in module.continual.guards:
-        guard.restore()
+    module.restore_protected()
 
 
 def tune_on_memory(module: Any, weights: Sequence[Tensor], steps: int, lr: float) -> None:

@@ -211,7 +211,7 @@ def test_what_the_users_hook_changes_is_protected():
     module.configure_continual(INFO, train_mask="task")
     module.on_task_start(task_of(INFO, 0))
     module.fc.weight.data.zero_()
-    module._restore_protected()
+    module.restore_protected()
     assert (module.fc.weight == torch.tensor([0.0] * 2 + [1.0] * 8)[:, None]).all()
 
 
@@ -267,7 +267,7 @@ def test_a_copy_has_its_own_guards_and_mask():
     module.on_task_start(task_of(INFO, 0))
     other = copy.deepcopy(module)
     other.fc.weight.data.zero_()
-    other._restore_protected()
+    other.restore_protected()
     assert torch.equal(other.fc.weight[2:], module.fc.weight[2:])
     assert other.continual.guards[0].parameter is other.fc.weight
     other.continual.mask.allow(None, None)

@@ -41,8 +41,7 @@ class UnlearningSteps(MethodModule):
         for name, weight in weights.items():
             normal = torch.randn(weight.shape, generator=generator, device=weight.device, dtype=weight.dtype)
             unlearn_(weight, gradients[name], fishers[name], normal, self.delta, self.noise, self.damping)
-        for guard in module.continual.guards:
-            guard.restore()
+        module.restore_protected()
 
     @torch.no_grad()
     def end_task(self, module: Any, data: TaskData) -> None:

@@ -24,13 +24,13 @@ class AsymmetricReplay(MethodModule):
         drawn = step.module.draw()
         if drawn is None:
             return {}
-        with _seen_classes(step.module.continual.mask):
+        with seen_classes(step.module.continual.mask):
             answers, _ = step.learn(drawn.inputs)
         return {"er_ace_memory": drawn.weight * F.cross_entropy(answers, drawn.labels)}
 
 
 @contextmanager
-def _seen_classes(mask: ClassMask) -> Iterator[None]:
+def seen_classes(mask: ClassMask) -> Iterator[None]:
     """Let all classes compete that an evaluation may answer with."""
     kept = mask.train_allowed.clone()
     mask.train_allowed.copy_(mask.eval_allowed)

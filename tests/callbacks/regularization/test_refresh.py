@@ -12,6 +12,8 @@ from torch.testing import assert_close as close
 
 from lightning_cl.callbacks import Refresh
 from lightning_cl.callbacks.regularization.refresh import unlearn_
+from lightning_cl.nn import Guard
+from lightning_cl.training import Step
 
 from ..by_hand import ByHand, Net, assert_close, assert_differs, assert_fine_tuning, run, weights
 
@@ -122,3 +124,15 @@ def test_without_a_move_it_is_fine_tuning() -> None:
 def test_bad_arguments(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Refresh(**arguments)
+
+
+def test_what_is_protected_stands_as_it_is_when_the_step_begins() -> None:
+    """Noise has no part in the pass of a step through weights that must not move."""
+    net = run(Refresh(0.01, noise=0.5, train_mask="seen"))
+    part, before = net.continual.parts["refresh"], weights(net)
+    step = Step(net, (torch.rand(4, 1, 4, 4).double(), torch.arange(4)))
+    net.continual.guards = [Guard(net.fc.weight, torch.tensor([1, 4]))]
+    with torch.no_grad():
+        part.start_step(step)
+    moved = (weights(net)["fc.weight"] != before["fc.weight"]).any(1)
+    assert moved.tolist() == [True, False, True, True, False, True]

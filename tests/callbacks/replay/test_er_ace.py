@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_cl.callbacks import ERACE, FineTuning
+from lightning_cl.callbacks.replay.er_ace import seen_classes
 from lightning_cl.mixins.replay import ReplayMixin
-from lightning_cl.nn.masks import ClassMask
+from lightning_cl.nn import ClassMask
 
 from ..by_hand import ByHand, Net, assert_close, assert_differs, run, weights
 
@@ -51,6 +52,14 @@ def test_a_run_equals_the_formula(draws: list[Any]) -> None:
     assert not hand.draws
     seen = run(ERACE(30, 6, train_mask="seen"), lr=0.1)
     assert_differs(net, seen)
+
+
+def test_the_mask_of_the_stream_is_back_after_the_memory_s_batch() -> None:
+    mask = ClassMask(4)
+    mask.allow([1], [0, 1, 3])
+    with seen_classes(mask):
+        assert mask.train_allowed.tolist() == [True, True, False, True]
+    assert mask.train_allowed.tolist() == [False, True, False, False]
 
 
 def test_without_a_memory_batch_it_is_fine_tuning_within_batches(monkeypatch: pytest.MonkeyPatch) -> None:

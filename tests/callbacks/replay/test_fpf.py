@@ -12,6 +12,8 @@ from torch import Tensor
 
 from lightning_cl.callbacks import FPF, KFPF, ExperienceReplay
 from lightning_cl.callbacks.replay.fpf import ProneWeights
+from lightning_cl.nn import Guard
+from lightning_cl.training.memory_steps import tune_on_memory
 
 from ..by_hand import SIZE, TASKS, Net, assert_differs, assert_fine_tuning, run, start, weights
 
@@ -96,3 +98,13 @@ def test_bad_arguments(method: Any, arguments: dict[str, Any], words: str) -> No
 def test_a_choice_without_weights() -> None:
     with pytest.raises(ValueError, match=r"`select='norm9'` matches none of the trained parameters .*body\.1\.weight"):
         run(FPF(20, 6, select="norm9"))
+
+
+def test_what_is_protected_stays_under_momentum() -> None:
+    """Rows that have a gradient, too, in steps that the Trainer does not make."""
+    net = run(FPF(20, 6, steps=0), lr=0.1)
+    before = weights(net)["fc.weight"]
+    net.continual.guards = [Guard(net.fc.weight, torch.tensor([0, 2]))]
+    tune_on_memory(net, [net.fc.weight], 3, 0.5)
+    moved = (weights(net)["fc.weight"] != before).any(1)
+    assert moved.tolist() == [False, True, False, True, True, True]

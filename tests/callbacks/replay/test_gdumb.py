@@ -88,3 +88,13 @@ def test_cutmix_is_of_images_alone(reads: list[Any]) -> None:
 def test_bad_arguments(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         GDumb(**arguments)
+
+
+def test_the_stream_moves_nothing_by_decay_either() -> None:
+    net = run(GDumb(20, 4, epochs=1), lr=0.1)
+    optimizer, before = torch.optim.AdamW(net.parameters(), lr=0.1, weight_decay=0.5), weights(net)
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    net.continual.parts["gdumb"].edit_gradients(net, optimizer)
+    optimizer.step()
+    assert all(torch.equal(weights(net)[name], value) for name, value in before.items())
