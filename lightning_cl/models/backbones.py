@@ -27,7 +27,8 @@ def build_backbone(
     """
     import timm
 
-    import lightning_cl.models.nano_vit  # noqa: F401  (registers vit_nano_omniglot)
+    import lightning_cl.models.cifar_resnet  # registers its networks, as the next line does
+    import lightning_cl.models.nano_vit  # noqa: F401
 
     if num_classes < 1:
         raise ValueError(f"`num_classes` is {num_classes}; a head needs at least one output.")
