@@ -100,6 +100,10 @@ class ContinualMethod(ContinualCallback):
         """The networks that it works on, in words for a table."""
         return "any network"
 
+    def asks_for_task(self) -> bool:
+        """Whether it must be told the task of evaluation samples, with the arguments that it has."""
+        return self.needs_task_identity
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Attach to the module, once."""
         stream = require_stream(trainer, type(self).__name__)
@@ -109,7 +113,7 @@ class ContinualMethod(ContinualCallback):
                 f"{type(self).__name__} adds a term to the loss that `training_step` returns, but "
                 f"{type(pl_module).__name__} optimises manually; set `automatic_optimization = True`."
             )
-        if self.needs_task_identity and not stream.task_identity:
+        if self.asks_for_task() and not stream.task_identity:
             raise ValueError(
                 f"{type(self).__name__} answers only for samples whose task it is told (task-incremental learning), "
                 "but this stream does not; set `ContinualDataModule(task_identity=True)`, or use another method."

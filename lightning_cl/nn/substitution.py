@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_cl.nn.extension import extend
@@ -19,9 +21,23 @@ class Substitutes(nn.Module):
 
     Attributes:
         who: What it is called in errors.
+        branches: What answers in this pass, each for an equal part of the rows of every input; mostly nothing special.
+        branch: Which of them is asked for.
     """
 
     who: str = "another method"
+    branches: Sequence[int] = ()
+    branch: int | None = None
+
+    @contextmanager
+    def answering(self, branches: Sequence[int]) -> Iterator[None]:
+        """Let these answer within the block, the first for the first part of the rows, and so on; at least one."""
+        before = self.branches, self.branch
+        self.branches, self.branch = branches, branches[0]
+        try:
+            yield
+        finally:
+            self.branches, self.branch = before
 
     def substitutes(self, name: str, layer: nn.Module) -> Mapping[str, Any]:
         """Attributes of the layer during this call, such as ``weight``; the others are its own."""
@@ -36,8 +52,17 @@ class SubstitutedLayer(nn.Module):
     """Mixin for a live layer; :func:`substitute` sets it up."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As before, with the attributes that stand in for its own."""
+        """As before, with the attributes that stand in for its own; each of several branches for its part of the rows."""
         source, name = self.__dict__["_computes_with"]
+        if len(source.branches) < 2:
+            return self._computed(source, name, *args, **kwargs)
+        answers = []
+        for branch, rows in zip(source.branches, _equal_parts(args[0], len(source.branches), name), strict=True):
+            with source.answering((branch,)):
+                answers.append(self._computed(source, name, rows, *args[1:], **kwargs))
+        return torch.cat(answers)
+
+    def _computed(self, source: Substitutes, name: str, *args: Any, **kwargs: Any) -> Any:
         given = source.substitutes(name, self)
         own = {key: self.__dict__[key] for key in given if key in self.__dict__}
         self.__dict__.update(given)  # found before the parameters of the same names
@@ -47,6 +72,15 @@ class SubstitutedLayer(nn.Module):
             for key in given:
                 del self.__dict__[key]
             self.__dict__.update(own)
+
+
+def _equal_parts(rows: Tensor, count: int, name: str) -> Sequence[Tensor]:
+    if len(rows) % count:
+        raise ValueError(
+            f"the layer `{name}` was given {len(rows)} rows, which are no equal parts for {count} tasks; its first "
+            "dimension must be that of the samples."
+        )
+    return rows.chunk(count)
 
 
 def substitute(layer: nn.Module, source: Substitutes, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Which task samples are of, by the entropy of a network with the masks of all tasks at once (SupSup)."""
+"""Which task samples are of, by the entropy of what the networks of all tasks answer, one by one or mixed (SupSup)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,29 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lightning_cl.nn.masks import fill_masked
+
+
+def entropies(logits: Tensor) -> Tensor:
+    """Entropy of ``softmax(logits)``, in nats; ``(..., C)`` finite logits to ``(...)``."""
+    log = logits.log_softmax(-1)
+    return -(log.exp() * log).sum(-1)
+
 
 def mean_entropy(logits: Tensor) -> Tensor:
     """Mean over the rows of the entropy of ``softmax(logits)``, in nats; ``(B, C)`` to a scalar."""
-    log = logits.log_softmax(-1)
-    return -(log.exp() * log).sum(-1).mean()
+    return entropies(logits).mean()
+
+
+def surest_task(logits: Tensor, allowed: Tensor) -> Tensor:
+    """``(B,)`` the task whose network answers each sample with the lowest entropy; of equal ones the first.
+
+    Args:
+        logits: ``(T, B, C)`` of each task's network.
+        allowed: ``(T, C)`` bool, the classes of each task, over which its entropy is.
+    """
+    single = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
+    return entropies(fill_masked(single, allowed[:, None])).argmin(0)
 
 
 def entropy_slopes(answer: Callable[[Tensor], Tensor], weights: Tensor) -> Tensor:

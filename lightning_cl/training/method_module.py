@@ -31,9 +31,9 @@ class MethodModule(nn.Module):
     """
 
     makes_logits: ClassVar[bool] = False
-    takes_task: ClassVar[bool] = False
     former_keys: ClassVar[Mapping[str, str]] = {}
     known_as: ClassVar[Mapping[str, str]] = {}
+    takes_task: bool = False
     loss_factor: float = 1.0
     growing: tuple[str, ...] = ()
 

@@ -97,3 +97,25 @@ def test_layers_with_weights():
     assert list(weight_layers(net)) == ["0", "5"]
     assert list(weight_layers(net, net[5])) == ["0"]
     assert list(batch_norms(net)) == ["1"]
+
+
+class Branches(Substitutes):
+    """Branch b multiplies the weight by b."""
+
+    def substitutes(self, name, layer):
+        return {"weight": layer.weight * (1 if self.branch is None else self.branch)}
+
+
+def test_branches_answer_for_their_part_of_the_rows(pair):
+    layer, source, x = nn.Linear(3, 2), Branches(), torch.randn(4, 3)
+    substitute(layer, source, "fc")
+    plain = layer(x)
+    with source.answering((2, 5)):
+        each = layer(x.repeat(2, 1))
+        with pytest.raises(ValueError, match="`fc` was given 3 rows, which are no equal parts for 2 tasks"):
+            layer(x[:3])
+    assert torch.equal(each, torch.cat([nn.functional.linear(x, b * layer.weight, layer.bias) for b in (2, 5)]))
+    with source.answering((3,)):
+        assert torch.equal(layer(x), nn.functional.linear(x, 3 * layer.weight, layer.bias))
+    assert torch.equal(layer(x), plain)
+    assert (source.branches, source.branch) == ((), None)

@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from lightning_cl.nn import binary_task, entropy_slopes, one_shot_task
+from lightning_cl.nn.task_inference import entropies, surest_task
 
 LIKE = torch.zeros((), dtype=torch.float64)
 
@@ -45,3 +46,16 @@ def test_half_of_the_tasks_is_dropped_in_every_pass(tasks, passes):
     binary_task(answer, tasks, LIKE)
     assert len(calls) == passes
     assert calls == [-(-tasks // 2**k) for k in range(passes)]
+
+
+def test_the_surest_task_of_every_sample():
+    allowed = torch.tensor([[1, 1, 0, 0], [0, 0, 1, 1]]).bool()
+    logits = torch.zeros(2, 3, 4, dtype=torch.float64)  # without a preference at first: the first task
+    logits[1, 0, 3] = 2.0  # task 1 is sure of sample 0
+    logits[0, 1, 0], logits[1, 1, 2] = 2.1, 2.0  # task 0 a little surer of sample 1
+    logits[1, 2, 0] = 50.0  # a class that is not task 1's own counts for nothing
+    assert surest_task(logits, allowed).tolist() == [1, 0, 0]
+
+
+def test_entropies_of_a_known_distribution():
+    assert_close(entropies(torch.tensor([[0.0, 0.0], [0.0, 1000.0]])), torch.tensor([2.0, 1.0]).log())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import check_choice, check_share
 from lightning_cl.callbacks.masks.binary_masks import BinaryMasks
-from lightning_cl.callbacks.masks.task_parts import TaskMethod
+from lightning_cl.callbacks.masks.task_parts import InferringMethod
 from lightning_cl.nn.masks import fill_masked, smallest_elements
 from lightning_cl.nn.task_inference import binary_task, one_shot_task
 from lightning_cl.training.batch import call_with
@@ -67,6 +67,10 @@ class Supermasks(BinaryMasks):
             return super().answer(module, features, logits)
         return fill_masked(logits, self.allowed[: len(self.shares)].any(0))
 
+    def branches_now(self, module: Any) -> Sequence[int]:
+        """None while the masks are mixed."""
+        return () if self.shares is not None else super().branches_now(module)
+
     def infer(self, module: Any, inputs: Any, how: Inference = "one_shot") -> int:
         """The task that all of the inputs are of, among the finished ones.
 
@@ -103,7 +107,7 @@ def signed_constant(weight: Tensor) -> Tensor:
 
 
 @dataclass(eq=False)
-class SupSup(TaskMethod):
+class SupSup(InferringMethod):
     """Supermasks in superposition (SupSup; Wortsman et al., NeurIPS 2020, arXiv:2006.14769); task-incremental.
 
     The weights of the layers are random, of one size each layer, and never change. Each task trains scores, uses the
@@ -111,13 +115,15 @@ class SupSup(TaskMethod):
     weight. Batch norms keep statistics for each task; biases and all else stay as they come. The classes of a task are
     its head, which is trained (the paper masks it, too). Earlier answers stay bit for bit.
 
-    Where the task of samples is not known, :meth:`infer_task` finds it: of the network with the masks of all ``T``
-    tasks in shares of ``1 / T``, the task is the one whose share lowers the entropy of the answers most. The samples of
-    a batch decide together, so they must be of one task.
+    Where the task of samples is not known, :meth:`infer_task` finds it for a batch of one task: of the network with the
+    masks of all ``T`` tasks in shares of ``1 / T``, the task is the one whose share lowers the entropy of the answers
+    most. ``task_by="entropy"`` finds it for every sample alone, in evaluations without task identity: the task whose
+    network answers with the lowest entropy over its classes. An evaluated sample then passes once for every task, in
+    one batch; ``validation_step`` must call ``self(inputs)``.
 
-    Works on modules of linear layers and convolutions; needs the end of a task and the task of every evaluation sample
-    (``ContinualDataModule(task_identity=True)``); keeps no sample. A step sorts the scores of every layer. To predict
-    outside of a Trainer, name the task: ``module.continual.task = 3``.
+    Works on modules of linear layers and convolutions; needs the end of a task and, with ``task_by="identity"``, the
+    task of every evaluation sample (``ContinualDataModule(task_identity=True)``); keeps no sample. A step sorts the
+    scores of every layer. To predict outside of a Trainer, name the task: ``module.continual.task = 3``.
 
     Args:
         share: Share of a layer's weights that a task uses, in [0, 1]; the default is ours.
@@ -126,6 +132,7 @@ class SupSup(TaskMethod):
         head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: ``"task"``; no other is taken.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+        task_by: Who says which task an evaluation sample is of: the stream (``"identity"``), or the ``"entropy"``.
 
     Raises:
         ValueError: If an argument is out of its range; when attached, without a layer with weights, or with classes in

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.base import ContinualMethod
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.arguments import check_choice
+from lightning_cl.callbacks.base import ContinualMethod, part_name
+from lightning_cl.mixins.base import ContinualMixin, TrainMask
+from lightning_cl.mixins.task_inference import TaskInferenceMixin
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.masks import fill_masked
 from lightning_cl.nn.substitution import NORMS, Substitutes, batch_norms, substitute, weight_layers
+from lightning_cl.nn.task_inference import surest_task
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule, TaskData
+
+#: Who says which task an evaluation sample is of.
+TaskBy = Literal["identity", "entropy"]
 
 
 class TaskParts(MethodModule, Substitutes):
@@ -24,9 +30,11 @@ class TaskParts(MethodModule, Substitutes):
     Attributes:
         layers: Names of the linear layers and convolutions besides the head.
         finished: How many tasks have ended.
+        infers: Nobody tells the task of evaluation samples: all tasks answer, and the surest one counts for a sample.
     """
 
-    takes_task: ClassVar[bool] = True
+    takes_task: bool = True
+    infers: bool = False
     allowed: Tensor
 
     def __init__(self, module: Any, info: Any, who: str) -> None:
@@ -46,7 +54,24 @@ class TaskParts(MethodModule, Substitutes):
     @property
     def task(self) -> int:
         """The task that the module answers for now; see :class:`~lightning_cl.training.task_choice.TaskChoice`."""
+        if self.branch is not None:
+            return self.branch
+        if self.infers and not self.training and self.choice.named is None:
+            raise ValueError(
+                f"{self.who} finds the task of every sample in a pass through the module's `forward`, but its layers "
+                "were called in another way; let `validation_step` call `self(inputs)`, or name the task: "
+                "`module.continual.task = 3`."
+            )
         return self.choice.required(self.who)  # type: ignore[no-any-return]
+
+    def branches_now(self, module: Any) -> Sequence[int]:
+        """The tasks whose networks answer in a pass that begins: empty where the task is known."""
+        if not self.infers or self.training or self.choice.named is not None:
+            return ()
+        if module.continual.raw:  # features are read, of the network that is trained
+            return (self.choice.required(self.who),)
+        current = -1 if self.choice.current is None else self.choice.current
+        return range(max(self.finished.value, current + 1, 1))
 
     def substitutes(self, name: str, layer: Any) -> Mapping[str, Any]:
         """What a layer computes with."""
@@ -61,8 +86,12 @@ class TaskParts(MethodModule, Substitutes):
         return {"training": False} if self.finished.value else {}
 
     def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:
-        """The logits of the task's own classes, the others far below."""
-        return fill_masked(logits, self.allowed[self.task])
+        """The logits of the task's own classes, the others far below; where several answer, of the surest one's."""
+        if len(self.branches) < 2:
+            return fill_masked(logits, self.allowed[self.task])
+        each, allowed = logits.unflatten(0, (len(self.branches), -1)), self.allowed[list(self.branches)]
+        task = surest_task(each, allowed)
+        return fill_masked(each[task, torch.arange(len(task), device=task.device)], allowed[task])
 
     def start_run(self, module: Any) -> None:
         """Also batch norms that the Trainer exchanged since (``sync_batchnorm=True``)."""
@@ -115,3 +144,31 @@ class TaskMethod(ContinualMethod):
                 f"`train_mask` is {self.train_mask!r}, but {type(self).__name__} keeps a head for each task, in which "
                 'its classes alone compete; leave it at "task".'
             )
+
+
+@dataclass(eq=False)
+class InferringMethod(TaskMethod):
+    """Base of those that can find the task of evaluation samples themselves, by the entropy of what tasks answer."""
+
+    _: KW_ONLY
+    task_by: TaskBy = "identity"
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        super().__post_init__()
+        check_choice(self, "task_by", TaskBy)
+
+    def asks_for_task(self) -> bool:
+        """Not where it finds the task itself."""
+        return self.task_by == "identity"
+
+    def attach(self, pl_module: Any, info: Any) -> None:
+        """Install the method; where it finds the task, every evaluation pass is one of the networks of all tasks."""
+        super().attach(pl_module, info)
+        part = pl_module.continual.parts[part_name(self.state_key)]
+        part.train(pl_module.training)  # which decides whether all tasks answer
+        part.infers, part.takes_task = not self.asks_for_task(), self.asks_for_task()
+
+    def extend(self, pl_module: Any, mixin: type[ContinualMixin], info: Any) -> None:
+        """Add the mixin that repeats inputs for the tasks, where the method finds them itself."""
+        super().extend(pl_module, mixin if self.asks_for_task() else TaskInferenceMixin, info)

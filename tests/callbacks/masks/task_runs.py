@@ -33,12 +33,12 @@ class Mixed(Net):
 
 
 @torch.no_grad()
-def answers(module: Any, task: int) -> Tensor:
-    """``(11, 2)`` logits of the task's classes, as somebody predicts who names the task."""
+def answers(module: Any, task: int, images: Tensor = IMAGES) -> Tensor:
+    """``(B, 2)`` logits of the task's classes, as somebody predicts who names the task."""
     choice, mode = module.continual.choice, module.training
     before = (choice.told, choice.current, choice.named)
     module.eval().continual.task = task
-    found = module(IMAGES).clone()
+    found = module(images).clone()
     choice.told, choice.current, choice.named = before
     module.train(mode)
     assert bool((found.argmax(1) // 2 == task).all())  # no other class can win
