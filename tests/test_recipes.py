@@ -88,7 +88,9 @@ REFUSED = {
     "icarl": "nobody tells where that is",
     "dkvb": "DKVB fits its keys to the first task's images",
     "ranpac": "RanPAC chooses the ridge when a task ends",
-    **dict.fromkeys(("dst", "hat", "packnet", "piggyback", "supsup"), "keeps a head for each task, but the classes"),
+    **dict.fromkeys(
+        ("contracon", "dst", "hat", "packnet", "piggyback", "supsup"), "keeps a head for each task, but the classes"
+    ),
 }
 QUICK = {("digits", "prototypes"), ("digits_si_blurry", "mvp_r")}
 #: On the stream whose recipes do not run the method themselves, see above.

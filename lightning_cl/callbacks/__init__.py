@@ -29,6 +29,7 @@ from lightning_cl.callbacks.gradients.owm import OWM
 from lightning_cl.callbacks.language.cpe_clip import CPECLIP
 from lightning_cl.callbacks.language.language_guided_head import LanguageGuidedHead
 from lightning_cl.callbacks.language.lgcl import LGCL
+from lightning_cl.callbacks.masks.contracon import ConTraCon
 from lightning_cl.callbacks.masks.dst import DynamicSparseTraining
 from lightning_cl.callbacks.masks.hat import HAT
 from lightning_cl.callbacks.masks.packnet import PackNet
@@ -101,6 +102,7 @@ __all__ = [
     "AnytimeEvaluation",
     "BiC",
     "CODAPrompt",
+    "ConTraCon",
     "ContinualCallback",
     "ContinualCheckpoint",
     "ContinualEvaluation",

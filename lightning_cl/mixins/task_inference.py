@@ -16,7 +16,7 @@ class TaskInferenceMixin(ContinualMixin):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The user's, in one batch for all tasks: ``(B, ...)`` inputs become ``(T * B, ...)``, task after task."""
-        (part,) = (part for part in self.continual.parts.values() if getattr(part, "infers", False))
+        part: Any = next(part for part in self.continual.parts.values() if getattr(part, "infers", False))
         branches = part.branches_now(self)
         if not branches:
             return super().forward(*args, **kwargs)

@@ -16,6 +16,7 @@ from lightning_cl.nn.bits import pack_bits, straight_through, unpack_bits
 from lightning_cl.nn.class_texts import TextHead
 from lightning_cl.nn.clip_prompts import CLIPPrompts
 from lightning_cl.nn.coda_prompt import CODAPromptPool
+from lightning_cl.nn.convolved_weights import convolved
 from lightning_cl.nn.dual_prompt import DualPromptPool
 from lightning_cl.nn.fisher import fisher_diagonal, per_sample_sum
 from lightning_cl.nn.gates import annealed_scale, compensation, free_share, gate_penalty
@@ -52,7 +53,8 @@ from lightning_cl.nn.prototypes import PrototypeBank
 from lightning_cl.nn.schedules import coda_cosine, coda_cosine_released, cpe_clip_warmup
 from lightning_cl.nn.subspace import StepProjection, SubspaceMemory, layer_inputs
 from lightning_cl.nn.substitution import Substitutes, substitute, weight_layers
-from lightning_cl.nn.task_inference import binary_task, entropy_slopes, one_shot_task
+from lightning_cl.nn.task_inference import binary_task, entropy_slopes, one_shot_task, surest_task
+from lightning_cl.nn.task_rows import TaskRows
 from lightning_cl.nn.weights import (
     NamedTensors,
     Snapshot,
@@ -102,6 +104,7 @@ __all__ = [
     "StreamingLDAHead",
     "SubspaceMemory",
     "Substitutes",
+    "TaskRows",
     "TextHead",
     "align_head",
     "align_norms",
@@ -110,6 +113,7 @@ __all__ = [
     "coda_cosine",
     "coda_cosine_released",
     "compensation",
+    "convolved",
     "cosine_distance",
     "cosine_logits",
     "cpe_clip_warmup",
@@ -145,6 +149,7 @@ __all__ = [
     "straight_through",
     "substitute",
     "supervised_contrastive",
+    "surest_task",
     "synthesize_outliers",
     "trained",
     "unpack_bits",

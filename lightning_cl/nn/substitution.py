@@ -14,6 +14,8 @@ from lightning_cl.nn.extension import extend
 #: Layers that are mostly weights between units.
 WEIGHT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+#: Norms whose statistics are of a sample.
+SAMPLE_NORMS = (nn.LayerNorm, nn.GroupNorm)
 
 
 class Substitutes(nn.Module):
@@ -52,7 +54,7 @@ class SubstitutedLayer(nn.Module):
     """Mixin for a live layer; :func:`substitute` sets it up."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As before, with the attributes that stand in for its own; each of several branches for its part of the rows."""
+        """As before, with the attributes that stand in for its own; each of several branches for its own rows."""
         source, name = self.__dict__["_computes_with"]
         if len(source.branches) < 2:
             return self._computed(source, name, *args, **kwargs)
@@ -122,3 +124,9 @@ def _trains_weight(layer: nn.Module) -> bool:
 def batch_norms(module: nn.Module) -> dict[str, nn.Module]:
     """Batch norms with running statistics, by name."""
     return {n: m for n, m in module.named_modules() if isinstance(m, NORMS) and m.running_mean is not None}
+
+
+def all_norms(module: nn.Module) -> dict[str, nn.Module]:
+    """Batch norms with running statistics, and layer and group norms with a weight, by name."""
+    of_samples = {n: m for n, m in module.named_modules() if isinstance(m, SAMPLE_NORMS) and m.weight is not None}
+    return batch_norms(module) | of_samples

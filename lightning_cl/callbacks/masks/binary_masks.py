@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.masks.task_parts import TaskParts
+from lightning_cl.callbacks.masks.frozen_network import FrozenNetwork
 from lightning_cl.nn.bits import TaskBits, straight_through
-from lightning_cl.nn.substitution import batch_norms
 from lightning_cl.nn.weights import key_of
 from lightning_cl.training import TaskData
 
-_STATISTICS, _AFFINE = ("running_mean", "running_var"), ("weight", "bias")
 
-
-class BinaryMasks(TaskParts):
-    """Scores of the current task, the packed masks of finished ones, and batch norms for each task.
+class BinaryMasks(FrozenNetwork):
+    """Scores of the current task, and the packed masks of finished ones.
 
     Args:
         module: All of it but the head is frozen.
@@ -28,22 +25,11 @@ class BinaryMasks(TaskParts):
     """
 
     def __init__(self, module: Any, info: Any, who: str, affine: bool) -> None:
-        super().__init__(module, info, who)
-        head = {id(p) for p in module.continual_head.parameters()}
-        norms = batch_norms(module)
-        own = {id(p) for norm in norms.values() for p in norm.parameters()} if affine else set()
-        for parameter in module.parameters():
-            parameter.requires_grad_(parameter.requires_grad and id(parameter) in head | own)
+        super().__init__(module, info, who, affine)
         weights = {name: module.get_submodule(name).weight for name in self.layers}
         self.scores = nn.ParameterDict({key_of(n): nn.Parameter(torch.zeros_like(w)) for n, w in weights.items()})
         empty = {name: torch.zeros_like(weight, dtype=torch.bool) for name, weight in weights.items()}
-        self.bits, self.norms = TaskBits(empty, info.num_tasks), nn.Module()
-        for name, norm in norms.items():
-            for piece in (*_STATISTICS, *_AFFINE) if affine and norm.affine else _STATISTICS:
-                start = getattr(norm, piece).detach()  # in the first row; that of task t is row t + 1
-                rows = start.expand(info.num_tasks + 1, *start.shape).clone()
-                self.norms.register_buffer(key_of(f"{name}.{piece}"), rows)
-        self.growing = tuple(f"norms.{name}" for name, _ in self.norms.named_buffers())
+        self.bits = TaskBits(empty, info.num_tasks)
 
     # ------------------------------------------------------------------ what a method decides
 
@@ -72,45 +58,16 @@ class BinaryMasks(TaskParts):
         """The weights that the task uses, others are 0."""
         return {"weight": self.fixed(layer) * self.mask(name, self.task)}
 
-    def norm(self, name: str, layer: Any) -> Mapping[str, Any]:
-        """Statistics (and weight and bias) of a finished task; the current one has the layer's own."""
-        if self.task >= self.finished.value:
-            return {}
-        return {piece: rows[self.task + 1] for piece, rows in self._rows_of(name)}
-
-    def _rows_of(self, name: str) -> Iterator[tuple[str, Tensor]]:
-        for piece in (*_STATISTICS, *_AFFINE):
-            key = key_of(f"{name}.{piece}")
-            if hasattr(self.norms, key):
-                yield piece, self.norms.get_buffer(key)
-
     # ------------------------------------------------------------------ tasks
 
-    def start_run(self, module: Any) -> None:
-        """What is frozen stays in eval mode, but for batch norms, which take their statistics."""
-        super().start_run(module)
-        for part in module.modules():
-            parameters = list(part.parameters())
-            if parameters and not any(p.requires_grad for p in parameters):
-                part.eval()
-        for norm in batch_norms(module).values():
-            norm.train()
-
-    @torch.no_grad()
     def start_task(self, module: Any, task: Any) -> None:
-        """New scores, and batch norms as they were before the first task."""
+        """New scores."""
+        super().start_task(module, task)
         self.reset_scores(module)
-        for name, norm in batch_norms(module).items():
-            for piece, rows in self._rows_of(name):
-                getattr(norm, piece).copy_(rows[0])
 
     @torch.no_grad()
     def end_task(self, module: Any, data: TaskData) -> None:
-        """Keep a bit for each weight, and the batch norms."""
-        task = self.finished.value
+        """Keep a bit for each weight."""
         for name in self.layers:
-            self.bits.keep(name, task, self.chosen(self.scores[key_of(name)])[0])
-        for name, norm in batch_norms(module).items():
-            for piece, rows in self._rows_of(name):
-                rows[task + 1] = getattr(norm, piece)
+            self.bits.keep(name, self.finished.value, self.chosen(self.scores[key_of(name)])[0])
         super().end_task(module, data)

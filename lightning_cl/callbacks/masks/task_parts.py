@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_choice
-from lightning_cl.callbacks.base import ContinualMethod, part_name
-from lightning_cl.mixins.base import ContinualMixin, TrainMask
+from lightning_cl.callbacks.base import part_name
+from lightning_cl.callbacks.task_incremental import ToldMethod, check_disjoint, classes_of_tasks
+from lightning_cl.mixins.base import ContinualMixin
 from lightning_cl.mixins.task_inference import TaskInferenceMixin
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.masks import fill_masked
-from lightning_cl.nn.substitution import NORMS, Substitutes, batch_norms, substitute, weight_layers
+from lightning_cl.nn.substitution import Substitutes, batch_norms, substitute, weight_layers
 from lightning_cl.nn.task_inference import surest_task
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule, TaskData
@@ -25,10 +26,17 @@ TaskBy = Literal["identity", "entropy"]
 
 
 class TaskParts(MethodModule, Substitutes):
-    """The weight layers of a module, each asked what it computes with for a task.
+    """Layers of a module, each asked what it computes with for a task.
+
+    Args:
+        module: The LightningModule.
+        info: The stream.
+        who: Name of the method.
+        layers: By name; ``None``: linear layers and convolutions with trained weights, besides the head.
+        norms: By name; ``None``: batch norms.
 
     Attributes:
-        layers: Names of the linear layers and convolutions besides the head.
+        layers: Names of the layers.
         finished: How many tasks have ended.
         infers: Nobody tells the task of evaluation samples: all tasks answer, and the surest one counts for a sample.
     """
@@ -37,18 +45,22 @@ class TaskParts(MethodModule, Substitutes):
     infers: bool = False
     allowed: Tensor
 
-    def __init__(self, module: Any, info: Any, who: str) -> None:
+    def __init__(
+        self,
+        module: Any,
+        info: Any,
+        who: str,
+        layers: Mapping[str, Any] | None = None,
+        norms: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         head = module.continual_head
-        found = weight_layers(module, head)
+        found = weight_layers(module, head) if layers is None else dict(layers)
         _check(module, info, who, found)
         self.who, self.choice, self.finished = who, module.continual.choice, Counter()
         self.layers = tuple(found)
-        allowed = torch.zeros(info.num_tasks, head.out_features, dtype=torch.bool)
-        for task, classes in enumerate(info.classes_per_task):
-            allowed[task, list(classes)] = True
-        self.register_buffer("allowed", allowed, persistent=False)
-        for name, layer in (found | batch_norms(module)).items():
+        self.register_buffer("allowed", classes_of_tasks(info, head.out_features), persistent=False)
+        for name, layer in {**found, **(batch_norms(module) if norms is None else norms)}.items():
             substitute(layer, self, name)
 
     @property
@@ -75,7 +87,7 @@ class TaskParts(MethodModule, Substitutes):
 
     def substitutes(self, name: str, layer: Any) -> Mapping[str, Any]:
         """What a layer computes with."""
-        return self.norm(name, layer) if isinstance(layer, NORMS) else self.weights(name, layer)
+        return self.weights(name, layer) if name in self.layers else self.norm(name, layer)
 
     def weights(self, name: str, layer: Any) -> Mapping[str, Any]:
         """What a linear layer or convolution computes with."""
@@ -117,33 +129,14 @@ def _check(module: Any, info: Any, who: str, layers: Mapping[str, Any]) -> None:
             f"{type(module).__name__} trains no `nn.Linear` or convolution besides its head, so {who} has no weights "
             "to give to tasks; train such a layer, or use another method."
         )
-    again = info.repeated_classes
-    if again:
-        raise ValueError(
-            f"{who} keeps a head for each task, but the classes {again[:10]} are in several; use a stream whose tasks "
-            "share no class, such as `ClassIncremental`, or another method."
-        )
+    check_disjoint(info, who)
 
 
 @dataclass(eq=False)
-class TaskMethod(ContinualMethod):
+class TaskMethod(ToldMethod):
     """Base of methods that give every task weights of its own, and answer for the task that they are told."""
 
     owns_weights: ClassVar[bool] = True
-    needs_task_identity: ClassVar[bool] = True
-
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
-
-    def __post_init__(self) -> None:
-        """Check the arguments."""
-        super().__post_init__()
-        if self.train_mask != "task":
-            raise ValueError(
-                f"`train_mask` is {self.train_mask!r}, but {type(self).__name__} keeps a head for each task, in which "
-                'its classes alone compete; leave it at "task".'
-            )
 
 
 @dataclass(eq=False)

@@ -48,6 +48,7 @@ class Kept(ContinualCallback):
 
 @pytest.fixture(scope="module")
 def finished():
+    torch.manual_seed(0)
     kept = Kept()
     return (*told_run(HAT(0.1, largest_scale=50), Chain(), [kept]), kept)
 

@@ -1,0 +1,140 @@
+"""ConTraCon: the first task's attention weights, and for each later task small convolutions over them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cl.callbacks.adapters.lora import check_pattern
+from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.masks.task_parts import InferringMethod, TaskParts
+from lightning_cl.nn.convolved_weights import PROJECTIONS, KernelBank, row_groups
+from lightning_cl.nn.substitution import all_norms, weight_layers
+from lightning_cl.nn.task_rows import TaskRows
+from lightning_cl.nn.weights import key_of
+from lightning_cl.training import TaskData
+
+
+class ConvolvedWeights(TaskParts):
+    """A bank of kernels for every chosen layer, and norms for each task."""
+
+    def __init__(self, module: Any, info: Any, method: ConTraCon) -> None:
+        layers, norms = chosen_layers(module, method.at), all_norms(module)
+        super().__init__(module, info, "ConTraCon", layers, norms)
+        self.norm_names = tuple(norms)
+        groups = {name: row_groups(module, name, method.heads) for name in layers}
+        self.banks = nn.ModuleDict(
+            {key_of(n): KernelBank(info.num_tasks, groups[n], method.size, m.weight) for n, m in layers.items()}
+        )
+        self.norms = TaskRows(norms, info.num_tasks)
+
+    def weights(self, name: str, layer: Any) -> Mapping[str, Any]:
+        """The first task has the layer's own, the others what their kernels make of them."""
+        bank: Any = self.banks[key_of(name)]
+        if self.task:
+            return {"weight": bank(layer.weight, self.task)}
+        return {"weight": layer.weight + bank.idle()} if torch.is_grad_enabled() else {}
+
+    def norm(self, name: str, layer: Any) -> Mapping[str, Any]:
+        """Those of a finished task; the current one has the layer's own."""
+        return {} if self.task >= self.finished.value else self.norms.of(name, self.task)
+
+    def start_task(self, module: Any, task: Any) -> None:
+        """Norms begin as the first task left them."""
+        if self.finished.value:
+            self.norms.put_back(self._norms_of(module), 0)
+
+    def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """The banks' rows of other tasks; after the first one all but norms and head."""
+        for parameter in self.banks.parameters():
+            rows = torch.arange(len(parameter), device=parameter.device)
+            yield parameter, rows[rows != self.finished.value]
+        if self.finished.value:
+            free = {id(p) for norm in self._norms_of(module).values() for p in norm.parameters()}
+            yield from ((p, every) for p, every in self.others(module) if id(p) not in free)
+
+    def end_task(self, module: Any, data: TaskData) -> None:
+        """Keep the norms."""
+        self.norms.keep(self._norms_of(module), self.finished.value)
+        super().end_task(module, data)
+
+    def _norms_of(self, module: Any) -> dict[str, nn.Module]:
+        return {name: module.get_submodule(name) for name in self.norm_names}
+
+
+def chosen_layers(module: Any, at: str | None) -> dict[str, nn.Linear]:
+    """Linear layers by name: whose names end as ``at`` says; else those that make queries, keys and values; else all.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    known = weight_layers(module, module.continual_head)
+    linear = {name: layer for name, layer in known.items() if isinstance(layer, nn.Linear)}
+    usual = {name: layer for name, layer in linear.items() if name.rpartition(".")[2] in PROJECTIONS}
+    named = {n: m for n, m in linear.items() if at is not None and re.fullmatch(rf"(?:.*\.)?(?:{at})", n)}
+    found = (usual or linear) if at is None else named
+    if not found:
+        raise ValueError(
+            f"{type(module).__name__} trains no `nn.Linear` besides its head whose weights ConTraCon could convolve"
+            f"{'' if at is None else f' and whose name ends as `at={at!r}` says'}; its linear layers are "
+            f"{', '.join([*linear][:6]) or 'missing'}: name some with `at`, or use another method."
+        )
+    return found
+
+
+@dataclass(eq=False)
+class ConTraCon(InferringMethod):
+    r"""Convolutions on weights (ConTraCon; Roy et al., ICCV 2023, arXiv:2308.11357); task-incremental.
+
+    The first task trains the whole network. From then on it is frozen, and a later task ``t`` computes queries, keys
+    and values with ``W_t = Conv_t(W) + sigmoid(a_t) W``, for each head a kernel of ``size`` times ``size`` with a bias
+    over its rows of ``W``, and a gate ``a``, which is 1 at first; it trains these, its classes' rows of the head, and
+    norms (layer, group, batch) of its own, which begin as the first task left them. Earlier answers stay bit for bit.
+    Label smoothing, schedules and a second optimiser for the head are yours to choose; the paper's auxiliary
+    reconstruction head is left out, and its network's attention pooling is the first task's.
+
+    ``task_by="entropy"`` finds the task of every evaluation sample, without task identity: the one whose network
+    answers with the lowest entropy over its classes. A sample passes once for every task, in one batch, and
+    ``validation_step`` must call ``self(inputs)``. The paper averages 16 augmented views for that, we take one.
+
+    Works on modules with linear layers; needs the end of a task and, with ``task_by="identity"``, the task of every
+    evaluation sample (``ContinualDataModule(task_identity=True)``); keeps ``heads * (size ** 2 + 2)`` numbers for each
+    layer and task, and no sample. A step costs a convolution of each weight. To predict outside of a Trainer, name the
+    task: ``module.continual.task = 3``.
+
+    Args:
+        size: ``k`` of the kernels, at least 1; the default is the paper's.
+        at: Regular expression of the ends of layers' names, such as ``r"attn\.qkv"``; ``None``: linear layers named
+            as those that make queries, keys and values, or all of them in a module without.
+        heads: Groups of rows of each query, key or value; those of the attention around the layer when ``None``, and
+            one without.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: ``"task"``; no other is taken.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+        task_by: Who says which task an evaluation sample is of: the stream (``"identity"``), or the ``"entropy"``.
+
+    Raises:
+        ValueError: If an argument is out of its range; when attached, without a linear layer, or with rows that are
+            no groups of one size, or classes in several tasks; in ``setup``, on a stream without task identity.
+    """
+
+    state_key: ClassVar[str] = "lightning_cl.ConTraCon"
+    small: ClassVar[dict[str, Any]] = {"size": 3}
+
+    size: int = 15
+    at: str | None = None
+    heads: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "size", "heads")
+        check_pattern(self, "at")
+
+    def build(self, pl_module: Any, info: Any) -> ConvolvedWeights:
+        """Kernels at random for every task."""
+        return ConvolvedWeights(pl_module, info, self)
