@@ -20,6 +20,14 @@ settings.register_profile("untimed", deadline=None)  # a busy machine is no fail
 settings.load_profile("untimed")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `pytest -n 2`, tests that look at the same runs stay in one process: those of a method, or of a file."""
+    for item in items:
+        method = getattr(item, "callspec", None) and item.callspec.params.get("method")
+        together = method if isinstance(method, type) and "conformance" in item.path.parts else item.path
+        item.add_marker(pytest.mark.xdist_group(getattr(together, "__name__", str(together))))
+
+
 @pytest.fixture(autouse=True)
 def signals_as_before() -> Iterator[None]:
     """Lightning leaves its handlers after an error in a teardown, litdata after it has written a set."""

@@ -54,7 +54,7 @@ def test_every_fenced_block_is_named_and_so_executed() -> None:
 
 def test_the_two_set_up_commands_install_and_go() -> None:
     assert COMMANDS["run"].split("&&")[0].strip() == "pip install ."
-    assert COMMANDS["test"].strip() == 'pip install -e ".[test]" && pytest'  # .ci/run executes it
+    assert COMMANDS["test"].strip() == 'pip install -e ".[test]" && pytest -n auto'  # .ci/run executes it
 
 
 def test_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

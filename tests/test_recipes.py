@@ -30,7 +30,7 @@ def test_a_recipe_opens_with_its_command_and_keeps_runs_apart(recipe: str) -> No
     assert all(end % every == 0 for end in ends)
 
 
-#: Recipes that are quickly tried over the whole stream: one for every family of methods, and what is no method's.
+#: Recipes that are tried over the whole stream: one for every family of methods, and what is no method's.
 WHOLE = ("aper", "coda_prompt", "ewc", "gem", "joint", "lwf", "prototypes", "replay", "si_blurry_mvp")
 #: 72 images a task; virtual outliers are made with 50 of them.
 SHORT = ["--data.source.test_fraction", "0.8", "--data.epochs_per_task", "1", "--trainer.check_val_every_n_epoch", "1"]
@@ -44,9 +44,7 @@ def test_an_offline_recipe_makes_a_step(recipe: str, tmp_path: Path, monkeypatch
     assert Path("runs", recipe, "version_0", "config.yaml").is_file()
 
 
-@pytest.mark.parametrize(
-    "recipe", [pytest.param(name, marks=() if name[7:] in WHOLE else pytest.mark.slow) for name in OFFLINE]
-)
+@pytest.mark.parametrize("recipe", [name for name in OFFLINE if name[7:] in WHOLE])
 def test_offline_recipes_run_cut_short(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "--config", recipe, *SHORT]) == 0
