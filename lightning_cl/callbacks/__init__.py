@@ -8,6 +8,7 @@ from lightning_cl.callbacks.adapters.lora import LoRA
 from lightning_cl.callbacks.adapters.mos import MOS
 from lightning_cl.callbacks.adapters.sdlora import SDLoRA
 from lightning_cl.callbacks.adapters.slca import SLCA
+from lightning_cl.callbacks.architecture.dynamically_expandable import DynamicallyExpandable
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
 from lightning_cl.callbacks.checkpoints.continual_checkpoint import ContinualCheckpoint
 from lightning_cl.callbacks.distillation.features import FeatureDistillation
@@ -110,6 +111,7 @@ __all__ = [
     "DERPlusPlus",
     "DualPrompt",
     "DynamicSparseTraining",
+    "DynamicallyExpandable",
     "ExperienceReplay",
     "FeCAM",
     "FeatureDistillation",
