@@ -9,6 +9,8 @@ from lightning_cl.callbacks.adapters.mos import MOS
 from lightning_cl.callbacks.adapters.sdlora import SDLoRA
 from lightning_cl.callbacks.adapters.slca import SLCA
 from lightning_cl.callbacks.architecture.dynamically_expandable import DynamicallyExpandable
+from lightning_cl.callbacks.architecture.foster import FOSTER
+from lightning_cl.callbacks.architecture.memo import MEMO
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
 from lightning_cl.callbacks.checkpoints.continual_checkpoint import ContinualCheckpoint
 from lightning_cl.callbacks.distillation.features import FeatureDistillation
@@ -80,6 +82,7 @@ __all__ = [
     "EASE",
     "ERACE",
     "EWC",
+    "FOSTER",
     "FPF",
     "GACIL",
     "GEM",
@@ -92,6 +95,7 @@ __all__ = [
     "LGCL",
     "LUCIR",
     "MAS",
+    "MEMO",
     "MER",
     "MOS",
     "MVP",

@@ -161,3 +161,17 @@ def self_contrast(rows: Tensor, temperature: float = 0.8) -> Tensor:
         temperature: Above 0.
     """
     return F.cross_entropy(rows @ rows.T / temperature, torch.arange(len(rows), device=rows.device))
+
+
+def effective_weights(counts: Tensor, beta: float) -> Tensor:
+    """Weights of classes by their effective number of samples (Cui et al., CVPR 2019), with a mean of 1.
+
+    Args:
+        counts: ``(C,)`` samples of each class, at least 1.
+        beta: In [0, 1); 0: all classes weigh the same.
+
+    Returns:
+        ``(C,)`` proportional to ``(1 - beta) / (1 - beta^n)``, float64.
+    """
+    weights = (1 - beta) / (1 - beta ** counts.double())
+    return weights / weights.mean()

@@ -84,9 +84,7 @@ def around(module: nn.Module, parts: Sequence[nn.Module]) -> nn.Module:
 
 
 def find_stages(module: nn.Module, paths: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Dotted paths of the stages of a network, in order: ``layer1`` to ``layer4``, ``stages.0`` ..., ``blocks.0`` ...
-
-    Those that are named ``layer.0`` or ``layers.0`` are taken if all are blocks of one class, as in a transformer.
+    """Dotted paths of the stages of a network that give maps, in order; see :func:`stages_in`.
 
     Raises:
         ValueError: If a given path is no part of the module, none is found, or the network reads no images.
@@ -101,15 +99,26 @@ def find_stages(module: nn.Module, paths: Sequence[str] | None = None) -> tuple[
             'no maps of an image; name layers that give maps `(B, C, H, W)` with `stages=["...", "..."]`, or leave the '
             "stages out with `spatial=0`."
         )
+    if found := stages_in(module):
+        return found
+    raise ValueError(
+        f"no stages were found in this {type(module).__name__} (looked for `layer1`, `stages.0`, `blocks.0`); name the "
+        'layers whose maps or tokens are compared with `stages=["...", "..."]`.'
+    )
+
+
+def stages_in(module: nn.Module) -> tuple[str, ...]:
+    """Dotted paths of the stages of a network, in order: ``layer1`` to ``layer4``, ``stages.0`` ..., ``blocks.0`` ...
+
+    Those that are named ``layer.0`` or ``layers.0`` are taken if all are blocks of one class, as in a transformer.
+    Empty: there are none.
+    """
     parts = dict(module.named_modules())
     for kind in _STAGES:
         found = tuple(name for name in parts if kind.search(name))
         if found and (kind is not _STAGES[-1] or _alike([parts[name] for name in found])):
             return found
-    raise ValueError(
-        f"no stages were found in this {type(module).__name__} (looked for `layer1`, `stages.0`, `blocks.0`); name the "
-        'layers whose maps or tokens are compared with `stages=["...", "..."]`.'
-    )
+    return ()
 
 
 def _reads_words(module: nn.Module) -> bool:

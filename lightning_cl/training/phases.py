@@ -44,3 +44,10 @@ class Phases:
         trainer = module.trainer
         task = trainer.datamodule.task
         return self.at(task, trainer.current_epoch - task.first_epoch)
+
+
+def is_last_share(trainer: Any, share: float) -> bool:
+    """Whether the last ``share`` of the current task's steps has begun; at least one step comes before."""
+    task, each = trainer.datamodule.task, int(trainer.num_training_batches)
+    done = (trainer.current_epoch - task.first_epoch) * each + trainer.fit_loop.batch_idx
+    return bool(done >= max(round((1 - share) * task.epochs * each), 1))

@@ -67,7 +67,8 @@ class Trunks(nn.Module):
 
     def __init__(self, module: Any, stage: str | None = None, who: str = "this method") -> None:
         super().__init__()
-        self.who, self.call, self.passing = who, None, False
+        self.who, self.passing = who, False
+        self.call: NetworkCall | None = None
         self.copies = nn.ModuleList()
         self.register_buffer("place", torch.empty(0), persistent=False)
         self.shared = None if stage is None else SharedOutputs(module, stage)
@@ -98,6 +99,10 @@ class Trunks(nn.Module):
     def add(self, module: Any) -> None:
         """Copy the weights as they are now."""
         self.copies.append(NamedTensors({n: t.detach().clone() for n, t in self.weights(module).items()}))
+
+    def clear(self) -> None:
+        """Give all copies up."""
+        self.copies = nn.ModuleList()
 
     def put_back(self, module: Any, index: int) -> None:
         """Give the live network the weights of a copy, and the statistics of its batch norms."""
@@ -160,8 +165,8 @@ class Trunks(nn.Module):
         step = module.continual.step
         if step is None or self.shared is not None:
             raise ValueError(
-                f"{self.who} asks earlier copies of the weights, but the head `{module.continual.head_path}` was called "
-                "outside of any network that holds it; call the module's `forward`."
+                f"{self.who} asks earlier copies of the weights, but the head `{module.continual.head_path}` was "
+                "called outside of any network that holds it; call the module's `forward`."
             )
         return NetworkCall("", lambda function: call_with(function, step.inputs))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from math import sqrt
 from typing import Any, ClassVar
@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_at_least
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.head_kinds import check_linear
@@ -19,7 +18,8 @@ from lightning_cl.mixins.base import TrainMask
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.head_layer import class_rows
 from lightning_cl.nn.heads.alignment import align_norms
-from lightning_cl.training import MethodModule, Step, TaskData
+from lightning_cl.nn.weights import NamedTensors
+from lightning_cl.training import MethodModule
 from lightning_cl.training.loss_terms import zero_through
 from lightning_cl.training.trunks import Trunks
 
@@ -29,7 +29,7 @@ class WideHead(MethodModule):
 
     The live weights stay the user's own parameters, and only copies are added, which are buffers: an optimiser from
     ``configure_optimizers`` and DDP know all that is trained from the first step on. ``columns`` have a place for every
-    later task from the start; those in no use are zero, get a gradient of zero, and stay zero.
+    later task from the start; those in no use get a gradient of zero and do not move.
 
     Args:
         module: With a linear head.
@@ -39,7 +39,7 @@ class WideHead(MethodModule):
     """
 
     makes_logits = True
-    growing = ("columns",)
+    growing: tuple[str, ...] = ("columns",)
 
     def __init__(self, module: Any, who: str, copies: int, stage: str | None = None) -> None:
         super().__init__()
@@ -49,22 +49,23 @@ class WideHead(MethodModule):
 
     def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:
         """The head's logits plus those of the copies."""
-        if self.training and torch.is_grad_enabled():  # DDP waits for a gradient of all
-            logits = logits + zero_through(self.parameters(), logits.device)
-        if not len(self.trunks) or module.continual.raw:  # only features are read
-            return logits
-        return logits + self.of_copies(self.trunks.features(module))
+        known = self.features_of_copies(module)
+        return self.known_to_all(logits if known is None else logits + wide_logits(known, self.columns))
+
+    def features_of_copies(self, module: Any) -> list[Tensor] | None:
+        """``(B, D)`` features of every copy in this pass; ``None``: there is none, or nobody reads the answer."""
+        return self.trunks.features(module) if len(self.trunks) and not module.continual.raw else None
+
+    def known_to_all(self, logits: Tensor) -> Tensor:
+        """The same logits; in training all own parameters get a gradient of them, for which DDP waits."""
+        learning = self.training and torch.is_grad_enabled()
+        return logits + zero_through(self.parameters(), logits.device) if learning else logits
 
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """Columns in no use yet, and those of classes that do not compete."""
         fixed = (~module.continual.mask.train_allowed)[None, :, None].expand_as(self.columns).clone()
         fixed[len(self.trunks) :] = True
         yield self.columns, fixed
-
-    def of_copies(self, features: list[Tensor]) -> Tensor:
-        """``(N, C)`` logits of the copies' ``(N, D)`` features."""
-        side_by_side = torch.cat(features, dim=1).to(self.columns.dtype)
-        return F.linear(side_by_side, torch.cat(list(self.columns[: len(features)]), dim=1))
 
     @torch.no_grad()
     def grow(self, module: Any, generator: torch.Generator) -> None:
@@ -83,105 +84,53 @@ class WideHead(MethodModule):
         used[:, new] *= factor
 
 
+def wide_logits(features: list[Tensor], columns: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``(B, C)`` logits of the features of several trunks side by side.
+
+    Args:
+        features: ``(B, D)`` of each trunk.
+        columns: ``(T, C, D)`` the part of the head for each trunk; those behind the last trunk are in no use.
+        bias: ``(C,)``.
+    """
+    side_by_side = torch.cat(features, dim=1).to(columns.dtype)
+    return F.linear(side_by_side, torch.cat(list(columns[: len(features)]), dim=1), bias)
+
+
+class HeadCopy(NamedTensors):
+    """A head over several trunks as it was: ``columns`` ``(T, C, D)`` and ``bias`` ``(C,)``."""
+
+    def __init__(self, columns: Tensor) -> None:
+        super().__init__({"columns": torch.zeros_like(columns), "bias": columns.new_zeros(columns.shape[1])})
+
+    @torch.no_grad()
+    def take(self, columns: Iterable[Tensor], bias: Tensor | None) -> None:
+        """Copy the parts for the first trunks, and the bias."""
+        for kept, part in zip(self["columns"], columns, strict=False):
+            kept.copy_(part)
+        if bias is not None:
+            self["bias"].copy_(bias)
+
+    def logits(self, features: list[Tensor]) -> Tensor:
+        """``(B, C)`` of the features of as many trunks."""
+        return wide_logits(features, self["columns"], self["bias"])
+
+
 def uniform(shape: Any, width: int, generator: torch.Generator) -> Tensor:
     """Weights as a new linear layer with ``width`` inputs has them; on the CPU."""
     return torch.empty(shape).uniform_(-1 / sqrt(width), 1 / sqrt(width), generator=generator)
 
 
-class NewcomerHead(nn.Module):
-    """An auxiliary head over the classes of the current task and one more, which stands for all old classes.
-
-    Attributes:
-        weight: ``(1 + C, D)``; the first row is that of all old classes.
-    """
-
-    growing = ("weight", "bias")
-
-    def __init__(self, num_classes: int, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1 + num_classes, width))
-        self.bias = nn.Parameter(torch.zeros(1 + num_classes))
-
-    @torch.no_grad()
-    def reset(self, generator: torch.Generator) -> None:
-        """Begin a task."""
-        for parameter in (self.weight, self.bias):
-            parameter.copy_(uniform(parameter.shape, self.weight.shape[1], generator))
-
-    def loss(self, features: Tensor, targets: Tensor, new: Tensor) -> Tensor:
-        """Cross-entropy of ``(B, D)`` features with their new class, or with the place of all old ones.
-
-        Args:
-            features: Of the newest trunk.
-            targets: ``(B,)`` class ids.
-            new: ``(n,)`` sorted ids of the task's new classes.
-        """
-        used = torch.cat([new.new_zeros(1), new + 1])
-        place = torch.where(torch.isin(targets, new), torch.searchsorted(new, targets) + 1, 0)
-        return F.cross_entropy(F.linear(features.to(self.weight.dtype), self.weight[used], self.bias[used]), place)
-
-
-class GrowingFeatures(WideHead):
-    """One more trunk for every task, an auxiliary head that trains it, and weight alignment at a task's end."""
-
-    def __init__(self, module: Any, info: Any, method: GrowingMethod, stage: str | None = None) -> None:
-        super().__init__(module, type(method).__name__, info.num_tasks - 1, stage)
-        self.strength, self.aligns = method.strength, method.align
-        head = module.continual_head
-        self.newcomers = NewcomerHead(head.out_features, head.in_features)
-
-    def start_task(self, module: Any, task: Any) -> None:
-        """From the second task on, a new trunk begins as the last one ended."""
-        if task.index:
-            generator = torch.Generator().manual_seed(task.index)
-            self.grow(module, generator)
-            self.newcomers.reset(generator)
-
-    def losses(self, step: Step) -> Mapping[str, Tensor]:
-        """``strength * CE`` of the auxiliary head, from the second task on."""
-        new = step.task.new_classes
-        if not len(self.trunks) or not self.strength or not new:
-            return {}
-        ids = torch.tensor(sorted(new), device=step.targets.device)
-        return {"auxiliary": self.strength * self.newcomers.loss(step.features, step.targets, ids)}
-
-    def end_task(self, module: Any, data: TaskData) -> None:
-        """Align the rows of the task's new classes."""
-        new = list(data.task.new_classes)
-        old = sorted(set(data.task.seen_classes) - set(new))
-        if self.aligns and old and new:
-            self.align(module, old, new)
-
-
 @dataclass(eq=False)
 class GrowingMethod(ContinualMethod):
-    """Base of methods with one more trunk for every task.
-
-    Args:
-        strength: Weight of the auxiliary loss, at least 0.
-        align: Whether new rows of the head are made as long as old ones at a task's end.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
-
-    Raises:
-        ValueError: If a number is out of its range; when attached, for a head that is not linear or a module that
-            trains nothing before it; in ``setup``, on an online stream.
-    """
+    """Base of methods with a new trunk for every task."""
 
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
     owns_weights: ClassVar[bool] = True
 
-    strength: float = 1.0
-    align: bool = True
     _: KW_ONLY
     train_mask: TrainMask = "seen"
     reset_optimizer: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "strength")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse an online stream; attach to the module, once."""

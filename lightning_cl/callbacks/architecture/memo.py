@@ -1,0 +1,95 @@
+"""MEMO: all tasks share the first parts of the network, and each has the last ones of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lightning_cl.callbacks.architecture.dynamically_expandable import DynamicallyExpandable, GrowingFeatures
+from lightning_cl.nn.weights import trained
+from lightning_cl.training.find_modules import stages_in
+
+
+class SpecialisedBlocks(GrowingFeatures):
+    """A copy of the last blocks for every task."""
+
+    def __init__(self, module: Any, info: Any, method: MEMO, stage: str) -> None:
+        super().__init__(module, info, method, stage)
+        self.train_base = method.train_base
+
+    def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """As the base; after the first task the shared parts too, unless they are trained on."""
+        yield from super().protected(module)
+        if not self.train_base and len(self.trunks):
+            for parameter in self.shared(module):
+                yield parameter, torch.ones_like(parameter, dtype=torch.bool)
+
+    def shared(self, module: Any) -> list[Tensor]:
+        """Trained parameters before the specialised blocks."""
+        own = [*self.trunks.weights(module).values(), *module.continual_head.parameters()]
+        known = {id(p) for p in [*own, *module.continual.parts.parameters()]}
+        return [p for p in trained(module).values() if id(p) not in known]
+
+
+@dataclass(eq=False)
+class MEMO(DynamicallyExpandable):
+    """Memory-efficient expandable model (MEMO; Zhou et al., ICLR 2023, arXiv:2205.13218).
+
+    ``f(x) = [e_1(g(x)), ..., e_t(g(x))]``: the first parts ``g`` of the network are shared by all tasks, and each task
+    has specialised blocks ``e_t``, which begin as those of the task before ended; earlier ones stay, in eval mode.
+    Head, auxiliary loss and weight alignment are those of :class:`DynamicallyExpandable`. ``g`` is run once a pass, and
+    every task's blocks once; gradients of all of them reach ``g``, on which earlier blocks answer otherwise than
+    before, so that a memory has to cover their classes: put :class:`ExperienceReplay` beside it. Needs task boundaries;
+    keeps the specialised blocks of every task. Works on any module with a linear class head behind blocks.
+
+    Args:
+        strength: Weight of the auxiliary loss, at least 0; that of the released code.
+        align: Whether new rows of the head are made as long as old ones at a task's end.
+        train_base: Whether ``g`` is trained after the first task, as the released command does.
+        stage: Dotted path of the first specialised part; parts that are registered behind it belong to it. ``None``:
+            the last one of ``layer1`` to ``layer4`` of a ResNet, of ``stages``, or of the ``blocks`` of a transformer;
+            in another network its last trained part before the head.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+
+    Raises:
+        ValueError: If a number is out of its range; when attached, for a head that is not linear, a module that
+            trains nothing before it, or without stages; in ``setup``, on an online stream.
+    """
+
+    state_key: ClassVar[str] = "lightning_cl.MEMO"
+
+    train_base: bool = True
+    stage: str | None = None
+
+    def build(self, pl_module: Any, info: Any) -> SpecialisedBlocks:
+        """No copy yet."""
+        self.check_head(pl_module)
+        return SpecialisedBlocks(pl_module, info, self, self.stage or last_stage(pl_module))
+
+
+def last_stage(module: Any) -> str:
+    """Dotted path of the last stage of a network, or else of its last trained part beside the head.
+
+    Raises:
+        ValueError: If that is all of the network.
+    """
+    if found := stages_in(module):
+        return found[-1]
+    head = module.continual.head_path
+    for depth in range(head.count("."), -1, -1):
+        within = ".".join(head.split(".")[:depth])
+        names = [f"{within}.{name}".lstrip(".") for name, _ in module.get_submodule(within).named_children()]
+        beside = [n for n in names if n != "continual" and not f"{head}.".startswith(f"{n}.")]
+        parts = [name for name in beside if trained(module.get_submodule(name))]
+        if len(parts) > 1:
+            return parts[-1]
+    raise ValueError(
+        f"MEMO shares the first parts of a network and copies its last ones, but no stages were found in this "
+        f'{type(module).__name__}; name the first part that each task gets of its own with `stage="..."`.'
+    )
