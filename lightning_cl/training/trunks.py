@@ -183,4 +183,4 @@ def _make_room(trunks: nn.Module, state_dict: Mapping[str, Any], prefix: str, *_
         if key.startswith(f"{prefix}copies."):
             index, _dot, name = key.removeprefix(f"{prefix}copies.").partition(".")
             saved.setdefault(index, {})[name.replace("/", ".")] = torch.empty_like(value, device=trunks.place.device)
-    trunks.copies = nn.ModuleList(NamedTensors(copy) for copy in saved.values())
+    trunks.copies = nn.ModuleList(NamedTensors(saved[index]) for index in sorted(saved, key=int))
