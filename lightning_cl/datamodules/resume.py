@@ -45,7 +45,7 @@ def set_random_states(states: dict[str, Any], device: torch.device) -> None:
     random.setstate((version, tuple(internal), gauss_next))
 
 
-def settle_position(loop: dict[str, Any], validation_due: bool) -> None:
+def settle_position(loop: dict[str, Any], validation_due: bool, cut_short: bool = False) -> None:
     """Rewrite the saved state of Lightning's fit loop, in place, so that a resumed run leaves nothing out.
 
     * Saved in ``on_train_batch_end`` when a validation or the end of the epoch was to follow: Lightning would go
@@ -54,13 +54,19 @@ def settle_position(loop: dict[str, Any], validation_due: bool) -> None:
       one that was interrupted at its first batch; Lightning then makes up for both.
     * Saved between two epochs: the epoch becomes a completed one, so that ``current_epoch`` is right from the start
       (Lightning corrects it only after it has asked for the training data), also with ``max_steps``.
+    * Saved after ``max_steps`` or a stop had ended the run within an epoch: Lightning counts that epoch as completed,
+      and its other batches would never be trained on. The epoch becomes one that is still open.
 
     Args:
         loop: ``checkpoint["loops"]["fit_loop"]``.
         validation_due: A validation was to follow the batch in whose ``on_train_batch_end`` the checkpoint was saved.
+        cut_short: The run had ended within an epoch.
     """
     epoch, batch = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
-    if epoch["current"]["started"] == epoch["current"]["processed"]:  # between two epochs
+    if cut_short:
+        for counts in (epoch["current"], epoch["total"]):
+            counts.update(processed=counts["started"] - 1, completed=counts["started"] - 1)
+    elif epoch["current"]["started"] == epoch["current"]["processed"]:  # between two epochs
         for counts in (epoch["current"], epoch["total"]):
             _level(counts, counts["processed"])
     elif in_the_end(batch["current"]) and (batch["is_last_batch"] or validation_due):
@@ -77,13 +83,22 @@ def settle_position(loop: dict[str, Any], validation_due: bool) -> None:
 
 
 def what_is_due(trainer: Trainer) -> dict[str, bool]:
-    """Find what Lightning owes, and forgets in a restart: a validation, a step of plateau schedules."""
+    """Find what Lightning owes, and forgets in a restart: a validation, a step of schedules, an epoch's rest."""
     fit = trainer.fit_loop
     in_batch = in_the_end(vars(fit.epoch_loop.batch_progress.current))
     return {
         "validation_due": in_batch and validation_follows(trainer),
         "plateau_due": in_the_end(vars(fit.epoch_progress.current)),
+        "cut_short": _cut_short(trainer),
     }
+
+
+def _cut_short(trainer: Trainer) -> bool:
+    """Whether the run has ended, and within an epoch."""
+    epoch, batches = vars(trainer.fit_loop.epoch_progress.current), trainer.fit_loop.epoch_loop.batch_progress
+    at_limit = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
+    ended = epoch["processed"] == epoch["started"] > 0 and (at_limit or trainer.should_stop)
+    return ended and not batches.is_last_batch and batches.current.ready > 0
 
 
 def validation_follows(trainer: Trainer) -> bool:

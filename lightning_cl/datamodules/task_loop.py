@@ -287,7 +287,7 @@ class TaskLoop(Callback):
         check_callback_versions(checkpoint.get("callbacks", {}), {c.state_key: c for c in callbacks_of(trainer)})
         self._saved, trainer.num_sanity_val_steps = saved, 0
         self.started, self.ended = int(saved["started"]), int(saved["ended"])
-        settle_position(checkpoint["loops"]["fit_loop"], saved["validation_due"])
+        settle_position(checkpoint["loops"]["fit_loop"], saved["validation_due"], saved.get("cut_short", False))
         self.resumed_epoch = int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"])
 
     def restore_random_states(self, trainer: Trainer) -> None:

@@ -153,6 +153,27 @@ def test_from_checkpoints_under_other_trainers(tmp_path, options):
     check_every_resume(tmp_path, every=2, **options)
 
 
+@pytest.mark.parametrize("after", ["fit", "epoch"])
+@pytest.mark.parametrize("steps", [1, 3, 4, 7, 9])
+def test_a_run_that_max_steps_ended_within_an_epoch_goes_on_there(steps, after, tmp_path):
+    """Lightning counts that epoch as completed, and would go on with the next one."""
+
+    def run(ckpt_path=None, callbacks=(), **options):
+        seed_everything(1)
+        trainer, module = make_trainer(tmp_path, callbacks, **options), TinyModule(dropout=0.5)
+        trainer.fit(module, datamodule=make_stream(), ckpt_path=ckpt_path)
+        return trainer, module
+
+    saving = ModelCheckpoint(tmp_path, "saved", save_on_train_epoch_end=True, save_top_k=-1, every_n_epochs=1)
+    cut, _ = run(callbacks=[saving] if after == "epoch" else [], max_steps=steps)
+    if after == "fit":
+        cut.save_checkpoint(tmp_path / "saved.ckpt")
+    path = max(tmp_path.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    (whole, expected), (resumed, found) = run(), run(path)
+    assert (resumed.global_step, resumed.current_epoch) == (whole.global_step, whole.current_epoch)
+    assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
+
+
 @pytest.mark.slow
 def test_with_another_number_of_workers(tmp_path):
     whole = fit(1, tmp_path)
