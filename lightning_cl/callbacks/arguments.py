@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -52,3 +53,16 @@ def check_choice(method: Any, name: str, choices: Any) -> None:
     value = getattr(method, name)
     if value not in known:
         raise ValueError(f"`{name}` is {value!r}; give one of {', '.join(map(repr, known))}.")
+
+
+def check_pattern(method: Any, name: str) -> None:
+    """Refuse a text that is no regular expression.
+
+    Raises:
+        ValueError: Names the argument, what was given and what is expected.
+    """
+    value = getattr(method, name)
+    try:
+        re.compile(value or "")
+    except re.error as error:
+        raise ValueError(f"`{name}` is {value!r}, which is no regular expression ({error}); mend it.") from None

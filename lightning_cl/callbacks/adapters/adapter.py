@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from lightning_cl.callbacks.adapters.lora import AddedParts, added_parts, check_pattern
-from lightning_cl.callbacks.arguments import check_at_least, check_share
+from lightning_cl.callbacks.adapters.lora import AddedParts, added_parts
+from lightning_cl.callbacks.arguments import check_at_least, check_pattern, check_share
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn import adapters as blocks

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.adapters.task_adapters import PerTaskMethod, TaskAdapters
+from lightning_cl.callbacks.adapters.task_adapters import PerTaskMethod, SummedAdapters
 from lightning_cl.callbacks.arguments import check_share
 from lightning_cl.nn.adapters import Adapters, FixedDownLoRA, freeze_backbone, inject
 from lightning_cl.nn.distributed import send_from_first_process
@@ -20,7 +20,7 @@ from lightning_cl.training.task_grams import task_grams
 QKV = r"blocks\.\d+\.attn\.qkv"
 
 
-class InterferenceFree(TaskAdapters):
+class InterferenceFree(SummedAdapters):
     """The slots of all tasks added up, and the input subspaces of the finished ones."""
 
     def __init__(self, vit: Any, adapters: Adapters, method: InfLoRA, num_tasks: int) -> None:
@@ -28,11 +28,6 @@ class InterferenceFree(TaskAdapters):
         self.method, self.num_tasks = method, num_tasks
         self.layers = tuple(block.attn.qkv for block in vit.blocks)  # not in this module, but read by it
         self.memories = nn.ModuleList(SubspaceMemory(vit.embed_dim) for _ in vit.blocks)
-
-    def choose_paths(self) -> None:
-        """All slots so far answer; the last learns."""
-        self.adapters.select(range(self.slot.value + 1))
-        self.adapters.learn(self.slot.value)
 
     def start_task(self, module: Any, task: Any) -> None:
         """Choose the input directions of the new slot from the task's data."""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 from torch import nn
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least
+from lightning_cl.callbacks.arguments import check_above, check_at_least, check_pattern
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn import adapters as blocks
 from lightning_cl.nn.adapters import Adapters, Bank, block_linears, freeze_all_but, inject
-from lightning_cl.nn.adapters.sites import exactly
+from lightning_cl.nn.adapters.sites import ending, exactly
 from lightning_cl.training import MethodModule
 
 
@@ -39,29 +38,29 @@ def added_parts(
     Raises:
         ValueError: If there is no such layer.
     """
+    adapters = inject(pl_module, make, at=layer_pattern(pl_module, at, usual, site), site=site, read=read)
+    freeze_all_but(pl_module, pl_module.continual.head_path, skip=("continual",))
+    return AddedParts(adapters)
+
+
+def layer_pattern(pl_module: Any, at: str | None, usual: list[str], site: str) -> str:
+    """A regular expression of the whole names of the layers whose names end as ``at`` says, or of the usual ones.
+
+    Raises:
+        ValueError: If there are no usual ones, and no ``at``.
+    """
     if at is None and not usual:
         known = [name for name, layer in pl_module.named_modules() if isinstance(layer, nn.Linear)]
         raise ValueError(
             f"no place for {site} was found in the numbered blocks of this {type(pl_module).__name__}; its linear "
             f"layers are {', '.join(known[:6]) or 'missing'}: name the layers with `at`, a regular expression."
         )
-    pattern = exactly(usual) if at is None else rf"(?!continual\.)(?:.*\.)?(?:{at})"
-    adapters = inject(pl_module, make, at=pattern, site=site, read=read)
-    freeze_all_but(pl_module, pl_module.continual.head_path, skip=("continual",))
-    return AddedParts(adapters)
+    return exactly(usual) if at is None else ending(at)
 
 
-def check_pattern(method: Any, name: str) -> None:
-    """Refuse a text that is no regular expression.
-
-    Raises:
-        ValueError: Names the argument, what was given and what is expected.
-    """
-    value = getattr(method, name)
-    try:
-        re.compile(value or "")
-    except re.error as error:
-        raise ValueError(f"`{name}` is {value!r}, which is no regular expression ({error}); mend it.") from None
+def usual_linears(pl_module: Any) -> list[str]:
+    """Names of the linear layers within numbered blocks, without the head."""
+    return [name for name in block_linears(pl_module) if name != pl_module.continual.head_path]
 
 
 @dataclass(eq=False)
@@ -114,5 +113,4 @@ class LoRA(ContinualMethod):
                 raise ValueError(f"`at={self.at!r}` names a {type(layer).__name__}; LoRA goes to `nn.Linear` alone.")
             return blocks.LoRA(1, layer.in_features, layer.out_features, self.rank, self.alpha / self.rank)
 
-        usual = [name for name in block_linears(pl_module) if name != pl_module.continual.head_path]
-        return added_parts(pl_module, make, self.at, usual, "lora")
+        return added_parts(pl_module, make, self.at, usual_linears(pl_module), "lora")

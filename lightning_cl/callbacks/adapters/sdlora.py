@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_cl.callbacks.adapters.inflora import QKV
-from lightning_cl.callbacks.adapters.task_adapters import PerTaskMethod, TaskAdapters
+from lightning_cl.callbacks.adapters.task_adapters import PerTaskMethod, SummedAdapters
 from lightning_cl.callbacks.arguments import check_above
 from lightning_cl.nn.adapters import Adapters, ScaledLoRA, freeze_backbone, inject
 from lightning_cl.training.find_backbone import find_vit
 
 
-class DirectionsAndMagnitudes(TaskAdapters):
+class DirectionsAndMagnitudes(SummedAdapters):
     """The slots of all tasks added up; the last learns its direction, and all their magnitudes."""
 
     def __init__(self, queries: Adapters, values: Adapters, reset: float | None) -> None:
         super().__init__(queries)
         self.values, self.reset = values, reset
-
-    def choose_paths(self) -> None:
-        """All slots so far answer; the direction of the last learns."""
-        for adapters in (self.adapters, self.values):
-            adapters.select(range(self.slot.value + 1))
-            adapters.learn(self.slot.value)
 
     def start_task(self, module: Any, task: Any) -> None:
         """The direction of the task before gets unit length."""
@@ -35,11 +28,6 @@ class DirectionsAndMagnitudes(TaskAdapters):
             assert isinstance(bank, ScaledLoRA)
             if task.index:
                 bank.normalize(task.index - 1, self.reset)
-
-    def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
-        """All directions but the last; of the magnitudes those that come later."""
-        for adapters in (self.adapters, self.values):
-            yield from adapters.protected((self.slot.value,))
 
 
 @dataclass(eq=False)

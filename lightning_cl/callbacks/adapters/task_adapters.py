@@ -51,6 +51,25 @@ class TaskAdapters(MethodModule):
         return self.adapters.protected((self.slot.value,))
 
 
+class SummedAdapters(TaskAdapters):
+    """The slots of all tasks so far are added up, in every group of adapters; that of the current task learns."""
+
+    @property
+    def groups(self) -> list[Adapters]:
+        """All adapters of this method."""
+        return [part for part in self.modules() if isinstance(part, Adapters)]
+
+    def choose_paths(self) -> None:
+        """All slots so far answer; the last learns."""
+        for adapters in self.groups:
+            adapters.select(range(self.slot.value + 1))
+            adapters.learn(self.slot.value)
+
+    def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """All slots but that of the current task."""
+        return (pair for adapters in self.groups for pair in adapters.protected((self.slot.value,)))
+
+
 @dataclass(eq=False)
 class PerTaskMethod(ContinualMethod):
     """A method with adapters for each task in a frozen ViT.

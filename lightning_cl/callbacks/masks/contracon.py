@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.adapters.lora import check_pattern
-from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.arguments import check_at_least, check_pattern
 from lightning_cl.callbacks.masks.task_parts import InferringMethod, TaskParts
 from lightning_cl.nn.convolved_weights import PROJECTIONS, KernelBank, row_groups
 from lightning_cl.nn.substitution import all_norms, weight_layers

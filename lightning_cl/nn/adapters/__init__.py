@@ -4,6 +4,7 @@ from lightning_cl.nn.adapters.banks import SSF, Adapter, Bank, LoRA, RankOne
 from lightning_cl.nn.adapters.frozen import FrozenBackbone, freeze_all_but, freeze_backbone
 from lightning_cl.nn.adapters.injection import Adapters, inject
 from lightning_cl.nn.adapters.low_rank import FixedDownLoRA, ScaledLoRA
+from lightning_cl.nn.adapters.mixture import AdapterMixture
 from lightning_cl.nn.adapters.paths import fold_paths, folded, unfolded
 from lightning_cl.nn.adapters.sites import (
     adapters_beside_mlp,
@@ -18,6 +19,7 @@ from lightning_cl.nn.adapters.tokens import TokenBank, loop_paths, tokens_in_blo
 __all__ = [
     "SSF",
     "Adapter",
+    "AdapterMixture",
     "Adapters",
     "Bank",
     "FixedDownLoRA",

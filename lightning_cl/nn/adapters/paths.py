@@ -60,11 +60,23 @@ def unfolded(adapters: Adapters, features: Tensor) -> Tensor:
     if paths == 1:
         return features
     if torch.compiler.is_compiling():
-        return torch.cat(list(features.unflatten(0, (paths, -1))), dim=1)
+        return beside(adapters, features)
     rows, adapters.folded_rows = adapters.folded_rows, None
     if rows is None or rows * paths != len(features):
         raise ValueError(
             f"{len(features)} features reached the head for {paths} paths through the backbone, whose "
             "input was not repeated for them; call the backbone as a module, `self.backbone(images)`, once for a batch."
         )
-    return torch.cat(list(features.unflatten(0, (paths, -1))), dim=1)
+    return beside(adapters, features)
+
+
+def beside(adapters: Adapters, features: Tensor) -> Tensor:
+    """``(P * B, D)`` features of ``P`` paths, one path after the other, to ``(B, P * D)``."""
+    return torch.cat(list(features.unflatten(0, (len(adapters.paths), -1))), dim=1)
+
+
+def behind(adapters: Adapters, features: Tensor) -> Tensor:
+    """The reverse of :func:`beside`, as if the network had been called."""
+    paths = len(adapters.paths)
+    adapters.folded_rows = len(features) if paths > 1 else None
+    return torch.cat(list(features.chunk(paths, dim=1)))

@@ -95,6 +95,11 @@ def exactly(names: list[str]) -> str:
     return "|".join(map(re.escape, names))
 
 
+def ending(at: str) -> str:
+    """A regular expression of the whole names of a module's layers that end as another one says."""
+    return rf"(?!continual\.)(?:.*\.)?(?:{at})"
+
+
 def _in_blocks(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Parts behind a number in their names; not of layers that read their parts' weights without calling them."""
     fused = tuple(f"{name}." for name, part in module.named_modules() if isinstance(part, _FUSED))
