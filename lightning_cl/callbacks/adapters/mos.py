@@ -8,34 +8,28 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from lightning_cl.callbacks.adapters.aligned_gaussians import AlignedGaussians
 from lightning_cl.callbacks.adapters.task_adapters import PerTaskMethod, TaskAdapters, folded_adapters
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_share
 from lightning_cl.nn.adapters import Adapters, unfolded
 from lightning_cl.nn.counter import Counter
-from lightning_cl.nn.heads import ClassStatistics, PrototypeHead
-from lightning_cl.nn.heads.aligned import AlignedHead
+from lightning_cl.nn.heads import PrototypeHead
 from lightning_cl.nn.heads.statistics import Covariance
 from lightning_cl.nn.heads.subspaces import refined_logits
 from lightning_cl.nn.losses import self_contrast
-from lightning_cl.nn.weights import StepScale, ema
+from lightning_cl.nn.weights import ema
 from lightning_cl.training import Step, TaskData
 from lightning_cl.training.global_batch import global_rows
 
 
-class MergedAdapters(TaskAdapters):
+class MergedAdapters(AlignedGaussians, TaskAdapters):
     """Adapters, the head that all of them share, Gaussians of all classes, and their means with the first adapter."""
 
-    growing = ("task_of",)
-    task_of: Tensor
-
-    def __init__(self, adapters: Adapters, method: MOS, num_classes: int, width: int, head: AlignedHead) -> None:
-        super().__init__(adapters)
-        self.method = method
-        self.statistics = ClassStatistics(num_classes, width, method.covariance)
-        self.first_means = PrototypeHead(num_classes, width, "cosine", normalize=False)
-        self.register_buffer("task_of", torch.zeros(num_classes, dtype=torch.long))
-        self.aligned, self.is_aligned = head, Counter()
-        self._step: StepScale | None = None
+    def __init__(self, adapters: Adapters, method: MOS, num_classes: int, head: Any) -> None:
+        TaskAdapters.__init__(self, adapters)
+        self.keep_gaussians(method, head, num_classes)
+        self.first_means = PrototypeHead(num_classes, head.in_features, "cosine", normalize=False)
+        self.is_aligned = Counter()
 
     def start_task(self, module: Any, task: Any) -> None:
         """The new adapter starts as the last one ended."""
@@ -54,18 +48,14 @@ class MergedAdapters(TaskAdapters):
         return {"contrast": self.method.strength * (term.detach() + factor * (term - term.detach()))}
 
     def edit_gradients(self, module: Any, optimizer: Any) -> None:
-        """Remember the head before the step."""
-        if self.method.head_lr == 1:
-            return
-        self._step = StepScale((p for p in module.continual_head.parameters() if p.requires_grad), self.method.head_lr)
-        self._step.remember()
+        """Slow the head down."""
+        self.slow_down((p for p in module.continual_head.parameters() if p.requires_grad), self.method.head_lr)
 
     @torch.no_grad()
     def after_step(self, module: Any, optimizer: Any) -> None:
         """Make the head's step smaller, and pull the adapter to the mean of those before it."""
-        if self._step is not None:
-            self._step.edit()
-        self._step, slot = None, self.slot.value
+        super().after_step(module, optimizer)
+        slot = self.slot.value
         if slot and self.method.merge:
             parts = {name: p for name, p in self.adapters.named_parameters() if p.requires_grad}
             means = {name: p[:slot].mean(dim=0) for name, p in parts.items()}
@@ -100,16 +90,11 @@ class MergedAdapters(TaskAdapters):
                 self.first_means.update(first, labels)
         self.task_of[list(data.task.classes)] = index
         if index and self.method.align_epochs:
-            self._align(module.continual_head, index)
+            classes = self.known_classes()
+            old = [c for c, task in zip(classes, self.task_of[classes].tolist(), strict=True) if task < index]
+            found = self.statistics.gaussians(classes)
+            self.align(module.continual_head, found, index, kept=old if self.is_aligned.value else ())
             self.is_aligned.set(1)
-
-    def _align(self, head: Any, index: int) -> None:
-        method = self.method
-        classes = (self.statistics.counts > 0).nonzero().flatten()
-        old = classes[self.task_of[classes] < index].tolist() if self.is_aligned.value else ()
-        options = {"epochs": method.align_epochs, "per_class": method.samples, "lr": method.align_lr}
-        found = self.statistics.gaussians(classes.tolist())
-        self.aligned.align(head, old, found, torch.Generator().manual_seed(index), **options)
 
 
 @dataclass(eq=False)
@@ -176,5 +161,4 @@ class MOS(PerTaskMethod):
     def build(self, pl_module: Any, info: Any) -> MergedAdapters:
         """Freeze the ViT and put an adapter for each task beside the MLP of every block."""
         adapters = folded_adapters(pl_module, self, info.num_tasks)
-        head = pl_module.continual_head
-        return MergedAdapters(adapters, self, info.num_classes, head.in_features, AlignedHead(head))
+        return MergedAdapters(adapters, self, info.num_classes, pl_module.continual_head)

@@ -6,49 +6,33 @@ from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
+from lightning_cl.callbacks.adapters.aligned_gaussians import AlignedGaussians
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_share
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.counter import Counter
-from lightning_cl.nn.heads import ClassStatistics
 from lightning_cl.nn.heads.aging import AgingGaussians, Shrink, age_share, normalized_cross_entropy
-from lightning_cl.nn.heads.aligned import AlignedHead
 from lightning_cl.nn.heads.statistics import Covariance
 from lightning_cl.nn.losses import reverse_cross_entropy
-from lightning_cl.nn.weights import StepScale, trained
-from lightning_cl.training import MethodModule, Step, TaskData
+from lightning_cl.nn.weights import trained
+from lightning_cl.training import Step, TaskData
 
 
-class SlowBackbone(MethodModule):
+class SlowBackbone(AlignedGaussians):
     """Steps of the backbone made small; class Gaussians, and a head that is aligned with them."""
-
-    growing = ("task_of",)
-    task_of: Tensor
 
     def __init__(self, module: Any, method: SLCA, num_classes: int) -> None:
         super().__init__()
-        self.method, self.loss_factor = method, method.direct
-        self.statistics = ClassStatistics(num_classes, module.continual_head.in_features, method.covariance)
-        self.register_buffer("task_of", torch.zeros(num_classes, dtype=torch.long))
-        self.aligned, self.answers = AlignedHead(module.continual_head), Counter()
-        self._step: StepScale | None = None
+        self.keep_gaussians(method, module.continual_head, num_classes)
+        self.loss_factor, self.answers = method.direct, Counter()
 
     def edit_gradients(self, module: Any, optimizer: Any) -> None:
-        """Remember the backbone's weights before the step."""
-        if self.method.backbone_lr < 1:
-            head = {id(p) for p in module.continual_head.parameters()}
-            weights = [p for p in trained(module, optimizer).values() if id(p) not in head]
-            self._step = StepScale(weights, self.method.backbone_lr)
-            self._step.remember()
-
-    def after_step(self, module: Any, optimizer: Any) -> None:
-        """Take back most of what the step did to the backbone."""
-        if self._step is not None:
-            self._step.edit()
-        self._step = None
+        """Slow the backbone down."""
+        head = {id(p) for p in module.continual_head.parameters()}
+        weights = (p for p in trained(module, optimizer).values() if id(p) not in head)
+        self.slow_down(weights, self.method.backbone_lr)
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """Reverse cross-entropy of the classes that compete (SLCA++)."""
@@ -75,20 +59,18 @@ class SlowBackbone(MethodModule):
             self.statistics.update(features, labels)
         self.task_of[list(data.task.classes)] = index
         if index and self.method.align_epochs:
-            self._align(module.continual_head, index)
+            self._align_with_age(module.continual_head, index)
             self.answers.set(1)
 
-    def _align(self, head: Any, index: int) -> None:
-        method = self.method
-        classes = (self.statistics.counts > 0).nonzero().flatten().tolist()
+    def _align_with_age(self, head: Any, index: int) -> None:
+        method, classes = self.method, self.known_classes()
         found, tasks = self.statistics.gaussians(classes), self.task_of[classes]
         if method.shrink == "means":
             found = replace(found, mean=found.mean * age_share(tasks, index)[:, None])
         elif method.shrink == "samples":
             found = AgingGaussians(found.classes, found.mean, found.factor, index - tasks)
-        options = {"epochs": method.align_epochs, "per_class": method.samples, "lr": method.align_lr}
         loss = partial(normalized_cross_entropy, tasks=tasks, temperature=method.temperature)
-        self.aligned.align(head, (), found, torch.Generator().manual_seed(index), loss=loss, **options)
+        self.align(head, found, index, loss=loss)
 
 
 @dataclass(eq=False)
