@@ -10,6 +10,8 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
+from lightning_cl.nn.adapters.injection import Adapters
+from lightning_cl.nn.adapters.paths import behind, beside
 from lightning_cl.nn.extension import extend
 from lightning_cl.nn.feature_cache import FeatureCache, sample_fingerprints
 
@@ -42,10 +44,11 @@ class FeatureBypass:
     Args:
         root: The LightningModule.
         head: Its head, the input of which is remembered.
+        adapters: Whose paths the head gets one after the other, ``(P * B, D)``; ``None``: there is one.
     """
 
-    def __init__(self, root: nn.Module, head: nn.Module) -> None:
-        self.root, self.head = root, head
+    def __init__(self, root: nn.Module, head: nn.Module, adapters: Adapters | None = None) -> None:
+        self.root, self.head, self.adapters = root, head, adapters
         self.cache = FeatureCache()
         self.skipped: str | None = None
         self._makes_logits = False
@@ -72,7 +75,7 @@ class FeatureBypass:
                 missing = ~self.cache.matches(prints)
             if bool(missing.any()):
                 return self._compute(forward, args, kwargs, prints)
-            features = self.cache.recall()
+            features = self._recall()
         finally:
             self.cache.forget_expectation()
         return self.head(features) if self._makes_logits else features
@@ -92,8 +95,17 @@ class FeatureBypass:
         finally:
             self._computing = None
         if not self._makes_logits and isinstance(output, Tensor) and output.ndim == 2:
-            self.cache.remember(output, prints, chosen)
+            self._keep(output, prints, chosen)
         return output
+
+    def _keep(self, features: Tensor, prints: Tensor, chosen: Tensor | None = None) -> None:
+        """Remember what reaches the head for an image, those of its paths side by side."""
+        self.cache.remember(features if self.adapters is None else beside(self.adapters, features), prints, chosen)
+
+    def _recall(self) -> Tensor:
+        """What reaches the head for the announced images."""
+        features = self.cache.recall()
+        return features if self.adapters is None else behind(self.adapters, features)
 
     def _fingerprints(self, given: Any) -> Tensor | None:
         """``(B,)`` of what a module is given for the announced images; ``None`` if that has no row for each of them."""
@@ -137,7 +149,7 @@ class FeatureBypass:
         if self._features is None:
             self._features, self._logits = args[0], output
         if self._makes_logits and self._computing is not None:
-            self.cache.remember(args[0], *self._computing)
+            self._keep(args[0], *self._computing)
             self._computing = None  # the first call only
 
     def _choose(self, features: Tensor, logits: Any) -> None:
@@ -152,7 +164,7 @@ class FeatureBypass:
         self._skip(call.module)
         prints = self._fingerprints(call.given)
         if prints is not None:
-            self.cache.remember(features, prints)
+            self._keep(features, prints)
 
     def _skip(self, module: nn.Module) -> None:
         extend(module, Bypassed)
@@ -161,4 +173,5 @@ class FeatureBypass:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FeatureBypass:
         """A copy starts with an empty cache and searches again."""
-        return FeatureBypass(copy.deepcopy(self.root, memo), copy.deepcopy(self.head, memo))
+        root, head = copy.deepcopy(self.root, memo), copy.deepcopy(self.head, memo)
+        return FeatureBypass(root, head, copy.deepcopy(self.adapters, memo))

@@ -14,8 +14,10 @@ from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.head_kinds import check_own_rows
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import Adapters, unfolded
+from lightning_cl.nn.feature_reuse import FeatureBypass
 from lightning_cl.nn.heads import PrototypeHead
 from lightning_cl.training import MethodModule, TaskData
+from lightning_cl.training.evaluated_batch import announce
 from lightning_cl.training.find_backbone import find_vit
 from lightning_cl.training.first_task import FirstTaskAdapters
 
@@ -25,10 +27,14 @@ class AdaptedPrototypes(FirstTaskAdapters, MethodModule):
 
     makes_logits = True
 
-    def __init__(self, adapters: Adapters, num_classes: int, width: int, frozen: nn.Module | None = None) -> None:
+    def __init__(
+        self, module: Any, adapters: Adapters, num_classes: int, frozen: nn.Module | None, cache: bool
+    ) -> None:
         super().__init__(adapters)
         self.frozen = frozen  # the network as it was, where all its weights are tuned
-        self.means = PrototypeHead(num_classes, 2 * width, "cosine", normalize=False)
+        head = module.continual_head
+        self.means = PrototypeHead(num_classes, 2 * head.in_features, "cosine", normalize=False)
+        self.bypass, self.cache_features = FeatureBypass(module, head, adapters), cache
         self.register_load_state_dict_post_hook(_choose_paths)  # type: ignore[no-untyped-call]
 
     def choose_paths(self) -> None:
@@ -59,10 +65,23 @@ class AdaptedPrototypes(FirstTaskAdapters, MethodModule):
         for features, labels, _ in data.features(both):
             self.means.update(features, labels)
 
+    def expect_samples(self, module: Any, batch_idx: int, stage: str) -> None:
+        """Look for known features of the images that come next."""
+        stream = getattr(module.trainer, "datamodule", None)
+        if self.learns or not self.cache_features:
+            return
+        if announce(stream, self.bypass.cache, batch_idx, stage):
+            self.bypass.watch()
+
+    def forget_samples(self, module: Any) -> None:
+        """The next pass is over images that nobody announced."""
+        self.bypass.release()
+
 
 def _choose_paths(part: nn.Module, keys: Any) -> None:
     assert isinstance(part, AdaptedPrototypes)
     part.choose_paths()
+    part.bypass.cache.clear()  # other weights, other features
 
 
 @dataclass(eq=False)
@@ -83,6 +102,8 @@ class APER(ContinualMethod):
         scale: ``s`` of what adapters add, at least 0; with 0 it is ``PrototypeClassifier("cosine", normalize=False)``.
         dropout: Of adapters, behind the ReLU, in [0, 1].
         tokens: Of VPT, at least 1; they start at zero.
+        cache_features: Compute the features of an evaluation image once per run. Needs evaluation transforms without
+            randomness.
         backbone: Dotted path of the ViT; found when ``None``.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss of the first task.
@@ -102,6 +123,7 @@ class APER(ContinualMethod):
     scale: float = 0.1
     dropout: float = 0.1
     tokens: int = 5
+    cache_features: bool = True
     _: KW_ONLY
     backbone: str | None = None
     train_mask: TrainMask = "seen"
@@ -129,4 +151,4 @@ class APER(ContinualMethod):
         check_own_rows(pl_module, "APER")
         adapters, frozen = tuned(vit, self)
         several_paths(vit, adapters, frozen, self)
-        return AdaptedPrototypes(adapters, info.num_classes, pl_module.continual_head.in_features, frozen)
+        return AdaptedPrototypes(pl_module, adapters, info.num_classes, frozen, self.cache_features)

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conformance.modules import PLAIN
+from conformance.modules import PLAIN, SPLIT
 from conformance.runs import attached, train
 from lightning.pytorch import seed_everything
 from torch import Tensor
 
-from lightning_cl.callbacks import APER, ContinualCallback, PrototypeClassifier
+from lightning_cl.callbacks import APER, ContinualCallback, PrototypeClassifier, RunCost
 from lightning_cl.nn.adapters import Adapter
 
 from ..by_hand import Net, make_stream
@@ -243,3 +243,24 @@ def test_a_module_without_a_vit_stays_as_it_is():
         APER().attach_once(module, make_stream().info)
     assert type(module) is Net
     assert not hasattr(module, "continual")
+
+
+@pytest.mark.parametrize(
+    ("case", "tuning", "counted"),
+    [(PLAIN, "adapter", 2), (SPLIT, "adapter", 2), (PLAIN, "vpt_deep", 2), (SPLIT, "finetune", 1)],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_images_pass_once_outside_of_the_tuned_task(case: Any, tuning: Any, counted: int, tmp_path: Any) -> None:
+    """27 images in one epoch of training; then all once, and evaluation images once, whose answers are as before.
+
+    A pass through both networks is two, where the frozen one is not another module.
+    """
+    cost, known = RunCost(latency=False), []
+    for cached in (True, False):
+        method = APER(**APER.small, tuning=tuning, cache_features=cached)
+        run = train(case, method, tmp_path, callbacks=[cost] if cached else [], num_sanity_val_steps=0)
+        known.append(run.evaluation.correct["class_il"])
+    facts = cost.report_facts()
+    assert (facts["forward_samples"], facts["evaluated_samples"]) == (27 + 81 * counted, 42 * counted)
+    assert torch.equal(*known)
+    assert int(known[0].sum()) > 0
