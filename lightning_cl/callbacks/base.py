@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning_cl.callbacks.combination import check_combination
+from lightning_cl.callbacks.label_kinds import check_labels_of_method
 from lightning_cl.datamodules.stream_identity import is_prefix
 from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.mixins.base import STRICTNESS, ContinualMixin, ContinualState, TrainMask, method_names
@@ -95,6 +96,11 @@ class ContinualMethod(ContinualCallback):
         if self.train_mask not in STRICTNESS:
             raise ValueError(f'`train_mask` is {self.train_mask!r}; give "batch", "task", "seen" or "all".')
 
+    @property
+    def several_labels(self) -> bool:
+        """Whether it is for samples with several labels each; others are for one."""
+        return False
+
     @classmethod
     def backbones(cls) -> str:
         """The networks that it works on, in words for a table."""
@@ -107,6 +113,7 @@ class ContinualMethod(ContinualCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Attach to the module, once."""
         stream = require_stream(trainer, type(self).__name__)
+        check_labels_of_method(stream, type(self).__name__, self.several_labels)
         check_combination(self, [c for c in callbacks_of(trainer) if isinstance(c, ContinualMethod)])
         if self.adds_loss and not pl_module.automatic_optimization:
             raise ValueError(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.scenarios.generalized_cil import GeneralizedCIL
     from lightning_cl.datamodules.scenarios.i_blurry import IBlurry
     from lightning_cl.datamodules.scenarios.joint import Joint
+    from lightning_cl.datamodules.scenarios.multi_label import MultiLabelIncremental
     from lightning_cl.datamodules.scenarios.orders import class_order
     from lightning_cl.datamodules.scenarios.power_law import PowerLaw
     from lightning_cl.datamodules.scenarios.repetition import Repetition
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.sources.imagenet_r import ImageNetR
     from lightning_cl.datamodules.sources.litdata_source import LitDataSource
     from lightning_cl.datamodules.sources.mini_imagenet import MiniImageNet
+    from lightning_cl.datamodules.sources.multi_label import MultiLabelSource
     from lightning_cl.datamodules.sources.tiny_imagenet import TinyImageNet
     from lightning_cl.datamodules.sources.torchvision_sources import (
         CIFAR10,
@@ -72,6 +74,8 @@ _LAZY = {
     "LitDataSource": "sources.litdata_source",
     "MNIST": "sources.torchvision_sources",
     "MiniImageNet": "sources.mini_imagenet",
+    "MultiLabelIncremental": "scenarios.multi_label",
+    "MultiLabelSource": "sources.multi_label",
     "Omniglot": "sources.torchvision_sources",
     "PowerLaw": "scenarios.power_law",
     "Repetition": "scenarios.repetition",
@@ -112,6 +116,8 @@ __all__ = [
     "Joint",
     "LitDataSource",
     "MiniImageNet",
+    "MultiLabelIncremental",
+    "MultiLabelSource",
     "Omniglot",
     "PowerLaw",
     "Repetition",

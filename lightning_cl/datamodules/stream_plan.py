@@ -15,7 +15,6 @@ from lightning_cl.datamodules.sampling import hold_out
 from lightning_cl.datamodules.scenarios.base import Scenario
 from lightning_cl.datamodules.scenarios.table import TableScenario
 from lightning_cl.datamodules.sources.base import Source, Split
-from lightning_cl.datamodules.sources.labels import check_ids
 from lightning_cl.datamodules.table import StreamTable
 from lightning_cl.datamodules.task import StreamInfo
 
@@ -98,7 +97,8 @@ def lay_out(source: Source, scenario: Scenario, seed: int, val_split: float = 0.
             classes has no evaluation sample.
     """
     labels, domains = source.train_labels, source.train_domains
-    check_ids(labels, source.test_labels, source.class_names, "class")
+    source.check_classes(labels, source.test_labels, source.class_names)
+    _check_kinds(source, scenario)
     scenario = scenario.for_source(source)
     kept, held = torch.arange(len(labels)), None
     if val_split:
@@ -108,10 +108,11 @@ def lay_out(source: Source, scenario: Scenario, seed: int, val_split: float = 0.
                 "`val_split=0`, or make the table from a stream that had it."
             )
         kept, held = hold_out(labels, val_split, seed)
-    tasks = scenario.train_tasks(labels[kept], None if domains is None else domains[kept], source.num_classes, seed)
+    given, count = source.targets("train")[kept], source.num_classes
+    tasks = scenario.train_tasks(given, None if domains is None else domains[kept], count, seed)
     _check_parts(tasks, len(kept), scenario, "training")
     train_index = tuple(kept[members] for members in tasks)
-    classes = tuple(tuple(labels[index].unique().tolist()) for index in train_index)
+    classes = scenario.task_classes(given, tasks, count, seed)
     new_classes = newly_seen(classes)
     test = _evaluation(source, scenario, seed, classes, "test", torch.arange(len(source.test_labels)))
     val = test if held is None else _evaluation(source, scenario, seed, classes, "train", held)
@@ -120,6 +121,21 @@ def lay_out(source: Source, scenario: Scenario, seed: int, val_split: float = 0.
     info = StreamInfo(len(train_index), source.num_classes, tuple(source.class_names), classes, fingerprint)
     arrivals = tuple(first_arrivals(labels[index], new) for index, new in zip(train_index, new_classes, strict=True))
     return StreamLayout(train_index, {"val": val, "test": test, "anytime": val}, new_classes, arrivals, table, info)
+
+
+def _check_kinds(source: Source, scenario: Scenario) -> None:
+    """Refuse several labels a sample to a scenario for one, and the reverse."""
+    names = type(source).__name__, type(scenario).__name__
+    if source.multi_label and not scenario.multi_label:
+        raise ValueError(
+            f"{names[0]} has several labels a sample, but {names[1]} deals out samples of one label each; use "
+            "`MultiLabelIncremental`."
+        )
+    if scenario.multi_label and not source.multi_label:
+        raise ValueError(
+            f"{names[1]} is for sources with several labels a sample, but {names[0]} has one each; use "
+            "`ClassIncremental`, or a `MultiLabelSource`."
+        )
 
 
 def first_arrivals(labels: Tensor, classes: Sequence[int]) -> tuple[tuple[int, int], ...]:
@@ -151,7 +167,9 @@ def _evaluation(
     labels = source.train_labels if training else source.test_labels
     domains = source.train_domains if training else source.test_domains
     chosen_domains = None if domains is None else domains[index]
-    parts = scenario.eval_tasks(labels[index], chosen_domains, source.num_classes, seed, classes_per_task)
+    parts = scenario.eval_tasks(
+        source.targets(split)[index], chosen_domains, source.num_classes, seed, classes_per_task
+    )
     _check_parts(parts, len(index), scenario, "evaluation", len(classes_per_task))
     new_classes = newly_seen(classes_per_task)
     empty = [task for task, members in enumerate(parts) if len(members) == 0 and new_classes[task]]

@@ -16,6 +16,7 @@ from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
 from lightning_cl.callbacks.evaluation.run_description import RunReporter, check_validation, write_report
 from lightning_cl.callbacks.evaluation.silent_evaluation import SilentEvaluation
 from lightning_cl.callbacks.evaluation.task_counts import SetCounts, summed
+from lightning_cl.callbacks.label_kinds import check_single_label
 from lightning_cl.datamodules import ContinualDataModule
 from lightning_cl.datamodules.sampling import evaluation_order
 from lightning_cl.namespace import LightningModule, Trainer
@@ -93,6 +94,7 @@ class AnytimeEvaluation(ContinualCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the head, draw the subset, and check that every boundary will be validated."""
         stream = require_stream(trainer, type(self).__name__)
+        check_single_label(stream, type(self).__name__)
         if stage != "fit":
             return
         self._capture = None  # until everything is checked

@@ -30,6 +30,7 @@ from lightning_cl.callbacks.evaluation.run_description import (
     write_report,
 )
 from lightning_cl.callbacks.evaluation.task_counts import SPACES, TaskCounts, grown
+from lightning_cl.callbacks.label_kinds import check_single_label
 from lightning_cl.datamodules import ContinualDataModule, Task
 from lightning_cl.datamodules.stream_plan import Stage
 from lightning_cl.metrics.functional import accuracy_per_stage, summarise
@@ -102,6 +103,7 @@ class ContinualEvaluation(RunReporter):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the head and check that every boundary will be validated."""
         stream = require_stream(trainer, type(self).__name__)
+        check_single_label(stream, type(self).__name__)
         tasks = stream.info.num_tasks
         if stage == "fit":
             check_validation(trainer, stream, type(self).__name__)

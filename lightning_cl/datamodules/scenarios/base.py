@@ -75,11 +75,13 @@ class Scenario(ABC):
             the order of the index tensor.
         remarks: What a reader of the results must know about the stream.
         few_shot: Task 0 is a base session and the others have few samples, so few-shot metrics are reported, too.
+        multi_label: It takes sources with several labels a sample: labels are ``(N, C)`` bool then.
     """
 
     order: Order = "shuffled"
     remarks: tuple[str, ...] = ()
     few_shot: bool = False
+    multi_label: bool = False
 
     def for_source(self, source: Source) -> Scenario:
         """The scenario to use with an opened source; one that goes by file names returns another here."""
@@ -98,6 +100,19 @@ class Scenario(ABC):
         Returns:
             One int64 tensor per task, none of them empty.
         """
+
+    def task_classes(
+        self, labels: Tensor, tasks: Sequence[Tensor], num_classes: int, seed: int
+    ) -> tuple[tuple[int, ...], ...]:
+        """Sorted ids of the classes that each task holds; by default those of its samples.
+
+        Args:
+            labels: As :meth:`train_tasks` was given.
+            tasks: What it gave.
+            num_classes: Number of classes.
+            seed: Seed of the stream.
+        """
+        return tuple(tuple(labels[index].unique().tolist()) for index in tasks)
 
     def eval_tasks(
         self,

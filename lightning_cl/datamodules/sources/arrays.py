@@ -153,8 +153,12 @@ class ArraySource(ImageSource):
         self._images = {"train": self._checked(train, "train"), "test": self._checked(test, "test")}
         self.native_size = self._square_size()
         self.image_size = self._resize_to if self._resize_to is not None else self.native_size
-        labels = map_labels(train[1], test[1], facts.pop("class_names"), self.label_map)
-        self._describe(labels.train, labels.test, labels.names, **facts)
+        self._describe(*self._read_labels(train[1], test[1], facts.pop("class_names")), **facts)
+
+    def _read_labels(self, train: Any, test: Any, names: ClassNames | None) -> tuple[Any, Any, ClassNames | None]:
+        """Labels of both splits as integers, and the names of the classes."""
+        labels = map_labels(train, test, names, self.label_map)
+        return labels.train, labels.test, labels.names
 
     def _read(self, path: Path, facts: dict[str, Any]) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         if not path.is_file():

@@ -42,6 +42,9 @@ class Source(ABC):
         test_domains: ``(N_test,)`` int64, as ``train_domains``.
         domain_names: One name per domain, or ``None``.
         class_names: One name per class, indexed by label.
+        train_sets: ``(N_train, C)`` bool, which classes each sample has, of a source with several labels a sample;
+            ``None``: each has one.
+        test_sets: ``(N_test, C)`` bool, as ``train_sets``.
     """
 
     mean: tuple[float, ...] | None = None
@@ -57,6 +60,8 @@ class Source(ABC):
     test_domains: Tensor | None
     domain_names: tuple[str, ...] | None
     class_names: tuple[str, ...]
+    train_sets: Tensor | None = None
+    test_sets: Tensor | None = None
 
     if not TYPE_CHECKING:
 
@@ -67,6 +72,31 @@ class Source(ABC):
                     "`setup()` first, or let ContinualDataModule do it."
                 )
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a sample has several labels; known after :meth:`setup`."""
+        return self.train_sets is not None
+
+    def check_single_label(self, who: str) -> None:
+        """Refuse to be taken apart or joined by what knows one label a sample.
+
+        Args:
+            who: What does so.
+
+        Raises:
+            ValueError: If a sample has several labels.
+        """
+        if self.multi_label:
+            raise ValueError(
+                f"{who} is for sources with one label a sample, but {type(self).__name__} has several; give a source "
+                "of its own for each part."
+            )
+
+    def targets(self, split: Split) -> Tensor:
+        """``(N,)`` int64 labels of a split; or ``(N, C)`` bool, of which a sample has several."""
+        labels, sets = (self.train_labels, self.train_sets) if split == "train" else (self.test_labels, self.test_sets)
+        return labels if sets is None else sets
 
     @property
     def num_classes(self) -> int:
@@ -105,9 +135,17 @@ class Source(ABC):
         names = ordered_names(class_names) if class_names is not None else default_names(train, test)
         if not len(train):
             raise ValueError(f"{type(self).__name__} has no training samples.")
-        check_ids(train, test, names, "class")
+        self.check_classes(train, test, names)
         self._describe_domains(train_domains, test_domains, domain_names, len(train), len(test))
         self.class_names, self.test_labels, self.train_labels = names, test, train
+
+    def check_classes(self, train: Tensor, test: Tensor, names: Sequence[str]) -> None:
+        """Check that labels are ids of classes, and that each class has a training sample.
+
+        Raises:
+            ValueError: If not.
+        """
+        check_ids(train, test, names, "class")
 
     def _describe_domains(
         self, train: Any, test: Any, names: Sequence[str] | None, num_train: int, num_test: int

@@ -76,6 +76,7 @@ class ClassSubset(Source):
     def _open(self) -> None:
         source = self.source
         source.setup()
+        source.check_single_label("ClassSubset")
         self.mean, self.std, self.image_size = source.mean, source.std, source.image_size
         self.collate_fn, self.batch_hooks = source.collate_fn, dict(source.batch_hooks)
         kept = self._kept(source.num_classes)

@@ -102,6 +102,7 @@ class ExtendedSource(Source):
     def _open(self) -> None:
         for part in self.parts:
             part.setup()
+            part.check_single_label("`extend`")
         sizes = [part.image_size for part in self.parts]
         if len({size for size in sizes if size is not None}) > 1:
             raise ValueError(
