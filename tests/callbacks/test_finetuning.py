@@ -46,13 +46,30 @@ def test_settings_reach_the_module():
     assert module.continual.methods == ["lightning_cl.FineTuning"]
 
 
+def test_some_layers_learn_and_the_head():
+    module = attached(at=r"attn\.qkv")
+    module.on_task_start(task_of(INFO, 0))
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    train(module, INFO.classes_per_task[0])
+    moved = {name for name, p in module.named_parameters() if not torch.equal(p, before[name])}
+    own = {f"net.blocks.{block}.attn.qkv.{name}" for block in range(6) for name in ("weight", "bias")}
+    assert moved == own | {"net.head.weight", "net.head.bias"}
+
+
+def test_layers_that_are_not_there_are_refused():
+    with pytest.raises(ValueError, match=r"`at='query'` names no layer with weights of this TinyModule.*attn\.qkv"):
+        attached(at="query")
+    with pytest.raises(ValueError, match=r"`at` is '\(', which is no regular expression"):
+        FineTuning(at="(")
+
+
 def test_an_unknown_mask_is_refused():
     with pytest.raises(ValueError, match=r"`train_mask` is 'none'; give .batch., .task., .seen. or .all."):
         FineTuning(train_mask="none")
 
 
 def test_its_configuration_can_be_reported():
-    assert FineTuning(head="fc").config() == {"head": "fc", "train_mask": "task", "reset_optimizer": False}
+    assert FineTuning(head="fc").config() == {"head": "fc", "train_mask": "task", "reset_optimizer": False, "at": None}
 
 
 def test_a_loss_with_label_smoothing_is_finite_where_nothing_is_masked():

@@ -14,7 +14,7 @@ from lightning_cl.callbacks.regularized import RegularizedMethod
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import TaskData
 
-StartingPoint = Literal["last", "start"]
+StartingPoint = Literal["last", "start", "both"]
 
 
 class EvenPenalty(QuadraticAnchor):
@@ -27,14 +27,14 @@ class EvenPenalty(QuadraticAnchor):
     @torch.no_grad()
     def start_task(self, module: Any, task: Any) -> None:
         """Before the first task: anchor the weights with which training starts, the head apart."""
-        if self.starting_point == "start" and not self.anchor.taken:
+        if self.starting_point != "last" and not self.anchor.taken:
             self._weigh(module)
             self.anchor.take(trained(module))
 
     @torch.no_grad()
     def end_task(self, module: Any, data: TaskData) -> None:
         """Move the anchor to the present weights; rows of classes that were learned belong to them from now on."""
-        if self.starting_point == "last":
+        if self.starting_point != "start":
             self._weigh(module, module.continual.mask.eval_allowed)
             super().end_task(module, data)
 
@@ -60,7 +60,8 @@ class L2SP(RegularizedMethod):
     Args:
         strength: At least 0; with 0 it is plain fine-tuning. The default is of our own.
         starting_point: ``"last"``: the end of the last task, which must be told; ``"start"``: the weights before the
-            first task, as in the paper, where they are pretrained; the head is never pulled, and no boundary needed.
+            first task, as in the paper, where they are pretrained; the head is never pulled, and no boundary needed;
+            ``"both"``: those before the first task in it, and then the end of the last task (arXiv:2203.17269).
         head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.

@@ -139,10 +139,20 @@ class L2FromTheStartByHand(AnchorByHand):
         return super().loss(x, y)
 
 
+class L2FromBothByHand(L2ByHand):
+    """The weights before the first task, without the head; from its end on those of the last."""
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        if not self.classes.start:
+            self.importance = {n: torch.full_like(v, float(not n.startswith("fc"))) for n, v in start().items()}
+        return super().loss(x, y)
+
+
 RUNS = {
     "si": (SynapticIntelligence(3.0, 0.5), lambda net: SIByHand(net, 3.0, 0.5)),
     "mas": (MAS(0.02), lambda net: MASByHand(net, 0.02)),
     "l2sp": (L2SP(0.4), lambda net: L2ByHand(net, 0.2)),
+    "l2sp from both": (L2SP(0.4, "both"), lambda net: L2FromBothByHand(net, 0.2)),
     "l2sp from the start": (L2SP(0.4, "start"), lambda net: L2FromTheStartByHand(net, 0.2)),
 }
 
