@@ -5,8 +5,10 @@ from lightning_cl.callbacks.adapters.aper import APER
 from lightning_cl.callbacks.adapters.ease import EASE
 from lightning_cl.callbacks.adapters.inflora import InfLoRA
 from lightning_cl.callbacks.adapters.lora import LoRA
+from lightning_cl.callbacks.adapters.mora import MoRA
 from lightning_cl.callbacks.adapters.mos import MOS
 from lightning_cl.callbacks.adapters.sdlora import SDLoRA
+from lightning_cl.callbacks.adapters.sema import SEMA
 from lightning_cl.callbacks.adapters.slca import SLCA
 from lightning_cl.callbacks.architecture.dynamically_expandable import DynamicallyExpandable
 from lightning_cl.callbacks.architecture.foster import FOSTER
@@ -21,10 +23,12 @@ from lightning_cl.callbacks.distillation.podnet import PODNet
 from lightning_cl.callbacks.distillation.wa import WA
 from lightning_cl.callbacks.evaluation.anytime_evaluation import AnytimeEvaluation
 from lightning_cl.callbacks.evaluation.continual_evaluation import ContinualEvaluation
+from lightning_cl.callbacks.evaluation.multi_label_evaluation import MultiLabelEvaluation
 from lightning_cl.callbacks.evaluation.protocol_guard import ProtocolGuard
 from lightning_cl.callbacks.evaluation.run_cost import RunCost
 from lightning_cl.callbacks.finetuning import FineTuning
 from lightning_cl.callbacks.gradients.agem import AGEM
+from lightning_cl.callbacks.gradients.coso import CoSO
 from lightning_cl.callbacks.gradients.cuber import CUBER
 from lightning_cl.callbacks.gradients.gem import GEM
 from lightning_cl.callbacks.gradients.gpm import GPM
@@ -41,6 +45,7 @@ from lightning_cl.callbacks.masks.supsup import SupSup
 from lightning_cl.callbacks.prompts.coda_prompt import CODAPrompt
 from lightning_cl.callbacks.prompts.dual_prompt import DualPrompt
 from lightning_cl.callbacks.prompts.l2p import L2P
+from lightning_cl.callbacks.prompts.multi_lane import MultiLane
 from lightning_cl.callbacks.prompts.mvp import MVP
 from lightning_cl.callbacks.prompts.one_prompt import OnePrompt
 from lightning_cl.callbacks.prompts.virtual_outliers import VirtualOutlierRegularizer
@@ -100,6 +105,7 @@ __all__ = [
     "MOS",
     "MVP",
     "OWM",
+    "SEMA",
     "SLCA",
     "TEEN",
     "WA",
@@ -107,6 +113,7 @@ __all__ = [
     "AnytimeEvaluation",
     "BiC",
     "CODAPrompt",
+    "CoSO",
     "ConTraCon",
     "ContinualCallback",
     "ContinualCheckpoint",
@@ -128,6 +135,9 @@ __all__ = [
     "LoRA",
     "LwF",
     "LwFMC",
+    "MoRA",
+    "MultiLabelEvaluation",
+    "MultiLane",
     "OnePrompt",
     "PODNet",
     "PackNet",

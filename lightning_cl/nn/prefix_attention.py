@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -107,6 +107,12 @@ def join_prefixes(first: Prefix | None, second: Prefix) -> Prefix:
     batch = max(first.key.shape[0], second.key.shape[0])
     pairs = zip(first, second, strict=True)
     return Prefix(*(torch.cat([t.expand(batch, -1, -1) for t in pair], dim=1) for pair in pairs))
+
+
+def embedded(vit: Any, images: Tensor) -> Tensor:
+    """``(B, N, D)`` tokens of ``(B, C, H, W)`` images in front of a timm ViT's first block, positions added."""
+    tokens: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
+    return tokens
 
 
 def run_block(block: Block, x: Tensor, prefix: Prefix | None = None, rows: int | None = None) -> Tensor:

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lightning_cl.nn.adapters.frozen import FrozenBackbone, freeze_backbone
 from lightning_cl.nn.feature_cache import FeatureCache
-from lightning_cl.nn.prefix_attention import Prefix, as_prefix, check_block, join_prefixes, run_block
+from lightning_cl.nn.prefix_attention import Prefix, as_prefix, check_block, embedded, join_prefixes, run_block
 from lightning_cl.nn.prompts import PromptProvider, Prompts
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class PromptedViT(FrozenBackbone, _Base):
         blocks: Any = self.blocks
         first = self.__dict__["_first_prompted"]
         with torch.no_grad():  # frozen, and shared by the query and the prompted pass
-            x = self.norm_pre(self.patch_drop(self._pos_embed(self.patch_embed(images))))
+            x = embedded(self, images)
             x = blocks[:first](x)
             if not provider.needs_query:
                 query = None

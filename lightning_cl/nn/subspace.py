@@ -55,7 +55,7 @@ class SubspaceMemory(nn.Module):
     def extend_gram(self, gram: Tensor, energy: float, crossing: bool = False) -> int:
         """Extend the basis by ``(D, D)`` ``sum x x^T``, which adds up over batches; see :meth:`extend`."""
         gram, old = gram.to(self.directions.device, torch.float64), self.basis.double()
-        values, vectors = self._new(gram)
+        values, vectors = self.outside(gram)
         total = gram.trace()
         held = (1 - values.sum() / total + values.cumsum(0) / total).tolist() if total > 0 else []
         count = _taken(held, energy, crossing, float(1 - values.sum() / total) if total > 0 else 1.0)
@@ -78,7 +78,7 @@ class SubspaceMemory(nn.Module):
             count: Columns, ``r``.
         """
         gram, old = gram.to(self.directions.device, torch.float64), self.basis.double()
-        values, vectors = self._new(gram)
+        values, vectors = self.outside(gram)
         count = min(count, len(gram))
         new = vectors[:, :count] - old @ (old.T @ vectors[:, :count])
         solid = values[:count] > 1e-12 * gram.trace()
@@ -86,9 +86,9 @@ class SubspaceMemory(nn.Module):
         found[:, solid] = torch.linalg.qr(new[:, solid]).Q
         return found.to(self.directions.dtype)
 
-    def _new(self, gram: Tensor) -> tuple[Tensor, Tensor]:
+    def outside(self, gram: Tensor) -> tuple[Tensor, Tensor]:
         """``(D,)`` falling energies and ``(D, D)`` directions (columns) of what lies outside the basis; float64."""
-        old = self.basis.double()
+        gram, old = gram.to(self.directions.device, torch.float64), self.basis.double()
         left = gram - old @ (old.T @ gram)
         left = left - (left @ old) @ old.T
         values, vectors = torch.linalg.eigh((left + left.T) / 2)

@@ -1,0 +1,89 @@
+"""SEMA: where and when adapters are added, and what stays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from conformance.modules import PLAIN
+from conformance.runs import attached, train
+from lightning.pytorch import seed_everything
+from torch import Tensor
+
+from lightning_cl.callbacks import SEMA
+from lightning_cl.datamodules import SiBlurry
+
+from .watching import Watch
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+SMALL = {**SEMA.small, "descriptor_epochs": 2}
+
+
+def counts(state: dict[str, Tensor]) -> list[int]:
+    return [int(state[f"continual.parts.sema._counts.{layer}.saved"]) for layer in range(2)]
+
+
+def stacked(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """By layer and tensor, with a slot for each adapter."""
+    part = "continual.parts.sema."
+    found = {name: value for name, value in state.items() if name.startswith((f"{part}layers.", f"{part}descriptors."))}
+    return {name.removeprefix(part): value for name, value in found.items() if not name.endswith("velocity")}
+
+
+def test_at_first_it_is_the_plain_trunk_bit_for_bit() -> None:
+    module, images = attached(PLAIN, SEMA(**SMALL)), torch.rand(5, 1, 16, 16)
+    seed_everything(0, verbose=False)
+    assert torch.equal(module.eval()(images), PLAIN.build("adamw", 0.0).eval()(images))
+
+
+def test_below_any_distance_each_layer_grows_once_a_task_and_old_adapters_stay(tmp_path: Any) -> None:
+    """Two layers in two epochs: the earlier one grows in the first part, the later one in the second."""
+    watch = Watch()
+    train(PLAIN, SEMA(**SMALL), tmp_path, callbacks=[watch], stream_options={"epochs_per_task": 2})
+    assert [counts(state) for state in watch.ends] == [[1, 1], [2, 2], [3, 3]]
+    assert [counts(state) for state in watch.starts] == [[1, 1], [2, 1], [3, 2]]
+    for task in (1, 2):
+        before, after = stacked(watch.ends[task - 1]), stacked(watch.ends[task])
+        assert all(torch.equal(before[name][:task], after[name][:task]) for name in before)
+        assert all(not torch.equal(before[name][task], after[name][task]) for name in before if "up" in name)
+        assert all(torch.equal(before[name][task + 1 :], after[name][task + 1 :]) for name in before)
+        recorded = [after[f"descriptors.{layer}.recorded"].tolist() for layer in range(2)]
+        assert recorded == [[2 * 27] * (task + 1) + [0] * (2 - task)] * 2  # two epochs over the task's samples
+
+
+def test_above_any_distance_only_the_head_learns_after_the_first_task(tmp_path: Any) -> None:
+    watch = Watch()
+    method = SEMA(**{**SMALL, "threshold": float("inf")})
+    train(PLAIN, method, tmp_path, callbacks=[watch], stream_options={"epochs_per_task": 2})
+    first, last = watch.ends[0], watch.ends[2]
+    moved = {name for name, value in last.items() if not torch.equal(value, first[name])}
+    assert {name for name in moved if not name.startswith("continual.")} == {"net.head.weight", "net.head.bias"}
+    assert not any(name.endswith(tuple(stacked(last))) for name in moved)
+    assert counts(last) == [1, 1]
+
+
+def test_a_shift_in_an_online_stream_adds_adapters_that_learn(tmp_path: Any) -> None:
+    watch = Watch()
+    options = {"scenario": SiBlurry(3, seed=4), "epochs_per_task": 1, "batch_size": 4}
+    train(PLAIN, SEMA(**SMALL), tmp_path, callbacks=[watch], stream_options=options)
+    assert counts(watch.ends[2]) == [3, 3]  # as many as there is room for
+    final = stacked(watch.ends[2])
+    assert all(bool(value.any(dim=-1).flatten(1).any(dim=1).all()) for name, value in final.items() if ".up" in name)
+    grown = next(t for t, state in enumerate(watch.ends) if counts(state)[0] > 1)
+    old = stacked(watch.ends[grown])
+    names = [name for name in final if name.startswith("layers.0.")]
+    assert all(torch.equal(old[name][0], final[name][0]) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: SEMA(expandable=0), "`expandable` is 0; give at least 1"),
+        (lambda: SEMA(window=2), "`window` is 2; give at least 3"),
+        (lambda: SEMA(descriptor_lr=0.0), "`descriptor_lr` is 0.0; give a number above 0"),
+    ],
+)
+def test_bad_arguments(make: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
