@@ -205,7 +205,9 @@ def save_with(folder: Path, own: bool, *given: Any) -> Path:
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["ContinualCheckpoint", "ModelCheckpoint"])
-@pytest.mark.parametrize("value", [Path("x"), torch.nn.ReLU, a_function, torch.nn.ReLU()], ids=str)
+@pytest.mark.parametrize(
+    "value", [Path("x"), torch.nn.ReLU, a_function, torch.nn.ReLU()], ids=["path", "class", "function", "module"]
+)
 def test_arguments_that_could_not_be_read_back_are_one_sentence(tmp_path, own, value):
     with pytest.raises(ValueError, match=r"\(`second` of `hyper_parameters`\), and could not be read back") as error:
         save_with(tmp_path, own, 1, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -55,7 +56,7 @@ ONLINE = {"scenario": SiBlurry(3, seed=4), "epochs_per_task": 1, "updates_per_ba
         ({"fast_dev_run": 1}, {}),
         ({"overfit_batches": 1}, UNEVEN),
     ],
-    ids=str,
+    ids=lambda options: re.sub(r" at 0x\w+", "", str(options)),  # the same in every process
 )
 def test_the_steps_of_the_whole_stream(trainer, stream):
     module, runner = fit(trainer=trainer, **stream)
