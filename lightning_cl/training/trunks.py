@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -68,6 +68,7 @@ class Trunks(nn.Module):
     def __init__(self, module: Any, stage: str | None = None, who: str = "this method") -> None:
         super().__init__()
         self.who, self.passing = who, False
+        self.given: Tensor | None = None
         self.call: NetworkCall | None = None
         self.copies = nn.ModuleList()
         self.register_buffer("place", torch.empty(0), persistent=False)
@@ -153,13 +154,13 @@ class Trunks(nn.Module):
         if self.shared is not None:
             self.shared.replay()
         try:
-            call.repeat(lambda *args, **kwargs: functional_call(network, weights, args, kwargs))
-        except _AtHead as reached:
-            given: Tensor = reached.args[0]
-            return given.flatten(0, 1) if given.ndim == 3 else given.flatten(1)
+            with suppress(_AtHead):
+                call.repeat(lambda *args, **kwargs: functional_call(network, weights, args, kwargs))
         finally:
-            self.call, self.passing = before, False
-        raise ValueError(f"`{call.path}` did not call the head when {self.who} called it again with the same input.")
+            self.call, self.passing, given, self.given = before, False, self.given, None
+        if given is None:
+            raise ValueError(f"`{call.path}` did not call the head when {self.who} called it again for the same input.")
+        return given.flatten(0, 1) if given.ndim == 3 else given.flatten(1)
 
     def _call_of_step(self, module: Any) -> NetworkCall:
         step = module.continual.step
@@ -172,7 +173,9 @@ class Trunks(nn.Module):
 
     def _stop(self, head: nn.Module, args: tuple[Any, ...]) -> None:
         if self.passing:
-            raise _AtHead(pooled(head, args[0]))
+            self.given = pooled(head, args[0])
+            if not torch.compiler.is_compiling():  # a graph is made of whole calls
+                raise _AtHead
 
 
 def _make_room(trunks: nn.Module, state_dict: Mapping[str, Any], prefix: str, *_: Any) -> None:

@@ -54,7 +54,8 @@ class WideHead(MethodModule):
 
     def features_of_copies(self, module: Any) -> list[Tensor] | None:
         """``(B, D)`` features of every copy in this pass; ``None``: there is none, or nobody reads the answer."""
-        return self.trunks.features(module) if len(self.trunks) and not module.continual.raw else None
+        unread = module.continual.raw or self.trunks.passing
+        return self.trunks.features(module) if len(self.trunks) and not unread else None
 
     def known_to_all(self, logits: Tensor) -> Tensor:
         """The same logits; in training all own parameters get a gradient of them, for which DDP waits."""
