@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning_cl.callbacks.combination import check_combination
 from lightning_cl.callbacks.label_kinds import check_labels_of_method
-from lightning_cl.datamodules.stream_identity import is_prefix
+from lightning_cl.datamodules.stream_identity import is_prefix, refuse_other_classes
 from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.mixins.base import STRICTNESS, ContinualMixin, ContinualState, TrainMask, method_names
-from lightning_cl.namespace import BaseFinetuning, Callback, LightningModule, Trainer
+from lightning_cl.namespace import BaseFinetuning, Callback, LightningModule, Trainer, rank_zero_warn
 from lightning_cl.nn.adapters import FrozenBackbone
 from lightning_cl.nn.extension import extend
 from lightning_cl.nn.weights import Snapshot
@@ -126,6 +126,7 @@ class ContinualMethod(ContinualCallback):
                 "but this stream does not; set `ContinualDataModule(task_identity=True)`, or use another method."
             )
         frozen = {name for name, p in pl_module.named_parameters() if not p.requires_grad}
+        self._untrained = self.state_key not in getattr(getattr(pl_module, "continual", None), "methods", ())
         self.attach_once(pl_module, stream.info)
         self._refuse_thawing(trainer, pl_module, frozen)
         pl_module.continual.batch_keys = stream.batch_keys  # type: ignore[union-attr]
@@ -154,7 +155,10 @@ class ContinualMethod(ContinualCallback):
                 extended since.
         """
         state = getattr(pl_module, "continual", None)
-        _refuse_extended(pl_module, getattr(state, "info", info), info)
+        known = getattr(state, "info", info)
+        _refuse_extended(pl_module, known, info)
+        if not is_prefix(known, info):
+            refuse_other_classes(type(pl_module).__name__, known.class_names, info.class_names)
         if state is not None and self.state_key in getattr(state, "methods", ()):
             self._refuse_other_arguments(state.configs[state.methods.index(self.state_key)]["arguments"])
         else:
@@ -168,6 +172,22 @@ class ContinualMethod(ContinualCallback):
             state.trained_parameters = state.own_parameters & trained
             if trained != trained_before:
                 self._refuse_behind_copies(state)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """What it has learned comes back."""
+        self._untrained = False
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn of answers of a method that has learned nothing."""
+        if self._untrained:
+            rank_zero_warn(
+                f"{type(self).__name__} has learned nothing yet and no checkpoint is given, so an untrained model "
+                "answers; pass `ckpt_path=...`, or the module that was trained."
+            )
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn as before a test."""
+        self.on_test_start(trainer, pl_module)
 
     def _refuse_thawing(self, trainer: Trainer, pl_module: LightningModule, before: set[str]) -> None:
         """A callback that trains layers later would let a part of a frozen backbone move, and the rest not."""

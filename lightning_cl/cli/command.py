@@ -15,7 +15,7 @@ from jsonargparse.typing import PositiveInt
 import lightning_cl.callbacks
 import lightning_cl.models  # noqa: F401  (classes are known by their short names once they are imported)
 from lightning_cl import datamodules
-from lightning_cl.callbacks import ContinualCallback
+from lightning_cl.callbacks import ContinualCallback, ContinualMethod
 from lightning_cl.callbacks.checkpoints.run_folder import run_folder
 from lightning_cl.cli.arguments import import_class, parse, plain_config
 from lightning_cl.cli.checkpoints import InterruptNotice, check_output, given_checkpoint, last_checkpoint
@@ -110,6 +110,8 @@ class ContinualCLI(LightningCLI):
         if section.get("ckpt_path") == "last":
             section.ckpt_path = last_checkpoint(section.trainer)
         check_output(section.trainer)
+        if self.subcommand in ("test", "predict") and section.get("ckpt_path") is None:
+            _refuse_untrained(str(self.subcommand), section.trainer.get("callbacks"))
         model = section.model.get("init_args")
         if model is None or "num_classes" not in model or model.num_classes is not None:
             return
@@ -184,6 +186,17 @@ def read(words: Sequence[str], debug: bool) -> tuple[LightningArgumentParser, di
     """The parser of the command, and the whole configuration as plain values with full class paths."""
     cli = built(ParsingCLI, words, debug)
     return cli.parser, plain_config(cli.parser, cli.config)
+
+
+def _refuse_untrained(command: str, configs: Any) -> None:
+    """A method without a checkpoint has learned nothing, and its answers would be those of chance."""
+    for config in configs if isinstance(configs, list) else [configs]:
+        made = import_class(config.class_path) if isinstance(config, Namespace) else None
+        if isinstance(made, type) and issubclass(made, ContinualMethod):
+            raise UsageError(
+                f"`{command}` without a checkpoint answers with an untrained model; give one with `--ckpt_path PATH` "
+                "(`--ckpt_path last`: the newest of this configuration's runs)."
+            )
 
 
 def _try_callbacks(configs: Any) -> None:

@@ -7,10 +7,13 @@ from itertools import accumulate
 from weakref import WeakKeyDictionary
 
 from lightning_cl.datamodules.protocol import Stream
+from lightning_cl.datamodules.stream_identity import refuse_other_classes
 from lightning_cl.namespace import LightningModule, Trainer, rank_zero_warn
 
 #: Modules that a Trainer with a limit has trained on a part of a stream: its fingerprint, and the last task.
 _PARTLY_TRAINED: WeakKeyDictionary[LightningModule, tuple[str, int]] = WeakKeyDictionary()
+#: Names of the classes, by label, of the stream that a module was trained on last.
+_CLASS_NAMES: WeakKeyDictionary[LightningModule, tuple[str, ...]] = WeakKeyDictionary()
 
 
 def check_extent(trainer: Trainer, module: LightningModule, stream: Stream, limit: int | None, resumed: bool) -> None:
@@ -24,10 +27,12 @@ def check_extent(trainer: Trainer, module: LightningModule, stream: Stream, limi
         resumed: The fit goes on from a checkpoint.
 
     Raises:
-        ValueError: If nothing is left to train, or the first tasks would be trained again by a Trainer for a part.
+        ValueError: If nothing is left to train, the first tasks would be trained again by a Trainer for a part, or the
+            stream's labels mean other classes than those which the module has learned.
     """
     if not resumed:
         _refuse_idle_fit(trainer)
+        refuse_other_classes(type(module).__name__, _CLASS_NAMES.get(module, ()), stream.info.class_names)
         if trainer.current_epoch == 0 and _is_partial(trainer, limit):
             _refuse_first_task_again(module, stream)
     ends = list(accumulate(stream.steps_of_tasks()))
@@ -39,7 +44,9 @@ def check_extent(trainer: Trainer, module: LightningModule, stream: Stream, limi
 
 
 def remember_extent(trainer: Trainer, module: LightningModule, stream: Stream, limit: int | None) -> None:
-    """Note a module that was trained on a part of a stream, for the next :func:`check_extent`."""
+    """Note what a module was trained on, and whether on a part of it, for the next :func:`check_extent`."""
+    if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        _CLASS_NAMES[module] = stream.info.class_names
     task = stream.unfinished_task if _is_partial(trainer, limit) else None
     if task is None:
         _PARTLY_TRAINED.pop(module, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lightning_cl.datamodules.task import StreamInfo
 
 
@@ -35,6 +37,27 @@ def difference(saved: StreamInfo, here: StreamInfo) -> str:
         parts = ", ".join(f"{tasks} tasks (hash {fingerprint[:12]})" for tasks, fingerprint in here.extended_from)
         return f"{hashes}; it was extended from {parts}."
     return f"{hashes}."
+
+
+def refuse_other_classes(module: str, known: Sequence[str], here: Sequence[str]) -> None:
+    """Refuse labels that mean other classes than those which a module has learned.
+
+    Args:
+        module: Name of the module's class, for the message.
+        known: Names of its classes, by label.
+        here: Names of the stream's classes, by label.
+
+    Raises:
+        ValueError: If a label has another name here.
+    """
+    label = next((c for c, (old, new) in enumerate(zip(known, here, strict=False)) if old != new), None)
+    if label is not None:
+        raise ValueError(
+            f"this {module} has learned {known[label]!r} as class {label}, but in this stream class {label} is "
+            f"{here[label]!r}, so that one would overwrite the other; teach it by class name with "
+            '`lightning_cl.load("its folder").learn("the new data")` (`lightning-cl learn DATA --into DIR`), or extend '
+            "the stream that it was trained on with `stream.extend(source, scenario)` and go on from its checkpoint."
+        )
 
 
 def describe(info: StreamInfo) -> str:

@@ -259,7 +259,7 @@ def test_a_run_leaves_config_report_and_checkpoint(capsys: pytest.CaptureFixture
     capsys.readouterr()
     assert main(["test", *FIT[1:], *short, "--ckpt_path", "last", "--trainer.limit_test_batches", "1"]) == 0
     assert "test_acc" in capsys.readouterr().out
-    assert main(["predict", *FIT[1:], *short, "--trainer.limit_predict_batches", "1"]) == 0
+    assert main(["predict", *FIT[1:], *short, "--ckpt_path", "last", "--trainer.limit_predict_batches", "1"]) == 0
     assert main(["validate", "--config", "runs/digits_prototypes/version_1/config.yaml"]) == 0
 
 
