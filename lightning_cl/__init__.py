@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_cl.export_method import load_method, save_method
+    from lightning_cl.lifelong.learned_model import create, load
     from lightning_cl.nn.extension import extend
     from lightning_cl.restoration import restore
 
@@ -14,12 +15,14 @@ __version__ = "0.1.0"
 
 # Found at the point of use, so that `import lightning_cl` stays fast.
 _LAZY = {
+    "create": "lightning_cl.lifelong.learned_model",
     "extend": "lightning_cl.nn.extension",
+    "load": "lightning_cl.lifelong.learned_model",
     "load_method": "lightning_cl.export_method",
     "restore": "lightning_cl.restoration",
     "save_method": "lightning_cl.export_method",
 }
-__all__ = ["__version__", "extend", "load_method", "restore", "save_method"]
+__all__ = ["__version__", "create", "extend", "load", "load_method", "restore", "save_method"]
 
 
 def __getattr__(name: str) -> Any:

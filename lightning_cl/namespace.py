@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
     from lightning.fabric.utilities import move_data_to_device
     from lightning.fabric.utilities.exceptions import MisconfigurationException
-    from lightning.fabric.utilities.seed import reset_seed
+    from lightning.fabric.utilities.seed import reset_seed, seed_everything
     from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
     from lightning.pytorch.callbacks import (
         BaseFinetuning,
@@ -141,6 +141,7 @@ __all__ = [
     "rank_zero_warn",
     "refuse_other_namespace",
     "reset_seed",
+    "seed_everything",
 ]
 
 #: Where the names are, from the package itself on; what reads command lines comes last, for it takes long to import.

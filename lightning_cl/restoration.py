@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -50,6 +50,11 @@ def restore(
         raise ValueError(f"`callbacks` is {shown(callbacks)}; expected a list of the methods that it was trained with.")
     refuse_other_namespace(model)
     state = read_checkpoint(Path(checkpoint) if isinstance(checkpoint, PathLike) else checkpoint, map_location)
+    return rebuild(state, checkpoint, model, callbacks)
+
+
+def rebuild(state: Mapping[str, Any], checkpoint: Any, model: ModuleT, callbacks: Sequence[Callback]) -> ModuleT:
+    """:func:`restore` from what a checkpoint holds; ``checkpoint`` names it in messages."""
     saved = state.get("lightning_cl")
     if saved is None:
         raise ValueError(

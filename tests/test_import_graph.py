@@ -20,6 +20,7 @@ LAYERS = (
     {"mixins"},
     {"callbacks"},
     {"restoration", "export_method"},
+    {"lifelong"},
     {"cli"},
     {"targets"},
     {"__main__"},

@@ -13,6 +13,7 @@ from importlib import import_module
 from lightning_cl import __version__
 from lightning_cl.cli.configs import UsageError, resolve_configs, suggestion
 from lightning_cl.cli.options import COMMANDS, RUNS, build, parse
+from lightning_cl.cli.predictions import is_folder_call
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +45,8 @@ def _dispatch(words: list[str], debug: bool) -> int:
     if name in ("--version", "version"):
         print(f"lightning-cl {__version__}")
         return 0
-    if name in RUNS or name.startswith("-"):
+    of_folder = name == "predict" and is_folder_call(more)
+    if (name in RUNS and not of_folder) or name.startswith("-"):
         resolve_configs(words)  # a wrong name is said at once
         from lightning_cl.cli.command import run  # imports torch
 
@@ -56,7 +58,7 @@ def _dispatch(words: list[str], debug: bool) -> int:
         options, rest = parse([name, "--help"] if bare else words)
     except SystemExit:  # --help
         return 2 if bare else 0
-    unknown = [word for word in rest if word.startswith("-")]
+    unknown = [word for word in rest if word.startswith("-") and word != "-"]
     if unknown and not command.for_fit:
         raise UsageError(f"`{name}` has no option `{unknown[0]}`; see `lightning-cl {name} --help`.")
     code: int = import_module(f"lightning_cl.cli.{command.module}").main(options, rest, debug)

@@ -13,6 +13,8 @@ from lightning_cl.cli.catalogue import KINDS
 from lightning_cl.cli.configs import UsageError
 
 RUNS = ("fit", "validate", "test", "predict")
+FORMATS = ("table", "csv", "jsonl")
+EXPORTS = ("torch-export", "onnx", "safetensors")
 SHELLS = ("bash", "zsh", "fish")
 SEARCHES = ("grid", "random", "bayes")
 _EPILOG = """\
@@ -67,6 +69,63 @@ class Command(NamedTuple):
 _FLAG, _EACH, _ONCE = {"action": "store_true"}, {"action": "append", "default": []}, {"action": Once}
 _NUMBER = partial(count, least=0)
 COMMANDS = {
+    "learn": Command(
+        "lessons",
+        "DATA --into DIR [--method NAME] [options] | --into DIR --to VERSION",
+        """\
+Teaches a model one more folder of images. The first call makes the model folder DIR, every later one adds a version to
+it; classes are known by the names of their folders. A call that was stopped or killed goes on by the same command. By
+default nothing is trained and no image is kept: class means with one covariance on a frozen backbone.""",
+        "DATA  a folder with CLASS/ or with train/CLASS/ and test/CLASS/; without: the call that was stopped",
+        (
+            ("--into", "DIR", "the model folder", {**_ONCE, "type": Path}),
+            ("--to", "VERSION", "go back to a version; all stay", {**_ONCE, "type": count}),
+            ("--rename", "OLD=NEW", "a class of DATA; without DATA, of the model", _EACH),
+            ("--merge", "OLD=NEW", "two classes of the model are one, where the method can", _EACH),
+            ("--forget", "NAME", "forget a class, where the method can", _EACH),
+            ("--epochs", "N", "passes over DATA, for methods that train", {"type": count}),
+            ("--test-fraction", "F", "of each class held out, if DATA has no test folder; 0: none", {"type": float}),
+            ("--wandb", "PROJECT", "one W&B run for this call, in a group of the model's name", _ONCE),
+            ("--method", "NAME", "first call: a method (`lightning-cl list methods`)", _EACH),
+            ("--backbone", "NAME", "first call: a name that timm knows", _ONCE),
+            ("--weights", "FILE", "first call: a local file with the backbone's weights", _ONCE),
+            ("--image-size", "N", "first call: pixels, if others than the backbone's", {"type": count}),
+            ("--batch-size", "N", "first call: images in a training batch", {"type": count}),
+            ("--seed", "N", "first call", {"type": _NUMBER}),
+            ("--config", "FILE", "first call: YAML with `model`, `methods`, ...", _ONCE),
+        ),
+        "example:\n  lightning-cl learn month1 --into birds",
+        for_fit=False,
+    ),
+    "predict": Command(
+        "predictions",
+        "DIR IMAGES... [--format table|csv|jsonl] [options] | --config NAME --ckpt_path PATH",
+        """\
+Says what images show: class names and probabilities. With `--config` first it is a run of LightningCLI, as `fit`.""",
+        "DIR  a model folder or the folder of a run; then files, folders, or `-` for paths on standard input",
+        (
+            ("--format", "FORMAT", "table, csv (all classes) or jsonl", {"choices": FORMATS, "default": "table"}),
+            ("--top", "N", "so many classes", {"type": count, "default": 3}),
+            ("--version", "N", "of the model folder; the current one by default", {"type": count}),
+            ("--batch-size", "N", "images at a time", {"type": count, "default": 64}),
+            ("--output -o", "FILE", "write there", {"type": Path}),
+        ),
+        for_fit=False,
+    ),
+    "export": Command(
+        "exports",
+        "DIR [--format torch-export|onnx|safetensors] [--output FILE]",
+        """\
+Writes a model for other programs, with class names and preprocessing in the metadata. A graph answers as the model
+does, to 1e-5, or is not written.""",
+        "DIR  a model folder or the folder of a run",
+        (
+            ("--format", "FORMAT", "|".join(EXPORTS), {"choices": EXPORTS, "default": "torch-export"}),
+            ("--version", "N", "of the model folder; the current one by default", {"type": count}),
+            ("--output -o", "FILE", "DIR/model with the form's suffix by default", {"type": Path}),
+        ),
+        for_fit=False,
+    ),
     "check": Command(
         "protocol_check",
         "NAME|CONFIG|RUN_DIR [options as for `fit`]",
@@ -216,7 +275,7 @@ def build() -> Parser:
     whole = Parser(prog="lightning-cl", usage="lightning-cl COMMAND [options]", description=what, epilog=_EPILOG)
     whole.add_argument("--version", action="version", version=f"lightning-cl {__version__}")
     below = whole.add_subparsers(title="commands", dest="command", metavar="COMMAND [options]", prog="lightning-cl")
-    for run in RUNS:
+    for run in (name for name in RUNS if name not in COMMANDS):
         below.add_parser(run, help=f"run a stream; `lightning-cl {run} --help` shows every option", add_help=False)
     for name, command in COMMANDS.items():
         says = " ".join(command.text.split()).partition(".")[0]

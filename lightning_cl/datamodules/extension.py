@@ -14,6 +14,7 @@ from lightning_cl.datamodules.scenarios.base import Scenario
 from lightning_cl.datamodules.scenarios.class_incremental import ClassIncremental
 from lightning_cl.datamodules.sources.base import Source
 from lightning_cl.datamodules.sources.extended import ExtendedSource
+from lightning_cl.datamodules.sources.past_tasks import PastTasks
 from lightning_cl.datamodules.stream_plan import (
     EvalData,
     Stage,
@@ -65,8 +66,11 @@ def lay_out_stream(source: Source, scenario: Scenario, seed: int, val_split: flo
     if not isinstance(scenario, ExtendedScenario):
         return lay_out(source, scenario, seed, val_split)
     assert isinstance(source, ExtendedSource)
-    pairs = zip(source.parts, scenario.parts, strict=True)
-    return join_layouts(source, [lay_out(part, rule, seed, val_split) for part, rule in pairs])
+    layouts = [
+        part.layout() if isinstance(part, PastTasks) else lay_out(part, rule, seed, val_split)
+        for part, rule in zip(source.parts, scenario.parts, strict=True)
+    ]
+    return join_layouts(source, layouts)
 
 
 def join_layouts(source: ExtendedSource, layouts: Sequence[StreamLayout]) -> StreamLayout:
@@ -122,7 +126,7 @@ def _evaluation(source: ExtendedSource, layouts: Sequence[StreamLayout], stage: 
 def _history(layouts: Sequence[StreamLayout], class_ids: Sequence[Tensor]) -> list[tuple[int, str]]:
     """Number of tasks and fingerprint of the stream after each part; each fingerprint is of all that came before."""
     tasks, fingerprint = layouts[0].info.num_tasks, layouts[0].info.fingerprint
-    history = [(tasks, fingerprint)]
+    history = [*layouts[0].info.extended_from, (tasks, fingerprint)]
     for layout, ids in zip(layouts[1:], class_ids[1:], strict=True):
         text = f"{fingerprint} extended by {layout.info.fingerprint} as {ids.tolist()}"
         tasks, fingerprint = tasks + layout.info.num_tasks, hashlib.sha256(text.encode()).hexdigest()

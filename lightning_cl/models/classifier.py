@@ -41,11 +41,11 @@ class Classifier(LightningModule):
     """Cross-entropy, counted accuracies, an optimiser and a schedule; a member adds the network and ``forward``.
 
     Args:
-        num_classes: Columns of the logits.
+        num_classes: Columns of the logits; ``None``: known when a Trainer with a stream is there.
         optimizer, lr, weight_decay, lr_schedule, batch_keys: See :class:`ImageClassifier`.
 
     Raises:
-        ValueError: For a missing ``num_classes``, an unknown optimiser or schedule, or ``lr`` or ``weight_decay``
+        ValueError: For an unknown optimiser or schedule, or ``lr`` or ``weight_decay``
             beside an optimiser that is not given by name.
     """
 
@@ -59,21 +59,31 @@ class Classifier(LightningModule):
         batch_keys: tuple[str, str],
     ) -> None:
         super().__init__()
-        if num_classes is None:
-            raise ValueError(
-                "`num_classes` is None, and only the command line can take it from the data; give the number of "
-                f"classes of the stream, e.g. `{type(self).__name__}(num_classes=stream.info.num_classes)`."
-            )
         if lr_schedule != "constant" and lr_schedule not in _SCHEDULES and not callable(lr_schedule):
             raise ValueError(
                 f'`lr_schedule` is {lr_schedule!r}; give "constant", "cosine", "coda_cosine", '
                 '"coda_cosine_released", "cpe_clip" or a class of torch.optim.lr_scheduler.'
             )
+        self.num_classes = num_classes
         self.make_optimizer = _optimizer_factory(optimizer, lr, weight_decay)
         self.lr_schedule, self.batch_keys = lr_schedule, batch_keys
         for stage in ("val", "test"):
             setattr(self, f"{stage}_loss", MeanMetric())
             setattr(self, f"{stage}_acc", MulticlassAccuracy(num_classes, average="micro", validate_args=False))
+
+    def num_classes_of_stream(self) -> int:
+        """How many classes the Trainer's stream has.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        found = None if self._trainer is None else getattr(self._stream, "num_classes", None)
+        if found is None:
+            raise ValueError(
+                "`num_classes` is None, and there is no stream to take it from; give the number of classes, e.g. "
+                f"`{type(self).__name__}(num_classes=stream.info.num_classes)`."
+            )
+        return int(found)
 
     # ------------------------------------------------------------------ steps
 

@@ -73,7 +73,7 @@ class CLIPClassifier(Classifier):
         if num_classes is None and class_names is not None:
             num_classes = len(class_names)
         super().__init__(num_classes, optimizer, lr, weight_decay, lr_schedule, batch_keys)
-        assert num_classes is not None
+        num_classes = self.num_classes_of_stream() if num_classes is None else num_classes
         if train not in ("none", "all"):
             raise ValueError(f'`train` is {train!r}; give "none" or "all".')
         fill_templates(["name"], templates)

@@ -25,7 +25,8 @@ class ImageClassifier(Classifier):
         backbone: A name that ``timm.create_model`` knows. Pin the tag (``"vit_base_patch16_224.augreg_in21k"``): what
             an untagged name loads has changed between timm versions.
         pretrained: Load timm's weights for that name.
-        num_classes: Outputs of the head. The command line takes it from the data.
+        num_classes: Outputs of the head. ``None``: as many as the stream has classes, also one that was extended,
+            when the Trainer comes; the command line takes it from the data.
         optimizer: ``"adam"``, ``"adamw"`` or ``"sgd"`` (momentum 0.9), with ``lr`` and ``weight_decay``; or any
             optimiser: ``{class_path: torch.optim.NAdam, init_args: {...}}``, from Python a function of the parameters.
         lr: Learning rate of an optimiser given by name; ``None``: 0.001.
@@ -41,8 +42,8 @@ class ImageClassifier(Classifier):
         backbone_kwargs: More arguments of ``timm.create_model``, for example ``{img_size: 112}``.
 
     Raises:
-        ValueError: For an unknown backbone (the nearest are named), weights that cannot be had, a missing
-            ``num_classes``, an unknown optimiser or schedule, or ``lr`` or ``weight_decay`` beside an optimiser that
+        ValueError: For an unknown backbone (the nearest are named), weights that cannot be had, an unknown
+            optimiser or schedule, or ``lr`` or ``weight_decay`` beside an optimiser that
             is not given by name.
     """
 
@@ -60,8 +61,31 @@ class ImageClassifier(Classifier):
         backbone_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(num_classes, optimizer, lr, weight_decay, lr_schedule, batch_keys)
-        assert num_classes is not None
-        self.net = build_backbone(backbone, pretrained, num_classes, checkpoint_path, backbone_kwargs or {})
+        #: As plain values, from which a model folder builds it again.
+        self.constructor_arguments: dict[str, Any] = {
+            "backbone": backbone,
+            "pretrained": pretrained,
+            "optimizer": optimizer,
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "lr_schedule": lr_schedule,
+            "checkpoint_path": checkpoint_path,
+            "batch_keys": batch_keys,
+            "backbone_kwargs": backbone_kwargs,
+        }
+        if num_classes is not None:
+            self._build(num_classes)
+
+    def _build(self, num_classes: int) -> None:
+        given = self.constructor_arguments
+        options = given["backbone_kwargs"] or {}
+        path = given["checkpoint_path"]
+        self.net = build_backbone(given["backbone"], given["pretrained"], num_classes, path, options)
+
+    def setup(self, stage: str) -> None:
+        """Make the network for the classes of the stream, unless their number was given."""
+        if not hasattr(self, "net"):
+            self._build(self.num_classes_of_stream())
 
     def forward(self, images: Tensor) -> Tensor:
         """``(B, C, H, W)`` images to ``(B, num_classes)`` logits."""

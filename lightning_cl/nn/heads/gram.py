@@ -80,6 +80,14 @@ class GramHead(nn.Module):
         self.counts += labels.sum(0)
         self._solution = None
 
+    @torch.no_grad()
+    def merge_class(self, label: int, into: int) -> None:
+        """Count all samples of a class as samples of another; exact."""
+        self.cross[:, into] += self.cross[:, label]
+        self.counts[into] += self.counts[label]
+        self.cross[:, label], self.counts[label] = 0, 0
+        self._solution = None
+
     @property
     def solution(self) -> Tensor:
         """``(M, C)`` float64 weights.

@@ -70,6 +70,30 @@ class ClassStatistics(nn.Module):
         for buffer in self.buffers():
             buffer.zero_()
 
+    @torch.no_grad()
+    def merge_class(self, label: int, into: int) -> None:
+        """Count all samples of a class as samples of another; exact."""
+        per_class = [self.sums, self.counts, *([self.products] if self.kind in ("diagonal", "class") else [])]
+        for sums in per_class:
+            sums[into] += sums[label]
+            sums[label] = 0
+
+    @torch.no_grad()
+    def forget_class(self, label: int) -> None:
+        """Forget all samples of a class, as if they had never come.
+
+        Raises:
+            ValueError: If a covariance is shared, from which they cannot be taken out.
+        """
+        if self.kind == "shared":
+            raise ValueError(
+                "the covariance is one for all classes, so samples of one class cannot be taken out of it; use "
+                '`PrototypeClassifier` or `FeCAM(covariance="diagonal")`, which keep statistics of each class, or go '
+                "back to the version before the class was learned (`--to VERSION`)."
+            )
+        for sums in self.buffers():
+            sums[label] = 0
+
     @property
     def means(self) -> Tensor:
         """``(C, D)`` float64 means; zero for a class without samples."""

@@ -47,6 +47,28 @@ class StreamingLDAHead(ClassStatistics):
         self.scatter += ((x - before) * factor[:, None]).T @ (x - before)
         super().update(x, y)
 
+    def merge_class(self, label: int, into: int) -> None:
+        """Refused: the scatter is of distances to the means that the classes had.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            "StreamingLDA measures each sample from the mean that its class had then, so two classes cannot be merged "
+            "afterwards; go back to the version before they were learned (`--to VERSION`)."
+        )
+
+    def forget_class(self, label: int) -> None:
+        """Refused: a class's samples cannot be taken out of the scatter.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            "StreamingLDA has one covariance for all classes, so samples of one class cannot be taken out of it; use "
+            "`PrototypeClassifier`, or go back to the version before the class was learned (`--to VERSION`)."
+        )
+
     @property
     def pooled(self) -> Tensor:
         """``(D, D)`` float64 covariance ``S``."""
