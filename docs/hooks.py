@@ -12,6 +12,7 @@ PUBLIC = (
     "lightning_cl",
     "lightning_cl.callbacks",
     "lightning_cl.datamodules",
+    "lightning_cl.lifelong",
     "lightning_cl.metrics",
     "lightning_cl.metrics.functional",
     "lightning_cl.mixins",

@@ -173,7 +173,7 @@ def _evaluation(
     _check_parts(parts, len(index), scenario, "evaluation", len(classes_per_task))
     new_classes = newly_seen(classes_per_task)
     empty = [task for task, members in enumerate(parts) if len(members) == 0 and new_classes[task]]
-    if empty:
+    if empty and source.needs_test:
         raise ValueError(
             f"task(s) {empty} have no evaluation sample in the {split} split; add some, or set `val_split` to hold "
             "out training data."

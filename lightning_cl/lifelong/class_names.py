@@ -28,10 +28,15 @@ def check_names(known: Sequence[str], given: Sequence[str], where: str) -> None:
         if other != name:
             owner = "the model's" if other in known else "its own"
             raise ValueError(
-                f"the class {name!r} in {where} differs from {owner} class {other!r} only by letter case or Unicode "
+                f"the class {_spelt(name)} in {where} differs from {owner} class {_spelt(other)} only by letter case or Unicode "
                 f"form; rename one of the two folders, or say that they are one with `rename={{{name!r}: {other!r}}}` "
                 f"(`--rename '{name}={other}'`)."
             )
+
+
+def _spelt(name: str) -> str:
+    """The name, and its letters where they can be told apart by their codes only."""
+    return repr(name) if name.isascii() else f"{name!r} ({name!a})"
 
 
 def renamed(given: Sequence[str], rename: Mapping[str, str], known: Sequence[str], where: str) -> list[str]:

@@ -52,16 +52,11 @@ class LessonSource(ImageFolder):
         self.preprocessing, self.fraction = preprocessing, test_fraction
         self.known, self.rename = tuple(known), dict(rename or {})
 
-    @property
-    def needs_test(self) -> bool:
-        """Whether a split without images is a mistake."""
-        return self.fraction > 0 or self.test_fraction is None
-
     def _open(self) -> None:
         if self.root.is_dir() and split_folder(self.root, "train") is None:
             self.test_fraction = self.fraction
             if not self.fraction:
-                classes = class_folders(self.root)
+                self.needs_test, classes = False, class_folders(self.root)
                 self._folders = {"train": self.root, "test": self.root}
                 self._publish(classes, self._files(self.root, classes), ([], []))
                 return

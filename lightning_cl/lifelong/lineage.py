@@ -147,20 +147,18 @@ def repeated_images(
         data: Of the new images.
         names: Of all classes, by column.
     """
-    notes = list[str]()
-    seen: dict[str, int] = {}
-    twice = set[str]()
-    for value, label in zip(data["hashes"].get("values", ()), data["hashes"].get("labels", ()), strict=True):
-        if value in seen:
-            twice.add(value)
-            if seen[value] != label and len(notes) < 5:
-                notes.append(f"one image is in the class {names[seen[value]]!r} and in {names[label]!r}")
-        seen[value] = label
+    values, labels = (data["hashes"].get(key, ()) for key in ("values", "labels"))
+    places: dict[str, list[str]] = {}
+    for value, label in zip(values, labels, strict=True):
+        places.setdefault(value, []).append(names[label])
+    twice = [found for found in places.values() if len(found) > 1]
+    torn = sorted({" and ".join(sorted(set(map(repr, found)))) for found in twice if len(set(found)) > 1})
+    notes = [f"the same image is in the classes {classes}" for classes in torn[:5]]
     if twice:
-        notes.append(f"{len(twice)} images are more than once in this folder")
+        notes.append(f"more than once in this folder: {len(twice)} image(s)")
     for record in [] if number is None else lineage(folder, number):
         earlier = set(folder.data(record["version"])["hashes"].get("values", ()))
-        again = len(earlier & set(seen))
+        again = len(earlier & set(places))
         if again:
-            notes.append(f"{again} images were learned before, from {record['data']} (version {record['version']})")
+            notes.append(f"learned before, from {record['data']} (version {record['version']}): {again} image(s)")
     return notes

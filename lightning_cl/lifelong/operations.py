@@ -98,7 +98,8 @@ def _without(
         mask[column] = False
     info = info_of(checkpoint)
     names = [name if c == column else known for c, known in enumerate(info.class_names)]
-    held = [sorted({instead if c == column else c for c in task} - {None}) for task in info.classes_per_task]
+    after = [[instead if c == column else c for c in task] for task in info.classes_per_task]
+    held = [sorted({c for c in task if c is not None}) for task in after]
     changed = with_info(checkpoint, class_names=names, classes_per_task=held)
     return {**changed, "state_dict": module.state_dict()}
 

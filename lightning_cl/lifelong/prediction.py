@@ -146,7 +146,8 @@ class Answer(torch.nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """``(B, C, H, W)`` images to ``(B, K)`` probabilities."""
         logits = self.module(images)
-        return logits.index_select(1, self.columns).float().softmax(1)
+        probabilities: Tensor = logits.index_select(1, self.columns).float().softmax(1)
+        return probabilities
 
 
 @torch.no_grad()

@@ -40,7 +40,7 @@ class Preprocessing:
         Raises:
             ValueError: If there is no timm network and no ``image_size``.
         """
-        from timm.data import resolve_data_config
+        from timm.data.config import resolve_data_config
 
         networks = [part for part in module.modules() if isinstance(getattr(part, "pretrained_cfg", None), Mapping)]
         if not networks and image_size is None:
@@ -52,7 +52,8 @@ class Preprocessing:
             assert image_size is not None
             return cls(image_size, 3, 0.875, *_IMAGENET)
         network: Any = networks[0]
-        found = resolve_data_config({}, model=network)
+        resolve: Any = resolve_data_config
+        found = resolve({}, model=network)
         own = getattr(getattr(network, "patch_embed", None), "img_size", None) or found["input_size"][1:]
         size = int(own[0] if isinstance(own, (tuple, list)) else own)
         mean, std = (tuple(float(v) for v in found[name]) for name in ("mean", "std"))

@@ -11,6 +11,9 @@ from lightning_cl.lifelong.model_folder import RECORD, ModelFolder
 from lightning_cl.namespace import Logger, WandbLogger
 from lightning_cl.reports.report import report_files
 
+#: Entries of a version's record that its artifact has, too.
+_FACTS = ("action", "data", "hash", "date", "parent", "class_names")
+
 
 def wandb_logger(folder: ModelFolder, project: str) -> WandbLogger:
     """A logger of the next call; with ``WANDB_MODE=offline`` its run lies in the model folder, for ``wandb sync``."""
@@ -34,9 +37,7 @@ def log_lineage(loggers: Sequence[Logger], folder: ModelFolder, number: int) -> 
     record = folder.record(number)
     for run in runs:
         run.summary["version"] = number
-        facts = {
-            key: record[key] for key in ("action", "data", "hash", "date", "parent", "class_names") if key in record
-        }
+        facts = {key: record[key] for key in _FACTS if key in record}
         name = Path(os.path.abspath(folder.path)).name
         artifact = wandb.Artifact(f"{name}-lineage", type="lineage", metadata={"version": number, **facts})
         for file in (folder.path / "versions" / str(number) / RECORD, *report_files(folder.report)):

@@ -20,6 +20,7 @@ from torch import Tensor
 from lightning_cl.metrics.functional.accuracy import accuracy_per_stage
 from lightning_cl.metrics.functional.summary import DEFINITIONS, FEW_SHOT_DEFINITIONS, summarise
 from lightning_cl.reports.anytime_plots import plot_section
+from lightning_cl.reports.confusion import class_accuracy_csv, confusion_csv, plot_confusion
 from lightning_cl.reports.files import to_csv, to_json, write_files
 from lightning_cl.reports.files import write_text as _write_text
 from lightning_cl.reports.plots import plot_accuracy_curves, plot_accuracy_matrix
@@ -34,12 +35,15 @@ FAMILY = (
     "accuracy_matrix_task_il.csv",
     "accuracy_matrix.png",
     "accuracy_curves.png",
+    "confusion_matrix.csv",
+    "confusion_matrix.png",
+    "class_accuracy.csv",
     "anytime_curve.csv",
     "anytime_curve.png",
     FILE_NAME,
 )
 _LABEL_SPACES = ("class_il", "task_il", "domain_il")
-_MATRICES = ("class_il", "task_il", "evaluated")
+_MATRICES = ("class_il", "task_il", "evaluated", "confusion")
 _ROWS = ("baseline", "sizes")
 
 
@@ -67,6 +71,7 @@ class ContinualReport:
             ``class_il``.
         sizes: ``(T,)`` test samples of each task.
         evaluated: ``(T, T)`` test samples that were counted in each cell; fewer than ``sizes`` is a partial evaluation.
+        confusion: ``(C, C)`` answers in the last validation, a row for each true class; None: not counted.
         label_space: Which of the two matrices is the headline: ``"class_il"``, ``"task_il"`` or ``"domain_il"``.
         few_shot: Task 0 is the base session of a few-shot stream, so its metrics are given, too.
         metrics: Name to value; filled by :func:`summarise` when empty.
@@ -89,6 +94,7 @@ class ContinualReport:
     baseline: Tensor | None = None
     sizes: Tensor | None = None
     evaluated: Tensor | None = None
+    confusion: Tensor | None = None
     label_space: str = "class_il"
     few_shot: bool = False
     metrics: dict[str, float | None] = field(default_factory=dict)
@@ -157,7 +163,8 @@ class ContinualReport:
         """Write the report, its matrices as CSV and its figures; call it on one process.
 
         ``continual_report.json``; ``accuracy_matrix.csv``, ``accuracy_matrix.png`` and ``accuracy_curves.png`` of the
-        headline matrix; ``accuracy_matrix_task_il.csv`` (or ``_class_il``) of the other one when there are two. The
+        headline matrix; ``accuracy_matrix_task_il.csv`` (or ``_class_il``) of the other one when there are two;
+        ``confusion_matrix.csv`` and ``.png`` and ``class_accuracy.csv`` where answers were counted by class. The
         JSON is strict (NaN is null) and complete: :func:`read` gives the report back. With an anytime section also
         ``anytime_curve.csv`` and ``anytime_curve.png``.
 
@@ -175,10 +182,14 @@ class ContinualReport:
             if other is not None and name != self.matrix_name:
                 texts[f"accuracy_matrix_{name}.csv"] = _matrix_csv(other)
         means = accuracy_per_stage(self.matrix, sizes=self.has_data)
-        figures = {
+        figures: dict[str, Callable[[], tuple[Any, Any]]] = {
             "accuracy_matrix.png": partial(plot_accuracy_matrix, self.matrix),
             "accuracy_curves.png": partial(plot_accuracy_curves, self.matrix, seen_average=means),
         }
+        if self.confusion is not None:
+            texts["confusion_matrix.csv"] = confusion_csv(self.confusion, self.class_names)
+            texts["class_accuracy.csv"] = class_accuracy_csv(self.confusion, self.class_names)
+            figures["confusion_matrix.png"] = partial(plot_confusion, self.confusion, self.class_names)
         if self.anytime is not None:
             texts["anytime_curve.csv"] = _curve_csv(self.anytime)
             figures["anytime_curve.png"] = partial(plot_section, self.anytime)
@@ -219,7 +230,7 @@ def read(path: str | os.PathLike[str]) -> ContinualReport:
     values = {name: value for name, value in content.items() if name in known}
     for name in (*_MATRICES, *_ROWS):
         try:
-            values[name] = _tensor(values.get(name), counts=name in ("sizes", "evaluated"))
+            values[name] = _tensor(values.get(name), counts=name in ("sizes", "evaluated", "confusion"))
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise ValueError(f"the field `{name}` holds no table of numbers ({error})") from error
         wanted = 2 if name in _MATRICES else 1

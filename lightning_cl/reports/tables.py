@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from lightning_cl.metrics.functional import accuracy_per_stage
+from lightning_cl.reports.confusion import confused_lines
 from lightning_cl.reports.protocol import CHECKS, Check, ProtocolCard
 from lightning_cl.reports.rendering import render
 from lightning_cl.reports.report import ContinualReport
@@ -79,7 +80,8 @@ def _matrix_table(matrix: Tensor, means: Tensor, max_tasks: int) -> Table:
 def summary_lines(report: ContinualReport) -> list[str]:
     """The main results of a report in words, then its notes."""
     filters = {"percent": lambda value: "-" if value is None else percent(value), "ranges": _ranges}
-    return render("summary.txt", filters, report=report).splitlines()
+    confused = [] if report.confusion is None else confused_lines(report.confusion, report.class_names)
+    return render("summary.txt", filters, report=report, confused=confused).splitlines()
 
 
 def protocol_table(card: ProtocolCard) -> Table:

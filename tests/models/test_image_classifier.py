@@ -195,7 +195,6 @@ def test_the_head_is_where_timm_has_it() -> None:
     ("options", "words"),
     [
         ({"backbone": "vit_nano_omniglott"}, "did you mean vit_nano_omniglot"),
-        ({"num_classes": None}, "`num_classes` is None"),
         ({"num_classes": 0}, "`num_classes` is 0"),
         ({"optimizer": "adagrad"}, '"adam", "adamw", "sgd"'),
         ({"optimizer": torch.optim.Adam}, "`lr` is 0.1"),
@@ -206,6 +205,28 @@ def test_the_head_is_where_timm_has_it() -> None:
 def test_wrong_arguments(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words.replace("(", r"\(")):
         model(**options)
+
+
+def test_the_number_of_classes_comes_from_the_stream_also_when_it_was_extended(tmp_path: Path) -> None:
+    first = stream(epochs_per_task=1)
+    trainer, _ = fit(grown := model(num_classes=None), tmp_path, FineTuning(), data=first)
+    assert grown.net.head.out_features == 4
+    trainer.save_checkpoint(tmp_path / "first.ckpt")
+    longer = stream(epochs_per_task=1)
+    longer.extend(longer.source, ClassIncremental(2))
+    again, kept = model(num_classes=None), grown.net.head.weight.detach().clone()
+
+    class Loaded(Callback):
+        def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+            assert torch.equal(pl_module.net.head.weight[:4], kept)
+
+    options = {"logger": False, "enable_checkpointing": False, "accelerator": "cpu", "max_epochs": -1}
+    going_on = Trainer(default_root_dir=tmp_path, callbacks=[FineTuning(), Loaded()], **options)
+    going_on.fit(again, datamodule=longer, ckpt_path=tmp_path / "first.ckpt")
+    assert again.net.head.out_features == 8
+    assert going_on.current_epoch == 4
+    with pytest.raises(ValueError, match="`num_classes` is None, and there is no stream"):
+        model(num_classes=None).setup("fit")
 
 
 def test_named_optimisers() -> None:

@@ -63,7 +63,8 @@ class ContinualEvaluation(RunReporter):
     the same W&B run.
 
     It prints a table at the end, and writes ``continual_report.json``, the matrix as CSV and pictures into the run's
-    folder (the logger's folder of this run, or ``trainer.default_root_dir`` without a logger).
+    folder (the logger's folder of this run, or ``trainer.default_root_dir`` without a logger); up to 1,000 classes also
+    the confusion matrix and the accuracy of each class.
 
     Args:
         head: Dotted path of the layer that makes the class logits; found when ``None``.
@@ -96,6 +97,8 @@ class ContinualEvaluation(RunReporter):
         self.total: Tensor = torch.empty(0)
         self.baseline: Tensor | None = None
         self.samples_seen: list[int] = []
+        #: ``(C, C)`` answers of the last validation, by true class.
+        self.confusion: Tensor | None = None
         self._counts: TaskCounts | None = None
         #: What the module's step answers beside what its head answers.
         self.answers = AnswerCheck()
@@ -112,7 +115,7 @@ class ContinualEvaluation(RunReporter):
         if stage == "fit" or not self.correct:
             self.correct = {space: torch.zeros(tasks, tasks, dtype=torch.long) for space in SPACES}
             self.total = torch.zeros(tasks, tasks, dtype=torch.long)
-            self.baseline, self.samples_seen = None, [0] * tasks
+            self.baseline, self.samples_seen, self.confusion = None, [0] * tasks, None
         self._counts, self.answers = TaskCounts(pl_module, stream.info, self.head), AnswerCheck()
         self.answers.stated = self._stated is not None
 
@@ -189,7 +192,7 @@ class ContinualEvaluation(RunReporter):
             if self.forward_transfer:
                 self.baseline = counts[1, 0].double() / counts[1, 1].double()
             return
-        stage = stream.task_index
+        stage, self.confusion = stream.task_index, self._counts.confusion(trainer)
         for space, (correct, _) in zip(SPACES, counts, strict=True):
             self.correct[space][stage] = correct
         self.total[stage] = counts[0, 1]
@@ -256,6 +259,7 @@ class ContinualEvaluation(RunReporter):
             baseline=self.baseline,
             sizes=validation_sizes(stream),
             evaluated=self.total,
+            confusion=self.confusion,
             samples_seen=list(self.samples_seen),
             anytime=next((c.section(stream) for c in anytime), None),
             **described,

@@ -14,6 +14,8 @@ from lightning_cl.metrics import GroupAccuracy, class_il_predictions, class_tabl
 from lightning_cl.namespace import Trainer
 
 SPACES = ("class_il", "task_il")
+#: Confusions of more classes are not counted: their matrix would be larger than most models.
+MOST_CLASSES = 1000
 
 
 class TaskCounts:
@@ -33,6 +35,8 @@ class TaskCounts:
         self._accuracies = [GroupAccuracy(info.num_tasks) for _ in SPACES]
         self._classes_per_task = info.classes_per_task
         self._seen, self._of_task = torch.empty(0), torch.empty(0, 0)
+        self._num_classes = info.num_classes
+        self._confusion = torch.empty(0)
 
     def start(self, classes: Sequence[int], device: torch.device) -> None:
         """Begin to listen and to count.
@@ -49,6 +53,8 @@ class TaskCounts:
         self._of_task = self._of_task.to(device)
         for accuracy in self._accuracies:
             accuracy.to(device).reset()
+        cells = self._num_classes**2 if self._num_classes <= MOST_CLASSES else 0
+        self._confusion = torch.zeros(cells, dtype=torch.long, device=device)
 
     @property
     def columns(self) -> int:
@@ -74,7 +80,21 @@ class TaskCounts:
             self._accuracies, (chosen.to(labels), task_il_predictions(logits, tasks, self._of_task)), strict=True
         ):
             accuracy.update(predicted, labels, tasks)
+        if len(self._confusion):
+            size, known = self._num_classes, (chosen >= 0) & (chosen < self._num_classes)
+            cells = labels.long() * size + chosen.long().clamp(0, size - 1)
+            self._confusion.scatter_add_(0, cells, known.long())
         return found
+
+    def confusion(self, trainer: Trainer) -> Tensor | None:
+        """``(C, C)`` int64 on the CPU: answers among the classes seen, a row for each true class, over all processes.
+
+        ``None`` with more than :data:`MOST_CLASSES` classes.
+        """
+        if not len(self._confusion):
+            return None
+        reduced: Tensor = trainer.strategy.reduce(self._confusion, reduce_op="sum").cpu()
+        return reduced.view(self._num_classes, self._num_classes)
 
     def finish(self, trainer: Trainer) -> Tensor:
         """``(2, 2, T)`` int64 on the CPU: label space, right answers or all samples, task; over all processes."""

@@ -35,6 +35,7 @@ class Source(ABC):
         std: Per-channel standard deviation, as ``mean``.
         image_size: Height and width in pixels after the default transforms; ``None`` if not known before :meth:`setup`.
         collate_fn: Makes a batch of a list of transformed items; ``None``: PyTorch's ``default_collate``.
+        needs_test: A task of new classes without evaluation samples is a mistake.
         batch_hooks: Lightning's batch hooks of a wrapped data module, by name, called as ``hook(trainer, batch, ...)``.
         train_labels: ``(N_train,)`` int64 in ``0 .. num_classes - 1``, read without decoding an image.
         test_labels: ``(N_test,)`` int64, as ``train_labels``.
@@ -52,6 +53,7 @@ class Source(ABC):
     image_size: int | None = None
     collate_fn: Callable[[list[Any]], Any] | None = None
     batch_hooks: Mapping[str, Callable[..., Any]] = MappingProxyType({})
+    needs_test: bool = True
 
     # Facts about the data, known after `setup`.
     train_labels: Tensor
