@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning_cl.callbacks.combination import check_combination
 from lightning_cl.callbacks.label_kinds import check_labels_of_method
-from lightning_cl.datamodules.stream_identity import is_prefix, refuse_other_classes
+from lightning_cl.datamodules.stream_identity import refuse_other_stream
 from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.mixins.base import STRICTNESS, ContinualMixin, ContinualState, TrainMask, method_names
 from lightning_cl.namespace import BaseFinetuning, Callback, LightningModule, Trainer, rank_zero_warn
@@ -156,9 +156,7 @@ class ContinualMethod(ContinualCallback):
         """
         state = getattr(pl_module, "continual", None)
         known = getattr(state, "info", info)
-        _refuse_extended(pl_module, known, info)
-        if not is_prefix(known, info):
-            refuse_other_classes(type(pl_module).__name__, known.class_names, info.class_names)
+        refuse_other_stream(type(pl_module).__name__, known, info)
         if state is not None and self.state_key in getattr(state, "methods", ()):
             self._refuse_other_arguments(state.configs[state.methods.index(self.state_key)]["arguments"])
         else:
@@ -260,16 +258,6 @@ class ContinualMethod(ContinualCallback):
         from inspect import signature
 
         return {name: getattr(self, name) for name in signature(type(self).__init__).parameters if hasattr(self, name)}
-
-
-def _refuse_extended(pl_module: LightningModule, known: StreamInfo, info: StreamInfo) -> None:
-    if known.fingerprint != info.fingerprint and is_prefix(known, info):
-        raise ValueError(
-            f"this {type(pl_module).__name__} was built for the stream before it was extended ({known.num_tasks} of "
-            f"{info.num_tasks} tasks, {known.num_classes} of {info.num_classes} classes); build a fresh one with "
-            f"{info.num_classes} outputs and go on from a checkpoint: "
-            "`trainer.fit(fresh, datamodule=stream, ckpt_path=...)`."
-        )
 
 
 def part_name(state_key: str) -> str:

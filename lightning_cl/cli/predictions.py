@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +54,7 @@ def _run(options: argparse.Namespace, paths: Sequence[str]) -> int:
     return 0
 
 
-def _with_bar(starts: range) -> object:
+def _with_bar(starts: range) -> Iterable[int]:
     """A progress bar on the error stream of a terminal, for more than one batch."""
     if len(starts) < 2 or not sys.stderr.isatty():
         return starts

@@ -60,6 +60,28 @@ def refuse_other_classes(module: str, known: Sequence[str], here: Sequence[str])
         )
 
 
+def refuse_other_stream(module: str, known: StreamInfo, info: StreamInfo) -> None:
+    """Refuse to go on with a live module on a stream that was extended since, or whose labels mean other classes.
+
+    Args:
+        module: Name of the module's class, for the message.
+        known: The stream that it was built for.
+        info: The stream.
+
+    Raises:
+        ValueError: If it is one of these.
+    """
+    if not is_prefix(known, info):
+        refuse_other_classes(module, known.class_names, info.class_names)
+    elif known.fingerprint != info.fingerprint:
+        raise ValueError(
+            f"this {module} was built for the stream before it was extended ({known.num_tasks} of "
+            f"{info.num_tasks} tasks, {known.num_classes} of {info.num_classes} classes); build a fresh one with "
+            f"{info.num_classes} outputs and go on from a checkpoint: "
+            "`trainer.fit(fresh, datamodule=stream, ckpt_path=...)`."
+        )
+
+
 def describe(info: StreamInfo) -> str:
     """Numbers and hash."""
     return f"{info.num_tasks} tasks, {info.num_classes} classes, hash {info.fingerprint[:12]}"

@@ -114,7 +114,7 @@ def _traced(answer: Answer, example: Tensor) -> Any:
 
 def _onnx(answer: Answer, example: Tensor, description: dict[str, Any]) -> bytes:
     try:
-        import onnx
+        import onnx  # type: ignore[import-not-found, unused-ignore]
         import onnxscript  # type: ignore[import-not-found, unused-ignore]  # noqa: F401
     except ImportError as error:
         raise ValueError(

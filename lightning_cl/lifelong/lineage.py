@@ -11,12 +11,14 @@ from typing import Any
 import torch
 
 import lightning_cl
+from lightning_cl.datamodules.sources.base import Split
 from lightning_cl.datamodules.sources.past_tasks import PastTasks
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.lifelong.lesson_source import LessonSource, class_counts, file_hashes
 from lightning_cl.lifelong.model_folder import ModelFolder
 from lightning_cl.lifelong.preprocessing import Preprocessing
 
+_SPLITS: tuple[Split, ...] = ("train", "test")
 #: Samples of a class of which only is known that there were some.
 _SOME = 2
 
@@ -60,14 +62,12 @@ def data_of_lesson(source: Any, class_ids: Sequence[int], where: str) -> dict[st
     data: dict[str, Any] = {"where": where, "tasks": [task], "hashes": {}}
     task["held_out"] = len(source.test_labels)
     if isinstance(source, LessonSource):
-        paths = {
-            split: [source.path(split, i) for i in range(len(source.file_names(split)))] for split in ("train", "test")
-        }  # type: ignore[arg-type]
+        train, test = ([source.path(s, i) for i in range(len(source.file_names(s)))] for s in _SPLITS)
         root = os.path.abspath(source.root)
         task["root"] = root
-        task["files"] = [os.path.relpath(os.path.abspath(path), root) for path in paths["test"]]
+        task["files"] = [os.path.relpath(os.path.abspath(path), root) for path in test]
         task["labels"] = ids[source.test_labels].tolist()
-        hashes = file_hashes([*paths["train"], *paths["test"]])
+        hashes = file_hashes([*train, *test])
         labels = ids[torch.cat([source.train_labels, source.test_labels])].tolist()
         data["hashes"] = {"values": hashes, "labels": labels}
     return data
@@ -75,7 +75,7 @@ def data_of_lesson(source: Any, class_ids: Sequence[int], where: str) -> dict[st
 
 def data_of_run(info: StreamInfo, where: str) -> dict[str, Any]:
     """What is known of a run's data: which classes its tasks held."""
-    tasks = [
+    tasks: list[dict[str, Any]] = [
         {"counts": {str(c): _SOME for c in held}, "files": [], "labels": [], "root": None, "held_out": 0}
         for held in info.classes_per_task
     ]
