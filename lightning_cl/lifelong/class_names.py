@@ -28,8 +28,8 @@ def check_names(known: Sequence[str], given: Sequence[str], where: str) -> None:
         if other != name:
             owner = "the model's" if other in known else "its own"
             raise ValueError(
-                f"the class {_spelt(name)} in {where} differs from {owner} class {_spelt(other)} only by letter case or "
-                f"Unicode form; rename one of the two folders, or say that they are one with "
+                f"the class {_spelt(name)} in {where} differs from {owner} class {_spelt(other)} only by letter case "
+                "or Unicode form; rename one of the two folders, or say that they are one with "
                 f"`rename={{{name!r}: {other!r}}}` "
                 f"(`--rename '{name}={other}'`)."
             )
