@@ -51,6 +51,8 @@ def definitions(of: str) -> str:
     tables: dict[str, Mapping[str, str]] = {
         "matrix": summary.DEFINITIONS,
         "few_shot": summary.FEW_SHOT_DEFINITIONS,
+        "forget": summary.FORGET_DEFINITIONS,
+        "adaptation": summary.ADAPTATION_DEFINITIONS,
         "anytime": anytime_curve.DEFINITIONS,
     }
     return table(("Name", "What it is"), [(f"`{name}`", text) for name, text in tables[of].items()])

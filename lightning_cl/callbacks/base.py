@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning_cl.callbacks.combination import check_combination
 from lightning_cl.callbacks.label_kinds import check_labels_of_method
+from lightning_cl.callbacks.stream_kind import StreamKind, check_stream_kind
 from lightning_cl.datamodules.stream_identity import refuse_other_stream
 from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.mixins.base import STRICTNESS, ContinualMixin, ContinualState, TrainMask, method_names
@@ -85,6 +86,8 @@ class ContinualMethod(ContinualCallback):
     owns_weights: ClassVar[bool] = False
     #: The method answers only for samples whose task it is told (task-incremental learning).
     needs_task_identity: ClassVar[bool] = False
+    #: The streams that it is made for.
+    stream_kind: ClassVar[StreamKind] = "labelled"
 
     _: KW_ONLY
     head: str | None = None
@@ -120,11 +123,7 @@ class ContinualMethod(ContinualCallback):
                 f"{type(self).__name__} adds a term to the loss that `training_step` returns, but "
                 f"{type(pl_module).__name__} optimises manually; set `automatic_optimization = True`."
             )
-        if self.asks_for_task() and not stream.task_identity:
-            raise ValueError(
-                f"{type(self).__name__} answers only for samples whose task it is told (task-incremental learning), "
-                "but this stream does not; set `ContinualDataModule(task_identity=True)`, or use another method."
-            )
+        check_stream_kind(self, stream)
         frozen = {name for name, p in pl_module.named_parameters() if not p.requires_grad}
         self._untrained = self.state_key not in getattr(getattr(pl_module, "continual", None), "methods", ())
         self.attach_once(pl_module, stream.info)

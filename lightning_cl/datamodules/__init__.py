@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.scenarios.class_incremental import ClassIncremental
     from lightning_cl.datamodules.scenarios.domain_incremental import DomainIncremental
     from lightning_cl.datamodules.scenarios.few_shot import FewShot
+    from lightning_cl.datamodules.scenarios.forget import Forget
     from lightning_cl.datamodules.scenarios.generalized_cil import GeneralizedCIL
     from lightning_cl.datamodules.scenarios.i_blurry import IBlurry
     from lightning_cl.datamodules.scenarios.joint import Joint
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.scenarios.repetition import Repetition
     from lightning_cl.datamodules.scenarios.si_blurry import SiBlurry
     from lightning_cl.datamodules.scenarios.table import TableScenario
+    from lightning_cl.datamodules.scenarios.unlabelled_domains import UnlabelledDomains
     from lightning_cl.datamodules.sources.arrays import ArraySource
     from lightning_cl.datamodules.sources.base import Source
     from lightning_cl.datamodules.sources.class_subset import ClassSubset
+    from lightning_cl.datamodules.sources.corrupted import Corrupted
     from lightning_cl.datamodules.sources.cub200 import CUB200
     from lightning_cl.datamodules.sources.digits import Digits
     from lightning_cl.datamodules.sources.domain_net import DomainNet
@@ -58,6 +61,7 @@ _LAZY = {
     "ClassIncremental": "scenarios.class_incremental",
     "ClassSubset": "sources.class_subset",
     "ContinualDataModule": "datamodule",
+    "Corrupted": "sources.corrupted",
     "DataModuleSource": "sources.wrapped",
     "DatasetSource": "sources.wrapped",
     "Digits": "sources.digits",
@@ -65,6 +69,7 @@ _LAZY = {
     "DomainNet": "sources.domain_net",
     "FashionMNIST": "sources.torchvision_sources",
     "FewShot": "scenarios.few_shot",
+    "Forget": "scenarios.forget",
     "GeneralizedCIL": "scenarios.generalized_cil",
     "HuggingFaceSource": "sources.hugging_face",
     "IBlurry": "scenarios.i_blurry",
@@ -88,6 +93,7 @@ _LAZY = {
     "Task": "task",
     "TinyImageNet": "sources.tiny_imagenet",
     "TorchvisionSource": "sources.torchvision_sources",
+    "UnlabelledDomains": "scenarios.unlabelled_domains",
     "class_order": "scenarios.orders",
 }
 __all__ = [
@@ -101,6 +107,7 @@ __all__ = [
     "ClassIncremental",
     "ClassSubset",
     "ContinualDataModule",
+    "Corrupted",
     "DataModuleSource",
     "DatasetSource",
     "Digits",
@@ -108,6 +115,7 @@ __all__ = [
     "DomainNet",
     "FashionMNIST",
     "FewShot",
+    "Forget",
     "GeneralizedCIL",
     "HuggingFaceSource",
     "IBlurry",
@@ -130,6 +138,7 @@ __all__ = [
     "Task",
     "TinyImageNet",
     "TorchvisionSource",
+    "UnlabelledDomains",
     "class_order",
 ]
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_cl.datamodules.task import HIDDEN_LABEL
+
 INPUT_KEYS = ("image", "images", "pixel_values", "img", "x", "input", "inputs")
 #: What a tokenizer gives; all that are there are inputs of the model.
 TEXT_KEYS = ("input_ids", "inputs_embeds", "attention_mask", "token_type_ids", "position_ids")
@@ -130,6 +132,12 @@ def with_transformed(item: Any, transform: Callable[[Any], Any], keys: BatchKeys
         f"no image found in an item with the keys {sorted(item)} (looked for {', '.join(INPUT_KEYS)}); "
         "rename the key, or transform the items in your data set and pass no transform to the stream."
     )
+
+
+def without_target(item: Any, keys: BatchKeys | None = None) -> Any:
+    """An item with ``HIDDEN_LABEL`` in the place of its target, if it has one."""
+    _, place = find_places(item, keys)
+    return item if place is None or not has_place(item, place) else with_part(item, place, HIDDEN_LABEL)
 
 
 def with_names(item: Any, keys: BatchKeys) -> Any:

@@ -15,6 +15,7 @@ from lightning_cl.datamodules.position import StreamPosition
 from lightning_cl.datamodules.sampling import TrainBatch, TrainPlan, share
 from lightning_cl.datamodules.sources.base import Source
 from lightning_cl.datamodules.stream_plan import EvalBatch, EvalData, Stage
+from lightning_cl.datamodules.task import HIDDEN_LABEL
 
 
 class StreamBatches(StreamPosition):
@@ -68,9 +69,15 @@ class StreamBatches(StreamPosition):
         batch, rows = self.train_batch(batch_idx), self.train_batch_size(batch_idx)
         return joint_weight(batch, rows, self.joined, self._world()[0])
 
+    def visible_labels(self, index: Tensor) -> Tensor:
+        """``(n,)`` labels that the learner is given of the training samples at ``(n,)`` positions."""
+        labels, hidden = self.source.train_labels[index], self.layout.hidden
+        return labels if hidden is None else labels.masked_fill(hidden[index], HIDDEN_LABEL)
+
     def train_classes(self, batch_idx: int) -> list[int]:
         """Sorted classes of training batch ``batch_idx`` over all processes, those that replay adds included."""
-        labels = self.source.train_labels[self.train_rows(batch_idx)]
+        labels = self.visible_labels(self.train_rows(batch_idx))
+        labels = labels[labels != HIDDEN_LABEL]
         if self.joined is not None:
             labels = torch.cat([labels, self.joined.labels.to(labels)])
         classes: list[int] = labels.unique().tolist()
@@ -89,7 +96,7 @@ class StreamBatches(StreamPosition):
         """
         own, joined = self.train_batch(batch_idx), self.joined
         index = own.index[: own.real]
-        expected = self.source.train_labels[index]
+        expected = self.visible_labels(index)
         if joined is not None:
             start, stop = share(joined.total, *self._world())
             expected = torch.cat([expected, joined.labels[start:stop].to(expected)])

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from lightning_cl.datamodules.batch_form import BatchKeys, with_names, with_transformed
+from lightning_cl.datamodules.batch_form import BatchKeys, with_names, with_transformed, without_target
 from lightning_cl.datamodules.sampling import EvalPlan, TrainBatch, TrainPlan, mix_seed
 from lightning_cl.datamodules.sources.base import Source, Split
 from lightning_cl.datamodules.sources.extended import ByPart
@@ -46,6 +46,7 @@ class StreamDataset(Dataset[Any]):
         batch_keys: Places of inputs and targets; names make dictionaries of tuples.
         collate_fn: Makes a batch of a list of items.
         argument: What the user calls the transform, in errors.
+        hidden: ``(N,)`` bool: samples whose target is replaced by ``HIDDEN_LABEL``; ``None``: none.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class StreamDataset(Dataset[Any]):
         batch_keys: BatchKeys | None = None,
         collate_fn: Callable[[list[Any]], Any] = default_collate,
         argument: str = "the transform",
+        hidden: torch.Tensor | None = None,
     ) -> None:
         self.source, self.split, self.transform, self.batch_keys = source, split, transform, batch_keys
-        self.collate_fn, self.argument = collate_fn, argument
+        self.collate_fn, self.argument, self.hidden = collate_fn, argument, hidden
 
     def __len__(self) -> int:
         return len(self.source.train_labels if self.split == "train" else self.source.test_labels)
@@ -82,6 +84,8 @@ class StreamDataset(Dataset[Any]):
 
     def _item(self, index: int) -> Any:
         item = self.source.item(self.split, index)
+        if self.hidden is not None and self.hidden[index]:
+            item = without_target(item, self.batch_keys)
         transform = self.transform.at(self.split, index) if isinstance(self.transform, ByPart) else self.transform
         if transform is not None:
             item = with_transformed(item, partial(self._transformed, transform, index), self.batch_keys)

@@ -82,7 +82,8 @@ class StreamLoaders(StreamBatches):
     @property
     def num_validated_tasks(self) -> int:
         """How many tasks the validation loader covers now."""
-        return self.info.num_tasks if self.evaluate_on == "all" else self.task_index + 1
+        every = self.evaluate_on == "all" or self.scenario.evaluates_all
+        return self.info.num_tasks if every else self.task_index + 1
 
     def train_loader_for(
         self,
@@ -232,7 +233,8 @@ class StreamLoaders(StreamBatches):
         default = self.source.train_transform if view == "train" else self.source.eval_transform
         transform = default() if own is None else own or None
         argument, collate = f"`{view}_transform`", self.collate_fn or default_collate
-        return StreamDataset(self.source, split, transform, self.batch_keys, collate, argument)
+        hidden = self.layout.hidden if split == "train" else None
+        return StreamDataset(self.source, split, transform, self.batch_keys, collate, argument, hidden)
 
     def batch(self, index: Tensor, view: Literal["train", "eval"] = "train", seed: int = 0, start: int = 0) -> Any:
         """A batch of training samples, on the CPU, made as the training loader makes it.

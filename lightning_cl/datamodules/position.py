@@ -135,6 +135,8 @@ class StreamPosition(LightningDataModule):
                 schedule.first_epoch(index),
                 schedule.epochs[index],
                 self.scenario.order,
+                info.forgets_per_task[index] if info.forgets_per_task else (),
+                index not in info.unlabelled_tasks,
             )
             self._known_task = known = (task, info, schedule)
         return known[0]

@@ -16,7 +16,7 @@ from lightning_cl.datamodules.scenarios.base import Scenario
 from lightning_cl.datamodules.scenarios.table import TableScenario
 from lightning_cl.datamodules.sources.base import Source, Split
 from lightning_cl.datamodules.table import StreamTable
-from lightning_cl.datamodules.task import StreamInfo
+from lightning_cl.datamodules.task import HIDDEN_LABEL, StreamInfo
 
 Stage = Literal["val", "test", "anytime"]
 
@@ -72,6 +72,7 @@ class StreamLayout:
             the task, class)``; only meaningful for an online stream, the order of which is fixed.
         table: The training stream as an artefact.
         info: What methods may know.
+        hidden: ``(N_train,)`` bool: samples whose labels the learner is not given; ``None``: it is given all.
     """
 
     train_index: tuple[Tensor, ...]
@@ -80,6 +81,7 @@ class StreamLayout:
     arrivals: tuple[tuple[tuple[int, int], ...], ...]
     table: StreamTable
     info: StreamInfo
+    hidden: Tensor | None = None
 
 
 def lay_out(source: Source, scenario: Scenario, seed: int, val_split: float = 0.0) -> StreamLayout:
@@ -112,15 +114,44 @@ def lay_out(source: Source, scenario: Scenario, seed: int, val_split: float = 0.
     tasks = scenario.train_tasks(given, None if domains is None else domains[kept], count, seed)
     _check_parts(tasks, len(kept), scenario, "training")
     train_index = tuple(kept[members] for members in tasks)
+    hidden = _hidden(train_index, scenario.labelled_tasks, len(labels))
     classes = scenario.task_classes(given, tasks, count, seed)
     new_classes = newly_seen(classes)
     test = _evaluation(source, scenario, seed, classes, "test", torch.arange(len(source.test_labels)))
     val = test if held is None else _evaluation(source, scenario, seed, classes, "train", held)
-    table = _table(train_index, labels)
+    table = _table(train_index, labels if hidden is None else labels.masked_fill(hidden, HIDDEN_LABEL))
     fingerprint = _fingerprint(source, table, (val, test))
-    info = StreamInfo(len(train_index), source.num_classes, tuple(source.class_names), classes, fingerprint)
+    asked = ((),) * (len(train_index) - len(scenario.requests)) + scenario.requests if scenario.requests else ()
+    names = tuple(source.class_names)
+    blind = () if hidden is None else tuple(range(scenario.labelled_tasks or 0, len(train_index)))
+    info = StreamInfo(
+        len(train_index),
+        source.num_classes,
+        names,
+        classes,
+        fingerprint,
+        forgets_per_task=asked,
+        unlabelled_tasks=blind,
+    )
     arrivals = tuple(first_arrivals(labels[index], new) for index, new in zip(train_index, new_classes, strict=True))
-    return StreamLayout(train_index, {"val": val, "test": test, "anytime": val}, new_classes, arrivals, table, info)
+    evaluation: dict[Stage, EvalData] = {"val": val, "test": test, "anytime": val}
+    return StreamLayout(train_index, evaluation, new_classes, arrivals, table, info, hidden)
+
+
+def _hidden(train_index: Sequence[Tensor], labelled: int | None, count: int) -> Tensor | None:
+    """``(N_train,)`` bool: samples of the tasks behind the labelled ones."""
+    if labelled is None:
+        return None
+    hidden, given = (torch.zeros(count, dtype=torch.bool) for _ in range(2))
+    for task, index in enumerate(train_index):
+        (given if task < labelled else hidden)[index] = True
+    both = int((hidden & given).sum())
+    if both:
+        raise ValueError(
+            f"{both} training samples are both in tasks with labels and in tasks without, so their labels would be "
+            "known; let the scenario give each of them to one kind of task."
+        )
+    return hidden
 
 
 def _check_kinds(source: Source, scenario: Scenario) -> None:
@@ -171,8 +202,9 @@ def _evaluation(
         source.targets(split)[index], chosen_domains, source.num_classes, seed, classes_per_task
     )
     _check_parts(parts, len(index), scenario, "evaluation", len(classes_per_task))
-    new_classes = newly_seen(classes_per_task)
-    empty = [task for task, members in enumerate(parts) if len(members) == 0 and new_classes[task]]
+    asked = {c for request in scenario.requests for c in request}  # evaluated in the tasks that ask for it
+    kept = [set(new) - asked for new in newly_seen(classes_per_task)]
+    empty = [task for task, members in enumerate(parts) if len(members) == 0 and kept[task]]
     if empty and source.needs_test:
         raise ValueError(
             f"task(s) {empty} have no evaluation sample in the {split} split; add some, or set `val_split` to hold "

@@ -13,6 +13,8 @@ from typing import Literal
 from lightning_cl.versions import check_version
 
 Order = Literal["shuffled", "stream"]
+#: What stands in a training batch in the place of a label that a stream does not give.
+HIDDEN_LABEL = -1
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Task:
         first_epoch: Value of ``trainer.current_epoch`` in this task's first epoch.
         epochs: Number of epochs, at least 1.
         order: ``"shuffled"`` anew every epoch, or ``"stream"``: one ordered pass that is never shuffled.
+        forgets: Sorted class ids that this task asks to forget, part of ``classes``; its other samples are retained.
+        labelled: Whether training batches have labels; without them ``classes`` are those known before.
     """
 
     index: int
@@ -36,6 +40,8 @@ class Task:
     first_epoch: int
     epochs: int
     order: Order = "shuffled"
+    forgets: tuple[int, ...] = ()
+    labelled: bool = True
 
     @property
     def last_epoch(self) -> int:
@@ -57,6 +63,8 @@ class StreamInfo:
         fingerprint: Hexadecimal SHA-256 of the stream (:attr:`StreamTable.hash`), the same on every machine.
         extended_from: Number of tasks and fingerprint of every shorter stream that this one was extended from,
             shortest first; empty for a stream as it was planned.
+        forgets_per_task: For each task the sorted class ids that it asks to forget; empty if no task does.
+        unlabelled_tasks: Tasks whose training batches have no labels.
     """
 
     num_tasks: int
@@ -65,6 +73,8 @@ class StreamInfo:
     classes_per_task: tuple[tuple[int, ...], ...]
     fingerprint: str
     extended_from: tuple[tuple[int, str], ...] = ()
+    forgets_per_task: tuple[tuple[int, ...], ...] = ()
+    unlabelled_tasks: tuple[int, ...] = ()
 
     @property
     def planned_tasks(self) -> int:
@@ -91,6 +101,8 @@ class StreamInfo:
             "classes_per_task": [list(held) for held in self.classes_per_task],
             "fingerprint": self.fingerprint,
             "extended_from": [[tasks, fingerprint] for tasks, fingerprint in self.extended_from],
+            "forgets_per_task": [list(asked) for asked in self.forgets_per_task],
+            "unlabelled_tasks": list(self.unlabelled_tasks),
         }
 
     @classmethod
@@ -104,6 +116,8 @@ class StreamInfo:
             classes_per_task=tuple(tuple(held) for held in state["classes_per_task"]),  # type: ignore[attr-defined]
             fingerprint=str(state["fingerprint"]),
             extended_from=tuple((int(t), str(f)) for t, f in state.get("extended_from", ())),  # type: ignore[attr-defined]
+            forgets_per_task=tuple(tuple(asked) for asked in state.get("forgets_per_task", ())),  # type: ignore[attr-defined]
+            unlabelled_tasks=tuple(state.get("unlabelled_tasks", ())),  # type: ignore[arg-type]
         )
 
 

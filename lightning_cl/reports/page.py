@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightning_cl.metrics.functional import accuracy_per_stage
-from lightning_cl.metrics.functional.summary import DEFINITIONS, FEW_SHOT_DEFINITIONS
+from lightning_cl.metrics.functional.summary import ALL_DEFINITIONS
 from lightning_cl.reports import drawing as draw
 from lightning_cl.reports.anytime_plots import plot_section
 from lightning_cl.reports.comparison_plots import plot_anytime_comparison
@@ -31,7 +31,8 @@ MAIN = (
 )  # fmt: skip
 _SHORT = {"a_auc": "A_AUC", "a_avg": "A_Avg", "a_last": "A_Last", "f_last": "F_Last", "min_acc": "min-ACC",
           "wc_acc": "WC-ACC"}  # fmt: skip
-_SHORT_SPACES = {"class_il": "class-IL", "task_il": "task-IL", "few_shot": "few-shot", "anytime": "any time"}
+_SHORT_SPACES = {"class_il": "class-IL", "task_il": "task-IL", "few_shot": "few-shot", "forget": "on request",
+                 "anytime": "any time"}  # fmt: skip
 
 
 def page(reports: Mapping[str, ContinualReport], configs: Mapping[str, str] | None = None) -> str:
@@ -90,7 +91,7 @@ def _run(name: str, report: ContinualReport, config: str) -> dict[str, Any]:
         "classes": [_classes_of(report, task) for task in range(len(report.matrix))],
         "pictures": pictures,
         "metrics": {**report.metrics, **{f"anytime/{name}": value for name, value in anytime["metrics"].items()}},
-        "definitions": {**DEFINITIONS, **FEW_SHOT_DEFINITIONS, **anytime.get("definitions", {})},
+        "definitions": {**ALL_DEFINITIONS, **anytime.get("definitions", {})},
         "card": None if report.protocol is None else ProtocolCard.from_dict(report.protocol),
         "classes_of_tasks": {f"task {task}": held for task, held in enumerate(report.task_classes)},
         "config": config,

@@ -27,6 +27,7 @@ CHECKS: dict[str, str] = {
     "random numbers": "evaluating draws no random number",
     "selection": "nothing is chosen by results on the test split",
     "overlap": "no evaluation sample is trained on",
+    "hidden labels": "no label reaches the training of a task that has none",
     "duplicates": "no evaluation image is a copy of a training image",
     "tuning": "hyperparameters were chosen on other data",
 }

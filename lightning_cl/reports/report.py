@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lightning_cl.metrics.functional.accuracy import accuracy_per_stage
-from lightning_cl.metrics.functional.summary import DEFINITIONS, FEW_SHOT_DEFINITIONS, summarise
+from lightning_cl.metrics.functional.summary import ALL_DEFINITIONS, summarise
 from lightning_cl.reports.anytime_plots import plot_section
 from lightning_cl.reports.confusion import class_accuracy_csv, confusion_csv, plot_confusion
 from lightning_cl.reports.files import to_csv, to_json, write_files
@@ -74,6 +74,8 @@ class ContinualReport:
         confusion: ``(C, C)`` answers in the last validation, a row for each true class; None: not counted.
         label_space: Which of the two matrices is the headline: ``"class_il"``, ``"task_il"`` or ``"domain_il"``.
         few_shot: Task 0 is the base session of a few-shot stream, so its metrics are given, too.
+        requests: How many of the tasks, the last ones, ask to forget something.
+        unlabelled: Tasks whose training data had no labels.
         metrics: Name to value; filled by :func:`summarise` when empty.
         task_classes: The classes of each task.
         class_names: The name of every class.
@@ -97,6 +99,8 @@ class ContinualReport:
     confusion: Tensor | None = None
     label_space: str = "class_il"
     few_shot: bool = False
+    requests: int = 0
+    unlabelled: list[int] = field(default_factory=list)
     metrics: dict[str, float | None] = field(default_factory=dict)
     task_classes: list[list[int]] = field(default_factory=list)
     class_names: list[str] = field(default_factory=list)
@@ -119,7 +123,15 @@ class ContinualReport:
                 f"`label_space` is {self.label_space!r}; give one of {', '.join(map(repr, _LABEL_SPACES))}."
             )
         if not self.metrics:
-            self.metrics = summarise(self.class_il, self.task_il, self.sizes, self.baseline, self.few_shot)
+            self.metrics = summarise(
+                self.class_il,
+                self.task_il,
+                self.sizes,
+                self.baseline,
+                self.few_shot,
+                self.requests,
+                self.unlabelled,
+            )
 
     @property
     def matrix_name(self) -> str:
@@ -150,8 +162,7 @@ class ContinualReport:
         """All fields, with the format's version, the partial stages and the definitions of the metrics."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         used = {name.rpartition("/")[2] for name in self.metrics}
-        known = {**DEFINITIONS, **FEW_SHOT_DEFINITIONS}
-        definitions = {name: text for name, text in known.items() if name in used}
+        definitions = {name: text for name, text in ALL_DEFINITIONS.items() if name in used}
         return {
             "format_version": FORMAT_VERSION,
             **values,

@@ -18,7 +18,12 @@ from hypothesis import strategies as st
 from lightning_cl.cli import ledger, main
 from lightning_cl.cli.configs import RECIPES, UsageError, recipe_names
 from lightning_cl.cli.ledger import LEDGER, NOT_RUN, Claim, claim_names, markdown, read_claim, recipe_hash, status
-from lightning_cl.metrics.functional.summary import DEFINITIONS, FEW_SHOT_DEFINITIONS
+from lightning_cl.metrics.functional.summary import (
+    ADAPTATION_DEFINITIONS,
+    DEFINITIONS,
+    FEW_SHOT_DEFINITIONS,
+    FORGET_DEFINITIONS,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "ledger.md"
@@ -52,6 +57,8 @@ def test_an_entry_is_well_formed(name: str) -> None:
     known = {f"{space}/{metric}" for space in ("class_il", "task_il") for metric in DEFINITIONS}
     if claim.recipe:
         known |= {"anytime/a_auc", "anytime/a_last", *(f"few_shot/{metric}" for metric in FEW_SHOT_DEFINITIONS)}
+        known |= {f"forget/{metric}" for metric in FORGET_DEFINITIONS}
+        known |= {f"adaptation/{metric}" for metric in ADAPTATION_DEFINITIONS}
         assert set(claim.numbers) <= known
     for metric, number in claim.numbers.items():
         if claim.unit == "percent" and number.published is not None:

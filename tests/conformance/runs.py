@@ -28,7 +28,7 @@ from lightning_cl.datamodules import ContinualDataModule
 
 from .methods import make
 from .modules import Case, suited
-from .streams import make_stream
+from .streams import NUM_TASKS, make_stream
 from .watching import Watcher
 
 
@@ -42,6 +42,11 @@ class Run:
     evaluation: ContinualEvaluation
     watcher: Watcher
     trainer: Trainer
+
+    def evaluated(self) -> Tensor:
+        """``(T, T)`` bool: the cells of the accuracy matrix that a whole run fills."""
+        cells = torch.ones(NUM_TASKS, NUM_TASKS, dtype=torch.bool)
+        return cells if self.stream.scenario.evaluates_all else cells.tril()
 
     def result(self) -> dict[str, Any]:
         """All weights and buffers, the counts of the accuracy matrix, and the number of optimiser steps."""
@@ -71,9 +76,8 @@ def train(
     seed_everything(0, verbose=False)
     case = suited(case, method)
     module = case.build(optimizer, dropout)
-    stream = (case.stream or make_stream)(
-        batch_keys=case.batch_keys, task_identity=method.needs_task_identity, **(stream_options or {})
-    )
+    options = {"batch_keys": case.batch_keys, "task_identity": method.needs_task_identity, **(stream_options or {})}
+    stream = case.stream(**options) if case.stream else make_stream(**{"kind": method.stream_kind, **options})
     evaluation = ContinualEvaluation(report=False, print_table=False)
     watcher = Watcher(case)
     trainer = Trainer(
@@ -110,7 +114,7 @@ def attached(case: Case, method: ContinualMethod, optimizer: str = "adamw") -> L
     """A module with the method in it, untrained and without a Trainer, from seed 0."""
     seed_everything(0, verbose=False)
     module = suited(case, method).build(optimizer, 0.0)
-    method.attach_once(module, make_stream().info)
+    method.attach_once(module, make_stream(method.stream_kind).info)
     if method.needs_task_identity:
         module.continual.task = 1
     return module

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import load_digits
 
-from lightning_cl.datamodules import ArraySource, ClassIncremental, ContinualDataModule
+from lightning_cl.datamodules import ArraySource, ClassIncremental, ContinualDataModule, Forget, UnlabelledDomains
 
 IMAGE_SIZE, NUM_CLASSES, NUM_TASKS = 16, 6, 3
 BATCH_SIZE = 8
@@ -32,8 +32,20 @@ def digits() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarra
     return (images[parts[0]], data.target[parts[0]]), (images[parts[1]], data.target[parts[1]])
 
 
-def make_stream(**options: Any) -> ContinualDataModule:
+def make_stream(kind: str = "labelled", **options: Any) -> ContinualDataModule:
+    """A stream of the kind that a method is made for: each has as many tasks, and as many steps in each."""
     train, test = digits()
-    source = ArraySource(train, test, mean=(0.3,), std=(0.38,), augment=options.pop("augment", "crop"))
+    if kind == "forget":  # 30 images, of which the second request may read 25
+        first = np.concatenate([np.flatnonzero(train[1] == label)[:5] for label in range(NUM_CLASSES)])
+        train = train[0][first], train[1][first]
+        options.setdefault("scenario", Forget([[0], [1]], retained=1.0))
+    domains = {}
+    if kind == "unlabelled":  # classes in turn, so that every domain has all of them
+        domains = {
+            f"{split}_domains": np.arange(len(part[1])) % NUM_TASKS
+            for split, part in (("train", train), ("test", test))
+        }
+        options.setdefault("scenario", UnlabelledDomains())
+    source = ArraySource(train, test, **domains, mean=(0.3,), std=(0.38,), augment=options.pop("augment", "crop"))
     scenario = options.pop("scenario", None) or ClassIncremental(num_tasks=NUM_TASKS, class_order=range(NUM_CLASSES))
     return ContinualDataModule(source, scenario, **{"batch_size": BATCH_SIZE, "epochs_per_task": EPOCHS, **options})

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from lightning_cl.datamodules import ContinualDataModule
@@ -77,6 +78,28 @@ def overlap(stream: ContinualDataModule) -> Check:
         "scenario leave out what is held out (`ContinualDataModule(val_split=...)` does)."
     )
     return verdict("overlap", compared, found if shared else "", {"shared": shared})
+
+
+def hidden_labels(batch: Any, labels: Tensor, who: str) -> Check:
+    """Whether any part of a training batch tells the labels of its samples, which a stream does not give.
+
+    Args:
+        batch: As the module gets it, of the task ``who`` says.
+        labels: ``(B,)`` true ones; a batch of one class is not looked at, for a constant part could be equal to them.
+        who: The task, in words.
+    """
+    if len(labels.unique()) < 2:
+        return Check("hidden labels", "not checked", message=f"the first batch of {who} is of one class")
+    parts: list[Tensor] = []
+    apply_to_collection(batch, Tensor, parts.append)
+    rows = [part.reshape(len(labels), -1) for part in parts if part.ndim and len(part) == len(labels)]
+    told = sum(bool((part.cpu() == labels[:, None]).all(dim=0).any()) for part in rows)
+    found = (
+        f"{told} part(s) of the training batches of {who} hold the labels of their samples, which the stream does not "
+        "give; leave them out of the items, or name the labels with `batch_keys`."
+    )
+    compared = f"all parts of training batches of {who} with the labels of their samples"
+    return verdict("hidden labels", compared, found if told else "", {"told": told})
 
 
 def whole_classes(train: Tensor, evaluation: Tensor, budget: int) -> tuple[Tensor, Tensor, list[int]]:

@@ -93,15 +93,24 @@ class ProtocolGuard(ContinualCallback):
         if not any(check.name == "overlap" for check in self.card.checks):
             stream = require_stream(trainer, type(self).__name__)
             found = [data_checks.overlap(stream), data_checks.tuning(self.tuned_on)]
+            if not stream.info.unlabelled_tasks:
+                found.append(Check("hidden labels", "not checked", message="every task has labels"))
             if trainer.is_global_zero:  # images are read on one process only
                 found.append(data_checks.duplicates(stream, self.duplicates))
             self._add(trainer, found, "before training")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Remember the head's rows at the task's first batch."""
-        task = require_stream(trainer, type(self).__name__).task_index
+        """Remember the head's rows at the task's first batch, and look whether it tells labels that it must not."""
+        stream = require_stream(trainer, type(self).__name__)
+        task = stream.task_index
         if self._rows is None or self._rows[0] != task:
             self._rows = task, self._row_fingerprints()
+            if not stream.task.labelled:
+                own = stream.train_batch(batch_idx)
+                labels = stream.source.train_labels[own.index]
+                self._add(
+                    trainer, [data_checks.hidden_labels(batch, labels, f"task {task}").after(task)], "in training"
+                )
 
     def on_task_end(self, trainer: Trainer, pl_module: LightningModule, task: Task) -> None:
         """The next validation is the boundary's."""

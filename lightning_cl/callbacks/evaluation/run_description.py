@@ -106,11 +106,14 @@ def describe_run(
     """Stream, methods, sizes, protocol card and notes, as fields of :class:`~lightning_cl.reports.ContinualReport`."""
     info, methods = stream.info, [c for c in callbacks_of(trainer) if isinstance(c, ContinualMethod)]
     told = [c for c in callbacks_of(trainer) if isinstance(c, ContinualCallback)]
-    same_classes = info.num_tasks > 1 and len(set(info.classes_per_task)) == 1
+    requests = sum(bool(asked) for asked in info.forgets_per_task)
+    same_classes = info.num_tasks > 1 and len(set(info.classes_per_task)) == 1 and not requests
     card = next((c.card for c in callbacks_of(trainer) if isinstance(c, ProtocolGuard)), ProtocolCard())
     return {
         "label_space": "domain_il" if same_classes else "task_il" if is_told(stream, pl_module) else "class_il",
         "few_shot": stream.scenario.few_shot,
+        "requests": requests,
+        "unlabelled": list(info.unlabelled_tasks),
         "task_classes": [list(classes) for classes in info.classes_per_task],
         "class_names": list(info.class_names),
         "trainable_parameters": sum(p.numel() for p in pl_module.parameters() if p.requires_grad),

@@ -76,12 +76,18 @@ class Scenario(ABC):
         remarks: What a reader of the results must know about the stream.
         few_shot: Task 0 is a base session and the others have few samples, so few-shot metrics are reported, too.
         multi_label: It takes sources with several labels a sample: labels are ``(N, C)`` bool then.
+        requests: Class ids that the last tasks ask to forget, one tuple for each of these tasks.
+        labelled_tasks: How many tasks, the first ones, come with labels for training; ``None``: all.
+        evaluates_all: Every validation is over the evaluation samples of all tasks, also of those to come.
     """
 
     order: Order = "shuffled"
     remarks: tuple[str, ...] = ()
     few_shot: bool = False
     multi_label: bool = False
+    requests: tuple[tuple[int, ...], ...] = ()
+    labelled_tasks: int | None = None
+    evaluates_all: bool = False
 
     def for_source(self, source: Source) -> Scenario:
         """The scenario to use with an opened source; one that goes by file names returns another here."""
@@ -106,13 +112,17 @@ class Scenario(ABC):
     ) -> tuple[tuple[int, ...], ...]:
         """Sorted ids of the classes that each task holds; by default those of its samples.
 
+        Of a task without labels it is those that are known by then, or all classes if none came with labels.
+
         Args:
             labels: As :meth:`train_tasks` was given.
             tasks: What it gave.
             num_classes: Number of classes.
             seed: Seed of the stream.
         """
-        return tuple(tuple(labels[index].unique().tolist()) for index in tasks)
+        held = [tuple(labels[index].unique().tolist()) for index in tasks[: self.labelled_tasks]]
+        known = tuple(sorted({c for classes in held for c in classes})) or tuple(range(num_classes))
+        return (*held, *(known for _ in tasks[len(held) :]))
 
     def eval_tasks(
         self,

@@ -8,6 +8,11 @@ from lightning_cl.metrics.functional.accuracy import (
     knowledge_rate,
     learning_accuracy,
 )
+from lightning_cl.metrics.functional.adaptation import (
+    accuracy_after_adaptation,
+    accuracy_before_adaptation,
+    adaptation_summary,
+)
 from lightning_cl.metrics.functional.anytime import (
     a_auc,
     a_avg,
@@ -56,14 +61,24 @@ from lightning_cl.metrics.functional.stability import (
 )
 from lightning_cl.metrics.functional.summary import summarise
 from lightning_cl.metrics.functional.transfer import backward_transfer, forward_transfer, intransigence
+from lightning_cl.metrics.functional.unlearning import (
+    forget_drop,
+    forget_harmonic_mean,
+    forget_summary,
+    forgotten_accuracy,
+    retain_accuracy,
+)
 
 __all__ = [
     "ForgettingVariant",
     "a_auc",
     "a_avg",
     "a_last",
+    "accuracy_after_adaptation",
+    "accuracy_before_adaptation",
     "accuracy_of_counts",
     "accuracy_per_stage",
+    "adaptation_summary",
     "average_accuracy",
     "average_anytime_accuracy",
     "average_harmonic_mean",
@@ -75,7 +90,11 @@ __all__ = [
     "class_table",
     "f_last",
     "finished_stages",
+    "forget_drop",
+    "forget_harmonic_mean",
+    "forget_summary",
     "forgetting",
+    "forgotten_accuracy",
     "forward_transfer",
     "forward_transfer_dr",
     "generalised_accuracy",
@@ -95,6 +114,7 @@ __all__ = [
     "prequential_accuracy",
     "relative_forgetting",
     "remembering_dr",
+    "retain_accuracy",
     "session_summary",
     "summarise",
     "task_forgetting",

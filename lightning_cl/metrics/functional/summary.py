@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
@@ -16,9 +16,11 @@ from lightning_cl.metrics.functional.accuracy import (
     knowledge_rate,
     learning_accuracy,
 )
+from lightning_cl.metrics.functional.adaptation import adaptation_summary
 from lightning_cl.metrics.functional.forgetting import forgetting, relative_forgetting
 from lightning_cl.metrics.functional.fscil import session_summary
 from lightning_cl.metrics.functional.transfer import backward_transfer, forward_transfer
+from lightning_cl.metrics.functional.unlearning import forget_summary
 
 DEFINITIONS = {
     "average_accuracy": "mean accuracy over the seen tasks that have test samples, after the last task (ACC, A_T)",
@@ -48,6 +50,23 @@ FEW_SHOT_DEFINITIONS = {
     "average_harmonic_mean": "mean of the harmonic means after every session but the base session",
 }
 """What the metrics ``few_shot/...`` of :func:`summarise` are; test samples are pooled."""
+FORGET_DEFINITIONS = {
+    "forget_accuracy": "accuracy on what the last request asked to forget, after its task",
+    "forget_drop": "accuracy on what the last request asked to forget, before its task minus after it",
+    "forgotten_accuracy": "accuracy over all that the requests so far asked to forget, after the last one",
+    "retain_accuracy": "accuracy over all else, after the last request",
+    "h_mean": "harmonic mean of forget_drop and retain_accuracy (H, GS-LoRA)",
+    "average_h_mean": "mean of the harmonic means after every request",
+}
+"""What the metrics ``forget/...`` of :func:`summarise` are; test samples are pooled."""
+ADAPTATION_DEFINITIONS = {
+    "accuracy_before": "mean over the unlabelled domains of accuracy before any adaptation",
+    "accuracy_after": "mean over the unlabelled domains of accuracy just after the model has adapted to them",
+    "accuracy_gain": "accuracy_after minus accuracy_before",
+    "accuracy_at_end": "mean over the unlabelled domains of accuracy after the last adaptation",
+}
+"""What the metrics ``adaptation/...`` of :func:`summarise` are."""
+ALL_DEFINITIONS = {**DEFINITIONS, **FEW_SHOT_DEFINITIONS, **FORGET_DEFINITIONS, **ADAPTATION_DEFINITIONS}
 
 
 def summarise(
@@ -56,6 +75,8 @@ def summarise(
     sizes: RowLike | None = None,
     baseline: RowLike | None = None,
     few_shot: bool = False,
+    requests: int = 0,
+    unlabelled: Sequence[int] = (),
     names: Sequence[str] | None = None,
 ) -> dict[str, float | None]:
     """Every metric of :data:`DEFINITIONS` for each label space, as fractions, after the last stage that was measured.
@@ -68,6 +89,9 @@ def summarise(
         baseline: ``(T,)`` accuracies before any training, in the label space of ``task_il`` or, if that is not given,
             of ``class_il``: forward transfer is given for that one only.
         few_shot: Also give those of :data:`FEW_SHOT_DEFINITIONS`; task 0 is the base session.
+        requests: How many of the tasks, the last ones, ask to forget something; with any, also give those of
+            :data:`FORGET_DEFINITIONS`.
+        unlabelled: Tasks without labels; with any, also give those of :data:`ADAPTATION_DEFINITIONS`.
         names: Only these of :data:`DEFINITIONS`; all by default.
 
     Returns:
@@ -84,13 +108,27 @@ def summarise(
             measures = _measures(acc, sizes, baseline if space == transfer_space else None)
             values = {name: _number(measures[name]()) for name in measures if names is None or name in names}
             metrics.update({f"{space}/{name}": value for name, value in values.items()})
-    if few_shot and class_il is not None and sizes is not None:
-        k = finished_stages(class_il)
-        values = dict.fromkeys(FEW_SHOT_DEFINITIONS)
-        if k:
-            values = {name: _number(value) for name, value in session_summary(class_il, k, sizes).items()}
-        metrics.update({f"few_shot/{name}": value for name, value in values.items()})
+    if class_il is not None and sizes is not None:
+        if few_shot:
+            metrics |= _further("few_shot", FEW_SHOT_DEFINITIONS, class_il, partial(session_summary, sizes=sizes))
+        if requests:
+            metrics |= _further(
+                "forget", FORGET_DEFINITIONS, class_il, partial(forget_summary, requests=requests, sizes=sizes)
+            )
+    if unlabelled and class_il is not None:
+        # Of a model that knows all classes, for which both label spaces are one.
+        summary = partial(adaptation_summary, unlabelled=unlabelled, baseline=baseline)
+        metrics |= _further("adaptation", ADAPTATION_DEFINITIONS, class_il, summary)
     return metrics
+
+
+def _further(
+    space: str, names: Iterable[str], acc: MatrixLike, summary: Callable[..., dict[str, Tensor]]
+) -> dict[str, float | None]:
+    """Metrics of a kind of stream, after the last stage that was measured."""
+    k = finished_stages(acc)
+    values = {name: _number(value) for name, value in summary(acc, k).items()} if k else {}
+    return {f"{space}/{name}": values.get(name) for name in names}
 
 
 def _measures(
