@@ -3,6 +3,7 @@
 from lightning_cl.callbacks.adapters.adapter import Adapter
 from lightning_cl.callbacks.adapters.aper import APER
 from lightning_cl.callbacks.adapters.ease import EASE
+from lightning_cl.callbacks.adapters.gs_lora import GSLoRA
 from lightning_cl.callbacks.adapters.inflora import InfLoRA
 from lightning_cl.callbacks.adapters.lora import LoRA
 from lightning_cl.callbacks.adapters.mora import MoRA
@@ -128,6 +129,7 @@ __all__ = [
     "FeatureDistillation",
     "FineTuning",
     "GDumb",
+    "GSLoRA",
     "ICaRL",
     "InfLoRA",
     "LanguageGuidedHead",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -175,3 +176,27 @@ def effective_weights(counts: Tensor, beta: float) -> Tensor:
     """
     weights = (1 - beta) / (1 - beta ** counts.double())
     return weights / weights.mean()
+
+
+def group_norms(named: Iterable[tuple[str, Tensor]], group: Callable[[str], str]) -> Tensor:
+    """``(G,)`` Euclidean norms of groups of tensors: their sum is the group lasso, which turns whole groups off.
+
+    Args:
+        named: Tensors of any shapes, by name.
+        group: The group of a name; in the order in which they come first.
+    """
+    squares: dict[str, Tensor] = {}
+    for name, tensor in named:
+        key, square = group(name), tensor.square().sum()
+        squares[key] = squares[key] + square if key in squares else square
+    return (torch.stack(list(squares.values())) + 1e-12).sqrt()  # whose gradient at 0 is finite
+
+
+def soft_cross_entropy(logits: Tensor, target_logits: Tensor) -> Tensor:
+    """``(B,)`` ``-sum_c softmax(target)_c log softmax(logits)_c``; with the logits themselves as target their entropy.
+
+    Args:
+        logits: ``(B, C)`` finite.
+        target_logits: ``(B, C)`` finite.
+    """
+    return -(target_logits.softmax(dim=1) * F.log_softmax(logits, dim=1)).sum(dim=1)

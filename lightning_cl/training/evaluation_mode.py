@@ -17,16 +17,38 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradient; afterwards every part is in the mode that it was in."""
+def in_eval_mode(module: nn.Module) -> Iterator[None]:
+    """Eval mode, with gradients as they are; afterwards every part is in the mode that it was in."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+@contextmanager
+def with_batch_statistics(module: nn.Module) -> Iterator[None]:
+    """Batch norm uses the statistics of the batch and leaves its running ones as they are."""
+    layers = [part for part in module.modules() if isinstance(part, _BATCH_NORMS)]
+    kept = [(layer.training, layer.track_running_stats) for layer in layers]
+    for layer in layers:
+        layer.training, layer.track_running_stats = True, False
+    try:
+        yield
+    finally:
+        for layer, (training, tracks) in zip(layers, kept, strict=True):
+            layer.training, layer.track_running_stats = training, tracks
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradient; afterwards every part is in the mode that it was in."""
+    try:
+        with in_eval_mode(module), torch.no_grad():
+            yield
+    finally:
         torch.clear_autocast_cache()  # 16-bit copies of weights made here would have no gradient (torch < 2.6)
 
 

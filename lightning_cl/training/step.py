@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from types import MappingProxyType
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from lightning_cl.nn.distributed import all_sum
 from lightning_cl.training.batch import call_with, unpack_for
-from lightning_cl.training.evaluation_mode import evaluating, known_statistics
+from lightning_cl.training.evaluation_mode import evaluating, known_statistics, with_batch_statistics
 from lightning_cl.training.model_output import logits_in
 
 
@@ -142,14 +143,26 @@ class Step:
         count = all_sum(rows.sum() * (weight > 0)).clamp_min(1)  # a process without a sample repeats one
         return total * (trainer.world_size / weight if weight else 0.0) / count
 
-    def look(self, inputs: Any = None, weights: Mapping[str, Tensor] | None = None) -> HeadCall:
+    def over_processes(self, mean: Tensor) -> Tensor:
+        """The value, without gradient, that :meth:`mean_over` has over all processes; all of them call it."""
+        trainer = self.module.trainer
+        if trainer.world_size == 1:
+            return mean.detach()
+        weight = trainer.datamodule.train_weight(trainer.fit_loop.batch_idx)
+        return all_sum(mean.detach() * weight / trainer.world_size)
+
+    def look(
+        self, inputs: Any = None, weights: Mapping[str, Tensor] | None = None, batch_statistics: bool = False
+    ) -> HeadCall:
         """Another pass without gradient in eval mode.
 
         Args:
             inputs: The step's own when ``None``.
             weights: Other parameters and buffers by name, such as a teacher's; the module's own when ``None``.
+            batch_statistics: Batch norm uses the statistics of the inputs, and not those that it has.
         """
-        with evaluating(self.module), self.module.recorded(raw=True) as calls:
+        statistics = with_batch_statistics(self.module) if batch_statistics else nullcontext()
+        with evaluating(self.module), statistics, self.module.recorded(raw=True) as calls:
             given = self.inputs if inputs is None else inputs
             call_with(partial(self._call, dict(weights or {})), given)
         return self._last_of(calls)
@@ -157,10 +170,15 @@ class Step:
     def _call(self, weights: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
         return torch.func.functional_call(self.module, weights, args, kwargs)
 
-    def learn(self, inputs: Any) -> tuple[Tensor, HeadCall]:
-        """Another pass with gradient in the current mode: ``(B, C_head)`` masked logits and the call of the head."""
+    def learn(self, inputs: Any, weights: Mapping[str, Tensor] | None = None) -> tuple[Tensor, HeadCall]:
+        """Another pass with gradient in the current mode: ``(B, C_head)`` masked logits and the call of the head.
+
+        Args:
+            inputs: As the module takes them.
+            weights: Other parameters by name, which get the gradient; the module's own when ``None``.
+        """
         with known_statistics(self.module, inputs), self.module.recorded() as calls:
-            output = call_with(self.module, inputs)
+            output = call_with(self.module if weights is None else partial(self._call, dict(weights)), inputs)
         call = self._last_of(calls)
         return logits_in(output, call.raw_logits.shape[-1]), call
 

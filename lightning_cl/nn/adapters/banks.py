@@ -99,6 +99,10 @@ class LoRA(Bank):
             added = F.pad(added, (self.start, y.shape[-1] - self.start - added.shape[-1]))
         return y + added
 
+    def delta(self, slot: int) -> Tensor:
+        """``(D_out, D)`` what a slot amounts to, added to the layer's weight: ``scale * B A``."""
+        return self.scale * self.up[slot].mT @ self.down[slot]
+
     def weigh(self, hidden: Tensor, paths: Sequence[Slots]) -> Tensor:
         """``(P * B, ..., k * r)`` components of ``x`` along the rows of ``A``; a subclass may weigh them."""
         return hidden

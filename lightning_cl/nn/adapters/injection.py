@@ -29,6 +29,8 @@ class Adapters(nn.Module):
 
     def __init__(self, banks: dict[str, Bank]) -> None:
         super().__init__()
+        #: Of the layers.
+        self.names = tuple(banks)
         self.banks = nn.ModuleDict({key_of(name): bank for name, bank in banks.items()})
         self._trained: tuple[Slots | None, ...] = ((0,),)
         self._evaluated: tuple[Slots | None, ...] | None = None
