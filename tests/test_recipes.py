@@ -37,17 +37,23 @@ SHORT = ["--data.source.test_fraction", "0.8", "--data.epochs_per_task", "1", "-
 SHORT += ["--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "1"]
 
 
+def short(recipe: str) -> list[str]:
+    """The options with the place that the digits have in this recipe."""
+    within = "Corrupted" in (RECIPES / f"{recipe}.yaml").read_text(encoding="utf-8")
+    return [option.replace("source.test", "source.source.test") if within else option for option in SHORT]
+
+
 @pytest.mark.parametrize("recipe", [name for name in OFFLINE if name[7:] not in WHOLE])
 def test_an_offline_recipe_makes_a_step(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["fit", "--config", recipe, *SHORT, "--trainer.max_steps", "1"]) == 0
+    assert main(["fit", "--config", recipe, *short(recipe), "--trainer.max_steps", "1"]) == 0
     assert Path("runs", recipe, "version_0", "config.yaml").is_file()
 
 
 @pytest.mark.parametrize("recipe", [name for name in OFFLINE if name[7:] in WHOLE])
 def test_offline_recipes_run_cut_short(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["fit", "--config", recipe, *SHORT]) == 0
+    assert main(["fit", "--config", recipe, *short(recipe)]) == 0
     folder = Path("runs", recipe, "version_0")
     assert len(read(folder).matrix) == (1 if recipe == "digits_joint" else 5)
     assert {"config.yaml", "accuracy_matrix.png", "metrics.csv"} <= {path.name for path in folder.iterdir()}

@@ -1,5 +1,7 @@
 """What a user puts into ``Trainer(callbacks=[...])``: one file a method."""
 
+from lightning_cl.callbacks.adaptation.cotta import CoTTA
+from lightning_cl.callbacks.adaptation.nhl import NHL
 from lightning_cl.callbacks.adapters.adapter import Adapter
 from lightning_cl.callbacks.adapters.aper import APER
 from lightning_cl.callbacks.adapters.ease import EASE
@@ -105,6 +107,7 @@ __all__ = [
     "MER",
     "MOS",
     "MVP",
+    "NHL",
     "OWM",
     "SEMA",
     "SLCA",
@@ -115,6 +118,7 @@ __all__ = [
     "BiC",
     "CODAPrompt",
     "CoSO",
+    "CoTTA",
     "ConTraCon",
     "ContinualCallback",
     "ContinualCheckpoint",

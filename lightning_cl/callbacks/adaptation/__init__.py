@@ -1,0 +1,1 @@
+"""Methods that adapt a trained model to domains without labels."""
