@@ -4,6 +4,7 @@ from lightning_cl.callbacks.adaptation.cotta import CoTTA
 from lightning_cl.callbacks.adaptation.nhl import NHL
 from lightning_cl.callbacks.adapters.adapter import Adapter
 from lightning_cl.callbacks.adapters.aper import APER
+from lightning_cl.callbacks.adapters.ear import EAR
 from lightning_cl.callbacks.adapters.ease import EASE
 from lightning_cl.callbacks.adapters.gs_lora import GSLoRA
 from lightning_cl.callbacks.adapters.inflora import InfLoRA
@@ -87,6 +88,7 @@ __all__ = [
     "CUBER",
     "DER",
     "DKVB",
+    "EAR",
     "EASE",
     "ERACE",
     "EWC",
