@@ -93,7 +93,8 @@ REFUSED = {
     "dkvb": "DKVB fits its keys to the first task's images",
     "ranpac": "RanPAC chooses the ridge when a task ends",
     **dict.fromkeys(
-        ("contracon", "dst", "hat", "packnet", "piggyback", "supsup"), "keeps a head for each task, but the classes"
+        ("clr", "contracon", "dst", "hat", "packnet", "piggyback", "supsup"),
+        "keeps a head for each task, but the classes",
     ),
 }
 QUICK = {("digits", "prototypes"), ("digits_si_blurry", "mvp_r")}

@@ -40,6 +40,7 @@ from lightning_cl.callbacks.gradients.owm import OWM
 from lightning_cl.callbacks.language.cpe_clip import CPECLIP
 from lightning_cl.callbacks.language.language_guided_head import LanguageGuidedHead
 from lightning_cl.callbacks.language.lgcl import LGCL
+from lightning_cl.callbacks.masks.clr import CLR
 from lightning_cl.callbacks.masks.contracon import ConTraCon
 from lightning_cl.callbacks.masks.dst import DynamicSparseTraining
 from lightning_cl.callbacks.masks.hat import HAT
@@ -84,6 +85,7 @@ __all__ = [
     "ACIL",
     "AGEM",
     "APER",
+    "CLR",
     "CPECLIP",
     "CUBER",
     "DER",
