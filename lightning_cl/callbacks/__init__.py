@@ -36,6 +36,7 @@ from lightning_cl.callbacks.gradients.coso import CoSO
 from lightning_cl.callbacks.gradients.cuber import CUBER
 from lightning_cl.callbacks.gradients.gem import GEM
 from lightning_cl.callbacks.gradients.gpm import GPM
+from lightning_cl.callbacks.gradients.hlop import HLOP
 from lightning_cl.callbacks.gradients.owm import OWM
 from lightning_cl.callbacks.language.cpe_clip import CPECLIP
 from lightning_cl.callbacks.language.language_guided_head import LanguageGuidedHead
@@ -101,6 +102,7 @@ __all__ = [
     "GPM",
     "HAT",
     "HFT",
+    "HLOP",
     "KFPF",
     "L2P",
     "L2SP",

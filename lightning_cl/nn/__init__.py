@@ -41,6 +41,7 @@ from lightning_cl.nn.heads import (
 )
 from lightning_cl.nn.input_grams import input_grams
 from lightning_cl.nn.l2p import L2PPool
+from lightning_cl.nn.lateral_connections import HebbianSubspace
 from lightning_cl.nn.losses import cosine_distance, distillation, pooled_distance, supervised_contrastive
 from lightning_cl.nn.masks import ClassMask, ElementMask, random_elements, smallest_elements
 from lightning_cl.nn.mvp import MVPPool
@@ -83,6 +84,7 @@ __all__ = [
     "Gaussians",
     "GramHead",
     "Guard",
+    "HebbianSubspace",
     "KeyValueHead",
     "L2PPool",
     "LoRA",

@@ -63,11 +63,14 @@ class SubspaceMemory(nn.Module):
         count = min(count, solid, len(gram) - self.size)
         if count:
             new = vectors[:, :count]
-            new = new - old @ (old.T @ new)  # the second time removes what rounding left
-            self.directions[:, self.size : self.size + count] = torch.linalg.qr(new).Q.to(self.directions)
-            self.size += count
-            self.rank.fill_(self.size)
+            self.append(torch.linalg.qr(new - old @ (old.T @ new)).Q)  # the second time removes what rounding left
         return count
+
+    def append(self, directions: Tensor) -> None:
+        """Add ``(D, n)`` orthonormal columns outside the basis."""
+        self.directions[:, self.size : self.size + directions.shape[1]] = directions.to(self.directions)
+        self.size += directions.shape[1]
+        self.rank.fill_(self.size)
 
     @torch.no_grad()
     def new_directions(self, gram: Tensor, count: int) -> Tensor:
