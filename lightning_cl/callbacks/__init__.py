@@ -45,6 +45,7 @@ from lightning_cl.callbacks.masks.clr import CLR
 from lightning_cl.callbacks.masks.contracon import ConTraCon
 from lightning_cl.callbacks.masks.dst import DynamicSparseTraining
 from lightning_cl.callbacks.masks.hat import HAT
+from lightning_cl.callbacks.masks.hypernetwork import TaskHypernetwork
 from lightning_cl.callbacks.masks.packnet import PackNet
 from lightning_cl.callbacks.masks.piggyback import Piggyback
 from lightning_cl.callbacks.masks.supsup import SupSup
@@ -165,6 +166,7 @@ __all__ = [
     "StreamingLDA",
     "SupSup",
     "SynapticIntelligence",
+    "TaskHypernetwork",
     "TwoPhaseProtocol",
     "VirtualOutlierRegularizer",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
+from lightning_cl.datamodules.batch_form import TARGET_KEYS
 from lightning_cl.mixins.base import ContinualMixin
 
 
@@ -15,14 +16,18 @@ class TaskInferenceMixin(ContinualMixin):
     """Repeats the inputs of an evaluation pass for every task whose network answers; the head's call joins them."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The user's, in one batch for all tasks: ``(B, ...)`` inputs become ``(T * B, ...)``, task after task."""
+        """The user's, in one batch for all tasks: ``(B, ...)`` inputs become ``(T * B, ...)``, task after task.
+
+        Targets that are given by name, of which the network makes a loss, meet the ``(B, C)`` logits and stay.
+        """
         part: Any = next(part for part in self.continual.parts.values() if getattr(part, "infers", False))
         branches = part.branches_now(self)
         if not branches:
             return super().forward(*args, **kwargs)
+        targets = {name: kwargs.pop(name) for name in TARGET_KEYS if name in kwargs}
         args, kwargs = apply_to_collection((args, kwargs), Tensor, partial(repeated, times=len(branches)))
         with part.answering(branches):
-            return super().forward(*args, **kwargs)
+            return super().forward(*args, **kwargs, **targets)
 
 
 def repeated(rows: Tensor, times: int) -> Tensor:

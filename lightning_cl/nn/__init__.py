@@ -39,6 +39,7 @@ from lightning_cl.nn.heads import (
     ridge_solution,
     simplex_etf,
 )
+from lightning_cl.nn.hypernetwork import RecurrentHypernetwork
 from lightning_cl.nn.input_grams import input_grams
 from lightning_cl.nn.l2p import L2PPool
 from lightning_cl.nn.lateral_connections import HebbianSubspace
@@ -98,6 +99,7 @@ __all__ = [
     "PrototypeBank",
     "PrototypeHead",
     "RankOne",
+    "RecurrentHypernetwork",
     "SliceGuard",
     "Snapshot",
     "StepEdit",

@@ -81,6 +81,24 @@ def test_finished_tasks_alone_compete():
         assert part.branches_now(net) == range(expected)
 
 
+class MakesItsLoss(Mixed):
+    """As the networks of Hugging Face do."""
+
+    def forward(self, x, labels=None):
+        logits = super().forward(x)
+        return logits if labels is None else (logits, F.cross_entropy(logits, labels))
+
+
+def test_targets_meet_the_logits_of_the_samples():
+    net, labels = MakesItsLoss().double().eval(), torch.arange(11) % 6
+    SupSup(0.5, weights="given", task_by="entropy").attach_once(net, make_stream().info)
+    net.continual.parts["supsup"].finished.set(3)
+    with torch.no_grad():
+        logits, loss = net(IMAGES, labels=labels)
+        assert torch.equal(logits, net(IMAGES))
+    torch.testing.assert_close(loss, F.cross_entropy(logits, labels))
+
+
 def test_the_choice_is_checked():
     with pytest.raises(ValueError, match="task_by"):
         SupSup(task_by="luck")
