@@ -93,7 +93,7 @@ REFUSED = {
     "dkvb": "DKVB fits its keys to the first task's images",
     "ranpac": "RanPAC chooses the ridge when a task ends",
     **dict.fromkeys(
-        ("clr", "contracon", "dst", "hat", "hypernetwork", "packnet", "piggyback", "supsup"),
+        ("clr", "contracon", "dst", "generative_kernel", "hat", "hypernetwork", "packnet", "piggyback", "supsup"),
         "keeps a head for each task, but the classes",
     ),
 }

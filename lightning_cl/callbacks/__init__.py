@@ -59,6 +59,7 @@ from lightning_cl.callbacks.prompts.virtual_outliers import VirtualOutlierRegula
 from lightning_cl.callbacks.prototypes.dkvb import DKVB
 from lightning_cl.callbacks.prototypes.fecam import FeCAM
 from lightning_cl.callbacks.prototypes.gacil import ACIL, GACIL
+from lightning_cl.callbacks.prototypes.generative_kernel import GenerativeKernel
 from lightning_cl.callbacks.prototypes.prototype_classifier import PrototypeClassifier
 from lightning_cl.callbacks.prototypes.ranpac import RanPAC
 from lightning_cl.callbacks.prototypes.streaming_lda import StreamingLDA
@@ -141,6 +142,7 @@ __all__ = [
     "FineTuning",
     "GDumb",
     "GSLoRA",
+    "GenerativeKernel",
     "ICaRL",
     "InfLoRA",
     "LanguageGuidedHead",

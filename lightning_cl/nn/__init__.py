@@ -39,6 +39,7 @@ from lightning_cl.nn.heads import (
     ridge_solution,
     simplex_etf,
 )
+from lightning_cl.nn.heads.kernel_ridge import kernel_ridge
 from lightning_cl.nn.hypernetwork import RecurrentHypernetwork
 from lightning_cl.nn.input_grams import input_grams
 from lightning_cl.nn.l2p import L2PPool
@@ -134,6 +135,7 @@ __all__ = [
     "inject",
     "input_grams",
     "interpolate",
+    "kernel_ridge",
     "layer_inputs",
     "one_shot_task",
     "orthogonality_penalty",
