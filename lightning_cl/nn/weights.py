@@ -162,7 +162,9 @@ def pull_gradients(
         if weight is None or weight.grad is None:
             continue
         away = weight.detach() - kept
-        weight.grad.add_(away if importance is None else importance[name] * away, alpha=strength)
+        if importance is not None:
+            away.mul_(importance[name])
+        weight.grad.add_(away, alpha=strength)
 
 
 class StepEdit:
@@ -222,21 +224,32 @@ class StepScale(StepEdit):
 
 
 class StepRecord:
-    """The gradient and the way of every weight in the optimiser step that is being made (SI, RWalk)."""
+    """The gradient and the way of every weight in the optimiser step that is being made (SI, RWalk).
+
+    Copies are kept from step to step: to make room for them anew takes longer than to copy.
+    """
 
     def __init__(self) -> None:
-        self._before: dict[str, tuple[Tensor, Tensor]] = {}
+        self._copies: dict[str, tuple[Tensor, Tensor]] = {}
+        self._remembered: set[str] = set()
 
     @torch.no_grad()
     def remember(self, weights: Mapping[str, Tensor]) -> None:
         """Copy gradients and weights before the step; a weight without gradient is left out."""
         for name, weight in weights.items():
-            if weight.grad is not None:
-                self._before[name] = (weight.grad.clone(), weight.detach().clone())
+            if weight.grad is None:
+                continue
+            known = self._copies.get(name)
+            if known is None or known[1].shape != weight.shape or known[1].device != weight.device:
+                self._copies[name] = torch.empty_like(weight.grad), torch.empty_like(weight)
+            for copy, value in zip(self._copies[name], (weight.grad, weight), strict=True):
+                copy.copy_(value)
+            self._remembered.add(name)
 
     @torch.no_grad()
     def made(self, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Name, gradient and ``before - after`` of the given weights that were remembered, each once."""
-        for name in weights.keys() & self._before.keys():
-            gradient, before = self._before.pop(name)
-            yield name, gradient, before - weights[name]
+        for name in weights.keys() & self._remembered:
+            self._remembered.remove(name)
+            gradient, before = self._copies[name]
+            yield name, gradient, before.sub_(weights[name])
