@@ -77,8 +77,8 @@ class GradientSubspace(nn.Module):
 
     @torch.no_grad()
     def reduce(self, gradient: Tensor) -> Tensor:
-        """``(rank, other side)`` components ``P^T G'`` of a gradient, without what earlier tasks used."""
-        return self.directions.T @ self.memory.project(self._turned(gradient), "out")
+        """``(rank, other side)`` components ``P^T G = P^T G'`` of a gradient: ``P`` is outside of what tasks used."""
+        return self.directions.T @ self._turned(gradient)
 
     @torch.no_grad()
     def step(self) -> Tensor:

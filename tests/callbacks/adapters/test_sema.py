@@ -11,7 +11,7 @@ from conformance.runs import attached, train
 from lightning.pytorch import seed_everything
 from torch import Tensor
 
-from lightning_cl.callbacks import SEMA
+from lightning_cl.callbacks import SEMA, ContinualCallback
 from lightning_cl.datamodules import SiBlurry
 
 from .watching import Watch
@@ -63,17 +63,31 @@ def test_above_any_distance_only_the_head_learns_after_the_first_task(tmp_path: 
     assert counts(last) == [1, 1]
 
 
-def test_a_shift_in_an_online_stream_adds_adapters_that_learn(tmp_path: Any) -> None:
-    watch = Watch()
-    options = {"scenario": SiBlurry(3, seed=4), "epochs_per_task": 1, "batch_size": 4}
-    train(PLAIN, SEMA(**SMALL), tmp_path, callbacks=[watch], stream_options=options)
-    assert counts(watch.ends[2]) == [3, 3]  # as many as there is room for
-    final = stacked(watch.ends[2])
-    assert all(bool(value.any(dim=-1).flatten(1).any(dim=1).all()) for name, value in final.items() if ".up" in name)
-    grown = next(t for t, state in enumerate(watch.ends) if counts(state)[0] > 1)
-    old = stacked(watch.ends[grown])
-    names = [name for name in final if name.startswith("layers.0.")]
-    assert all(torch.equal(old[name][0], final[name][0]) for name in names)
+class Steps(ContinualCallback):
+    """After every step the task, and how many adapters the first layer has, and their output matrices."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int, Tensor]] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        part = pl_module.continual.parts["sema"]
+        up = part.banks[0].up.detach().clone()
+        self.seen.append((trainer.datamodule.task_index, part.counts[0].value, up))
+
+
+def test_a_shift_within_an_online_stream_adds_adapters_that_learn_at_once_and_alone(tmp_path: Any) -> None:
+    steps, options = Steps(), {"scenario": SiBlurry(3, seed=4), "epochs_per_task": 1, "batch_size": 4}
+    train(PLAIN, SEMA(**SMALL), tmp_path, callbacks=[steps], stream_options=options)
+    assert [count for _, count, _ in steps.seen] == sorted(count for _, count, _ in steps.seen)
+    assert steps.seen[-1][1] == 3  # as many as there is room for
+    grown = next(index for index, (_, count, _) in enumerate(steps.seen) if count == 2)
+    task, _, before = steps.seen[grown]
+    within = [up for of, count, up in steps.seen[grown + 1 :] if of == task and count == 2]
+    assert within  # it was no boundary
+    for up in within:
+        assert torch.equal(up[0], before[0])
+        assert not torch.equal(up[1], before[1])
+        assert torch.equal(up[2], before[2])
 
 
 @pytest.mark.parametrize(
