@@ -77,7 +77,8 @@ class Steps(ContinualCallback):
 
 def test_a_shift_within_an_online_stream_adds_adapters_that_learn_at_once_and_alone(tmp_path: Any) -> None:
     steps, options = Steps(), {"scenario": SiBlurry(3, seed=4), "epochs_per_task": 1, "batch_size": 4}
-    train(PLAIN, SEMA(**SMALL), tmp_path, callbacks=[steps], stream_options=options)
+    method = SEMA(**{**SMALL, "window": 20})  # a record is full when the task's classes have all arrived
+    train(PLAIN, method, tmp_path, callbacks=[steps], stream_options=options)
     assert [count for _, count, _ in steps.seen] == sorted(count for _, count, _ in steps.seen)
     assert steps.seen[-1][1] == 3  # as many as there is room for
     grown = next(index for index, (_, count, _) in enumerate(steps.seen) if count == 2)
