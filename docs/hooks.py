@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 #: Every module whose public names are in the reference.
@@ -29,7 +30,7 @@ PUBLIC = (
 
 
 #: Title of the methods that have no folder of their own.
-BASELINE = "Reference: plain training"
+BASELINE = "only train (the lower reference)"
 
 
 def public_names(module: str) -> list[str]:
@@ -39,8 +40,9 @@ def public_names(module: str) -> list[str]:
 
 
 def reference(module: str) -> str:
-    """A mkdocstrings block for every public name of a module."""
-    return "\n\n".join(f"::: {module}.{name}" for name in public_names(module))
+    """A mkdocstrings block for every public name of a module; methods have pages of their own."""
+    own_pages = {name for names in methods().values() for name in names} if module.endswith(".callbacks") else set()
+    return "\n\n".join(f"::: {module}.{name}" for name in public_names(module) if name not in own_pages)
 
 
 def definitions(of: str) -> str:
@@ -85,33 +87,132 @@ def attention(_: str) -> str:
 
 def families(_: str = "") -> str:
     """A table of the methods, one row for each folder of callbacks, each name with a link to its first paper."""
+    rows = [(title, ", ".join(map(linked, names))) for title, names in methods().items()]
+    return table(("Methods that ...", "Callbacks"), rows)
+
+
+def linked(name: str) -> str:
+    """A method's name with a link to its first paper."""
     import lightning_cl.callbacks as exported
 
-    rows: dict[str, list[str]] = {}
-    networks: dict[str, dict[str, list[str]]] = {}
+    paper = re.search(r"arXiv:(\d{4}\.\d{4,5})", getattr(exported, name).__doc__ or "")
+    return f"[`{name}`](https://arxiv.org/abs/{paper[1]})" if paper else f"`{name}`"
+
+
+def plain(text: str) -> str:
+    """Letters and digits of a name in small letters, to sort by; what is no method family comes last."""
+    return ("~" if text == BASELINE else "") + re.sub(r"[^a-z0-9 ]", "", text.lower())
+
+
+@cache
+def methods() -> dict[str, list[str]]:
+    """Names of all methods, by the title of their family."""
+    import lightning_cl.callbacks as exported
+
+    found: dict[str, list[str]] = {}
     for name in exported.__all__:
         method = getattr(exported, name)
-        if not (isinstance(method, type) and issubclass(method, exported.ContinualMethod)):
-            continue
-        if isinstance(method.state_key, str):  # a base class states none
+        is_method = isinstance(method, type) and issubclass(method, exported.ContinualMethod)
+        if is_method and isinstance(method.state_key, str):  # a base class states none
             package, _, _ = method.__module__.removeprefix("lightning_cl.callbacks.").rpartition(".")
-            known = (
-                (importlib.import_module(f"lightning_cl.callbacks.{package}").__doc__ or "") if package else BASELINE
-            )
-            paper = re.search(r"arXiv:(\d{4}\.\d{4,5})", method.__doc__ or "")
-            shown = f"[`{name}`](https://arxiv.org/abs/{paper[1]})" if paper else f"`{name}`"
-            title = known.split("\n")[0].rstrip(".")
-            rows.setdefault(title, []).append(shown)
-            networks.setdefault(title, {}).setdefault(method.backbones(), []).append(f"`{name}`")
-    shown_rows = [(title, ", ".join(rows[title]), works_on(networks[title])) for title in sorted(rows)]
-    return table(("Methods that ...", "Callbacks", "Work on"), shown_rows)
+            about = importlib.import_module(f"lightning_cl.callbacks.{package}").__doc__ if package else BASELINE
+            title = (about or "").split("\n")[0].rstrip(".").removeprefix("Methods that ")
+            found.setdefault(title, []).append(name)
+    return {title: sorted(found[title], key=plain) for title in sorted(found, key=plain)}
 
 
-def works_on(networks: Mapping[str, list[str]]) -> str:
-    """One text where all methods of a row work on the same networks; else each with the names of its methods."""
-    if len(networks) == 1:
-        return next(iter(networks))
-    return "; ".join(f"{', '.join(names)}: {text}" for text, names in networks.items())
+def method_page(name: str) -> str:
+    """The page of a method: what it needs and works on, its recipes and measured numbers, and its docstring."""
+    import lightning_cl.callbacks as exported
+
+    method = getattr(exported, name)
+    rows = [("Works on", method.backbones()), ("Needs", "; ".join(needs(method)) or "nothing more"), *started(name)]
+    facts = table((f"`{name}`", ""), rows)
+    return f"# {name}\n\n{facts}\n\n::: lightning_cl.callbacks.{name}\n\n{measured(name)}"
+
+
+def needs(method: Any) -> list[str]:
+    """What a method asks for, from the facts that its class states."""
+    asks = {
+        "a class head": method.needs_head,
+        "automatic optimisation (it adds to the loss)": method.adds_loss,
+        "the task of every sample, also at test time (`ContinualDataModule(task_identity=True)`)": (
+            method.needs_task_identity
+        ),
+        "to be the only method that makes the logits": method.replaces_head,
+        "to be the only method that puts parts into the backbone": method.adapts_backbone,
+        "to be the only method that shares out the weights": method.owns_weights,
+    }
+    return [what for what, asked in asks.items() if asked]
+
+
+def recipes(name: str) -> list[str]:
+    """The complete recipes of a method."""
+    from lightning_cl.cli.configs import COMPANIONS
+
+    return [
+        recipe
+        for recipe, named in methods_of_recipes().items()
+        if name in named and (name not in COMPANIONS or named <= {*COMPANIONS})
+    ]
+
+
+@cache
+def methods_of_recipes() -> dict[str, set[str]]:
+    """The methods that every complete recipe names."""
+    from lightning_cl.cli.configs import RECIPES
+
+    known = {name for names in methods().values() for name in names}
+    paths = sorted(RECIPES.glob("*.yaml"))
+    return {path.stem: known & set(re.findall(r"class_path: *(\w+)", path.read_text("utf-8"))) for path in paths}
+
+
+def claims_of(own: Sequence[str]) -> list[Any]:
+    """The entries of the ledger that a recipe measures; text first, since reading all of them takes seconds."""
+    from lightning_cl.cli.ledger import LEDGER, read_claim
+
+    texts = {path.stem: path.read_text("utf-8") for path in sorted(LEDGER.glob("*.yaml"))}
+    named = [name for name, text in texts.items() if any(recipe in text for recipe in own)]
+    return [claim for claim in map(read_claim, named) if set(own) & set(claim.recipe)]
+
+
+def started(name: str) -> list[tuple[str, str]]:
+    """How a method is started from the command line."""
+    from lightning_cl.cli.configs import method_files
+
+    part = method_files().get(name, [])
+    rows = [("On any stream", ", ".join(f"`lightning-cl fit digits {p}`" for p in part))] if part else []
+    found = recipes(name)
+    return [*rows, ("Complete runs", ", ".join(f"`{recipe}`" for recipe in found))] if found else rows
+
+
+def measured(name: str) -> str:
+    """What the ledger has of the recipes of a method."""
+    rows = []
+    for claim in claims_of(recipes(name)):
+        if claim.measured:
+            for metric, number in claim.measured.numbers.items():
+                spread = "" if number["std"] is None else f" ± {number['std']:.1f}"
+                seeds = f"{len(claim.measured.seeds)} seed" + "s" * (len(claim.measured.seeds) > 1)
+                rows.append((f"`{claim.name}`", f"`{metric}`", f"{number['mean']:.1f}{spread}", seeds))
+    if not rows:
+        return "No run of this method has been measured here yet.\n"
+    return f"## Measured\n\n{table(('Claim', 'Metric', 'Here', 'Over'), rows)}\n"
+
+
+def gallery(_: str = "") -> str:
+    """The list of all method pages, one section a family."""
+    lines = []
+    for title, names in methods().items():
+        lines += [f"## Methods that {title}", "", *(f"- [{name}]({name}.md): {summary(name)}" for name in names), ""]
+    return "\n".join(lines)
+
+
+def summary(name: str) -> str:
+    """The first line of a method's docstring."""
+    import lightning_cl.callbacks as exported
+
+    return (getattr(exported, name).__doc__ or "").split("\n")[0].replace("``", "`")
 
 
 def usage(_: str) -> str:
@@ -135,6 +236,7 @@ GENERATORS = {
     "checks": checks,
     "list": listing,
     "usage": usage,
+    "gallery": gallery,
 }
 
 
@@ -157,13 +259,35 @@ def fill_readme(markdown: str) -> str:
     )
 
 
+def on_config(config: Any) -> Any:
+    """Called by mkdocs first: put a page for each method into the navigation."""
+    pages = [{title: [{name: f"methods/{name}.md"} for name in names]} for title, names in methods().items()]
+    place = next(place for place, entry in enumerate(config.nav) if "Methods" in entry)
+    config.nav[place] = {"Methods": ["methods/index.md", *pages]}
+    return config
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Called by mkdocs for the list of all files: add a page for each method."""
+    from mkdocs.structure.files import File
+
+    for name in (name for names in methods().values() for name in names):
+        files.append(File.generated(config, f"methods/{name}.md", content=method_page(name)))
+    return files
+
+
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by mkdocs for every page."""
-    return fill(markdown)
+    from lightning_cl.cli.catalogue import without_roles
+
+    return without_roles(fill(markdown))
 
 
 if __name__ == "__main__":  # after a method was added: python docs/hooks.py
+    import sys
     from pathlib import Path
 
-    page = Path(__file__).parent.parent / "README.md"
+    root = Path(__file__).resolve().parent.parent
+    sys.path.insert(0, str(root))  # its own package, not one that is installed
+    page = root / "README.md"
     page.write_text(fill_readme(page.read_text("utf-8")), "utf-8")

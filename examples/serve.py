@@ -3,7 +3,7 @@
     python examples/serve.py MODEL_DIR --port 8000
     curl --data-binary @photo.jpg localhost:8000
 
-A picture (any format that Pillow reads) is posted; the answer is JSON: the class and the probabilities of the best ones.
+A picture (any format that Pillow reads) is posted; the answer is JSON: the class, and the probabilities of the best.
 A newer version of the folder is served from the next picture on.
 """
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from lightning_cl.nn.extension import extend
     from lightning_cl.restoration import restore
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Found at the point of use, so that `import lightning_cl` stays fast.
 _LAZY = {

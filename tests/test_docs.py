@@ -17,9 +17,11 @@ import pytest
 from documented import DOCS, PAGES, ROOT, blocks, documented_module, few_digits
 
 from lightning_cl.cli import main
+from lightning_cl.cli.catalogue import without_roles
 from lightning_cl.nn.attention import registry
 
 HOOKS = runpy.run_path(str(DOCS / "hooks.py"))
+METHODS = [name for names in HOOKS["methods"]().values() for name in names]
 QUICK = {"backbones", "metrics", "scale", "streams"}  # the others train; the README's snippet does so in every run
 WRITTEN = [
     pytest.param(page, id=page.stem, marks=() if page.stem in QUICK else pytest.mark.slow)
@@ -101,6 +103,7 @@ def test_no_page_tells_of_a_machine() -> None:
 @pytest.mark.parametrize("module", HOOKS["PUBLIC"])
 def test_every_public_name_is_in_the_reference_and_has_a_docstring(module: str) -> None:
     pages = "".join(HOOKS["fill"](page.read_text("utf-8")) for page in sorted((DOCS / "api").glob("*.md")))
+    pages += "".join(f"\n::: lightning_cl.callbacks.{name}\n" for name in METHODS)  # on pages of their own
     names = HOOKS["public_names"](module)
     assert names
     for name in names:
@@ -129,8 +132,27 @@ def test_generated_tables_are_complete() -> None:
     metrics = HOOKS["fill"]((DOCS / "metrics.md").read_text("utf-8"))
     assert all(f"| `{name}` | {text.replace('|', chr(92) + '|')} |" in metrics for name, text in DEFINITIONS.items())
     methods = HOOKS["fill"]((DOCS / "index.md").read_text("utf-8"))
-    assert all(f"| `{entry.name}` |" in methods for entry in entries("methods"))
+    assert all(f"[`{entry.name}`]" in methods or f"`{entry.name}`" in methods for entry in entries("methods"))
     assert "<!-- generated" not in metrics + methods
+
+
+def test_every_method_has_a_page_with_what_it_needs_how_it_is_started_and_its_numbers() -> None:
+    from lightning_cl.cli.catalogue import entries
+
+    assert sorted(METHODS) == sorted(entry.name for entry in entries("methods"))
+    page = HOOKS["method_page"]("PackNet")
+    assert "(`ContinualDataModule(task_identity=True)`)" in page
+    assert "`lightning-cl fit digits packnet`" in page
+    assert "\n::: lightning_cl.callbacks.PackNet\n" in page
+    row = r"^\| `digits_packnet` \| `\w+/average_accuracy` \| \d+\.\d ± \d+\.\d \| 3 seeds \|$"
+    assert re.search(row, page, re.MULTILINE)
+    assert "digits_finetune" in HOOKS["recipes"]("FineTuning")
+    assert "digits_ewc" not in HOOKS["recipes"]("FineTuning")
+    assert all(f"]({name}.md): " in HOOKS["gallery"]() for name in METHODS)
+
+
+def test_roles_become_code() -> None:
+    assert without_roles("see :class:`~a.b.C`, :func:`a.f` and ``:meth:``") == "see `C`, `a.f` and ``:meth:``"
 
 
 @pytest.mark.slow
@@ -145,3 +167,7 @@ def test_the_site_is_built_and_its_index_has_every_public_name(tmp_path: Path) -
     known = {line.split()[0] for line in zlib.decompress(inventory).decode().splitlines()}
     wanted = {f"{module}.{name}" for module in HOOKS["PUBLIC"] for name in HOOKS["public_names"](module)}
     assert wanted - known == set()
+    written = [path.read_text("utf-8") for path in (tmp_path / "site").rglob("*.html")]
+    assert len(written) > len(METHODS) + 20
+    assert not [page[:200] for page in written if re.search(r":(class|func|meth|attr|data|mod):", page)]
+    assert not [page[:200] for page in written if "unpkg.com" in page or "cdn." in page]  # read without a network

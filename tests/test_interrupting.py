@@ -130,9 +130,8 @@ def test_a_second_press_stops_at_once(tmp_path, capfd):
 
     assert in_children(run) == [1]
     assert last(tmp_path)["global_step"] == 4  # the boundary; step 6 was cut off
-    assert (
-        "interrupted in epoch 2 of 5 (task 1), step 5. Continue from the checkpoint of step 4" in capfd.readouterr().err
-    )
+    where = "interrupted in epoch 2 of 5 (task 2 of 3), step 5. Continue from the checkpoint of step 4"
+    assert where in capfd.readouterr().err
 
 
 def test_launchers_double_a_press(tmp_path):

@@ -32,13 +32,9 @@ def test_the_table_of_methods_is_the_package_s() -> None:
     assert all(f"[`{name}`]" in README for name in ("EWC", "LwF", "DERPlusPlus", "APER", "CODAPrompt", "TEEN"))
 
 
-def test_every_slow_test_is_in_one_part_of_the_ci_run() -> None:
-    """What one part leaves out is what the other one runs, and all of it exists."""
+def test_the_ci_run_has_the_slow_tests_too() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    (later,) = re.findall(r"^later=\((.*)\)$", script, re.MULTILINE)
-    assert all((ROOT / path).is_file() for path in later.split())
-    parts = re.findall(r'^"\$\{slow\[@\]\}" "\$\{later\[@\](.*?)\}"', script, re.MULTILINE)
-    assert sorted(parts) == ["", "/#/--ignore="]
+    assert re.search(r"^pytest .*-m slow ", script, re.MULTILINE)
     subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=True)
 
 

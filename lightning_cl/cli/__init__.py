@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from lightning_cl import __version__
-from lightning_cl.cli.configs import UsageError, resolve_configs, suggestion
+from lightning_cl.cli.configs import UsageError, named_configs, resolve_configs, suggestion
+from lightning_cl.cli.early_checks import check
 from lightning_cl.cli.options import COMMANDS, RUNS, build, parse
 from lightning_cl.cli.predictions import is_folder_call
+from lightning_cl.cli.run_help import page
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +49,11 @@ def _dispatch(words: list[str], debug: bool) -> int:
         return 0
     of_folder = name == "predict" and is_folder_call(more)
     if (name in RUNS and not of_folder) or name.startswith("-"):
-        resolve_configs(words)  # a wrong name is said at once
+        words = named_configs(words) if name in RUNS else words
+        if name in RUNS and name not in COMMANDS and (len(words) == 1 or {"-h", "--help"} & set(words)):
+            print(page(name), end="")
+            return 2 if len(words) == 1 else 0
+        check(words, resolve_configs(words)[1])
         from lightning_cl.cli.command import run  # imports torch
 
         return run(words, debug)

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import argparse
 import ast
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightning_cl.cli.configs import PACKAGE, RECIPES, UsageError
+from lightning_cl.cli.configs import PACKAGE, RECIPES, UsageError, method_files
 
-KINDS = ("methods", "sources", "scenarios", "recipes", "callbacks")
+KINDS = ("recipes", "streams", "methods", "sources", "scenarios", "callbacks")
+_TITLES = {
+    "recipes": "complete runs, `lightning-cl fit NAME`",
+    "streams": "to put a method on, `lightning-cl fit STREAM METHOD`",
+    "methods": "callbacks, and their names in `lightning-cl fit STREAM METHOD`",
+    "sources": "which images, `--data.source`",
+    "scenarios": "how they arrive, `--data.scenario`",
+    "callbacks": "what measures and saves, `--trainer.callbacks+`",
+}
 _BASES = {"sources": "Source", "scenarios": "Scenario"}  # all others are callbacks
+_ROLE = re.compile(r":(?:class|func|meth|attr|data|mod):`(~?)([\w.]+)`")
 #: Exported to be derived from.
 FOR_AUTHORS = {"ContinualCallback", "ContinualMethod"}
 
@@ -32,8 +42,14 @@ def main(options: argparse.Namespace, rest: Sequence[str], debug: bool) -> int:
     if unknown:
         raise UsageError(f"there is nothing called `{unknown[0]}` to list; choose from {', '.join(KINDS)}.")
     for kind in kinds:
-        show(kind, [(entry.name, Text(entry.summary)) for entry in entries(kind)])  # brackets are no markup
+        named = method_files() if kind == "methods" else {}
+        rows = [(entry.name, *_also(named, entry.name), Text(entry.summary)) for entry in entries(kind)]
+        show(f"{kind}: {_TITLES[kind]}", rows)  # texts, since brackets are no markup
     return 0
+
+
+def _also(named: Mapping[str, Sequence[str]], name: str) -> tuple[str, ...]:
+    return (", ".join(named.get(name, ())),) if named else ()
 
 
 def show(title: str, rows: Sequence[Sequence[Any]]) -> None:
@@ -51,8 +67,8 @@ def show(title: str, rows: Sequence[Sequence[Any]]) -> None:
 
 def entries(kind: str) -> list[Entry]:
     """Everything of one of the :data:`KINDS`, by name; callbacks are those that watch or save, and are no methods."""
-    if kind == "recipes":
-        paths = [path for folder in (".", "streams", "methods") for path in sorted((RECIPES / folder).glob("*.yaml"))]
+    if kind in ("recipes", "streams"):
+        paths = sorted((RECIPES / ("." if kind == "recipes" else kind)).glob("*.yaml"))
         heads = [path.read_text(encoding="utf-8").split("\n")[0].lstrip("# ").strip() for path in paths]
         return [Entry(path.stem, head.split(" Measured:")[0]) for path, head in zip(paths, heads, strict=True)]
     root = _BASES.get(kind, "ContinualMethod")
@@ -67,7 +83,12 @@ def entries(kind: str) -> list[Entry]:
 def _entry(node: ast.ClassDef) -> Entry:
     """With the first line of the class's docstring, without markup."""
     summary = (ast.get_docstring(node) or "").split("\n")[0]
-    return Entry(node.name, summary.replace("``", "").replace(":class:", ""))
+    return Entry(node.name, without_roles(summary).replace("`", ""))
+
+
+def without_roles(text: str) -> str:
+    """Sphinx roles as plain code: ``:class:`~a.b.C``` is ```C```."""
+    return _ROLE.sub(lambda role: f"`{role[2].rpartition('.')[2] if role[1] else role[2]}`", text)
 
 
 def is_base(node: ast.ClassDef) -> bool:

@@ -100,7 +100,8 @@ def checkpoint_folders(trainer: Namespace) -> tuple[list[Path], Path]:
     init_args = logger.get("init_args", {}) if isinstance(logger, Namespace) else {"name": "lightning_logs"}
     save_dir = Path(init_args.get("save_dir") or init_args.get("dir") or root)
     name = init_args.get("project") or init_args.get("name") or "*"  # of W&B; of the others; given by a server
-    return [*own, *save_dir.glob(f"{name}/*/checkpoints")], save_dir / name
+    found = [path for path in save_dir.glob(f"{name}/*/checkpoints") if not path.parent.is_symlink()]  # `latest`
+    return [*own, *found], save_dir / name
 
 
 def newest_first(folders: list[Path]) -> list[Path]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
+import math
+import os
+import sys
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -16,51 +17,25 @@ import lightning_cl.callbacks
 import lightning_cl.models  # noqa: F401  (classes are known by their short names once they are imported)
 from lightning_cl import datamodules
 from lightning_cl.callbacks import ContinualCallback, ContinualMethod
-from lightning_cl.callbacks.checkpoints.run_folder import run_folder
 from lightning_cl.cli.arguments import import_class, parse, plain_config
 from lightning_cl.cli.checkpoints import InterruptNotice, check_output, given_checkpoint, last_checkpoint
 from lightning_cl.cli.config_content import check_values
 from lightning_cl.cli.configs import UsageError, resolve_configs
+from lightning_cl.cli.run_files import RunConfig, keep_nothing
+from lightning_cl.cli.terminal import quiet
 from lightning_cl.cli.user_errors import explain, own_message
 from lightning_cl.datamodules import ContinualDataModule
 from lightning_cl.namespace import (
-    PYTORCH,
     ArgsType,
     Callback,
     LightningArgumentParser,
     LightningCLI,
-    LightningModule,
-    SaveConfigCallback,
-    Trainer,
+    rank_zero_info,
     rank_zero_only,
 )
 
 for _name in datamodules.__all__:
     getattr(datamodules, _name)  # they are imported lazily otherwise
-
-
-class RunConfig(SaveConfigCallback):
-    """Keeps the configuration of a run in its folder, also with W&B and other loggers that have none for one run.
-
-    There Lightning writes into the folder of all runs, and refuses the second run because of the first one's file.
-    """
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save the configuration, once."""
-        self.save_to_log_dir = not trainer.loggers or bool(getattr(trainer.loggers[0], "log_dir", None))
-        super().setup(trainer, pl_module, stage)
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Called in the first process only."""
-        if self.save_to_log_dir:
-            return
-        logger: Any = trainer.loggers[0]
-        _ = logger.experiment  # only now the run has a name
-        folder = run_folder(trainer)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / self.config_filename
-        # by place: the argument's name, skip_none, is another since jsonargparse 4.49
-        self.parser.save(self.config, path, "parser_mode", False, overwrite=True, multifile=self.multifile)
 
 
 class ContinualCLI(LightningCLI):
@@ -88,6 +63,7 @@ class ContinualCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse a list of words, short paths of callbacks included; Lightning's own warns about ``sys.argv``."""
         assert isinstance(args, list)
+        self._words: list[str] = args
         self.config = parse(parser, args)
         section = self.config[self.config["subcommand"]]
         check_values(vars(section))
@@ -109,9 +85,12 @@ class ContinualCLI(LightningCLI):
             torch.set_num_threads(section.num_threads)
         if section.get("ckpt_path") == "last":
             section.ckpt_path = last_checkpoint(section.trainer)
+        validate_at_task_ends(section, self._words)
         check_output(section.trainer)
         if self.subcommand in ("test", "predict") and section.get("ckpt_path") is None:
             _refuse_untrained(str(self.subcommand), section.trainer.get("callbacks"))
+        if keep_nothing(section.trainer):
+            self.save_config_callback = None
         model = section.model.get("init_args")
         if model is None or "num_classes" not in model or model.num_classes is not None:
             return
@@ -143,18 +122,20 @@ class ParsingCLI(ContinualCLI):
 def run(words: Sequence[str], debug: bool, cli: Callable[..., Any] = ContinualCLI) -> int:
     """Run a subcommand of LightningCLI and return its exit code; ``debug`` lets exceptions through."""
     resolved, configs = resolve_configs(words)
-    _quiet()
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # for `class_path: my_module.MyModel`; behind what is installed
     notice = InterruptNotice()
     strict = {"exit_on_error": False, "allow_abbrev": False}  # a name cut short is a wrong name, as in a file
     try:
-        cli(
-            datamodule_class=ContinualDataModule,
-            subclass_mode_model=True,
-            trainer_defaults={"callbacks": [notice]},
-            auto_configure_optimizers=False,
-            parser_kwargs={**strict, **{name: dict(strict) for name in LightningCLI.subcommands()}},
-            args=resolved,
-        )
+        with quiet():
+            cli(
+                datamodule_class=ContinualDataModule,
+                subclass_mode_model=True,
+                trainer_defaults={"callbacks": [notice], "enable_model_summary": False},
+                auto_configure_optimizers=False,
+                parser_kwargs={**strict, **{name: dict(strict) for name in LightningCLI.subcommands()}},
+                args=resolved,
+            )
     except ArgumentError as error:
         if debug:
             raise
@@ -168,6 +149,21 @@ def run(words: Sequence[str], debug: bool, cli: Callable[..., Any] = ContinualCL
             raise
         raise UsageError(f"{message} (`--debug` shows the traceback)") from error
     return 0
+
+
+def validate_at_task_ends(section: Namespace, words: Sequence[str]) -> None:
+    """Let the validation follow ``--data.epochs_per_task`` where the file has it for other epochs."""
+    named = {word.partition("=")[0] for word in words}
+    every, epochs = section.trainer.get("check_val_every_n_epoch"), section.data.get("epochs_per_task")
+    lengths = epochs if isinstance(epochs, list) else [epochs]
+    if "--data.epochs_per_task" not in named or "--trainer.check_val_every_n_epoch" in named or not every:
+        return
+    if all(isinstance(length, int) and length > 0 for length in lengths) and any(n % every for n in lengths):
+        section.trainer.check_val_every_n_epoch = math.gcd(every, *lengths) if len(set(lengths)) > 1 else lengths[0]
+        rank_zero_info(
+            f"`check_val_every_n_epoch` is {section.trainer.check_val_every_n_epoch} instead of {every}, to validate "
+            "the end of every task."
+        )
 
 
 CLI = TypeVar("CLI", bound=ContinualCLI)
@@ -218,15 +214,3 @@ def make_stream(config: Any) -> ContinualDataModule:
         stream.prepare_data()
     stream.setup()
     return stream
-
-
-def _quiet() -> None:
-    """Hints that are wrong or no news here."""
-    deprecated = (f"{name}.*deprecated" for name in ("instantiate_classes", "skip_none", "LeafSpec"))  # of others
-    for hint in ("does not have many workers", "`max_epochs` was not set", *deprecated):
-        warnings.filterwarnings("ignore", message=f".*{hint}")
-    logging.getLogger(f"{PYTORCH}.utilities.rank_zero").addFilter(_no_tips)
-
-
-def _no_tips(record: logging.LogRecord) -> bool:
-    return "Tip: For seamless cloud" not in record.getMessage()

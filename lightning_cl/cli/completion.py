@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import ast
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from lightning_cl.cli.catalogue import FOR_AUTHORS, KINDS, entries, exported
-from lightning_cl.cli.configs import PACKAGE, UsageError, part_names
+from lightning_cl.cli.configs import PACKAGE, UsageError, part_names, recipe_names
 from lightning_cl.cli.options import COMMANDS, RUNS, SHELLS
+from lightning_cl.cli.signatures import model_parameters, run_parameters, stream_parameters, trainer_parameters
 
 #: Options that run on what ``fit`` gets, besides those of its classes.
 _COMMON = ("--config", "--help", "--print_config", "--debug", "--seed_everything", "--num_threads", "--model", "--data")
-#: What a Trainer's ``fit`` is given by the command itself.
-_GIVEN = ("self", "model", "train_dataloaders", "val_dataloaders", "datamodule")
 _WITH_FILES = ("--config", "-c", "--methods", "--ckpt_path", "--folder", "--out", "check", "compare", "sweep")
 
 
@@ -40,27 +37,11 @@ def script(shell: str) -> str:
 
 def fit_options() -> list[str]:
     """Every option of the runs, but for the arguments of classes that a configuration names."""
-    lightning = find_spec("lightning")  # finds it, and imports nothing
-    assert lightning is not None
-    assert lightning.submodule_search_locations is not None
-    trainer = Path(lightning.submodule_search_locations[0], "pytorch", "trainer", "trainer.py")
     found = [*_COMMON, "--trainer", "--trainer.callbacks+"]
-    found += [f"--trainer.{name}" for name in arguments(trainer, "Trainer", "__init__")]
-    found += [f"--{name}" for name in arguments(trainer, "Trainer", "fit") if name not in _GIVEN]
-    module = PACKAGE / "datamodules" / "datamodule.py"
-    found += [f"--data.{name}" for name in arguments(module, "ContinualDataModule", "__init__")]
-    model = PACKAGE / "models" / "image_classifier.py"
-    return found + [f"--model.{name}" for name in arguments(model, "ImageClassifier", "__init__")]
-
-
-def arguments(path: Path, owner: str, method: str) -> list[str]:
-    """Names of a method's arguments in a source file, without ``self``."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef) and node.name == owner:
-            for item in node.body:
-                if isinstance(item, ast.FunctionDef) and item.name == method:
-                    return [argument.arg for argument in (*item.args.args, *item.args.kwonlyargs)][1:]
-    return []
+    found += [f"--trainer.{parameter.name}" for parameter in trainer_parameters()]
+    found += [f"--{parameter.name}" for parameter in run_parameters("fit")]
+    found += [f"--data.{parameter.name}" for parameter in stream_parameters()]
+    return found + [f"--model.{parameter.name}" for parameter in model_parameters()]
 
 
 def own_options(command: str) -> dict[str, list[str]]:
@@ -71,7 +52,7 @@ def own_options(command: str) -> dict[str, list[str]]:
 
 def option_values() -> dict[str, list[str]]:
     """List the words that may follow an option (or a command), where they are a list of names."""
-    recipes = [entry.name for entry in entries("recipes")]
+    recipes = [*recipe_names(), *part_names("streams"), *part_names("methods")]
     methods = [entry.name for entry in entries("methods")]
     callbacks = sorted(exported(PACKAGE / "callbacks" / "__init__.py") - FOR_AUTHORS)
     choices = {**own_options("compare"), **own_options("sweep")}

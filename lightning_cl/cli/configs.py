@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 from lightning_cl.cli.config_content import check_content
@@ -13,6 +16,19 @@ PACKAGE = Path(__file__).resolve().parents[1]
 RECIPES = PACKAGE / "recipes"
 _OPTIONS = ("--config", "-c")
 PARTS = ("streams", "methods")
+#: Beside another method they are a part of it.
+COMPANIONS = ("FineTuning", "ExperienceReplay")
+#: Other names of recipes and methods: the family of names is that of the callback.
+ALIASES = {
+    "experience_replay": "er",
+    "replay": "er",
+    "digits_experience_replay": "digits_replay",
+    "digits_er": "digits_replay",
+    "fine_tuning": "finetune",
+    "finetuning": "finetune",
+    "digits_fine_tuning": "digits_finetune",
+    "digits_finetuning": "digits_finetune",
+}
 
 
 class UsageError(Exception):
@@ -48,9 +64,22 @@ def part_names(kind: str) -> list[str]:
 
 
 def packaged(name: str) -> Path | None:
-    """Path of a packaged recipe, stream or method."""
+    """Path of a packaged recipe, stream or method, by its name, another name of it, or the class of a method."""
+    name = ALIASES.get(name, name)
+    name = next(iter(method_files().get(name, ())), name) if name[:1].isupper() else name
     paths = (RECIPES / f"{name}.yaml", *(RECIPES / kind / f"{name}.yaml" for kind in PARTS))
     return next((path for path in paths if path.is_file()), None)
+
+
+@cache
+def method_files() -> dict[str, list[str]]:
+    """Names of the packaged methods to put on a stream, by the class of their method: the plainest one first."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(part_names("methods"), key=lambda name: (name.count("_"), name)):
+        classes = re.findall(r"class_path: *(\w+)", (RECIPES / "methods" / f"{name}.yaml").read_text("utf-8"))
+        main = [name for name in classes if name not in COMPANIONS] or classes
+        found.setdefault(main[-1], []).append(name)
+    return found
 
 
 def find_config(given: str) -> str:
@@ -80,6 +109,13 @@ def _check(name: str, text: str) -> None:
         check_content(name, text)
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def named_configs(arguments: Sequence[str]) -> list[str]:
+    """``fit NAME`` and ``fit STREAM METHOD`` with the ``--config`` before each name that they leave out."""
+    command, *words = arguments
+    names = list(takewhile(lambda word: not word.startswith("-"), words))
+    return [command, *(word for name in names for word in ("--config", name)), *words[len(names) :]]
 
 
 def resolve_configs(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

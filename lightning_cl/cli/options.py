@@ -17,10 +17,21 @@ FORMATS = ("table", "csv", "jsonl")
 EXPORTS = ("torch-export", "onnx", "safetensors")
 SHELLS = ("bash", "zsh", "fish")
 SEARCHES = ("grid", "random", "bayes")
+_RUN_HELP = {
+    "fit": "fit NAME: train on a stream of tasks and evaluate after every task",
+    "validate": "validate NAME: evaluate a checkpoint on the tasks seen so far",
+    "test": "test NAME: evaluate a checkpoint on the test data",
+}
+_ABOUT = """\
+Continual learning for PyTorch Lightning: one `fit` runs a whole stream of tasks.
+
+example:
+  lightning-cl fit digits_coda_prompt
+"""
 _EPILOG = """\
 options of the runs:
-  --config NAME        a packaged recipe (`lightning-cl list recipes`) or the path of a YAML file; several compose,
-                       later ones win
+  NAME                 a packaged recipe (`lightning-cl list recipes`), a stream and a method, or the path of a YAML
+                       file; of several, later ones win; short for `--config NAME`
   --data.batch_size 32, --trainer.devices 2, ...
                        any value of the config by its dotted name
   --trainer.callbacks+ ProtocolGuard
@@ -30,9 +41,6 @@ options of the runs:
   --print_config       show the whole configuration and stop
   --ckpt_path PATH     continue, or evaluate, a checkpoint
   --debug              tracebacks instead of messages (or LIGHTNING_CL_DEBUG=1)
-
-example:
-  lightning-cl fit --config digits_coda_prompt
 """
 
 
@@ -58,6 +66,7 @@ class Command(NamedTuple):
 
     module: str  # its ``main`` carries it out
     usage: str
+    example: str
     text: str  # in its own help, the first sentence also in the overview
     target: str  # its first word, and what that is
     options: tuple[tuple[str, str, str, Mapping[str, Any]], ...] = ()  # names, value, what it does, for argparse
@@ -72,6 +81,7 @@ COMMANDS = {
     "learn": Command(
         "lessons",
         "DATA --into DIR [--method NAME] [options] | --into DIR --to VERSION",
+        "lightning-cl learn photos/january --into models/birds",
         """\
 Teaches a model one more folder of images. The first call makes the model folder DIR, every later one adds a version to
 it; classes are known by the names of their folders. A call that was stopped or killed goes on by the same command. By
@@ -100,6 +110,7 @@ default nothing is trained and no image is kept: class means with one covariance
     "predict": Command(
         "predictions",
         "DIR IMAGES... [--format table|csv|jsonl] [options] | --config NAME --ckpt_path PATH",
+        "lightning-cl predict models/birds photo.jpg",
         """\
 Says what images show: class names and probabilities. With `--config` first it is a run of LightningCLI, as `fit`.""",
         "DIR  a model folder or the folder of a run; then files, folders, or `-` for paths on standard input",
@@ -115,6 +126,7 @@ Says what images show: class names and probabilities. With `--config` first it i
     "export": Command(
         "exports",
         "DIR [--format torch-export|onnx|safetensors] [--output FILE]",
+        "lightning-cl export models/birds --format onnx",
         """\
 Writes a model for other programs, with class names and preprocessing in the metadata. A graph answers as the model
 does, to 1e-5, or is not written.""",
@@ -129,6 +141,7 @@ does, to 1e-5, or is not written.""",
     "check": Command(
         "protocol_check",
         "NAME|CONFIG|RUN_DIR [options as for `fit`]",
+        "lightning-cl check digits_prototypes",
         """\
 Shows whether the numbers can be trusted. Prints a protocol card: do predictions depend on the batch, is the task or a
 label told at test time, are unseen classes predicted, is anything chosen by the test split, is evaluation data trained
@@ -142,6 +155,7 @@ exit code: 0 no violation, 1 violation, 2 cannot be checked
     "reproduce": Command(
         "reproduction",
         "NAME [--seeds 0,1,2] [--update] [options as for `fit`]",
+        "lightning-cl reproduce digits_prototypes --seeds 0",
         """\
 Runs a claim of the ledger over its seeds and compares. The reference is what was published, or else what was measured
 before; prints the verdict and the updated entry.""",
@@ -164,6 +178,7 @@ before; prints the verdict and the updated entry.""",
     "compare": Command(
         "comparison_options",
         "--methods A,B --config STREAM [--seeds 3] [options as for `fit`] | RUN_DIR... [--folder DIR]",
+        "lightning-cl compare --methods finetune,prototypes --config digits --seeds 1",
         """\
 Runs several methods on one stream, over several seeds, for one table of results and costs. Each run has a process of
 its own; costs are time, images through the network, parameters, stored bytes and latency.
@@ -184,6 +199,7 @@ Tables: comparison.md, comparison.csv, runs.csv and comparison.png in DIR/STREAM
     "sweep": Command(
         "sweep",
         "RECIPE --param PATH=VALUES [--param ...] [options] [options as for `fit`]",
+        "lightning-cl sweep digits_coda_prompt --param callbacks.CODAPrompt.prompt_length=4,8 --local 2",
         """\
 Tries values of hyperparameters, on another stream than they are evaluated on. Prints a W&B sweep file; with --local,
 tries the values here, and evaluates the best: no trial sees the test split.
@@ -221,11 +237,11 @@ parameters:
             ),
             ("--evaluate-again", "", "evaluate other values than before on the same stream; reports say so", _FLAG),
         ),
-        "example:\n  lightning-cl sweep digits_coda_prompt --param callbacks.CODAPrompt.prompt_length=4,8 --local 2",
     ),
     "report": Command(
         "report_page",
         "DIR... [--output FILE]",
+        "lightning-cl report runs/digits_prototypes",
         """\
 Writes one HTML page of a finished (or interrupted) run, or of several side by side. It has accuracy matrix, curves,
 metrics with their definitions, protocol card, stream, methods and versions, and needs no network and no other file.""",
@@ -236,6 +252,7 @@ metrics with their definitions, protocol card, stream, methods and versions, and
     "completion": Command(
         "completion",
         "|".join(SHELLS),
+        "lightning-cl completion bash",
         """\
 Prints a script that completes commands, recipes, methods, classes and options. To have it in every shell:
 
@@ -249,6 +266,7 @@ Prints a script that completes commands, recipes, methods, classes and options. 
     "list": Command(
         "catalogue",
         "|".join(KINDS),
+        "lightning-cl list recipes",
         "Shows what a configuration may name.",
         "KIND  one or several; all without",
         for_fit=False,
@@ -271,17 +289,18 @@ class Parser(argparse.ArgumentParser):
 
 def build() -> Parser:
     """The parser of ``lightning-cl``, with one below for each command."""
-    what = "Continual learning for PyTorch Lightning: one `fit` runs a whole stream of tasks."
-    whole = Parser(prog="lightning-cl", usage="lightning-cl COMMAND [options]", description=what, epilog=_EPILOG)
+    usage = "lightning-cl COMMAND [options]"
+    whole = Parser(prog="lightning-cl", usage=usage, description=_ABOUT, epilog=_EPILOG)
     whole.add_argument("--version", action="version", version=f"lightning-cl {__version__}")
     below = whole.add_subparsers(title="commands", dest="command", metavar="COMMAND [options]", prog="lightning-cl")
     for run in (name for name in RUNS if name not in COMMANDS):
-        below.add_parser(run, help=f"run a stream; `lightning-cl {run} --help` shows every option", add_help=False)
+        below.add_parser(run, help=_RUN_HELP[run], add_help=False)
     for name, command in COMMANDS.items():
         says = " ".join(command.text.split()).partition(".")[0]
         what = f"{name} {command.usage.partition(' [')[0]}: {says[0].lower()}{says[1:]}"
         usage = f"lightning-cl {name} {command.usage}"
-        parser = below.add_parser(name, usage=usage, help=what, description=command.text, epilog=command.end)
+        text = f"example:\n  {command.example}\n\n{command.text}"
+        parser = below.add_parser(name, usage=usage, help=what, description=text, epilog=command.end)
         first, _, what = command.target.partition("  ")
         parser.add_argument("target", metavar=first, help=what)
         for option, value, does, more in command.options:

@@ -38,7 +38,7 @@ def check_extent(trainer: Trainer, module: LightningModule, stream: Stream, limi
     ends = list(accumulate(stream.steps_of_tasks()))
     if 0 <= trainer.max_steps < ends[-1] and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         rank_zero_warn(
-            f"`max_steps={trainer.max_steps}` ends the run in task {bisect_left(ends, trainer.max_steps)} of "
+            f"`max_steps={trainer.max_steps}` ends the run in task {bisect_left(ends, trainer.max_steps) + 1} of "
             f"{len(ends)}; the whole stream has {ends[-1]} steps."
         )
 

@@ -3,39 +3,44 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
+
+from rich import get_console
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
+from rich.table import Column
 
 from lightning_cl.datamodules.task import Task
 from lightning_cl.namespace import LightningModule, ProgressBar, RichProgressBar, TQDMProgressBar, Trainer
 
 #: What ``ContinualEvaluation`` logs, and how the bar calls it.
 AVERAGE, SHOWN_AS = "class_il/average_accuracy", "avg_acc"
-_NAMED = 3  # classes; more are counted
+_NAMED, _LONGEST = 3, 24  # classes and letters of their names; more are counted
+#: Columns of a terminal that the bar makes do with, and those from which on it also names the classes.
+_NARROW, _WIDE = 60, 80
 
 
-def describe_task(task: Task, num_tasks: int, epoch: int) -> str:
-    """``"Task 1/4 (classes 2, 3), epoch 0/2"``: where the run stands; last numbers behind the slashes.
-
-    Counted from 0, as in the accuracy matrix and in Lightning's own ``Epoch 0/9``.
+def describe_task(task: Task, num_tasks: int, epoch: int, names: Sequence[str] | None = None) -> str:
+    """``"Task 2 of 5 (classes 2, 3), epoch 1 of 3"``: where the run stands, counted from 1.
 
     Args:
         task: The current task.
         num_tasks: Number of tasks in the stream.
         epoch: Epochs of the task that are over.
+        names: Of all classes of the source; without them the text leaves out which classes the task has.
     """
-    where = f"Task {task.index}/{num_tasks - 1} ({describe_classes(task.classes)})"
-    return where if task.epochs == 1 else f"{where}, epoch {epoch}/{task.epochs - 1}"
+    held = f" ({describe_classes(task.classes, names)})" if names is not None else ""
+    where = f"Task {task.index + 1} of {num_tasks}{held}"
+    return where if task.epochs == 1 else f"{where}, epoch {epoch + 1} of {task.epochs}"
 
 
-def describe_classes(classes: tuple[int, ...]) -> str:
-    """A few classes by number, neighbours as a range, others by how many there are."""
-    if len(classes) == 1:
-        return f"class {classes[0]}"
-    if len(classes) <= _NAMED:
-        return f"classes {', '.join(map(str, classes))}"
-    if classes[-1] - classes[0] + 1 == len(classes):
-        return f"classes {classes[0]}-{classes[-1]}"
-    return f"{len(classes)} classes"
+def describe_classes(classes: tuple[int, ...], names: Sequence[str] = ()) -> str:
+    """A few classes by name, or by number where they have no name; many by how many there are."""
+    shown = [str(names[c]) if c < len(names) else str(c) for c in classes]
+    text = ", ".join(shown)
+    if len(shown) > _NAMED or len(text) > _LONGEST:
+        return f"{len(shown)} classes"
+    return f"{'class' if len(shown) == 1 else 'classes'} {text}"
 
 
 def show_tasks(trainer: Trainer) -> None:
@@ -48,12 +53,15 @@ def show_tasks(trainer: Trainer) -> None:
     if isinstance(bar, ProgressBar) and not isinstance(bar, TaskBar):
         kind: Any = type(bar)
         bar.__class__ = _task_bar(kind)
+    console = get_console()
+    if isinstance(bar, RichProgressBar) and not (console.is_terminal or console.is_jupyter):
+        bar.disable()  # in a file it would be lines of nothing
 
 
 class TaskBar(ProgressBar):
     """What a progress bar does differently on a stream: it says the task and the average accuracy so far."""
 
-    _described = False  # since the run began
+    _described, _text = False, ""  # since the run began
     _average: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -81,12 +89,42 @@ class TaskBar(ProgressBar):
             self._remember(trainer)
         super().on_validation_end(trainer, pl_module)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take a Rich bar off the screen before results are printed there."""
+        super().on_train_end(trainer, pl_module)
+        own: Any = self
+        if isinstance(own, RichProgressBar) and own.progress is not None:
+            for bar in own.progress.task_ids:
+                own.progress.update(bar, visible=False)
+            own.progress.refresh()
+
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The bar's own, and the average accuracy."""
+        """The average accuracy, then what the module logs with ``prog_bar``, as far as a Rich bar's line has room."""
         items: dict[str, Any] = dict(super().get_metrics(trainer, pl_module))
+        items.pop("v_num", None)
         if self._average is not None and trainer.state.fn == "fit":
-            items[SHOWN_AS] = f"{100 * self._average:.1f}%"
-        return items
+            items = {SHOWN_AS: f"{100 * self._average:.1f}%", **items}
+        own: Any = self
+        if not isinstance(own, RichProgressBar) or own.progress is None or not self._described:
+            return items
+        room = own.progress.console.width - len(self._text) - self._taken
+        return within(items, room)
+
+    def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
+        """A Rich bar in one line: the task, a short bar where there is room, and the batches."""
+        own: Any = super()
+        if type(self).__mro__[2] is not RichProgressBar:
+            columns: list[ProgressColumn] = own.configure_columns(trainer)  # somebody chose them
+            return columns
+        bar = [BarColumn(bar_width=10)] if get_console().width >= _NARROW else []
+        return [TextColumn("{task.description}", table_column=Column(no_wrap=True)), *bar, MofNCompleteColumn()]
+
+    @property
+    def _taken(self) -> int:
+        """Columns of the line besides the description and the metrics."""
+        own: Any = self
+        batches = len(str(own.total_train_batches))
+        return 2 * batches + 3 + (11 if own.progress.console.width >= _NARROW else 0)
 
     def _remember(self, trainer: Trainer) -> None:
         average = trainer.callback_metrics.get(AVERAGE)
@@ -95,15 +133,29 @@ class TaskBar(ProgressBar):
     def _describe(self, trainer: Trainer) -> None:
         stream: Any = trainer.datamodule  # type: ignore[attr-defined]
         task: Task = stream.task
-        text = describe_task(task, stream.info.num_tasks, trainer.current_epoch - task.first_epoch)
         own: Any = self
-        if isinstance(own, RichProgressBar) and own.progress is not None and own.train_progress_bar_id is not None:
+        rich = isinstance(own, RichProgressBar) and own.progress is not None
+        names = stream.info.class_names if not rich or own.progress.console.width >= _WIDE else None
+        text = self._text = describe_task(task, stream.info.num_tasks, trainer.current_epoch - task.first_epoch, names)
+        if rich and own.train_progress_bar_id is not None:
             style = f"[{own.theme.description}]" if own.theme.description else ""
             own.progress.update(own.train_progress_bar_id, description=style + text)
             own.refresh()
         elif isinstance(own, TQDMProgressBar):
             own.train_progress_bar.set_description(text)
         self._described = True
+
+
+def within(items: dict[str, Any], room: int) -> dict[str, Any]:
+    """The first metrics that a bar can show as ``name: value`` in so many columns."""
+    shown: dict[str, Any] = {}
+    for name, value in items.items():
+        text = value if isinstance(value, str) else f"{value:.3f}" if isinstance(value, float) else str(value)
+        taken = len(f"{name}: {text} ")
+        if taken <= room:
+            shown[name] = value
+            room -= taken
+    return shown
 
 
 def _new(cls: Any) -> Any:

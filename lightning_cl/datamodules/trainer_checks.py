@@ -120,7 +120,7 @@ def epoch_limit(stream: Stream, given: int | None) -> int | None:
     last, tasks = stream.schedule.task_at(given - 1), len(stream.schedule.epochs)
     whole = last + (given - 1 == stream.schedule.last_epoch(last))
     rank_zero_warn(
-        f"`max_epochs={given}` ends the run in task {last} of "
+        f"`max_epochs={given}` ends the run in task {last + 1} of "
         f"{tasks}; the whole stream has {total} epochs. So {whole} of {tasks} tasks will be trained to their end: "
         f"`max_epochs` counts the epochs of all tasks together; for {given} epochs on each task, set "
         f"`ContinualDataModule(epochs_per_task={given})` and leave `max_epochs` at -1."

@@ -107,7 +107,7 @@ class PromptedBackbone(MethodModule):
             announce(getattr(module.trainer, "datamodule", None), self.vit.prompt_state()[1], batch_idx, stage)
 
     def forget_samples(self, module: Any) -> None:
-        """The next pass is over images that nobody announced."""
+        """Expect no images of the stream in the next pass."""
         self.vit.prompt_state()[1].forget_expectation()
 
 

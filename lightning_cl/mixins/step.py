@@ -102,7 +102,7 @@ class StepMixin(HeadMixin):
             part.expect_samples(self, batch_idx, stage)
 
     def forget_images(self) -> None:
-        """The next pass is over images that nobody announced."""
+        """Expect no images of the stream in the next pass."""
         self.continual.choice.told = None
         for part in self.continual.ordered_parts:
             part.forget_samples(self)

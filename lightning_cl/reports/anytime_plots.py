@@ -104,7 +104,7 @@ def mark_tasks(ax: Axes, ends: Sequence[int]) -> None:
     style: dict[str, Any] = {"va": "bottom", "fontsize": draw.SMALL - 1, "color": draw.GREY, "annotation_clip": False}
     offset: dict[str, Any] = {"textcoords": "offset points", "xycoords": ax.get_xaxis_transform(), **style}
     for task, middle in shown:
-        ax.annotate(str(task), xy=(middle, 1.0), xytext=(0, 3), ha="center", **offset)
+        ax.annotate(str(task + 1), xy=(middle, 1.0), xytext=(0, 3), ha="center", **offset)
     if shown:
         ax.annotate("task", xy=(low, 1.0), xytext=(-3, 3), ha="right", **offset)
         ax.set_title(ax.get_title(), fontsize=draw.SMALL + 2, pad=6 + 1.5 * draw.SMALL)  # above the numbers

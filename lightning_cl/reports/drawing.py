@@ -20,13 +20,13 @@ SMALL = 7.0  # points: ticks and direct labels; axis names are one larger
 
 
 def check_names(names: Sequence[str] | None, count: int) -> list[str]:
-    """The task names, or the numbers from 0.
+    """The task names, or the numbers from 1.
 
     Raises:
         ValueError: If there is not one name for each task.
     """
     if names is None:
-        return [str(task) for task in range(count)]
+        return [str(task) for task in range(1, count + 1)]
     if len(names) != count:
         raise ValueError(f"`task_names` has {len(names)} names but `acc` has {count} tasks; give one for each.")
     return list(names)
@@ -116,8 +116,8 @@ def percent_axis(ax: Axes) -> None:
 
 
 def stage_axis(ax: Axes, count: int) -> None:
-    """Stages on the horizontal axis."""
-    ax.set_xticks(spaced(count))
+    """Stages on the horizontal axis, counted from 1."""
+    ax.set_xticks(spaced(count), [str(stage + 1) for stage in spaced(count)])
     margin = 0.03 * max(count - 1, 1)
     ax.set_xlim(-margin, (count - 1) + margin)
 
@@ -195,13 +195,14 @@ def task_colour_bar(figure: Figure, ax: Axes, count: int, colormap: Any, name: s
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    colour_bar(figure, ax, ScalarMappable(Normalize(0, count - 1), colormap), spaced(count, most=6), name)
+    colour_bar(figure, ax, ScalarMappable(Normalize(0, count - 1), colormap), spaced(count, most=6), name, first=1)
 
 
-def colour_bar(figure: Figure, ax: Axes, mappable: Any, ticks: Sequence[int], name: str) -> None:
+def colour_bar(figure: Figure, ax: Axes, mappable: Any, ticks: Sequence[int], name: str, first: int = 0) -> None:
     """A bar as high as the axes and close to them: an inset, since a neighbour would not follow a fixed aspect."""
     bar = figure.colorbar(mappable, cax=ax.inset_axes((1.03, 0.0, 0.045, 1.0)), ticks=list(ticks))
     outline: Any = bar.outline
     outline.set_visible(False)
     bar.ax.tick_params(labelsize=SMALL, length=2, width=0.5, color=GREY)
+    bar.set_ticks(list(ticks), labels=[str(tick + first) for tick in ticks])
     bar.set_label(name, fontsize=SMALL + 1)

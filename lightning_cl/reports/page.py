@@ -18,8 +18,8 @@ from lightning_cl.reports.files import jsonable
 from lightning_cl.reports.plots import COLORMAP, plot_accuracy_curves, plot_stage_comparison
 from lightning_cl.reports.protocol import CHECKS, ProtocolCard
 from lightning_cl.reports.rendering import render
-from lightning_cl.reports.report import ContinualReport
-from lightning_cl.reports.tables import SPACES, percent, shown
+from lightning_cl.reports.report import SPACES, ContinualReport
+from lightning_cl.reports.tables import percent, ranges, shown
 
 MOST_COMPARED = 28  # runs that can be told apart in one picture
 MOST_SHOWN = 100  # tasks in a table; of a longer stream the first and the last
@@ -93,7 +93,7 @@ def _run(name: str, report: ContinualReport, config: str) -> dict[str, Any]:
         "metrics": {**report.metrics, **{f"anytime/{name}": value for name, value in anytime["metrics"].items()}},
         "definitions": {**ALL_DEFINITIONS, **anytime.get("definitions", {})},
         "card": None if report.protocol is None else ProtocolCard.from_dict(report.protocol),
-        "classes_of_tasks": {f"task {task}": held for task, held in enumerate(report.task_classes)},
+        "classes_of_tasks": {f"task {task}": held for task, held in enumerate(report.task_classes, 1)},
         "config": config,
     }
 
@@ -146,5 +146,6 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "fraction": percent,
     "percent": lambda value: "–" if value is None or value != value else percent(value),
     "plain": _plain,
+    "ranges": ranges,
     "readable": _readable,
 }

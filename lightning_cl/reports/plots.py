@@ -32,7 +32,7 @@ def plot_accuracy_matrix(
 
     Args:
         acc: ``(T, T)`` in [0, 1]; ``acc[i, j]`` is accuracy on task ``j`` after training task ``i``.
-        task_names: ``T`` names; the tasks' numbers from 0 by default.
+        task_names: ``T`` names; the tasks' numbers from 1 by default.
         title: Text above the figure.
         ax: Axes to draw into; a figure of column width by default.
 
@@ -77,7 +77,7 @@ def plot_accuracy_curves(
 
     Args:
         acc: ``(T, T)`` in [0, 1]; ``acc[i, j]`` is accuracy on task ``j`` after training task ``i``.
-        task_names: ``T`` names; the tasks' numbers from 0 by default.
+        task_names: ``T`` names; the tasks' numbers from 1 by default.
         seen_average: ``(T,)`` the bold line's values in [0, 1], for instance the micro average; the mean over tasks
             by default.
         title: Text above the figure.

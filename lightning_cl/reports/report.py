@@ -42,7 +42,8 @@ FAMILY = (
     "anytime_curve.png",
     FILE_NAME,
 )
-_LABEL_SPACES = ("class_il", "task_il", "domain_il")
+#: Label spaces and what they are called.
+SPACES = {"class_il": "class-incremental", "task_il": "task-incremental", "domain_il": "domain-incremental"}
 _MATRICES = ("class_il", "task_il", "evaluated", "confusion")
 _ROWS = ("baseline", "sizes")
 
@@ -118,10 +119,8 @@ class ContinualReport:
     def __post_init__(self) -> None:
         if self.class_il is None and self.task_il is None:
             raise ValueError("A report needs an accuracy matrix; give `class_il`, `task_il` or both.")
-        if self.label_space not in _LABEL_SPACES:
-            raise ValueError(
-                f"`label_space` is {self.label_space!r}; give one of {', '.join(map(repr, _LABEL_SPACES))}."
-            )
+        if self.label_space not in SPACES:
+            raise ValueError(f"`label_space` is {self.label_space!r}; give one of {', '.join(map(repr, SPACES))}.")
         if not self.metrics:
             self.metrics = summarise(
                 self.class_il,
@@ -138,6 +137,17 @@ class ContinualReport:
         """The field of the headline: ``task_il`` if that is the label space or all there is, else ``class_il``."""
         told = self.label_space == "task_il" and self.task_il is not None
         return "task_il" if told or self.class_il is None else "class_il"
+
+    @property
+    def setting(self) -> str:
+        """What the headline's label space is called, for instance ``"class-incremental"``."""
+        return SPACES["domain_il" if self.label_space == "domain_il" else self.matrix_name]
+
+    @property
+    def title(self) -> str:
+        """A short title of a picture: the methods, if they are few, and the setting."""
+        methods = " + ".join(self.methods)
+        return f"{methods}, {self.setting}" if 0 < len(methods) <= 24 else f"{self.setting.capitalize()} accuracy"
 
     @property
     def matrix(self) -> Tensor:
@@ -194,8 +204,8 @@ class ContinualReport:
                 texts[f"accuracy_matrix_{name}.csv"] = _matrix_csv(other)
         means = accuracy_per_stage(self.matrix, sizes=self.has_data)
         figures: dict[str, Callable[[], tuple[Any, Any]]] = {
-            "accuracy_matrix.png": partial(plot_accuracy_matrix, self.matrix),
-            "accuracy_curves.png": partial(plot_accuracy_curves, self.matrix, seen_average=means),
+            "accuracy_matrix.png": partial(plot_accuracy_matrix, self.matrix, title=self.title),
+            "accuracy_curves.png": partial(plot_accuracy_curves, self.matrix, seen_average=means, title=self.title),
         }
         if self.confusion is not None:
             texts["confusion_matrix.csv"] = confusion_csv(self.confusion, self.class_names)

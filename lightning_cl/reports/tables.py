@@ -16,18 +16,16 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-SPACES = {"class_il": "class-incremental", "task_il": "task-incremental", "domain_il": "domain-incremental"}
-
 
 def print_table(table: RenderableType) -> None:
-    """Print a table to the terminal."""
-    from rich.console import Console
+    """Print a table to the terminal, above a progress bar that is there."""
+    from rich import get_console
 
-    Console().print(table)
+    get_console().print(table)  # the bar's: what others print in between, its next redraw would erase
 
 
 def rich_table(report: ContinualReport, max_tasks: int = 12) -> Table:
-    """The headline matrix in percent, a row for every stage, and the summary below it.
+    """The headline matrix in percent, a row after every task, counted from 1, and the summary below it.
 
     Args:
         report: The report.
@@ -40,10 +38,9 @@ def rich_table(report: ContinualReport, max_tasks: int = 12) -> Table:
 
     if max_tasks < 2:
         raise ValueError(f"`max_tasks` is {max_tasks}; at least 2 are needed to show the first and the last.")
-    space = SPACES["domain_il" if report.label_space == "domain_il" else report.matrix_name]
     means = accuracy_per_stage(report.matrix, sizes=report.has_data)
     matrix = _matrix_table(report.matrix, means, max_tasks)
-    return stacked(f"Accuracy (%), {space}", matrix, Text("\n".join(summary_lines(report))))
+    return stacked(f"Accuracy (%), {report.setting}", matrix, Text("\n".join(summary_lines(report))))
 
 
 def stacked(title: str, *parts: RenderableType) -> Table:
@@ -66,20 +63,20 @@ def _matrix_table(matrix: Tensor, means: Tensor, max_tasks: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("after", justify="right", no_wrap=True)
     for task in rows:
-        table.add_column("…" if task is None else str(task), justify="right", no_wrap=True)
+        table.add_column("…" if task is None else str(task + 1), justify="right", no_wrap=True)
     table.add_column("mean", justify="right", style="bold", no_wrap=True)
     for stage in rows:
         if stage is None:
             table.add_row("…", *("" for _ in rows), "")
         else:
             cells = ["…" if task is None else percent(matrix[stage, task].item()) for task in rows]
-            table.add_row(str(stage), *cells, percent(average[stage]))
+            table.add_row(str(stage + 1), *cells, percent(average[stage]))
     return table
 
 
 def summary_lines(report: ContinualReport) -> list[str]:
     """The main results of a report in words, then its notes."""
-    filters = {"percent": lambda value: "-" if value is None else percent(value), "ranges": _ranges}
+    filters = {"percent": lambda value: "-" if value is None else percent(value), "ranges": ranges}
     confused = [] if report.confusion is None else confused_lines(report.confusion, report.class_names)
     return render("summary.txt", filters, report=report, confused=confused).splitlines()
 
@@ -99,7 +96,7 @@ def protocol_table(card: ProtocolCard) -> Table:
         table.add_row(check.name, Text(check.result, styles[check.result]), Text(_compared(check)))
     violations = []
     for check in card.violations:
-        after = f", after task {_ranges(list(check.violated))}" if check.violated else ""
+        after = f", after task {ranges(list(check.violated))}" if check.violated else ""
         wanted = CHECKS.get(check.name, "")
         violations.append(Text(f"Violated: {check.name} ({wanted}){after}: {check.message}", style="red"))
     return stacked("Protocol", table, *violations)
@@ -120,10 +117,10 @@ def percent(value: float) -> str:
     return {"100.0": "100", "-0.0": "0.0"}.get(text, text)
 
 
-def _ranges(numbers: list[int]) -> str:
-    """Ascending numbers with neighbours joined: ``"0-3, 7"``."""
+def ranges(tasks: list[int]) -> str:
+    """Ascending tasks, counted from 1, with neighbours joined: ``"1-4, 8"`` for 0 to 3 and 7."""
     runs: list[list[int]] = []
-    for number in numbers:
+    for number in (task + 1 for task in tasks):
         if runs and number == runs[-1][-1] + 1:
             runs[-1].append(number)
         else:

@@ -14,33 +14,49 @@ import rich
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar, TQDMProgressBar
 from rich.console import Console
+from terminal import Terminal
 
 from lightning_cl.callbacks import ContinualCheckpoint, ContinualEvaluation
-from lightning_cl.datamodules.progress import TaskBar, describe_classes, describe_task
+from lightning_cl.datamodules.progress import TaskBar, describe_classes, describe_task, within
 from lightning_cl.datamodules.task import Task
+from lightning_cl.reports import rich_table
 
 from .anytime_runs import fit, make_stream, offline
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
+NAMES = ("cat", "dog", "a name that is much too long for a bar")
+
+
 @pytest.mark.parametrize(
     ("classes", "text"),
     [
         ((4,), "class 4"),
-        ((2, 3), "classes 2, 3"),
-        ((1, 5, 9), "classes 1, 5, 9"),
-        (tuple(range(10, 20)), "classes 10-19"),
-        ((1, 2, 3, 5), "4 classes"),
+        ((1,), "class dog"),
+        ((0, 1), "classes cat, dog"),
+        ((3, 5, 9), "classes 3, 5, 9"),
+        ((0, 2), "2 classes"),
+        (tuple(range(10, 20)), "10 classes"),
     ],
 )
 def test_classes_in_a_few_words(classes, text):
-    assert describe_classes(classes) == text
+    assert describe_classes(classes, NAMES) == text
 
 
-def test_a_task_with_and_without_epochs():
-    assert describe_task(Task(1, (2, 3), (2, 3), (0, 1, 2, 3), 5, 5), 5, 3) == "Task 1/4 (classes 2, 3), epoch 3/4"
-    assert describe_task(Task(0, (7,), (7,), (7,), 0, 1, "stream"), 3, 0) == "Task 0/2 (class 7)"
+def test_a_task_with_and_without_epochs_is_counted_from_one():
+    task = Task(1, (2, 3), (2, 3), (0, 1, 2, 3), 5, 5)
+    assert describe_task(task, 5, 3) == "Task 2 of 5, epoch 4 of 5"
+    assert describe_task(task, 5, 3, ()) == "Task 2 of 5 (classes 2, 3), epoch 4 of 5"
+    assert describe_task(Task(0, (7,), (7,), (7,), 0, 1, "stream"), 3, 0) == "Task 1 of 3"
+
+
+def test_metrics_that_have_room():
+    items = {"avg_acc": "92.8%", "val_acc": 0.5, "n": 3}
+    assert within(items, 15 + 15 + 5) == items
+    assert within(items, 15 + 15) == {"avg_acc": "92.8%", "val_acc": 0.5}
+    assert within(items, 20) == {"avg_acc": "92.8%", "n": 3}
+    assert within(items, -3) == {}
 
 
 def evaluation() -> ContinualEvaluation:
@@ -72,11 +88,11 @@ def test_the_rich_bar_of_a_plain_trainer(monkeypatch):
         measured, RichProgressBar(), screen, stream=offline(), enable_progress_bar=True, num_sanity_val_steps=2
     )
     expected = [
-        ("Task 0/2 (classes 0, 1), epoch 0/1", None),
-        ("Task 0/2 (classes 0, 1), epoch 1/1", 0),
-        ("Task 1/2 (classes 2, 3)", 1),
-        ("Task 2/2 (classes 4, 5), epoch 0/1", None),
-        ("Task 2/2 (classes 4, 5), epoch 1/1", 2),
+        ("Task 1 of 3 (classes 0, 1), epoch 1 of 2", None),
+        ("Task 1 of 3 (classes 0, 1), epoch 2 of 2", 0),
+        ("Task 2 of 3 (classes 2, 3)", 1),
+        ("Task 3 of 3 (classes 4, 5), epoch 1 of 2", None),
+        ("Task 3 of 3 (classes 4, 5), epoch 2 of 2", 2),
     ]
     assert len(screen.lines) == len(expected)
     for line, (description, task) in zip(screen.lines, expected, strict=True):
@@ -93,9 +109,10 @@ def test_the_tqdm_bar(monkeypatch):
     measured = evaluation()
     fit(measured, TQDMProgressBar(), stream=offline(), enable_progress_bar=True)
     shown = re.split(r"[\r\n]", out.getvalue())
-    for text in ("Task 0/2 (classes 0, 1), epoch 1/1", "Task 1/2 (classes 2, 3)", "Task 2/2 (classes 4, 5), epoch 0/1"):
+    texts = ("Task 1 of 3 (classes 0, 1), epoch 2 of 2", "Task 2 of 3 (classes 2, 3)")
+    for text in (*texts, "Task 3 of 3 (classes 4, 5), epoch 1 of 2"):
         assert any(line.startswith(f"{text}:") for line in shown), text
-    last = [line for line in shown if line.startswith("Task 2/2 (classes 4, 5), epoch 1/1:")][-1]
+    last = [line for line in shown if line.startswith("Task 3 of 3 (classes 4, 5), epoch 2 of 2:")][-1]
     assert f"avg_acc={averages(measured)[2]}" in last
     assert not any(line.startswith("Epoch") and "100%" in line for line in shown)
 
@@ -128,7 +145,7 @@ def test_a_run_that_goes_on_inside_a_task_says_so(kind, tmp_path, monkeypatch):
     )  # fmt: skip
     lines = screen.lines if isinstance(screen, Screen) else re.split(r"[\r\n]", out.getvalue())
     first = next(line for line in lines if line.startswith("Task"))
-    assert first.startswith("Task 1/2 (4 classes)") or first.startswith("Task 1/2 (classes 0-3)")
+    assert first.startswith("Task 2 of 3 (4 classes)")
     assert "avg_acc" in (first if kind is RichProgressBar else lines[-2])
 
 
@@ -161,3 +178,38 @@ def test_a_bar_can_be_copied_and_pickled():
     assert type(pickle.loads(pickle.dumps(bar))) is TQDMProgressBar
     assert type(copy.deepcopy(bar)) is TQDMProgressBar
     assert bar.state_key == TQDMProgressBar().state_key
+
+
+# ---------------------------------------------------------------------- what a person sees
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 120])
+def test_nothing_of_the_result_is_erased_and_the_bar_is_one_line_and_gone(columns, monkeypatch):
+    """In a pseudo-terminal, whose screen is put together from what was written to it."""
+    measured, reports = ContinualEvaluation(report=False), list[Any]()
+    build = measured.build_report
+    monkeypatch.setattr(measured, "build_report", lambda *given: reports.append(build(*given)) or reports[-1])
+    with Terminal(columns) as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal.file)
+        for name, value in {"COLUMNS": str(columns), "LINES": "50", "TERM": "xterm"}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(rich, "_console", None)
+        fit(measured, RichProgressBar(), stream=offline(), enable_progress_bar=True)
+    expected = Console(file=io.StringIO(), width=columns, color_system=None)
+    expected.print(rich_table(reports[-1]))
+    assert [line for line in terminal.lines() if line] == [
+        line.rstrip() for line in expected.file.getvalue().splitlines() if line.strip()
+    ]
+    drawn = re.sub(r"\x1b\[[\d;]*m", "", terminal.written)
+    bars = re.findall(r"Task 3 of 3[^\r\n\x1b]*", drawn)
+    assert bars
+    assert max(map(len, bars)) <= columns  # one line, also before it went
+    assert ("classes 4, 5" in drawn) is (columns >= 80)
+    assert "v_num" not in drawn
+
+
+def test_without_a_terminal_the_bar_is_silent(capsys, monkeypatch):
+    monkeypatch.setattr(rich, "_console", None)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    fit(evaluation(), RichProgressBar(), stream=offline(), enable_progress_bar=True)
+    assert capsys.readouterr().out.strip() == ""

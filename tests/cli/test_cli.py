@@ -15,7 +15,7 @@ import lightning_cl
 from lightning_cl import callbacks, datamodules
 from lightning_cl.callbacks import ContinualMethod
 from lightning_cl.cli import main
-from lightning_cl.cli.catalogue import KINDS, entries
+from lightning_cl.cli.catalogue import KINDS, Entry, entries
 from lightning_cl.cli.configs import recipe_names
 
 FIT = ("fit", "--config", "digits_prototypes")
@@ -40,7 +40,7 @@ def printed_config(capsys: pytest.CaptureFixture[str], *words: str) -> dict:
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
 def test_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0
-    assert "lightning-cl fit --config digits_coda_prompt" in capsys.readouterr().out
+    assert "lightning-cl fit digits_coda_prompt" in capsys.readouterr().out
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,6 +81,8 @@ def test_lists_hold_what_a_config_may_name() -> None:
         ("sources", "Digits"),
         ("scenarios", "Joint"),
         ("recipes", "digits_coda_prompt"),
+        ("streams", "digits_si_blurry"),
+        ("methods", "coda_prompt"),
     ],
 )
 def test_list_prints_names(kind: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,9 +92,10 @@ def test_list_prints_names(kind: str, name: str, capsys: pytest.CaptureFixture[s
     assert name in capsys.readouterr().out
 
 
-def test_brackets_in_a_list_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_brackets_in_a_list_are_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_cl.cli.catalogue.entries", lambda kind: [Entry("a", "needs lightning-cl[language]")])
     assert main(["list", "recipes"]) == 0
-    assert "lightning-cl[language]" in capsys.readouterr().out
+    assert "needs lightning-cl[language]" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------------- recipes and composition
@@ -165,7 +168,7 @@ def test_the_head_follows_the_data_unless_it_is_given(capsys: pytest.CaptureFixt
     ("words", "message"),
     [
         (["fti"], "unknown command `fti`; did you mean fit?"),
-        (["list", "things"], "choose from methods, sources, scenarios, recipes"),
+        (["list", "things"], "choose from recipes, streams, methods, sources"),
         (["fit", "--config", "digits_codaprompt"], "no recipe `digits_codaprompt`; did you mean digits_coda_prompt"),
         (["fit", "--config", "digits_joint.yaml"], "no file `digits_joint.yaml`; did you mean digits_joint"),
         (["fit", "--config"], "`--config` needs the name of a recipe"),
@@ -256,6 +259,7 @@ def test_a_run_leaves_config_report_and_checkpoint(capsys: pytest.CaptureFixture
         assert saved["model"]["init_args"]["num_classes"] == 10
         names = sorted(path.name for path in (folder / "checkpoints").iterdir())
         assert names == ["last.ckpt", "task=0.ckpt", "task=1.ckpt"]
+        assert Path("runs/digits_prototypes/latest").resolve() == folder.resolve()
     capsys.readouterr()
     assert main(["test", *FIT[1:], *short, "--ckpt_path", "last", "--trainer.limit_test_batches", "1"]) == 0
     assert "test_acc" in capsys.readouterr().out
@@ -302,4 +306,4 @@ def test_two_processes_from_the_command_line() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Average accuracy" in done.stdout
-    assert [path.name for path in Path("runs/digits_prototypes").iterdir()] == ["version_0"]
+    assert sorted(path.name for path in Path("runs/digits_prototypes").iterdir()) == ["latest", "version_0"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 
 import lightning_cl
 from lightning_cl.cli import main
+from lightning_cl.cli.completion import fit_options
 from lightning_cl.cli.options import COMMANDS, RUNS, parse
 
 
@@ -30,6 +32,7 @@ def test_help_names_every_option_of_a_command(command: str, capsys: pytest.Captu
     assert main([command, "--help"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"usage: lightning-cl {command} ")
+    assert f"\n\nexample:\n  lightning-cl {command} " in printed
     assert all(name in printed for names, *_ in COMMANDS[command].options for name in names.split())
     assert max(map(len, printed.splitlines())) <= 120
 
@@ -38,6 +41,24 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
     assert main([]) == 0
     printed = capsys.readouterr().out
     assert all(f"\n    {command} " in printed for command in (*RUNS, *COMMANDS))
+    assert printed.index("example:\n  lightning-cl fit digits_coda_prompt\n") < printed.index("commands:")
+
+
+@pytest.mark.parametrize("run", [run for run in RUNS if run not in COMMANDS])
+def test_help_of_a_run_is_short_and_lists_no_internals(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([run, "--help"]) == 0
+    printed = capsys.readouterr().out
+    start = f"usage: lightning-cl {run} NAME... [options]\n\nexample:\n  lightning-cl {run} digits_coda_prompt"
+    assert printed.startswith(start)
+    assert printed.count("\n") < 100
+    assert max(map(len, printed.splitlines())) <= 120
+    options = {name.removeprefix("--") for name in fit_options() if not name.startswith("--trainer.")}
+    known = {"config", "help", "model", "data", "weights_only", "trainer"}
+    assert [name for name in sorted(options - known) if name not in printed and run == "fit"] == []
+    assert [name for name in ("max_steps", "gradient_clip_val", "precision") if name not in printed] == []
+    assert not re.search("InterruptNotice|TaskLoop|RunConfig|`:|:class:", printed)
+    assert main([run]) == 2
+    assert capsys.readouterr().out == printed
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_violations_are_exit_code_1_and_a_checkpoint_that_monitors_is_not_writte
     )
     assert main(["check", "digits_prototypes", "--config", "mine.yaml"]) == 1
     printed = capsys.readouterr().out
-    assert "Violated: selection (nothing is chosen by results on the test split), after task 0-1:" in printed
+    assert "Violated: selection (nothing is chosen by results on the test split), after task 1-2:" in printed
     assert 'EarlyStopping(monitor="val_acc"), ModelCheckpoint(monitor="val_loss") decides' in printed
     assert files() == ["mine.yaml"]
 

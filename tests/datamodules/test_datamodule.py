@@ -200,7 +200,7 @@ def test_max_epochs_follows_the_schedule_when_unset():
 
 def test_a_smaller_max_epochs_wins_with_a_warning():
     spy, stream = Spy(), make_stream()
-    with pytest.warns(UserWarning, match="`max_epochs=4` ends the run in task 2 of 3; the whole stream has 5 epochs"):
+    with pytest.warns(UserWarning, match="`max_epochs=4` ends the run in task 3 of 3; the whole stream has 5 epochs"):
         trainer = fit(stream, callbacks=[spy], max_epochs=4)
     assert trainer.current_epoch == 4
     assert spy.of("task_end") == [("task_end", 1, 0), ("task_end", 2, 1)]  # task 2 was not finished

@@ -207,10 +207,10 @@ def test_what_is_no_loop_over_tasks_is_taken(tmp_path):
 def test_a_run_cut_short_by_max_steps_is_said(tmp_path):
     evaluation = ContinualEvaluation(print_table=False)
     trainer = make_trainer(tmp_path, [evaluation], max_steps=4)
-    with pytest.warns(UserWarning, match=r"`max_steps=4` ends the run in task 1 of 3; the whole stream has 9 steps"):
+    with pytest.warns(UserWarning, match=r"`max_steps=4` ends the run in task 2 of 3; the whole stream has 9 steps"):
         trainer.fit(module := TinyModule(), datamodule=make_stream(epochs_per_task=1))
     notes = evaluation.build_report(trainer, module).notes
-    assert "the run ended in task 1 of 3 (counted from 0), so its averages are over fewer tasks" in notes
+    assert "the run ended in task 2 of 3, so its averages are over fewer tasks" in notes
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         whole = make_trainer(tmp_path, [again := ContinualEvaluation(report=False, print_table=False)])

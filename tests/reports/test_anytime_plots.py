@@ -55,7 +55,7 @@ def test_a_curve_shows_its_values():
     assert list(line.get_xdata()) == [100, 200, 300]
     assert list(line.get_ydata()) == pytest.approx([50, NAN, 25], nan_ok=True)
     assert set(boundary.get_xdata()) == {150}
-    assert [t.get_text() for t in ax.texts] == ["0", "1", "task"]
+    assert [t.get_text() for t in ax.texts] == ["1", "2", "task"]
     right = next(a for a in figure.axes if a is not ax)
     assert list(right.lines[0].get_ydata()) == [0, 2, 3, 6]
     assert right.get_yticks().tolist() == [0, 2, 4, 6]
@@ -73,7 +73,7 @@ def test_a_title_is_above_the_numbers_of_the_tasks():
 
 def test_a_task_too_short_for_its_number_has_none():
     _, ax = plot_anytime_curve([100, 200], [0.5, 0.5], task_ends=[100, 101, 200])
-    assert [t.get_text() for t in ax.texts] == ["0", "2", "task"]
+    assert [t.get_text() for t in ax.texts] == ["1", "3", "task"]
     _, ax = plot_anytime_curve([100, 200], [0.5, 0.5], task_ends=range(1, 201))
     assert not ax.texts
 
@@ -84,7 +84,7 @@ def test_runs_are_compared_by_their_periodic_evaluations(tmp_path):
     _, ax = plot_anytime_comparison({"MVP": runs["MVP"], "ER": tmp_path})
     assert list(ax.lines[0].get_ydata()) == pytest.approx([80, NAN, 50], nan_ok=True)
     assert list(ax.lines[1].get_xdata()) == [1000, 2000]
-    assert {t.get_text() for t in ax.texts} == {"MVP", "ER", "task", "0", "1"}
+    assert {t.get_text() for t in ax.texts} == {"MVP", "ER", "task", "1", "2"}
     assert set(ax.lines[2].get_xdata()) == {1500}
     _, ax = plot_anytime_comparison({"a": runs["MVP"], "b": report([0.3], [700, 1000], stream="other")})
     assert {t.get_text() for t in ax.texts} == {"a", "b"}  # their tasks do not end together

@@ -11,11 +11,11 @@ from reports.pages import Page, anytime, make_report
 
 def test_the_matrix_is_a_table_with_values():
     parsed = Page(page({"one": make_report()}))
-    start = parsed.rows.index(["after", "0", "1", "2", "mean"])
+    start = parsed.rows.index(["after", "1", "2", "3", "mean"])
     assert parsed.rows[start + 1 : start + 4] == [
-        ["0", "80.0", "", "", "80.0"],
-        ["1", "90.0", "80.5", "", "85.2"],
-        ["2", "60.0", "84.0", "85.0", "76.3"],
+        ["1", "80.0", "", "", "80.0"],
+        ["2", "90.0", "80.5", "", "85.2"],
+        ["3", "60.0", "84.0", "85.0", "76.3"],
     ]
 
 
@@ -45,16 +45,16 @@ def test_what_comes_from_a_run_is_text_and_never_markup():
 def test_tasks_without_test_samples_and_partial_evaluations_are_said():
     report = make_report(sizes=torch.tensor([20, 0, 20]), evaluated=torch.tensor([[20, 0, 0], [10, 0, 0], [20, 0, 20]]))
     text = page({"one": report})
-    assert "Only part of the test data was used after task 1" in text
-    assert ["2", "60.0", "84.0", "85.0", "72.5"] in Page(text).rows  # the mean leaves out the task without samples
+    assert "Only part of the test data was used after task 2" in text
+    assert ["3", "60.0", "84.0", "85.0", "72.5"] in Page(text).rows  # the mean leaves out the task without samples
 
 
 def test_a_very_long_stream_shows_its_ends():
     acc = torch.full((300, 300), 0.5, dtype=torch.float64).tril()
     text = page({"long": ContinualReport(class_il=acc)})
     rows = Page(text).rows
-    head = next(row for row in rows if row[:2] == ["after", "0"])
+    head = next(row for row in rows if row[:2] == ["after", "1"])
     assert len(head) == 1 + 100 + 1
-    assert head[-2] == "299"
+    assert head[-2] == "300"
     assert head.count("…") == 1
     assert len(text) < 2_000_000

@@ -81,7 +81,7 @@ def test_curves_start_when_learned_and_the_average_is_over_seen_tasks():
     assert average.get_ydata()[2] == pytest.approx(100 * acc[2, :3].mean())
     assert ax.get_ylim()[0] == 0
     assert ax.get_ylim()[1] == pytest.approx(100, abs=2)
-    assert {t.get_text() for t in ax.texts} == {"Task 0", "Task 1", "Task 2", "Task 3", "Average"}
+    assert {t.get_text() for t in ax.texts} == {"Task 1", "Task 2", "Task 3", "Task 4", "Average"}
 
 
 def test_a_stream_that_is_not_over_is_drawn_as_far_as_it_is():
@@ -89,7 +89,7 @@ def test_a_stream_that_is_not_over_is_drawn_as_far_as_it_is():
     acc[3:] = NAN
     _, ax = plot_accuracy_curves(acc)
     assert ax.get_xticks().tolist() == [0, 1, 2]
-    assert {t.get_text() for t in ax.texts} == {"Task 0", "Task 1", "Task 2", "Average"}
+    assert {t.get_text() for t in ax.texts} == {"Task 1", "Task 2", "Task 3", "Average"}
     plot_accuracy_curves(torch.full((3, 3), NAN))[0].savefig(io.BytesIO())
     plot_accuracy_matrix(torch.full((3, 3), NAN))[0].savefig(io.BytesIO())
 

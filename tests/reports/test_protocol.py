@@ -197,5 +197,5 @@ def test_the_table_shows_every_check_and_says_what_is_wrong():
     console.print(protocol_table(card_of_everything()))
     text = console.export_text()
     assert all(name in text for name in CHECKS)
-    assert "Violated: batch order (a prediction does not depend on its place in the batch), after task 1" in text
+    assert "Violated: batch order (a prediction does not depend on its place in the batch), after task 2" in text
     assert "sorted." in text

@@ -27,8 +27,8 @@ def test_matrix_in_percent_with_the_mean_of_seen_tasks():
     lines = shown(ContinualReport(class_il=acc, sizes=torch.tensor([30, 10])))
     assert lines[0] == "Accuracy (%), class-incremental"
     assert [line.split() for line in lines if line[:6].strip().isdigit()] == [
-        ["0", "100", "100"],
-        ["1", "25.0", "50.0", "37.5"],
+        ["1", "100", "100"],
+        ["2", "25.0", "50.0", "37.5"],
     ]
 
 
@@ -44,7 +44,7 @@ def test_summary_says_the_variant():
 @pytest.mark.parametrize("num_tasks", [1, 2, 12, 13, 50, 200])
 def test_no_number_is_cut_at_80_columns(num_tasks):
     lines = shown(ContinualReport(class_il=stream(num_tasks)))
-    last = next(line for line in lines if line.split()[:1] == [str(num_tasks - 1)])
+    last = next(line for line in lines if line.split()[:1] == [str(num_tasks)])
     cells = [cell for cell in last.split() if cell != "…"]
     assert len(cells) == 1 + min(num_tasks, 11 if num_tasks > 12 else 12) + 1
     assert all("…" not in cell for cell in cells)
@@ -53,7 +53,7 @@ def test_no_number_is_cut_at_80_columns(num_tasks):
 def test_a_wide_matrix_keeps_its_ends():
     lines = shown(ContinualReport(class_il=stream(20)), max_tasks=4)
     header = next(line for line in lines if "after" in line)
-    assert header.split() == ["after", "0", "…", "18", "19", "mean"]
+    assert header.split() == ["after", "1", "…", "19", "20", "mean"]
 
 
 def test_undefined_is_a_dash_and_notes_are_shown():
@@ -65,7 +65,7 @@ def test_undefined_is_a_dash_and_notes_are_shown():
     )
     text = "\n".join(shown(report))
     assert "Forgetting - (" in text
-    assert "Note: only part of the test data was used after task 0" in text
+    assert "Note: only part of the test data was used after task 1" in text
     assert "Note: predictions depend on the batch" in text
 
 
@@ -73,7 +73,7 @@ def test_neighbouring_partial_stages_are_joined():
     evaluated = torch.full((6, 6), 4).tril()
     evaluated[3] = 5
     report = ContinualReport(class_il=stream(6), sizes=torch.full((6,), 5), evaluated=evaluated)
-    assert "after task 0-2, 4-5" in "\n".join(shown(report))
+    assert "after task 1-3, 5-6" in "\n".join(shown(report))
 
 
 def test_label_spaces_are_named():

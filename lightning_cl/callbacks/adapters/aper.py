@@ -74,7 +74,7 @@ class AdaptedPrototypes(FirstTaskAdapters, MethodModule):
             self.bypass.watch()
 
     def forget_samples(self, module: Any) -> None:
-        """The next pass is over images that nobody announced."""
+        """Expect no images of the stream in the next pass."""
         self.bypass.release()
 
 

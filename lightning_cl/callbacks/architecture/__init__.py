@@ -1,1 +1,1 @@
-"""Methods whose network grows with the tasks."""
+"""Methods that let the network grow with the tasks."""

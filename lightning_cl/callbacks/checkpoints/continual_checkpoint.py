@@ -253,8 +253,9 @@ class ContinualCheckpoint(ModelCheckpoint):
 
 
 def position(trainer: Trainer) -> str:
-    """``epoch 3 of 25 (task 0), step 54``."""
-    task = f" (task {trainer.datamodule.task_index})" if trainer.datamodule is not None else ""  # type: ignore[attr-defined]
+    """``epoch 3 of 25 (task 1 of 5), step 54``; tasks are counted from 1, epochs are those that are over."""
+    stream = trainer.datamodule  # type: ignore[attr-defined]
+    task = f" (task {stream.task_index + 1} of {stream.info.num_tasks})" if stream is not None else ""
     return f"epoch {trainer.current_epoch} of {trainer.max_epochs}{task}, step {trainer.global_step}"
 
 

@@ -1,1 +1,1 @@
-"""Methods in which an earlier model teaches the present one."""
+"""Methods that let an earlier model teach the present one."""

@@ -131,7 +131,7 @@ class ProtocolGuard(ContinualCallback):
         chosen_by, validated = data_checks.choosers(trainer), data_checks.validated_metrics(trainer)
         found.append(data_checks.selection(chosen_by, validated, stream.eval_data("val").split))
         found += self._of_predictions(trainer, pl_module, stream)
-        self._add(trainer, [check.after(task) for check in found], f"after task {task}")
+        self._add(trainer, [check.after(task) for check in found], f"after task {task + 1}")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the card."""

@@ -133,7 +133,7 @@ def _notes(stream: ContinualDataModule, pl_module: nn.Module) -> list[str]:
         notes.append(TOLD)
     if stream.unfinished_task is not None:
         notes.append(
-            f"the run ended in task {stream.unfinished_task} of {stream.info.num_tasks} (counted from 0), so its "
+            f"the run ended in task {stream.unfinished_task + 1} of {stream.info.num_tasks}, so its "
             "averages are over fewer tasks"
         )
     if any(isinstance(part, PromptProvider) and part.batch_dependent for part in pl_module.modules()):

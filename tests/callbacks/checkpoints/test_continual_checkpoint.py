@@ -314,7 +314,7 @@ def test_a_bad_step_is_never_saved(tmp_path, whole, every, capsys):
     assert last(tmp_path)["global_step"] == good
     assert all(bool(torch.isfinite(weight).all()) for weight in last(tmp_path)["state_dict"].values())
     hint = capsys.readouterr().err
-    assert "stopped by FloatingPointError in epoch 2 of 5 (task 1), step 6. Continue from the checkpoint" in hint
+    assert "stopped by FloatingPointError in epoch 2 of 5 (task 2 of 3), step 6. Continue from the checkpoint" in hint
     assert f"of step {good} with" in hint
     assert_same(fit(tmp_path, ckpt_path="last").result(), whole)
 

@@ -496,11 +496,11 @@ def test_an_online_stream():
 
 
 def test_violations_warn_once_or_stop_the_run():
-    with pytest.warns(UserWarning, match="protocol violated after task 0, labels: the logits of") as caught:
+    with pytest.warns(UserWarning, match="protocol violated after task 1, labels: the logits of") as caught:
         fit(ReadsLabels(), FineTuning(), ProtocolGuard(print_card=False), quiet=False)
     assert sum("protocol violated" in str(w.message) for w in caught) == 1
     guard = ProtocolGuard("error", print_card=False)
-    with pytest.raises(ProtocolError, match="protocol violated after task 0, labels: the logits of"):
+    with pytest.raises(ProtocolError, match="protocol violated after task 1, labels: the logits of"):
         fit(ReadsLabels(), FineTuning(), guard)
     assert guard.card["labels"].violated == (0,)
 
