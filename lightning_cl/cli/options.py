@@ -11,37 +11,13 @@ from typing import Any, NamedTuple, NoReturn
 from lightning_cl import __version__
 from lightning_cl.cli.catalogue import KINDS
 from lightning_cl.cli.configs import UsageError
+from lightning_cl.cli.run_help import ABOUT, EPILOG, RUN_HELP
 
 RUNS = ("fit", "validate", "test", "predict")
 FORMATS = ("table", "csv", "jsonl")
 EXPORTS = ("torch-export", "onnx", "safetensors")
 SHELLS = ("bash", "zsh", "fish")
 SEARCHES = ("grid", "random", "bayes")
-_RUN_HELP = {
-    "fit": "fit NAME: train on a stream of tasks and evaluate after every task",
-    "validate": "validate NAME: evaluate a checkpoint on the tasks seen so far",
-    "test": "test NAME: evaluate a checkpoint on the test data",
-}
-_ABOUT = """\
-Continual learning for PyTorch Lightning: one `fit` runs a whole stream of tasks.
-
-example:
-  lightning-cl fit digits_coda_prompt
-"""
-_EPILOG = """\
-options of the runs:
-  NAME                 a packaged recipe (`lightning-cl list recipes`), a stream and a method, or the path of a YAML
-                       file; of several, later ones win; short for `--config NAME`
-  --data.batch_size 32, --trainer.devices 2, ...
-                       any value of the config by its dotted name
-  --trainer.callbacks+ ProtocolGuard
-                       one more callback; methods, sources, scenarios and models are known by their short names
-  --callbacks.CODAPrompt.prompt_length 4
-                       an argument of one of the callbacks
-  --print_config       show the whole configuration and stop
-  --ckpt_path PATH     continue, or evaluate, a checkpoint
-  --debug              tracebacks instead of messages (or LIGHTNING_CL_DEBUG=1)
-"""
 
 
 def count(text: str, least: int = 1) -> int:
@@ -290,11 +266,11 @@ class Parser(argparse.ArgumentParser):
 def build() -> Parser:
     """The parser of ``lightning-cl``, with one below for each command."""
     usage = "lightning-cl COMMAND [options]"
-    whole = Parser(prog="lightning-cl", usage=usage, description=_ABOUT, epilog=_EPILOG)
+    whole = Parser(prog="lightning-cl", usage=usage, description=ABOUT, epilog=EPILOG)
     whole.add_argument("--version", action="version", version=f"lightning-cl {__version__}")
     below = whole.add_subparsers(title="commands", dest="command", metavar="COMMAND [options]", prog="lightning-cl")
     for run in (name for name in RUNS if name not in COMMANDS):
-        below.add_parser(run, help=_RUN_HELP[run], add_help=False)
+        below.add_parser(run, help=RUN_HELP[run], add_help=False)
     for name, command in COMMANDS.items():
         says = " ".join(command.text.split()).partition(".")[0]
         what = f"{name} {command.usage.partition(' [')[0]}: {says[0].lower()}{says[1:]}"

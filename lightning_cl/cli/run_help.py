@@ -1,4 +1,4 @@
-"""Print the help of ``fit`` and the other runs: what is typed most, from source text; no torch."""
+"""Write the help of ``fit`` and the other runs: what is typed most, from source text; no torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,32 @@ from collections.abc import Sequence
 from lightning_cl.cli.signatures import Parameter, model_parameters, run_parameters, stream_parameters
 from lightning_cl.cli.signatures import trainer_parameters as all_of_trainer
 
+#: Texts of the overview.
+RUN_HELP = {
+    "fit": "fit NAME: train on a stream of tasks and evaluate after every task",
+    "validate": "validate NAME: evaluate a checkpoint on the tasks seen so far",
+    "test": "test NAME: evaluate a checkpoint on the test data",
+}
+ABOUT = """\
+Continual learning for PyTorch Lightning: one `fit` runs a whole stream of tasks.
+
+example:
+  lightning-cl fit digits_coda_prompt
+"""
+EPILOG = """\
+options of the runs:
+  NAME                 a packaged recipe (`lightning-cl list recipes`), a stream and a method, or the path of a YAML
+                       file; of several, later ones win; short for `--config NAME`
+  --data.batch_size 32, --trainer.devices 2, ...
+                       any value of the config by its dotted name
+  --trainer.callbacks+ ProtocolGuard
+                       one more callback; methods, sources, scenarios and models are known by their short names
+  --callbacks.CODAPrompt.prompt_length 4
+                       an argument of one of the callbacks
+  --print_config       show the whole configuration and stop
+  --ckpt_path PATH     continue, or evaluate, a checkpoint
+  --debug              tracebacks instead of messages (or LIGHTNING_CL_DEBUG=1)
+"""
 _WIDTH = 118
 _CHECKPOINT = "checkpoint to go on from, or to evaluate; last: the newest of this run"
 _DOES = {
