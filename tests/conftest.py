@@ -14,6 +14,7 @@ os.environ.setdefault("WANDB_MODE", "offline")  # W&B reads it once in a process
 import pytest
 import torch
 from hypothesis import settings
+from lightning.pytorch import Trainer  # noqa: F401  (before scikit-learn, after which `limit_train_batches: 1` reads as 1.0)
 
 torch.set_num_threads(1)
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
