@@ -19,7 +19,7 @@ def test_two_calls_are_two_runs_of_one_group(months, tmp_path, monkeypatch):
     logged = []
 
     def noted(self, artifact, *args, **kwargs):
-        logged.append((self.group, self.job_type, self.name, self.summary["version"], artifact))
+        logged.append((self.group, self.job_type, self.name, self.summary.get("version"), artifact))
 
     monkeypatch.setattr(wandb.sdk.wandb_run.Run, "log_artifact", noted)
     model = create(tmp_path / "digits", methods=[PrototypeClassifier()])
