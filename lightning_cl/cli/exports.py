@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_cl.cli.configs import UsageError
-from lightning_cl.cli.lessons import quiet, said_to_user
+from lightning_cl.cli.lessons import said_to_user
 
 
 def main(options: argparse.Namespace, rest: Sequence[str], debug: bool) -> int:
@@ -18,7 +18,6 @@ def main(options: argparse.Namespace, rest: Sequence[str], debug: bool) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    quiet()
     from lightning_cl.lifelong import load
 
     model = load(options.target, options.version)

@@ -6,7 +6,8 @@ import argparse
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,6 @@ def main(options: argparse.Namespace, rest: Sequence[str], debug: bool) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    quiet()
     stated = [name for name in ("rename", "merge", "forget", "to") if getattr(options, name)]
     model = _opened(options)
     renamed = [pair(text, "rename") for text in options.rename]
@@ -136,7 +136,8 @@ def pair(text: str, option: str) -> tuple[str, str]:
 def said_to_user(action: Callable[[], int], debug: bool) -> int:
     """Do it; what the package, or a file, has to say of bad input becomes one sentence."""
     try:
-        return action()
+        with quiet():
+            return action()
     except UsageError:
         raise
     except (ValueError, OSError) as error:
@@ -145,12 +146,21 @@ def said_to_user(action: Callable[[], int], debug: bool) -> int:
         raise UsageError(f"{error} (`--debug` shows the traceback)") from error
 
 
-def quiet() -> None:
-    """Leave out hints of others that are wrong or no news here."""
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Leave out what others say while a model learns or answers, and is no news here."""
+    from lightning_cl.cli import terminal
     from lightning_cl.namespace import PYTORCH
 
-    warnings.filterwarnings("ignore", module=r"(lightning|pytorch_lightning|torch)\b")
-    for hint in ("does not have many workers", "LeafSpec", "max_epochs` was not set"):
-        warnings.filterwarnings("ignore", message=f".*{hint}")
-    logging.getLogger(PYTORCH).setLevel(logging.WARNING)
-    logging.getLogger(f"{PYTORCH}.utilities.rank_zero").setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in (PYTORCH, f"{PYTORCH}.utilities.rank_zero")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), terminal.quiet():
+        warnings.filterwarnings("ignore", module=r"(lightning|pytorch_lightning|torch)\b")
+        warnings.filterwarnings("ignore", message=".*does not have many workers")
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

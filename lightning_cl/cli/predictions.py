@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_cl.cli.configs import UsageError
-from lightning_cl.cli.lessons import quiet, said_to_user
+from lightning_cl.cli.lessons import said_to_user
 
 if TYPE_CHECKING:
     from lightning_cl.lifelong import Predictions
@@ -36,7 +36,6 @@ def given_paths(words: Sequence[str], read: object) -> list[str]:
 
 
 def _run(options: argparse.Namespace, paths: Sequence[str]) -> int:
-    quiet()
     from lightning_cl.lifelong import load
     from lightning_cl.lifelong.prediction import Predictions, image_paths
 
