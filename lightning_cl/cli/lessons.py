@@ -31,11 +31,10 @@ def main(options: argparse.Namespace, rest: Sequence[str], debug: bool) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     stated = [name for name in ("rename", "merge", "forget", "to") if getattr(options, name)]
+    check_together(bool(options.target), stated)
     model = _opened(options)
     renamed = [pair(text, "rename") for text in options.rename]
     if options.to is not None:
-        if options.target:
-            raise UsageError("`--to` goes back to a version, which learns nothing; call `learn` for data after that.")
         model.to(options.to)
         print(f"{options.into} is at version {options.to}: {', '.join(model.class_names)}.")
         return 0
@@ -55,6 +54,22 @@ def _run(options: argparse.Namespace) -> int:
         return 130
     print("\n".join(summary(taught, options.into)))
     return 0
+
+
+def check_together(with_data: bool, stated: Sequence[str]) -> None:
+    """Refuse options of which a call would leave out one; with data, only ``rename`` means them.
+
+    Args:
+        with_data: Whether the call has data to learn.
+        stated: Which of ``rename``, ``merge``, ``forget`` and ``to`` are given.
+    """
+    if "to" in stated and with_data:
+        raise UsageError("`--to` goes back to a version, which learns nothing; call `learn` for data after that.")
+    if "to" in stated and len(stated) > 1:
+        raise UsageError(f"`--to` goes back to a version and `--{stated[0]}` makes one; call `learn` once for each.")
+    changing = [name for name in stated if name != "rename"]
+    if with_data and changing:
+        raise UsageError(f"`--{changing[0]}` changes the model, and data teach it; call `learn` once for each.")
 
 
 def _opened(options: argparse.Namespace) -> LearnedModel:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lightning_cl.callbacks.checkpoints.atomic_checkpoint_io import write_atomically
+from lightning_cl.datamodules.sources.image_files import split_folder
 from lightning_cl.lifelong.model_folder import FORMAT, ModelFolder
 
 _FILE = "call.json"
@@ -38,11 +41,13 @@ class Call:
         """Write down what is asked for, or find that it goes on.
 
         Raises:
-            ValueError: If another call is unfinished here.
+            ValueError: If another call is unfinished here, or versions are here whose index is lost.
         """
         before = unfinished_call(folder)
         wanted = json.loads(json.dumps(asdict(self)))
         if before is None:
+            folder.check_index()
+            shutil.rmtree(folder.unfinished, ignore_errors=True)  # of a finished call that was killed while tidying up
             content = {**wanted, "format": FORMAT}
             write_atomically(folder.unfinished / _FILE, json.dumps(content, indent=1).encode("utf-8"))
         elif asdict(before) != wanted:
@@ -56,13 +61,52 @@ class Call:
 
 
 def unfinished_call(folder: ModelFolder) -> Call | None:
-    """The call that was stopped in a model folder; ``None``: there is none."""
+    """The call that was stopped in a model folder; ``None``: there is none.
+
+    Raises:
+        ValueError: If what was written down of it is damaged, or of another lightning_cl.
+    """
     file = folder.unfinished / _FILE
     if not file.is_file():
         return None
-    content = json.loads(file.read_text(encoding="utf-8"))
-    content.pop("format", None)
-    return Call(**content)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        content.pop("format", None)
+        return Call(**content)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{file} is damaged or of another lightning_cl ({error}), so the call that was stopped cannot go on; "
+            f"delete {folder.unfinished} and call `learn` with the data again (all versions stay)."
+        ) from error
+
+
+def check_none_stopped(folder: ModelFolder, what: str) -> None:
+    """Refuse a change under which a stopped call would be lost.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    stopped = unfinished_call(folder)
+    if stopped is not None:
+        drop = f"`--to {stopped.parent}`" if stopped.parent is not None else f"deleting {folder.unfinished}"
+        raise ValueError(
+            f"a call that was to learn {stopped.data} was stopped in {folder.path}, and {what} would lose it; go on "
+            f"with it first (`learn --into {folder.path}` without data), or drop it by {drop}."
+        )
+
+
+def check_apart(folder: ModelFolder, data: str) -> None:
+    """Refuse a model folder inside the data, where its files would be taken for classes.
+
+    Raises:
+        ValueError: If it is there.
+    """
+    model, root = folder.path.resolve(), Path(data).resolve()
+    if model.is_relative_to(root) and split_folder(root, "train") is None:
+        raise ValueError(
+            f"the model folder {folder.path} lies in the data {data}, where its files would be taken for images of a "
+            "class; give a model folder elsewhere."
+        )
 
 
 def absolute(path: str | os.PathLike[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 
 from lightning_cl.datamodules.sources.base import Source
-from lightning_cl.lifelong.call import Call, absolute, unfinished_call
+from lightning_cl.lifelong.call import Call, absolute, check_apart, check_none_stopped, unfinished_call
 from lightning_cl.lifelong.configuration import Configuration, describe, part_of
 from lightning_cl.lifelong.lineage import data_of_run, lineage, new_record
 from lightning_cl.lifelong.model_folder import ModelFolder
@@ -127,6 +127,8 @@ class LearnedModel:
         if self.version is None and self._checkpoint is not None:
             self._adopt()
         where = absolute(data) if isinstance(data, (str, os.PathLike)) else type(data).__name__
+        if isinstance(data, (str, os.PathLike)):
+            check_apart(self.folder, where)
         call = Call(where, self.version, self.configuration.to_dict(), epochs, test_fraction, dict(rename or {}))
         start = None if self.version is None else self.checkpoint
         taught = teach(self.folder, self.configuration, start, call, data, loggers)
@@ -183,6 +185,7 @@ class LearnedModel:
         return made
 
     def _state(self, action: str, checkpoint: dict[str, Any], facts: dict[str, Any], what: str) -> int:
+        check_none_stopped(self.folder, f"a {action} now")
         if self.version is None:
             self._adopt()
         record = new_record(action, self.version, info_of(checkpoint).class_names, data=what, **facts)

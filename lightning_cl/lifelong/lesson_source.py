@@ -63,6 +63,11 @@ class LessonSource(ImageFolder):
         super()._open()
 
     def _publish(self, classes: list[str], train: Labelled, test: Labelled) -> None:
+        if self.test_fraction and not test[0]:
+            raise ValueError(
+                f"no image of {self.root} can be held out, since each class has one only; add images, or say with "
+                "`test_fraction=0` (`--test-fraction 0`) that nothing is measured of them."
+            )
         super()._publish(classes, train, test)
         self.class_names = tuple(renamed(self.class_names, self.rename, self.known, str(self.root)))
         check_two_classes(self.known, self.class_names, str(self.root))

@@ -73,7 +73,26 @@ class ModelFolder:
                 f"{self.path} is no model folder: it has no {INDEX}; give the folder that `lightning-cl learn DATA "
                 "--into DIR` made, or that of a run with its config.yaml and checkpoints."
             )
-        return _read_json(file, file.read_bytes())
+        content = _read_json(file, file.read_bytes())
+        missing = {"configuration", "versions", "current"} - content.keys()
+        if missing:
+            raise ValueError(_damaged(file, f"it has no {min(missing)!r}"))
+        return content
+
+    def check_index(self) -> None:
+        """Refuse to begin anew over versions whose index is lost, or over a file.
+
+        Raises:
+            ValueError: If there are versions, but no index; or the path is that of a file.
+        """
+        if self.path.is_file():
+            raise ValueError(f"the model folder {self.path} is a file; give a folder, which the first call makes.")
+        lost = sorted(self.path.glob(f"versions/[0-9]*/{RECORD}"))
+        if lost and not self.exists():
+            raise ValueError(
+                f"{self.path} has versions ({lost[0].parent}) but no {INDEX}, so a new model here would overwrite "
+                f"them; copy {INDEX} back, or give another folder."
+            )
 
     def version(self, number: int | None = None) -> int:
         """The number of a version that is there; ``None``: the current one.

@@ -36,7 +36,14 @@ def read_run(folder: Path) -> tuple[Configuration, dict[str, Any]]:
             "the callbacks."
         )
     newest = max(saved, key=lambda path: path.stat().st_mtime_ns)
-    return configuration_of_run(yaml.safe_load(config.read_text(encoding="utf-8"))), read_checkpoint(newest)
+    try:
+        configuration = configuration_of_run(yaml.safe_load(config.read_text(encoding="utf-8")))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{config} is no configuration of a run ({type(error).__name__}: {error}); give the folder that "
+            "`lightning-cl fit` or `lightning-cl learn` made."
+        ) from error
+    return configuration, read_checkpoint(newest)
 
 
 def _config(folder: Path) -> Path | None:

@@ -79,6 +79,12 @@ def test_learn_predict_and_export(tmp_path, monkeypatch, capsys):
         (["learn", "one", "--into", "m"], "one has one class, 'seven'"),
         (["learn", "one", "--into", "m", "--method", "PrototypeClasifier"], "no `PrototypeClasifier` to import"),
         (["learn", "one", "--into", "m", "--rename", "x"], "give OLD=NEW"),
+        (["learn", "one", "--into", "m", "--forget", "x"], "`--forget` changes the model, and data teach it"),
+        (["learn", "one", "--into", "m", "--merge", "x=y", "--rename", "a=b"], "`--merge` changes the model"),
+        (
+            ["learn", "--into", "m", "--to", "1", "--rename", "x=y"],
+            "a version and `--rename` makes one",
+        ),
         (["predict", "nothing", "x.png"], "nothing is no model folder"),
         (["predict", "nothing"], "`predict` needs images"),
         (["export", "nothing"], "nothing is no model folder"),

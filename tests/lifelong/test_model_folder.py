@@ -17,6 +17,8 @@ from lightning_cl.lifelong.lesson import Lesson
 from lightning_cl.lifelong.model_folder import ModelFolder
 from lightning_cl.lifelong.shared_weights import joined, shared_part, split
 
+from .digit_folders import write_digits
+
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -65,6 +67,7 @@ def read_all(folder):
     [
         ("model.json", b"{", r"model.json is damaged or half written"),
         ("model.json", json.dumps({"format": 99}).encode(), r"is of format 99, but .* install a newer lightning_cl"),
+        ("model.json", b'{"format": 1, "versions": [1]}', r"model.json is damaged .*it has no 'configuration'"),
         ("versions/2/state.ckpt", b"PK", r"state.ckpt is damaged"),
         ("versions/2/state.ckpt", None, r"state.ckpt is damaged or half written \(it is missing\)"),
         ("versions/2/version.json", b"", r"version.json is damaged"),
@@ -123,6 +126,75 @@ def test_going_to_a_version_drops_what_was_stopped(model):
     assert unfinished_call(model.folder) is not None
     model.to(2)
     assert unfinished_call(model.folder) is None
+
+
+def test_a_change_does_not_lose_what_was_stopped(model):
+    Call("x", 2, {}).begin(model.folder)
+    for change in (lambda: model.rename("one", "eins"), lambda: model.forget("one")):
+        with pytest.raises(ValueError, match=r"learn x was stopped in .* would lose it; .*`--to 2`"):
+            change()
+    assert unfinished_call(model.folder) is not None
+    assert model.folder.index()["versions"] == [1, 2]
+
+
+@pytest.mark.parametrize("content", ['{"data": "x"', '{"data": "x"}', '{"data": "x", "parent": 2, "later": 1}', "[]"])
+def test_a_damaged_call_is_said_in_one_sentence(model, content):
+    model.folder.unfinished.mkdir()
+    (model.folder.unfinished / "call.json").write_text(content)
+    with pytest.raises(ValueError, match=r"call.json is damaged or of another lightning_cl .* delete .*unfinished"):
+        unfinished_call(model.folder)
+
+
+def test_a_call_does_not_go_on_from_what_a_finished_one_left(model):
+    checkpoint = model.folder.unfinished / "checkpoints" / "last.ckpt"  # its call.json was removed already
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"")
+    call = Call("x", 2, {})
+    call.begin(model.folder)
+    assert not checkpoint.exists()
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"")
+    call.begin(model.folder)  # the same call goes on
+    assert checkpoint.exists()
+
+
+def test_a_new_model_does_not_overwrite_versions_without_an_index(model, months):
+    (model.folder.path / "model.json").unlink()
+    record = (model.folder.path / "versions" / "1" / "version.json").read_bytes()
+    with pytest.raises(ValueError, match=r"has versions .* but no model.json"):
+        create(model.folder.path).learn(months[2])
+    assert (model.folder.path / "versions" / "1" / "version.json").read_bytes() == record
+    assert not model.folder.unfinished.exists()
+
+
+@pytest.mark.parametrize("inside", ["", "models/m"])
+def test_a_model_folder_inside_its_data_is_refused(tmp_path, inside):
+    with pytest.raises(ValueError, match=r"lies in the data .*; give a model folder elsewhere"):
+        create(tmp_path / inside).learn(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_folder_that_is_a_file_is_said(tmp_path, months):
+    (tmp_path / "m").write_text("mine")
+    with pytest.raises(ValueError, match="m is a file; give a folder"):
+        create(tmp_path / "m").learn(months[0])
+    assert (tmp_path / "m").read_text() == "mine"
+
+
+def test_one_image_cannot_be_held_out_and_the_way_is_named(model, tmp_path):
+    data = write_digits(tmp_path / "data", (5,), 1)
+    with pytest.raises(ValueError, match=r"no image of .* can be held out, .*`--test-fraction 0`"):
+        model.learn(data)
+    taught = model.learn(data, test_fraction=0)
+    assert taught.new_classes == ["five"]
+    assert taught.held_out == 0
+
+
+def test_a_configuration_of_something_else_is_no_run(tmp_path):
+    (tmp_path / "config.yaml").write_text("a: 1")
+    torch.save({}, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=r"config.yaml is no configuration of a run \(KeyError: 'model'\)"):
+        load(tmp_path)
 
 
 # ---------------------------------------------------------------------- names and heads
