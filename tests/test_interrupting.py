@@ -57,7 +57,8 @@ def test_the_step_is_finished_and_saved(tmp_path, whole, capfd, number, step):
     assert last(tmp_path)["global_step"] == step + 1
     message = capfd.readouterr().err
     assert message.count("Stopping after this batch, with a checkpoint; press Ctrl-C again to stop at once.") == 1
-    said = re.search(r'interrupted in epoch \d of 5 \(task \d of \d\), step (\d+)\. Continue .* ckpt_path="(.*)"\)`', message)
+    place = r"interrupted in epoch \d of 5 \(task \d of \d\), step (\d+)"
+    said = re.search(place + r'\. Continue .* ckpt_path="(.*)"\)`', message)
     assert said
     assert int(said[1]) == step + 1
     assert said[2] == str(tmp_path / "checkpoints" / "last.ckpt")
