@@ -86,6 +86,7 @@ def test_a_stream_is_complete_without_a_method(name: str) -> None:
 
 #: Methods that an online stream does not suit, and what they say.
 REFUSED = {
+    **dict.fromkeys(("dynamically_expandable", "foster", "memo"), "begins a new trunk when a task ends"),
     "ovor": "virtual outliers are made with",  # a task of one sample
     "acil": "ACIL is for tasks of disjoint classes",
     "bic": "nobody tells where that is",

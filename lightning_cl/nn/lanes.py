@@ -103,7 +103,7 @@ class LanedViT(FrozenBackbone, _Base):
         with torch.no_grad():
             image = embedded(self, x)
         assert self.cls_token is not None
-        running = [lanes.tokens(task, self.cls_token, len(image)) for task in lanes.active]
+        running = [lanes.tokens(task, self.cls_token, image.shape[0]) for task in lanes.active]
         for index, block in enumerate(blocks):
             with torch.no_grad():
                 normed = block.norm1(image)

@@ -65,7 +65,8 @@ class RoutedAdaptors(MethodModule):
             return fill_masked(self.adaptors.logits(given, slot), self.known[slot])
         domains = self.memory.nearest(features)
         every = torch.stack([self.adaptors.logits(given, slot) for slot in range(self.memory.count.value)])
-        return fill_masked(every[domains, torch.arange(len(given), device=given.device)], self.known[domains])
+        index = domains[None, :, None].expand(1, -1, every.shape[-1])
+        return fill_masked(every.gather(0, index)[0], self.known[domains])
 
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """All other domains' parts."""

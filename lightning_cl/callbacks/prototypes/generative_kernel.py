@@ -31,7 +31,6 @@ class KernelClassifiers(MethodModule):
     growing = ("means", "squares", "ridges", "scales", "shifts")
     means: Tensor
     squares: Tensor
-    allowed: Tensor
     noise: Tensor
 
     def __init__(self, module: Any, info: Any, method: GenerativeKernel) -> None:
@@ -45,7 +44,7 @@ class KernelClassifiers(MethodModule):
         self.ridges = nn.Parameter(head.weight.new_full((tasks,), method.ridge))
         self.scales = nn.Parameter(head.weight.new_ones(tasks))  # times `scale`, which weight decay leaves alone
         self.shifts = nn.Parameter(head.weight.new_zeros(tasks))
-        self.register_buffer("allowed", classes_of_tasks(info, classes), persistent=False)
+        self.classes = [row.nonzero().flatten().tolist() for row in classes_of_tasks(info, classes)]  # of each task
         noise = [torch.randn(method.drawn, width, generator=torch.Generator().manual_seed(c)) for c in range(classes)]
         self.register_buffer("noise", torch.stack(noise), persistent=False)
         self._step: StepScale | None = None
@@ -53,13 +52,13 @@ class KernelClassifiers(MethodModule):
     def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:
         """Of the classifier of the task; classes of others are not among its answers."""
         task = self.choice.required("GenerativeKernel")
-        classes = self.allowed[task].nonzero().flatten()
+        classes = torch.tensor(self.classes[task], device=features.device)
         targets = torch.eye(len(classes), device=features.device).repeat_interleave(self.method.drawn, 0)
         ridge, unit = self.ridges[task].abs() + LEAST_RIDGE, F.normalize(features, dim=1)
         known = kernel_ridge(unit, self.drawn(classes), targets, ridge, self.method.kernel)
         answers = self.method.scale * self.scales[task] * known + self.shifts[task]
         own = answers.to(logits.dtype) + 0.0 * logits.sum(1, keepdim=True)  # DDP waits for the head's gradient
-        return own.new_full((len(own), len(self.means)), -torch.inf).index_copy(1, classes, own)
+        return own.new_full((own.shape[0], len(self.means)), -torch.inf).index_copy(1, classes, own)
 
     def drawn(self, classes: Tensor) -> Tensor:
         """``(n * drawn, D)`` features of some classes, the same ones as long as their statistics are."""
