@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import json
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from lightning_cl.cli.lessons import said_to_user
 
 if TYPE_CHECKING:
     from lightning_cl.lifelong import Predictions
+    from lightning_cl.lifelong.prediction import Batch
 
 
 def main(options: argparse.Namespace, rest: Sequence[str], debug: bool) -> int:
@@ -37,15 +39,13 @@ def given_paths(words: Sequence[str], read: object) -> list[str]:
 
 def _run(options: argparse.Namespace, paths: Sequence[str]) -> int:
     from lightning_cl.lifelong import load
-    from lightning_cl.lifelong.prediction import Predictions, image_paths
+    from lightning_cl.lifelong.prediction import image_paths
 
     model = load(options.target, options.version)
     files = image_paths(paths)
-    parts = [
-        model.predict(files[start : start + options.batch_size], options.batch_size)
-        for start in _with_bar(range(0, len(files), options.batch_size))
-    ]
-    text = WRITERS[options.format](Predictions.joined(parts), options.top)
+    count = math.ceil(len(files) / options.batch_size)
+    found = model.predict(files, options.batch_size, progress=lambda batches: _with_bar(batches, count))
+    text = WRITERS[options.format](found, options.top)
     if options.output is None:
         print(text, end="")
     else:
@@ -53,14 +53,14 @@ def _run(options: argparse.Namespace, paths: Sequence[str]) -> int:
     return 0
 
 
-def _with_bar(starts: range) -> Iterable[int]:
+def _with_bar(batches: Iterable[Batch], count: int) -> Iterable[Batch]:
     """A progress bar on the error stream of a terminal, for more than one batch."""
-    if len(starts) < 2 or not sys.stderr.isatty():
-        return starts
+    if count < 2 or not sys.stderr.isatty():
+        return batches
     from rich.console import Console
     from rich.progress import track
 
-    return track(starts, "Predicting", console=Console(stderr=True))
+    return track(batches, "Predicting", total=count, console=Console(stderr=True))
 
 
 def as_table(predictions: Predictions, top: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from lightning_cl.lifelong.lineage import data_of_run, lineage, new_record
 from lightning_cl.lifelong.model_folder import ModelFolder
 from lightning_cl.lifelong.new_model import configured
 from lightning_cl.lifelong.operations import forget_class, frozen_names, info_of, merge_classes, rename_class
-from lightning_cl.lifelong.prediction import Answer, Images, Predictions, named_batches, predict
+from lightning_cl.lifelong.prediction import Answer, Batch, Images, Predictions, named_batches, predict
 from lightning_cl.lifelong.run_folder import is_run, read_run
 from lightning_cl.lifelong.teaching import Taught, teach
 from lightning_cl.namespace import LightningDataModule, LightningModule, Logger
@@ -200,7 +200,13 @@ class LearnedModel:
         """Images to probabilities of :attr:`class_names`, as a module of PyTorch."""
         return Answer(self.module, self.columns).eval()
 
-    def predict(self, images: Images, batch_size: int = 64, device: str | torch.device | None = None) -> Predictions:
+    def predict(
+        self,
+        images: Images,
+        batch_size: int = 64,
+        device: str | torch.device | None = None,
+        progress: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
+    ) -> Predictions:
         """The probabilities of the classes, by name.
 
         Args:
@@ -208,6 +214,7 @@ class LearnedModel:
                 model takes.
             batch_size: Images at a time.
             device: Where to compute; ``None``: on a GPU if there is one.
+            progress: Gives the batches on, and may show how many it has given.
 
         Raises:
             ValueError: If images are not there, or a tensor has another shape.
@@ -215,7 +222,7 @@ class LearnedModel:
         """
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         batches = named_batches(images, self.configuration.preprocessing, batch_size)
-        return predict(self.answer(), self.class_names, batches, chosen)
+        return predict(self.answer(), self.class_names, progress(batches), chosen)
 
     def export(self, path: str | os.PathLike[str], form: str = "torch-export") -> Path:
         """Write the model for other programs; see :func:`~lightning_cl.lifelong.export.export`."""
@@ -244,14 +251,10 @@ def load(folder: str | os.PathLike[str], version: int | None = None) -> LearnedM
     if stopped is not None:
         return LearnedModel(files, Configuration.from_dict(stopped.configuration))
     if is_run(files.path):
-        return LearnedModel(files, *_of_run(files.path))
+        configuration, checkpoint = read_run(files.path)
+        return LearnedModel(files, configuration, checkpoint=checkpoint)
     files.index()  # says what is missing
     raise AssertionError
-
-
-def _of_run(path: Path) -> tuple[Configuration, None, dict[str, Any]]:
-    configuration, checkpoint = read_run(path)
-    return configuration, None, checkpoint
 
 
 def create(

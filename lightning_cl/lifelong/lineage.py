@@ -33,6 +33,12 @@ def lineage(folder: ModelFolder, number: int | None = None) -> list[dict[str, An
     return records
 
 
+def history(folder: ModelFolder, number: int | None) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The record and the images of a version and of all that it was made from, oldest first; ``None``: of nothing."""
+    records = [] if number is None else lineage(folder, number)
+    return [(record, folder.data(record["version"])) for record in records]
+
+
 def new_record(action: str, parent: int | None, class_names: Sequence[str], **facts: Any) -> dict[str, Any]:
     """What is known of a version.
 
@@ -89,21 +95,20 @@ def data_hash(data: Mapping[str, Any], fingerprint: str) -> str:
 
 
 def past_tasks(
-    folder: ModelFolder, number: int, info: StreamInfo, preprocessing: Preprocessing
+    past: Sequence[tuple[dict[str, Any], dict[str, Any]]], info: StreamInfo, preprocessing: Preprocessing
 ) -> tuple[PastTasks, list[str]]:
     """What is left of the tasks behind a version; and which evaluation data are gone, in words.
 
     Args:
-        folder: Of the model.
-        number: The version.
+        past: The :func:`history` of the version.
         info: Of its stream.
         preprocessing: Of the model.
     """
     tasks, notes = list[dict[str, Any]](), list[str]()
-    for record in lineage(folder, number):
+    for record, data in past:
         relabel = {int(old): new for old, new in record.get("relabel", {}).items()}
         tasks = [_relabelled(task, relabel) for task in tasks] if relabel else tasks
-        tasks += folder.data(record["version"])["tasks"]
+        tasks += data["tasks"]
     files, labels, task_of = list[str](), list[int](), list[int]()
     for index, task in enumerate(tasks):
         paths = [os.path.join(task["root"] or "", file) for file in task["files"]]
@@ -137,13 +142,12 @@ def _relabelled(task: dict[str, Any], relabel: Mapping[int, int | None]) -> dict
 
 
 def repeated_images(
-    folder: ModelFolder, number: int | None, data: Mapping[str, Any], names: Sequence[str]
+    past: Sequence[tuple[dict[str, Any], dict[str, Any]]], data: Mapping[str, Any], names: Sequence[str]
 ) -> list[str]:
     """Images that came in an earlier folder, or twice in this one, in words.
 
     Args:
-        folder: Of the model.
-        number: The version that learns; ``None``: there is none.
+        past: The :func:`history` of the version that learns.
         data: Of the new images.
         names: Of all classes, by column.
     """
@@ -156,8 +160,8 @@ def repeated_images(
     notes = [f"the same image is in the classes {classes}" for classes in torn[:5]]
     if twice:
         notes.append(f"more than once in this folder: {len(twice)} image(s)")
-    for record in [] if number is None else lineage(folder, number):
-        earlier = set(folder.data(record["version"])["hashes"].get("values", ()))
+    for record, known in past:
+        earlier = set(known["hashes"].get("values", ()))
         again = len(earlier & set(places))
         if again:
             notes.append(f"learned before, from {record['data']} (version {record['version']}): {again} image(s)")

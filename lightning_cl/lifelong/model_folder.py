@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import shutil
@@ -125,9 +126,7 @@ class ModelFolder:
         Raises:
             ValueError: If a file is damaged or missing.
         """
-        file = self._of(number) / STATE
-        self._bytes(file)
-        return joined(read_checkpoint(file), self._shared())
+        return joined(read_checkpoint(self._there(self._of(number) / STATE)), self._shared())
 
     def _shared(self) -> dict[str, Tensor]:
         file = self.path / BACKBONE
@@ -141,10 +140,13 @@ class ModelFolder:
     def _of(self, number: int | None) -> Path:
         return self.path / "versions" / str(self.version(number))
 
-    def _bytes(self, file: Path) -> bytes:
+    def _there(self, file: Path) -> Path:
         if not file.is_file():
             raise ValueError(_damaged(file, "it is missing"))
-        return file.read_bytes()
+        return file
+
+    def _bytes(self, file: Path) -> bytes:
+        return self._there(file).read_bytes()
 
     # ------------------------------------------------------------------ writing
 
@@ -174,8 +176,9 @@ class ModelFolder:
         folder = self.path / "versions" / f"{_NEW}{mark()}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        torch.save(split(checkpoint, self._shared()), folder / STATE)
-        replace_file(folder / STATE, (folder / STATE).read_bytes())  # flushed to the disk
+        state = io.BytesIO()
+        torch.save(split(checkpoint, self._shared()), state)
+        replace_file(folder / STATE, state.getbuffer())
         replace_file(folder / RECORD, _json({"format": FORMAT, "version": number, **record}))
         replace_file(folder / DATA, gzip.compress(_json({"format": FORMAT, **data}), mtime=0))
         target = self.path / "versions" / str(number)

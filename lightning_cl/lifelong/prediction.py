@@ -17,6 +17,8 @@ from lightning_cl.namespace import LightningModule
 
 #: A path, an address of nothing else; a picture of Pillow; or a tensor that the model takes.
 Images = Any
+#: A name for each image, and the images ``(B, C, H, W)``.
+Batch = tuple[list[str], Tensor]
 
 
 @dataclass
@@ -43,12 +45,6 @@ class Predictions:
         values, columns = self.probabilities.topk(min(count, len(self.class_names)), dim=1)
         pairs = zip(values.tolist(), columns.tolist(), strict=True)
         return [[(self.class_names[c], p) for p, c in zip(*row, strict=True)] for row in pairs]
-
-    @classmethod
-    def joined(cls, parts: Sequence[Predictions]) -> Predictions:
-        """One behind the other, of one model; at least one part."""
-        images = [image for part in parts for image in part.images]
-        return cls(images, parts[0].class_names, torch.cat([part.probabilities for part in parts]))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -79,7 +75,7 @@ def image_paths(given: Iterable[str | os.PathLike[str]]) -> list[str]:
     return found
 
 
-def named_batches(images: Images, preprocessing: Preprocessing, batch_size: int) -> Iterator[tuple[list[str], Tensor]]:
+def named_batches(images: Images, preprocessing: Preprocessing, batch_size: int) -> Iterator[Batch]:
     """Batches ``(B, C, H, W)`` of whatever was given, with a name for each image.
 
     Args:
@@ -151,9 +147,7 @@ class Answer(torch.nn.Module):
 
 
 @torch.no_grad()
-def predict(
-    answer: Answer, class_names: Sequence[str], batches: Iterable[tuple[list[str], Tensor]], device: torch.device
-) -> Predictions:
+def predict(answer: Answer, class_names: Sequence[str], batches: Iterable[Batch], device: torch.device) -> Predictions:
     """The answers for all batches."""
     names, rows = list[str](), list[Tensor]()
     answer = answer.to(device).eval()

@@ -13,7 +13,7 @@ from lightning_cl.lifelong.call import Call
 from lightning_cl.lifelong.configuration import Configuration
 from lightning_cl.lifelong.lesson import Lesson, last_checkpoint
 from lightning_cl.lifelong.lesson_source import LessonSource, NamedSource
-from lightning_cl.lifelong.lineage import data_hash, data_of_lesson, new_record, past_tasks, repeated_images
+from lightning_cl.lifelong.lineage import data_hash, data_of_lesson, history, new_record, past_tasks, repeated_images
 from lightning_cl.lifelong.model_folder import ModelFolder
 from lightning_cl.lifelong.operations import frozen_names, info_of
 from lightning_cl.lifelong.wandb_runs import log_lineage
@@ -73,10 +73,11 @@ def teach(
         call.data = f"{call.data} {source.digest()[:12]}"
     ids, names = match_classes(known, source.class_names, "by_name")
     content = data_of_lesson(source, ids, call.data)
-    notes = repeated_images(folder, call.parent, content, names)
+    before = history(folder, call.parent)
+    notes = repeated_images(before, content, names)
     past, planned = None, list[int]()
     if start is not None and call.parent is not None:
-        past, gone = past_tasks(folder, call.parent, info_of(start), configuration.preprocessing)
+        past, gone = past_tasks(before, info_of(start), configuration.preprocessing)
         notes, planned = notes + gone, start["ContinualDataModule"]["planned"]
     lesson = Lesson(configuration, source, past, planned, call.epochs or configuration.epochs, loggers)
     call.begin(folder)
