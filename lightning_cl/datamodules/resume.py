@@ -96,9 +96,16 @@ def what_is_due(trainer: Trainer) -> dict[str, bool]:
 def _cut_short(trainer: Trainer) -> bool:
     """Whether the run has ended, and within an epoch."""
     epoch, batches = vars(trainer.fit_loop.epoch_progress.current), trainer.fit_loop.epoch_loop.batch_progress
-    at_limit = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
-    ended = epoch["processed"] == epoch["started"] > 0 and (at_limit or trainer.should_stop)
-    return ended and not batches.is_last_batch and batches.current.ready > 0
+    ended = epoch["processed"] == epoch["started"] > 0
+    return ended and batches.current.ready > 0 and ends_within_epoch(trainer)
+
+
+def ends_within_epoch(trainer: Trainer) -> bool:
+    """Whether ``max_steps`` or a stop ends the run behind a batch that is not the epoch's last."""
+    loop = trainer.fit_loop
+    reached = trainer.max_steps not in (None, -1) and trainer.global_step >= trainer.max_steps
+    ends = reached or (trainer.should_stop and loop._can_stop_early)
+    return bool(ends and not loop.epoch_loop.batch_progress.is_last_batch)
 
 
 def validation_follows(trainer: Trainer) -> bool:

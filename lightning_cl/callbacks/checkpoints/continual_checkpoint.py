@@ -18,7 +18,7 @@ from lightning_cl.callbacks.checkpoints.atomic_checkpoint_io import CheckpointWr
 from lightning_cl.callbacks.checkpoints.run_folder import run_folder
 from lightning_cl.callbacks.checkpoints.stop_signals import StopSignals, stop_exception
 from lightning_cl.checkpoint_file import damage, intact_before, is_local
-from lightning_cl.datamodules.resume import validation_follows
+from lightning_cl.datamodules.resume import ends_within_epoch, validation_follows
 from lightning_cl.leftovers import clear_report_leftovers
 from lightning_cl.namespace import LightningModule, ModelCheckpoint, Trainer, rank_zero_warn
 
@@ -135,7 +135,7 @@ class ContinualCheckpoint(ModelCheckpoint):
             return
         self._steps += 1
         order = self._order(trainer)
-        if order != _GO_ON or self._steps >= self.every_n_steps or _ends_here(trainer):
+        if order != _GO_ON or self._steps >= self.every_n_steps or ends_within_epoch(trainer):
             self._save(trainer, "last")
         elif not self._off and validation_follows(trainer):
             self._pending = _dump(trainer)  # references, no copies: nothing of it changes in a validation,
@@ -257,14 +257,6 @@ def position(trainer: Trainer) -> str:
     stream = trainer.datamodule  # type: ignore[attr-defined]
     task = f" (task {stream.task_index + 1} of {stream.info.num_tasks})" if stream is not None else ""
     return f"epoch {trainer.current_epoch} of {trainer.max_epochs}{task}, step {trainer.global_step}"
-
-
-def _ends_here(trainer: Trainer) -> bool:
-    """Whether the run ends within an epoch: at its end the rest of the epoch would count as done."""
-    loop = trainer.fit_loop
-    reached = trainer.max_steps not in (None, -1) and trainer.global_step >= trainer.max_steps
-    ends = reached or (trainer.should_stop and loop._can_stop_early)
-    return bool(ends and not loop.epoch_loop.batch_progress.is_last_batch)
 
 
 def _dump(trainer: Trainer) -> dict[str, Any]:
