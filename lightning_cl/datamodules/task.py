@@ -44,6 +44,11 @@ class Task:
     labelled: bool = True
 
     @property
+    def old_classes(self) -> tuple[int, ...]:
+        """Sorted class ids exposed before this task: those of ``seen_classes`` that are not new."""
+        return tuple(c for c in self.seen_classes if c not in set(self.new_classes))
+
+    @property
     def last_epoch(self) -> int:
         """Value of ``trainer.current_epoch`` in the task's last epoch (inclusive)."""
         return self.first_epoch + self.epochs - 1

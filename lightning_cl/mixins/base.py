@@ -96,7 +96,7 @@ class ContinualMixin(StepMixin):
             part.start_task(self, task)
         send_from_first_process(state.parts.parameters())
         if task.order == "stream":  # its classes are exposed as they arrive
-            self._allow([c for c in task.seen_classes if c not in task.new_classes])
+            self._allow(task.old_classes)
         elif state.train_mask == "task" and state.memory is None:
             state.mask.allow(task.classes, task.seen_classes)
         else:

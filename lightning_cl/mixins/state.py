@@ -138,6 +138,6 @@ class ContinualState(nn.Module):
     def old_classes(self, task: Any, device: torch.device) -> Tensor | None:
         """``(n,)`` ids of the classes seen before ``task``; ``None``: there are none. Made once a task."""
         if self._old_classes[0] != task.index:
-            old = sorted(set(task.seen_classes) - set(task.new_classes))
+            old = task.old_classes
             self._old_classes = task.index, torch.tensor(old, device=device) if old else None
         return self._old_classes[1]

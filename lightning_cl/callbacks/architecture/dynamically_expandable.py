@@ -74,8 +74,7 @@ class GrowingFeatures(WideHead):
 
     def end_task(self, module: Any, data: TaskData) -> None:
         """Align the rows of the task's new classes."""
-        new = list(data.task.new_classes)
-        old = sorted(set(data.task.seen_classes) - set(new))
+        old, new = list(data.task.old_classes), list(data.task.new_classes)
         if self.aligns and old and new:
             self.align(module, old, new)
 

@@ -141,7 +141,7 @@ def class_samples(module: Any, task: Any) -> Tensor:
     stream, memory, (old, _) = module.trainer.datamodule, module.continual.memory, class_counts(task)
     labels = stream.source.train_labels[stream.layout.train_index[task.index]]
     counts = torch.bincount(labels, minlength=module.continual_head.out_features)
-    known = sorted(set(task.seen_classes) - set(task.new_classes))
+    known = list(task.old_classes)
     if memory is not None and known:
         counts[known] += len(memory.buffer) // old
     return counts.clamp_min(1)

@@ -52,8 +52,7 @@ class RebalancedTeacher(PreviousModel):
 
     def start_task(self, module: Any, task: Any) -> None:
         """Imprint the rows of new classes; not in an online stream, whose samples are yet to come."""
-        new = task.new_classes
-        old = sorted(set(task.seen_classes) - set(new))
+        old, new = list(task.old_classes), task.new_classes
         if old and new and task.order != "stream":
             head = module.continual_head
             means = PrototypeHead(head.out_features, head.in_features).to(head.weight.device)

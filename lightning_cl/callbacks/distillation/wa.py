@@ -27,7 +27,7 @@ class AligningTeacher(AnswerTeacher):
     def end_task(self, module: Any, data: TaskData) -> None:
         """Align the rows of the task's new classes; then the present model is the teacher of the next task."""
         new = list(data.task.new_classes)
-        old = [c for c in data.task.seen_classes if c not in set(new)]
+        old = list(data.task.old_classes)
         if self.strength and old and new:
             with torch.no_grad():
                 align_norms(module.continual_head.weight, old, new)

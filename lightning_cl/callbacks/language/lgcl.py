@@ -44,7 +44,7 @@ class Guidance(MethodModule):
     def start_task(self, module: Any, task: Any) -> None:
         """Ask for the texts of the task and of its new classes; of an online stream's classes as they arrive."""
         if task.order == "stream":
-            self._describe(module, task.index, [c for c in task.seen_classes if c not in task.new_classes])
+            self._describe(module, task.index, task.old_classes)
             return
         names = [module.continual.info.class_names[c] for c in task.classes]
         learn_new(module, task.new_classes, self.guide.known, self.provider, self.guide.add_classes)
