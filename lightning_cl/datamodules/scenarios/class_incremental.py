@@ -102,18 +102,6 @@ def _later_sizes(num_classes: int, later: int, first: int, remainder: Remainder)
     return even
 
 
-def class_incremental(labels: Tensor, order: Sequence[int], sizes: Sequence[int]) -> list[Tensor]:
-    """Positions of each task's samples, sorted ascending; task ``t`` holds the next ``sizes[t]`` classes of ``order``.
-
-    Args:
-        labels: ``(N,)`` int64 in ``0 .. len(order) - 1``.
-        order: All class ids in order of arrival.
-        sizes: Number of classes in each task; adds up to ``len(order)``.
-    """
-    stops = list(accumulate(sizes))
-    return by_new_class(labels, [order[stop - size : stop] for stop, size in zip(stops, sizes, strict=True)])
-
-
 def plain_sizes(given: Any) -> int | list[Any]:
     """Classes per task as plain numbers or lists of classes, whatever arrays they came in.
 
@@ -206,7 +194,12 @@ class ClassIncremental(Scenario):
 
     def train_tasks(self, labels: Tensor, domains: Tensor | None, num_classes: int, seed: int) -> list[Tensor]:
         """Positions of each task's samples, sorted ascending: disjoint, and together all of them."""
+        held = self.held_classes(num_classes, seed)
+        check_every_class(labels, num_classes)
+        return by_new_class(labels, held)
+
+    def held_classes(self, num_classes: int, seed: int) -> list[Sequence[int]]:
+        """Class ids that each task brings, in the order of arrival; arguments as of :meth:`train_tasks`."""
         sizes = task_sizes(num_classes, self.num_tasks, self.classes_per_task, self.first_task_classes, self.remainder)
         order = class_order(num_classes, self.class_order, seed if self.seed is None else self.seed)
-        check_every_class(labels, num_classes)
-        return class_incremental(labels, order, sizes)
+        return [order[stop - size : stop] for stop, size in zip(accumulate(sizes), sizes, strict=True)]
