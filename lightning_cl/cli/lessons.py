@@ -169,9 +169,8 @@ def quiet() -> Iterator[None]:
 
     loggers = [logging.getLogger(name) for name in (PYTORCH, f"{PYTORCH}.utilities.rank_zero")]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), terminal.quiet():
+    with terminal.quiet():
         warnings.filterwarnings("ignore", module=r"(lightning|pytorch_lightning|torch)\b")
-        warnings.filterwarnings("ignore", message=".*does not have many workers")
         for logger in loggers:
             logger.setLevel(logging.WARNING)
         try:

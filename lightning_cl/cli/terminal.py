@@ -41,11 +41,6 @@ class AboveBar(logging.StreamHandler):  # type: ignore[type-arg]
 @contextmanager
 def quiet() -> Iterator[None]:
     """Leave out what is no news, and let the rest be printed above a progress bar, without its place in the source."""
-    for hint in _WRONG_HERE:
-        warnings.filterwarnings("ignore", message=f".*{hint}")
-    # Lightning's own class of hints that may be wrong: workers, `sync_dist`, folders that are not empty
-    hints = import_module(f"{FABRIC}.utilities.warnings").PossibleUserWarning
-    warnings.filterwarnings("ignore", category=hints)
     for name in (PYTORCH.partition(".")[0], PYTORCH, FABRIC):
         logger = logging.getLogger(name)
         logger.handlers = [AboveBar() if type(h) is logging.StreamHandler else h for h in logger.handlers]
@@ -53,7 +48,13 @@ def quiet() -> Iterator[None]:
             logging.getLogger(part).addFilter(is_news)
     before, warnings.formatwarning = warnings.formatwarning, said
     try:
-        yield
+        with warnings.catch_warnings():
+            for hint in _WRONG_HERE:
+                warnings.filterwarnings("ignore", message=f".*{hint}")
+            # Lightning's own class of hints that may be wrong: workers, `sync_dist`, folders that are not empty
+            hints = import_module(f"{FABRIC}.utilities.warnings").PossibleUserWarning
+            warnings.filterwarnings("ignore", category=hints)
+            yield
     finally:
         warnings.formatwarning = before
 
