@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +11,7 @@ from lightning_cl.callbacks.arguments import check_pattern
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import freeze_all_but
+from lightning_cl.nn.adapters.injection import named_parts
 from lightning_cl.nn.adapters.sites import ending
 
 
@@ -55,7 +55,7 @@ class FineTuning(ContinualMethod):
         """Freeze all but the head and the layers that are named, if some are."""
         if self.at is None:
             return
-        found = [part for name, part in pl_module.named_modules() if re.fullmatch(ending(self.at), name)]
+        found = list(named_parts(pl_module, ending(self.at)).values())
         learning = [p for part in found for p in part.parameters() if p.requires_grad]
         if not learning:
             known = [name for name, part in pl_module.named_modules() if isinstance(part, nn.Linear)]

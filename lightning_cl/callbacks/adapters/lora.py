@@ -63,6 +63,17 @@ def usual_linears(pl_module: Any) -> list[str]:
     return [name for name in block_linears(pl_module) if name != pl_module.continual.head_path]
 
 
+def linear_only(layer: nn.Module, at: str | None, who: str) -> nn.Linear:
+    """The layer that ``at`` names, if it is linear.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not isinstance(layer, nn.Linear):
+        raise ValueError(f"`at={at!r}` names a {type(layer).__name__}; {who} goes to `nn.Linear` alone.")
+    return layer
+
+
 @dataclass(eq=False)
 class LoRA(ContinualMethod):
     r"""Low-rank adaptation (LoRA; Hu et al., ICLR 2022, arXiv:2106.09685), without a continual method.
@@ -109,8 +120,7 @@ class LoRA(ContinualMethod):
         """``A`` and ``B`` for every chosen layer."""
 
         def make(layer: nn.Module) -> Bank:
-            if not isinstance(layer, nn.Linear):
-                raise ValueError(f"`at={self.at!r}` names a {type(layer).__name__}; LoRA goes to `nn.Linear` alone.")
+            layer = linear_only(layer, self.at, "LoRA")
             return blocks.LoRA(1, layer.in_features, layer.out_features, self.rank, self.alpha / self.rank)
 
         return added_parts(pl_module, make, self.at, usual_linears(pl_module), "lora")

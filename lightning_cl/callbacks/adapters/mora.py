@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 from torch import nn
 
-from lightning_cl.callbacks.adapters.lora import layer_pattern, usual_linears
+from lightning_cl.callbacks.adapters.lora import layer_pattern, linear_only, usual_linears
 from lightning_cl.callbacks.adapters.task_adapters import SummedAdapters
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_pattern
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import Adapters, RankOne, freeze_all_but, inject
+from lightning_cl.nn.adapters.injection import named_parts
 from lightning_cl.nn.adapters.sites import exactly
 
 
@@ -88,9 +88,9 @@ class MoRA(ContinualMethod):
     def build(self, pl_module: Any, info: Any) -> RankOneExperts:
         """Experts of no weight for every chosen layer, for as many tasks as the stream has."""
         pattern = layer_pattern(pl_module, self.at, usual_linears(pl_module), "mora")
-        names = [name for name, _ in pl_module.named_modules() if re.fullmatch(pattern, name)]
-        fused = [name for name in names if _is_fused(name, pl_module.get_submodule(name))]
-        plain = [name for name in names if name not in fused]
+        layers = named_parts(pl_module, pattern)
+        fused = [name for name, layer in layers.items() if _is_fused(name, layer)]
+        plain = [name for name in layers if name not in fused]
         places = [(exactly(plain) if plain else pattern, "mora", 0, 1)] if plain or not fused else []
         places += [(exactly(fused), f"mora{part}", part, 3) for part in range(3) if fused]
         groups = [self._experts(pl_module, info.num_tasks, *place) for place in places]
@@ -101,8 +101,7 @@ class MoRA(ContinualMethod):
         """Experts for one of the equal parts of some layers' outputs."""
 
         def make(layer: nn.Module) -> RankOne:
-            if not isinstance(layer, nn.Linear):
-                raise ValueError(f"`at={self.at!r}` names a {type(layer).__name__}; MoRA goes to `nn.Linear` alone.")
+            layer = linear_only(layer, self.at, "MoRA")
             width, options = layer.out_features // parts, (self.topk, self.temperature, self.threshold)
             return RankOne(tasks, layer.in_features, width, self.rank, *options, start=part * width)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +12,7 @@ from lightning_cl.callbacks.arguments import check_above, check_at_least, check_
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import freeze_all_but
+from lightning_cl.nn.adapters.injection import named_parts
 from lightning_cl.nn.adapters.sites import ending
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.distributed import send_from_first_process
@@ -167,20 +167,18 @@ class CoSO(ContinualMethod):
         return FollowedGradients(pl_module, names, self)
 
     def _layers(self, pl_module: Any) -> list[str]:
-        pattern = ending(self.at or OUTPUTS)
-        names = [name for name, _ in pl_module.named_modules() if re.fullmatch(pattern, name)]
-        kinds = {name: pl_module.get_submodule(name) for name in names}
-        wrong = {name: m for name, m in kinds.items() if not (isinstance(m, nn.Linear) and m.weight.requires_grad)}
+        found = named_parts(pl_module, ending(self.at or OUTPUTS))
+        wrong = {name: m for name, m in found.items() if not (isinstance(m, nn.Linear) and m.weight.requires_grad)}
         if wrong:
             name, layer = next(iter(wrong.items()))
             raise ValueError(
                 f"`{name}` is a {type(layer).__name__}, or frozen, but CoSO trains the matrix of an `nn.Linear`; "
                 "choose other layers with `at`, a regular expression."
             )
-        if not names:
+        if not found:
             known = [name for name, layer in pl_module.named_modules() if isinstance(layer, nn.Linear)]
             raise ValueError(
                 f"no layer of this {type(pl_module).__name__} is named as the output of an attention; its linear "
                 f"layers are {', '.join(known[:6]) or 'missing'}: name the layers with `at`, a regular expression."
             )
-        return names
+        return list(found)

@@ -117,6 +117,11 @@ class Adapters(nn.Module):
         return out
 
 
+def named_parts(module: nn.Module, pattern: str) -> dict[str, nn.Module]:
+    """The parts of a module whose whole dotted names a regular expression matches."""
+    return {name: part for name, part in module.named_modules() if re.fullmatch(pattern, name)}
+
+
 def inject(
     module: nn.Module,
     make: Callable[[nn.Module], Bank],
@@ -142,7 +147,7 @@ def inject(
     Raises:
         ValueError: If no layer has such a name, a neighbour is missing, or a layer has adapters of this site already.
     """
-    found = {name: layer for name, layer in module.named_modules() if re.fullmatch(at, name)}
+    found = named_parts(module, at)
     if not found:
         known = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
         raise ValueError(f"no layer's name matches {at!r}; linear layers are {', '.join(known[:4]) or 'missing'}.")
