@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_cl.datamodules.sources.base import Source, Split
+from lightning_cl.datamodules.sources.derived import DerivedSource
 from lightning_cl.datamodules.sources.image_files import Labelled, class_folders, split_folder
 from lightning_cl.datamodules.sources.image_folder import ImageFolder
 from lightning_cl.datamodules.sources.images import Augment
@@ -80,7 +81,7 @@ class LessonSource(ImageFolder):
         return os.path.join(self._folders[split], self._paths[split][index])
 
 
-class NamedSource(Source):
+class NamedSource(DerivedSource):
     """Another source whose classes are matched by name.
 
     Args:
@@ -96,10 +97,6 @@ class NamedSource(Source):
     def __init__(self, source: Source, known: Sequence[str] = (), rename: Mapping[str, str] | None = None) -> None:
         self.source, self.known, self.rename = source, tuple(known), dict(rename or {})
         self.collate_fn, self.batch_hooks = source.collate_fn, source.batch_hooks
-
-    def prepare(self) -> None:
-        """Download what is missing."""
-        self.source.prepare()
 
     def _open(self) -> None:
         source, name = self.source, type(self.source).__name__
@@ -118,14 +115,6 @@ class NamedSource(Source):
     def item(self, split: Split, index: int) -> Any:
         """As the source has it."""
         return self.source.item(split, index)
-
-    def train_transform(self) -> Any:
-        """The source's own."""
-        return self.source.train_transform()
-
-    def eval_transform(self) -> Any:
-        """The source's own."""
-        return self.source.eval_transform()
 
     def digest(self) -> str:
         """The source's own, and the names."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_cl.datamodules.sources.base import Source, Split
+from lightning_cl.datamodules.sources.derived import DerivedSource
 from lightning_cl.datamodules.sources.extended import ExtendedSource, relabelled
 
 Part = Literal["tuning", "evaluation"]
@@ -31,7 +32,7 @@ def tuning_classes(num_classes: int, fraction: float, seed: int) -> list[int]:
     return sorted(chosen)
 
 
-class ClassSubset(Source):
+class ClassSubset(DerivedSource):
     """One of two class-disjoint parts of a source: one to choose hyperparameters on, one to evaluate on (2403.09066).
 
     The classes are renumbered from 0 in the order they have in the source; images, transforms and domains are the
@@ -68,10 +69,6 @@ class ClassSubset(Source):
             seed,
             classes,
         )
-
-    def prepare(self) -> None:
-        """Download the source."""
-        self.source.prepare()
 
     def _open(self) -> None:
         source = self.source
@@ -111,11 +108,3 @@ class ClassSubset(Source):
         """The source's, of the images that are kept."""
         names = self.source.file_names(split)
         return None if names is None else [names[i] for i in self.index[split].tolist()]
-
-    def train_transform(self) -> Callable[[Any], Any] | None:
-        """The source's."""
-        return self.source.train_transform()
-
-    def eval_transform(self) -> Callable[[Any], Any] | None:
-        """The source's."""
-        return self.source.eval_transform()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,10 @@ from lightning_cl.datamodules.batch_form import with_transformed
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.datamodules.sources.base import Source, Split
 from lightning_cl.datamodules.sources.corruptions import check_corruption, corrupt
+from lightning_cl.datamodules.sources.derived import DerivedSource
 
 
-class Corrupted(Source):
+class Corrupted(DerivedSource):
     """The images of a source as they are, domain 0, and once more for each corruption, domains 1, 2 and so on.
 
     Every domain has all images of its split; noise is the same whenever an image is read. The corruptions are after
@@ -41,10 +42,6 @@ class Corrupted(Source):
         for name in corruptions:
             check_corruption(name, severity)
         self.source, self.corruptions, self.severity, self.seed = source, tuple(corruptions), severity, seed
-
-    def prepare(self) -> None:
-        """Download the source."""
-        self.source.prepare()
 
     def _open(self) -> None:
         source = self.source
@@ -75,14 +72,6 @@ class Corrupted(Source):
     def _corrupted(self, name: str, seed: int, image: Any) -> Tensor:
         found = corrupt(_pixels(image), name, self.severity, torch.Generator().manual_seed(seed))
         return found.mul(255).round().to(torch.uint8)
-
-    def train_transform(self) -> Callable[[Any], Any] | None:
-        """The source's."""
-        return self.source.train_transform()
-
-    def eval_transform(self) -> Callable[[Any], Any] | None:
-        """The source's."""
-        return self.source.eval_transform()
 
 
 def _pixels(image: Any) -> Tensor:
