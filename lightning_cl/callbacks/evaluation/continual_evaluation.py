@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +26,6 @@ from lightning_cl.callbacks.evaluation.run_description import (
     check_validation,
     describe_run,
     validation_sizes,
-    write_report,
 )
 from lightning_cl.callbacks.evaluation.task_counts import SPACES, TaskCounts, grown
 from lightning_cl.callbacks.label_kinds import check_single_label
@@ -35,8 +33,7 @@ from lightning_cl.datamodules import ContinualDataModule, Task
 from lightning_cl.datamodules.stream_plan import Stage
 from lightning_cl.metrics.functional import accuracy_per_stage, summarise
 from lightning_cl.namespace import LightningModule, Trainer
-from lightning_cl.reports import ContinualReport, rich_table
-from lightning_cl.reports.tables import print_table
+from lightning_cl.reports import ContinualReport
 
 #: In longer streams the accuracies of single tasks are in the report only: logging them would cost more than training.
 MOST_TASKS_LOGGED = 100
@@ -268,12 +265,8 @@ class ContinualEvaluation(RunReporter):
     def _publish(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> None:
         if not trainer.is_global_zero:
             return
-        files = list[Path]()
         report = self.build_report(trainer, pl_module, note)
-        if self.print_table:
-            print_table(rich_table(report))
-        if self.report and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            files = write_report(trainer, report, "Report, matrix and pictures")
+        files = self.publish(trainer, report)
         if trainer.state.fn == "fit":
             stream_logging.finished(trainer, report, files)
 

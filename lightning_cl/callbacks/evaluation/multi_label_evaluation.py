@@ -14,15 +14,13 @@ from lightning_cl.callbacks.evaluation.run_description import (
     check_validation,
     describe_run,
     validation_sizes,
-    write_report,
 )
 from lightning_cl.callbacks.evaluation.task_counts import grown
 from lightning_cl.datamodules.stream_plan import Stage
 from lightning_cl.metrics.functional.multi_label import average_precision, f1_above
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.distributed import all_sum
-from lightning_cl.reports import ContinualReport, rich_table
-from lightning_cl.reports.tables import print_table
+from lightning_cl.reports import ContinualReport
 
 #: What a stage is summed up by, in the order of the columns of :attr:`MultiLabelEvaluation.summary`.
 FIGURES = ("map", "map_all", "cf1", "of1")
@@ -146,7 +144,8 @@ class MultiLabelEvaluation(RunReporter):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the report and print the table."""
-        self._publish(trainer, pl_module)
+        if trainer.is_global_zero:
+            self.publish(trainer, self.build_report(trainer, pl_module))
 
     def report_facts(self) -> dict[str, Any]:
         """The figures after each task, their last and their mean over tasks, as shares."""
@@ -163,15 +162,6 @@ class MultiLabelEvaluation(RunReporter):
         described["notes"] += ["the matrix holds mean average precisions of a task's classes, not accuracies"]
         sizes, seen = validation_sizes(stream), list(self.samples_seen)
         return ContinualReport(class_il=self.matrix, sizes=sizes, samples_seen=seen, **described)
-
-    def _publish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        report = self.build_report(trainer, pl_module)
-        if self.print_table:
-            print_table(rich_table(report))
-        if self.report and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            write_report(trainer, report, "Report, matrix and pictures")
 
     def state_dict(self) -> dict[str, Any]:
         """What was measured, the same on all processes."""

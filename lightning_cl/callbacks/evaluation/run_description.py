@@ -16,8 +16,9 @@ from lightning_cl.datamodules import ContinualDataModule
 from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.prompts import PromptProvider
-from lightning_cl.reports import ContinualReport, ProtocolCard
+from lightning_cl.reports import ContinualReport, ProtocolCard, rich_table
 from lightning_cl.reports.report import report_files
+from lightning_cl.reports.tables import print_table
 
 
 class RunReporter(ContinualCallback):
@@ -25,6 +26,16 @@ class RunReporter(ContinualCallback):
 
     #: Write the files of the report.
     report: bool
+    #: Print the matrix and the summary at the end.
+    print_table: bool = False
+
+    def publish(self, trainer: Trainer, report: ContinualReport) -> list[Path]:
+        """Print the table and write the files of a report, where that is wanted; the files."""
+        if self.print_table:
+            print_table(rich_table(report))
+        if not self.report or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return []
+        return write_report(trainer, report, "Report, matrix and pictures")
 
     @staticmethod
     def among(trainer: Trainer, writing: bool = False) -> bool:
