@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from lightning_cl.nn.guard import all_rows_but
 from lightning_cl.nn.l2p import BatchVote
 from lightning_cl.nn.matching import cosine_similarity, vote
 from lightning_cl.nn.prefix_attention import Prefix
@@ -108,9 +109,7 @@ class DualPromptPool(PromptProvider):
         """Experts and keys of all other tasks."""
         if self.task < 0:
             return
-        rows = torch.arange(len(self.experts))
-        for parameter in (self.experts, self.keys):
-            yield parameter, rows[rows != self.task]
+        yield from (all_rows_but(parameter, self.task) for parameter in (self.experts, self.keys))
 
     def forward(self, query: Tensor | None) -> Prompts:
         """``(B, D)`` queries to one prefix per layer, and in training the pull term of the current task's key."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
+
+Parameter = TypeVar("Parameter", bound=Tensor)
 
 
 class Guard:
@@ -40,6 +44,12 @@ class Guard:
             self.parameter.copy_(torch.where(self.protected, self.saved, self.parameter))
         else:
             self.parameter.index_copy_(0, self.protected, self.saved)
+
+
+def all_rows_but(parameter: Parameter, row: int) -> tuple[Parameter, Tensor]:
+    """A ``(R, ...)`` parameter and the indices of its rows without one, as :class:`Guard` takes them."""
+    rows = torch.arange(len(parameter), device=parameter.device)
+    return parameter, rows[rows != row]
 
 
 #: The name that it had first.

@@ -17,6 +17,7 @@ from lightning_cl.nn.adapters import freeze_all_but
 from lightning_cl.nn.adapters.feature_adaptors import FeatureAdaptors
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.distributed import send_from_first_process
+from lightning_cl.nn.guard import all_rows_but
 from lightning_cl.nn.hypervectors import DomainMemory
 from lightning_cl.nn.masks import fill_masked
 from lightning_cl.training import MethodModule, Step, TaskData
@@ -70,8 +71,7 @@ class RoutedAdaptors(MethodModule):
 
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """All other domains' parts."""
-        slots = torch.tensor([s for s in range(len(self.known)) if s != self.slot.value], dtype=torch.long)
-        return ((parameter, slots) for parameter in self.adaptors.parameters())
+        return (all_rows_but(parameter, self.slot.value) for parameter in self.adaptors.parameters())
 
 
 @dataclass(eq=False)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.arguments import check_at_least
 from lightning_cl.callbacks.masks.frozen_network import FrozenNetwork
 from lightning_cl.callbacks.masks.task_parts import TaskMethod
+from lightning_cl.nn.guard import all_rows_but
 from lightning_cl.nn.substitution import batch_norms
 from lightning_cl.nn.weights import key_of, trained
 
@@ -57,9 +58,7 @@ class ChannelKernels(FrozenNetwork):
 
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """The kernels of other tasks."""
-        for kernels in self.kernels.values():
-            rows = torch.arange(len(kernels), device=kernels.device)
-            yield kernels, rows[rows != self.finished.value]
+        return (all_rows_but(kernels, self.finished.value) for kernels in self.kernels.values())
 
 
 def convolutions(module: Any, skip_pointwise: bool) -> dict[str, Any]:

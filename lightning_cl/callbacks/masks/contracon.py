@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.arguments import check_at_least, check_pattern
 from lightning_cl.callbacks.masks.task_parts import InferringMethod, TaskParts
 from lightning_cl.nn.convolved_weights import PROJECTIONS, KernelBank, row_groups
+from lightning_cl.nn.guard import all_rows_but
 from lightning_cl.nn.substitution import all_norms, weight_layers
 from lightning_cl.nn.task_rows import TaskRows
 from lightning_cl.nn.weights import key_of
@@ -50,9 +51,7 @@ class ConvolvedWeights(TaskParts):
 
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """The banks' rows of other tasks; after the first one all but norms and head."""
-        for parameter in self.banks.parameters():
-            rows = torch.arange(len(parameter), device=parameter.device)
-            yield parameter, rows[rows != self.finished.value]
+        yield from (all_rows_but(parameter, self.finished.value) for parameter in self.banks.parameters())
         if self.finished.value:
             free = {id(p) for norm in self._norms_of(module).values() for p in norm.parameters()}
             yield from ((p, every) for p, every in self.others(module) if id(p) not in free)

@@ -19,6 +19,7 @@ from lightning_cl.nn.gates import (
     gate_penalty,
     units_before,
 )
+from lightning_cl.nn.guard import all_rows_but
 from lightning_cl.nn.weights import NamedTensors, key_of, trained
 from lightning_cl.training import Step, TaskData
 
@@ -82,9 +83,7 @@ class UnitGates(TaskParts):
 
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """Weights between used units, embeddings of other tasks; after the first task all else but the head."""
-        for embedding in self.embeddings.values():
-            rows = torch.arange(len(embedding), device=embedding.device)
-            yield embedding, rows[rows != self.finished.value]
+        yield from (all_rows_but(embedding, self.finished.value) for embedding in self.embeddings.values())
         if self.finished.value:
             yield from ((p, (share == 0).expand_as(p)) for p, share in self._shares(module))
             yield from self.others(module, "weight", "bias")

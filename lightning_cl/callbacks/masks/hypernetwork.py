@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_cl.callbacks.arguments import check_at_least
 from lightning_cl.callbacks.masks.frozen_network import FrozenNetwork
 from lightning_cl.callbacks.masks.task_parts import InferringMethod
+from lightning_cl.nn.guard import all_rows_but
 from lightning_cl.nn.hypernetwork import RecurrentHypernetwork
 from lightning_cl.nn.parameter_versions import parameter_versions
 from lightning_cl.nn.weights import Snapshot
@@ -67,8 +68,7 @@ class GeneratedWeights(FrozenNetwork):
 
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """The embeddings of other tasks."""
-        rows = torch.arange(len(self.network.tasks), device=self.network.tasks.device)
-        yield self.network.tasks, rows[rows != self.finished.value]
+        yield all_rows_but(self.network.tasks, self.finished.value)
 
     def start_run(self, module: Any) -> None:
         """Also after a checkpoint was loaded."""

@@ -13,6 +13,7 @@ from lightning_cl.callbacks.arguments import check_at_least, check_choice
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.counter import Counter
+from lightning_cl.nn.guard import all_rows_but
 from lightning_cl.nn.lanes import Lanes, install_lanes
 from lightning_cl.training import MethodModule
 from lightning_cl.training.find_backbone import find_vit
@@ -69,8 +70,7 @@ class TaskLanes(MethodModule):
 
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """All lanes but the current one."""
-        others = torch.tensor([t for t in range(len(self.lanes.selectors)) if t != self.task.value])
-        return ((p, others.long()) for p in self.lanes.parameters() if len(others) and p.numel())
+        return (all_rows_but(p, self.task.value) for p in self.lanes.parameters() if p.numel())
 
 
 def _after_load(part: nn.Module, keys: Any) -> None:

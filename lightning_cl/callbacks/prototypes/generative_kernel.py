@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_share
 from lightning_cl.callbacks.task_incremental import ToldMethod, check_disjoint, classes_of_tasks
 from lightning_cl.nn.counter import Counter
+from lightning_cl.nn.guard import all_rows_but
 from lightning_cl.nn.heads import ClassStatistics
 from lightning_cl.nn.heads.kernel_ridge import Kernel, kernel_ridge
 from lightning_cl.nn.losses import supervised_contrastive
@@ -121,9 +122,7 @@ class KernelClassifiers(MethodModule):
 
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """Ridge, scale and shift of other tasks."""
-        for parameter in (self.ridges, self.scales, self.shifts):
-            rows = torch.arange(len(parameter), device=parameter.device)
-            yield parameter, rows[rows != self.finished.value]
+        return (all_rows_but(p, self.finished.value) for p in (self.ridges, self.scales, self.shifts))
 
 
 @dataclass(eq=False)
