@@ -84,6 +84,17 @@ def test_a_stream_is_complete_without_a_method(name: str) -> None:
     assert epochs % config["trainer"].get("check_val_every_n_epoch", 1) == 0
 
 
+@pytest.mark.parametrize(
+    "path", sorted((RECIPES.parents[1] / "benchmarks" / "streams").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_a_stream_of_the_benchmarks_is_a_configuration(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--config", str(path), "--config", "er", "--print_config"]) == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert f"benchmarks/streams/{path.name} --methods" in path.read_text(encoding="utf-8")
+    assert config["data"]["epochs_per_task"] == config["trainer"]["check_val_every_n_epoch"]
+    assert "ExperienceReplay" in str(config["trainer"]["callbacks"])
+
+
 #: Methods that an online stream does not suit, and what they say.
 REFUSED = {
     **dict.fromkeys(("dynamically_expandable", "foster", "memo"), "begins a new trunk when a task ends"),

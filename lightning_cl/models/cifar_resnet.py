@@ -112,11 +112,29 @@ def _build(name: str, depth: int, pretrained: bool, kwargs: dict[str, Any]) -> C
 
 @register_model  # type: ignore[untyped-decorator, unused-ignore]
 def resnet20_cifar(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """Build a ResNet-20 (0.27 million parameters); ``kwargs`` are those of :class:`CifarResNet`."""
+    """Build a ResNet-20 (0.27 million parameters; arXiv:1512.03385), from images ``(B, 3, 32, 32)`` to logits.
+
+    Args:
+        pretrained: There are no weights of its own; give a file (``pretrained_cfg_overlay={"file": ...}``, or
+            ``checkpoint_path`` of ``ImageClassifier``). Heads that are called ``linear`` in it fit, too.
+        **kwargs: Those of :class:`CifarResNet`, and of ``timm.create_model``.
+
+    Raises:
+        RuntimeError: If ``pretrained`` and no file is given, or its tensors do not fit.
+    """
     return _build("resnet20_cifar", 3, pretrained, kwargs)
 
 
 @register_model  # type: ignore[untyped-decorator, unused-ignore]
 def resnet32_cifar(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """Build a ResNet-32 (0.46 million parameters); ``kwargs`` are those of :class:`CifarResNet`."""
+    """Build a ResNet-32 (0.46 million parameters; arXiv:1512.03385), from images ``(B, 3, 32, 32)`` to logits.
+
+    Args:
+        pretrained: There are no weights of its own; give a file (``pretrained_cfg_overlay={"file": ...}``, or
+            ``checkpoint_path`` of ``ImageClassifier``). Heads that are called ``linear`` in it fit, too.
+        **kwargs: Those of :class:`CifarResNet`, and of ``timm.create_model``.
+
+    Raises:
+        RuntimeError: If ``pretrained`` and no file is given, or its tensors do not fit.
+    """
     return _build("resnet32_cifar", 5, pretrained, kwargs)

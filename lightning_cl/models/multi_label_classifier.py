@@ -15,6 +15,12 @@ class MultiLabelClassifier(ImageClassifier):
 
     As :class:`ImageClassifier` in all else; it logs losses, and leaves what else is measured to
     ``MultiLabelEvaluation``. The loss is the mean over all columns.
+
+    Args:
+        **kwargs: As :class:`ImageClassifier`.
+
+    Raises:
+        ValueError: As :class:`ImageClassifier`; in training, if targets are not ``(B, C)``.
     """
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:

@@ -23,6 +23,11 @@ def test_info_goes_round_through_plain_values():
     assert StreamInfo.from_state_dict(state) == INFO
 
 
+def test_old_classes_are_those_that_are_not_new():
+    assert Task(2, (1, 3), (3,), (0, 1, 3, 4), first_epoch=0, epochs=1).old_classes == (0, 1, 4)
+    assert Task(0, (1, 3), (1, 3), (1, 3), first_epoch=0, epochs=1).old_classes == ()
+
+
 def test_last_epoch_is_inclusive():
     assert Task(1, (0,), (0,), (0, 1), first_epoch=3, epochs=2).last_epoch == 4
 

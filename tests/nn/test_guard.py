@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from lightning_cl.nn import Guard, SliceGuard
+from lightning_cl.nn.guard import all_rows_but
 
 OPTIMIZERS = {
     "adamw": lambda p: torch.optim.AdamW([p], lr=0.1, weight_decay=0.5),
@@ -58,6 +59,14 @@ def test_protected_elements_stay_bit_for_bit_and_the_others_move(name):
         guard.restore()
         assert torch.equal(parameter[mask], before[mask])
     assert (parameter[~mask] != before[~mask]).all()
+
+
+def test_all_rows_but_one():
+    parameter = nn.Parameter(torch.randn(4, 2))
+    same, rows = all_rows_but(parameter, 2)
+    assert same is parameter
+    assert rows.tolist() == [0, 1, 3]
+    assert all_rows_but(nn.Parameter(torch.ones(1, 2)), 0)[1].tolist() == []
 
 
 def test_a_mask_of_rows_is_no_mask_of_elements():

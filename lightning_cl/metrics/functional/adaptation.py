@@ -54,7 +54,17 @@ def accuracy_after_adaptation(acc: MatrixLike, unlabelled: Sequence[int], k: int
 def adaptation_summary(
     acc: MatrixLike, k: int, unlabelled: Sequence[int], baseline: RowLike | None = None
 ) -> dict[str, Tensor]:
-    """The numbers of a report after ``k`` tasks: means over the domains; NaN before the first has been adapted to."""
+    """The numbers of a report after ``k`` tasks: means over the domains; NaN before the first has been adapted to.
+
+    Args:
+        acc: ``(T, T)`` accuracies in [0, 1]; rows of finished tasks are complete.
+        k: Number of finished tasks.
+        unlabelled: The tasks without labels.
+        baseline: As :func:`accuracy_before_adaptation`.
+
+    Raises:
+        ValueError: As :func:`accuracy_before_adaptation`.
+    """
     before = accuracy_before_adaptation(acc, unlabelled, k, baseline=baseline)
     after = accuracy_after_adaptation(acc, unlabelled, k)
     return {

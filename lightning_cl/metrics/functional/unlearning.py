@@ -84,7 +84,17 @@ def forget_harmonic_mean(acc: MatrixLike, requests: int, sizes: RowLike, k: int 
 
 
 def forget_summary(acc: MatrixLike, k: int, requests: int, sizes: RowLike) -> dict[str, Tensor]:
-    """The numbers of a report after ``k`` tasks; NaN before the first request is finished."""
+    """The numbers of a report after ``k`` tasks; NaN before the first request is finished.
+
+    Args:
+        acc: As :func:`forget_drop`.
+        k: Number of finished tasks.
+        requests: As :func:`forget_drop`.
+        sizes: As :func:`retain_accuracy`.
+
+    Raises:
+        ValueError: As :func:`retain_accuracy`.
+    """
     drop, mean = forget_drop(acc, requests, k), forget_harmonic_mean(acc, requests, sizes, k)
     block, last = finished_block(acc, None), k - 1
     return {
