@@ -51,12 +51,11 @@ class Call:
             content = {**wanted, "format": FORMAT}
             write_atomically(folder.unfinished / _FILE, json.dumps(content, indent=1).encode("utf-8"))
         elif asdict(before) != wanted:
-            drop = f"`--to {before.parent}`" if before.parent is not None else f"deleting {folder.unfinished}"
             other = [name for name, value in asdict(before).items() if value != wanted[name]]
             raise ValueError(
                 f"a call that was to learn {before.data} was stopped in {folder.path}, and this one is another "
                 f"({', '.join(other)}); go on with that (`learn --into {folder.path}` without data), or drop it by "
-                f"{drop}."
+                f"{_way_out(before, folder)}."
             )
 
 
@@ -88,11 +87,16 @@ def check_none_stopped(folder: ModelFolder, what: str) -> None:
     """
     stopped = unfinished_call(folder)
     if stopped is not None:
-        drop = f"`--to {stopped.parent}`" if stopped.parent is not None else f"deleting {folder.unfinished}"
         raise ValueError(
             f"a call that was to learn {stopped.data} was stopped in {folder.path}, and {what} would lose it; go on "
-            f"with it first (`learn --into {folder.path}` without data), or drop it by {drop}."
+            f"with it first (`learn --into {folder.path}` without data), or drop it by "
+            f"{_way_out(stopped, folder)}."
         )
+
+
+def _way_out(stopped: Call, folder: ModelFolder) -> str:
+    """What gives up a stopped call."""
+    return f"`--to {stopped.parent}`" if stopped.parent is not None else f"deleting {folder.unfinished}"
 
 
 def check_apart(folder: ModelFolder, data: str) -> None:
