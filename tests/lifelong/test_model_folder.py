@@ -213,11 +213,12 @@ def test_names_that_only_look_the_same():
 
 def test_a_head_grows_in_place_and_keeps_its_rows():
     net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
-    head, before = net[2], net[2].weight.detach().clone()
+    head, before, bias = net[2], net[2].weight.detach().clone(), net[2].bias.detach().clone()
     optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
     assert resize_head(net, 7, "2") == "2"
     assert head.out_features == 7
     assert torch.equal(head.weight[:3], before)
+    assert torch.equal(head.bias[:3], bias)
     net(torch.ones(2, 4)).sum().backward()
     optimizer.step()  # it still holds the same parameters
     assert not torch.equal(head.weight[:3], before)
