@@ -11,7 +11,6 @@ from lightning_cl.callbacks.adapters.inflora import InfLoRA
 from lightning_cl.callbacks.adapters.lora import LoRA
 from lightning_cl.callbacks.adapters.mora import MoRA
 from lightning_cl.callbacks.adapters.mos import MOS
-from lightning_cl.callbacks.adapters.reg_lora import RegLoRA
 from lightning_cl.callbacks.adapters.sdlora import SDLoRA
 from lightning_cl.callbacks.adapters.sema import SEMA
 from lightning_cl.callbacks.adapters.slca import SLCA
@@ -72,7 +71,6 @@ from lightning_cl.callbacks.regularization.lines import LiNeS
 from lightning_cl.callbacks.regularization.mas import MAS
 from lightning_cl.callbacks.regularization.refresh import Refresh
 from lightning_cl.callbacks.regularization.rwalk import RWalk
-from lightning_cl.callbacks.regularization.seq_star import SEQStar
 from lightning_cl.callbacks.regularization.si import SynapticIntelligence
 from lightning_cl.callbacks.replay.bic import BiC
 from lightning_cl.callbacks.replay.der import DER, DERPlusPlus
@@ -164,10 +162,8 @@ __all__ = [
     "RWalk",
     "RanPAC",
     "Refresh",
-    "RegLoRA",
     "RunCost",
     "SDLoRA",
-    "SEQStar",
     "ShardedBackbone",
     "StreamingLDA",
     "SupSup",

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_cl.datamodules.collate import PadTokens, as_lists
     from lightning_cl.datamodules.datamodule import ContinualDataModule
     from lightning_cl.datamodules.scenarios.base import Scenario
     from lightning_cl.datamodules.scenarios.blurry import BlurryReport
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.scenarios.orders import class_order
     from lightning_cl.datamodules.scenarios.power_law import PowerLaw
     from lightning_cl.datamodules.scenarios.repetition import Repetition
+    from lightning_cl.datamodules.scenarios.sample_incremental import SampleIncremental
     from lightning_cl.datamodules.scenarios.si_blurry import SiBlurry
     from lightning_cl.datamodules.scenarios.table import TableScenario
     from lightning_cl.datamodules.scenarios.unlabelled_domains import UnlabelledDomains
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.sources.litdata_source import LitDataSource
     from lightning_cl.datamodules.sources.mini_imagenet import MiniImageNet
     from lightning_cl.datamodules.sources.multi_label import MultiLabelSource
+    from lightning_cl.datamodules.sources.text import TextSource
     from lightning_cl.datamodules.sources.tiny_imagenet import TinyImageNet
     from lightning_cl.datamodules.sources.torchvision_sources import (
         CIFAR10,
@@ -82,8 +85,10 @@ _LAZY = {
     "MultiLabelIncremental": "scenarios.multi_label",
     "MultiLabelSource": "sources.multi_label",
     "Omniglot": "sources.torchvision_sources",
+    "PadTokens": "collate",
     "PowerLaw": "scenarios.power_law",
     "Repetition": "scenarios.repetition",
+    "SampleIncremental": "scenarios.sample_incremental",
     "Scenario": "scenarios.base",
     "SiBlurry": "scenarios.si_blurry",
     "Source": "sources.base",
@@ -91,9 +96,11 @@ _LAZY = {
     "StreamTable": "table",
     "TableScenario": "scenarios.table",
     "Task": "task",
+    "TextSource": "sources.text",
     "TinyImageNet": "sources.tiny_imagenet",
     "TorchvisionSource": "sources.torchvision_sources",
     "UnlabelledDomains": "scenarios.unlabelled_domains",
+    "as_lists": "collate",
     "class_order": "scenarios.orders",
 }
 __all__ = [
@@ -127,8 +134,10 @@ __all__ = [
     "MultiLabelIncremental",
     "MultiLabelSource",
     "Omniglot",
+    "PadTokens",
     "PowerLaw",
     "Repetition",
+    "SampleIncremental",
     "Scenario",
     "SiBlurry",
     "Source",
@@ -136,9 +145,11 @@ __all__ = [
     "StreamTable",
     "TableScenario",
     "Task",
+    "TextSource",
     "TinyImageNet",
     "TorchvisionSource",
     "UnlabelledDomains",
+    "as_lists",
     "class_order",
 ]
 

@@ -94,6 +94,8 @@ class StreamBatches(StreamPosition):
         Raises:
             ValueError: If they differ; the message shows both.
         """
+        if not self.source.has_classes:
+            return
         own, joined = self.train_batch(batch_idx), self.joined
         index = own.index[: own.real]
         expected = self.visible_labels(index)

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lightning_cl.datamodules.batch_form import BatchKeys, with_names, with_transformed, without_target
+from lightning_cl.datamodules.collate import stacked
 from lightning_cl.datamodules.sampling import EvalPlan, TrainBatch, TrainPlan, mix_seed
 from lightning_cl.datamodules.sources.base import Source, Split
 from lightning_cl.datamodules.sources.extended import ByPart
@@ -44,7 +45,7 @@ class StreamDataset(Dataset[Any]):
         split: ``"train"`` or ``"test"``.
         transform: Applied to the image part of an item.
         batch_keys: Places of inputs and targets; names make dictionaries of tuples.
-        collate_fn: Makes a batch of a list of items.
+        collate_fn: Makes a batch of a list of items; ``None``: PyTorch's ``default_collate``.
         argument: What the user calls the transform, in errors.
         hidden: ``(N,)`` bool: samples whose target is replaced by ``HIDDEN_LABEL``; ``None``: none.
     """
@@ -55,7 +56,7 @@ class StreamDataset(Dataset[Any]):
         split: Split,
         transform: Callable[[Any], Any] | None,
         batch_keys: BatchKeys | None = None,
-        collate_fn: Callable[[list[Any]], Any] = default_collate,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
         argument: str = "the transform",
         hidden: torch.Tensor | None = None,
     ) -> None:
@@ -71,9 +72,12 @@ class StreamDataset(Dataset[Any]):
     def __getitems__(self, keys: Sequence[Key]) -> Any:
         """One batch; called by the loader with all of its keys."""
         if all(seed is None for _, seed in keys):
-            return self.collate_fn([self._item(index) for index, _ in keys])
+            return self._collated([self._item(index) for index, _ in keys])
         with _random_state_kept():
-            return self.collate_fn([self._seeded_item(index, seed) for index, seed in keys])
+            return self._collated([self._seeded_item(index, seed) for index, seed in keys])
+
+    def _collated(self, items: list[Any]) -> Any:
+        return stacked(items, self.split) if self.collate_fn is None else self.collate_fn(items)
 
     def _seeded_item(self, index: int, seed: int | None) -> Any:
         if seed is not None:

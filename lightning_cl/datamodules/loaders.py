@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from lightning_cl.datamodules.batch_form import BatchKeys
 from lightning_cl.datamodules.batches import StreamBatches
@@ -232,7 +231,7 @@ class StreamLoaders(StreamBatches):
         own = self.train_transform if view == "train" else self.eval_transform
         default = self.source.train_transform if view == "train" else self.source.eval_transform
         transform = default() if own is None else own or None
-        argument, collate = f"`{view}_transform`", self.collate_fn or default_collate
+        argument, collate = f"`{view}_transform`", self.collate_fn or self.source.collate_fn
         hidden = self.layout.hidden if split == "train" else None
         return StreamDataset(self.source, split, transform, self.batch_keys, collate, argument, hidden)
 

@@ -155,8 +155,13 @@ def _hidden(train_index: Sequence[Tensor], labelled: int | None, count: int) -> 
 
 
 def _check_kinds(source: Source, scenario: Scenario) -> None:
-    """Refuse several labels a sample to a scenario for one, and the reverse."""
+    """Refuse no classes, or several labels a sample, to a scenario for one, and the reverse."""
     names = type(source).__name__, type(scenario).__name__
+    if scenario.needs_classes and not source.has_classes:
+        raise ValueError(
+            f"{names[0]} has no classes, but {names[1]} deals out samples by their classes; use `DomainIncremental` "
+            "or `SampleIncremental`, or give the source a class for each sample."
+        )
     if source.multi_label and not scenario.multi_label:
         raise ValueError(
             f"{names[0]} has several labels a sample, but {names[1]} deals out samples of one label each; use "

@@ -15,6 +15,8 @@ from lightning_cl.versions import check_version
 Order = Literal["shuffled", "stream"]
 #: What stands in a training batch in the place of a label that a stream does not give.
 HIDDEN_LABEL = -1
+#: Class names of a source whose samples have no class: one that stands for all, so that they can be counted.
+NO_CLASSES = ("",)
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,11 @@ class StreamInfo:
     extended_from: tuple[tuple[int, str], ...] = ()
     forgets_per_task: tuple[tuple[int, ...], ...] = ()
     unlabelled_tasks: tuple[int, ...] = ()
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether samples have classes; else all are counted as class 0, which is no output of a module."""
+        return self.class_names != NO_CLASSES
 
     @property
     def planned_tasks(self) -> int:

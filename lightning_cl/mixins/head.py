@@ -35,6 +35,8 @@ class HeadMixin(_Base):
     def _take_head(self, info: StreamInfo, head: str | None, needed: bool) -> None:
         """Let the methods and the class mask answer after the head."""
         state = self.continual
+        if not info.has_classes:  # no output is a class, so there is nothing to mask
+            return
         try:
             path, layer = find_head(self, info.num_classes, head)
         except ValueError:
@@ -84,7 +86,7 @@ class HeadMixin(_Base):
             raise ValueError(f'no head was found in this {type(self).__name__}; name it with `head="..."`.')
         return cast(nn.Linear, self.get_submodule(self.continual.head_path))  # `find_head` lets it be read as one
 
-    def head_rows(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _head_rows(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """What some rows of the head are made of: trained parameters, with the rows or elements of each.
 
         Raises:

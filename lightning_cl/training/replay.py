@@ -110,6 +110,8 @@ class Replay:
     def _check_targets(self, batch: Any, index: Tensor) -> None:
         """Compare class ids with the source's; whatever else the targets are, they are remembered as they are."""
         stream = self.stream
+        if not stream.source.has_classes:
+            return
         given = class_ids_in(batch, stream.batch_keys, len(index))
         if given is not None and given.device.type == "cpu":  # elsewhere it would wait for the device at every step
             check_labels(given, stream.source.train_labels[index], index)

@@ -61,6 +61,8 @@ assert not heavy, heavy
         (Scenario, "ClassIncremental", {"num_tasks": 2, "class_order": [1, 0], "remainder": "last"}),
         (Scenario, "DomainIncremental", {"domain_order": [1, 0]}),
         (Scenario, "Joint", {}),
+        (Scenario, "SampleIncremental", {"num_tasks": 3, "order": "stream"}),
+        (Source, "TextSource", {"data": "texts", "tokenizer": "folder", "max_length": 32, "targets": "tokens"}),
         (Source, "TinyImageNet", {"root": "data", "image_size": 224, "augment": "flip"}),
         (Scenario, "SiBlurry", {"num_tasks": 3, "blur_select": "dataset_order", "keep_all_classes": False, "seed": 1}),
         (Scenario, "IBlurry", {"disjoint_class_pct": 0, "blurry_sample_pct": 30, "class_order": [1, 0]}),

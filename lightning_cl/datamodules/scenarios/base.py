@@ -79,6 +79,7 @@ class Scenario(ABC):
         requests: Class ids that the last tasks ask to forget, one tuple for each of these tasks.
         labelled_tasks: How many tasks, the first ones, come with labels for training; ``None``: all.
         evaluates_all: Every validation is over the evaluation samples of all tasks, also of those to come.
+        needs_classes: It deals out samples by their classes, so it takes no source without.
     """
 
     order: Order = "shuffled"
@@ -88,6 +89,7 @@ class Scenario(ABC):
     requests: tuple[tuple[int, ...], ...] = ()
     labelled_tasks: int | None = None
     evaluates_all: bool = False
+    needs_classes: bool = True
 
     def for_source(self, source: Source) -> Scenario:
         """The scenario to use with an opened source; one that goes by file names returns another here."""

@@ -39,6 +39,8 @@ class DomainIncremental(Scenario):
             ``domain_order`` does not name each domain once.
     """
 
+    needs_classes = False
+
     def __init__(
         self,
         domain_order: Literal["natural", "shuffled"] | str | os.PathLike[str] | Sequence[int | str] = "natural",

@@ -28,6 +28,8 @@ class TableScenario(Scenario):
             not made from these data.
     """
 
+    needs_classes = False
+
     def __init__(self, table: StreamTable, order: Order = "shuffled", evaluation: Scenario | None = None) -> None:
         check_order(order)
         if not isinstance(table, StreamTable):

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor
 
 from lightning_cl.datamodules.sources.labels import ClassNames, as_ids, check_ids, default_names, ordered_names
+from lightning_cl.datamodules.task import NO_CLASSES
 
 Split = Literal["train", "test"]
 _KNOWN_AFTER_SETUP = (
@@ -74,6 +76,11 @@ class Source(ABC):
                     "`setup()` first, or let ContinualDataModule do it."
                 )
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether samples have classes (else all count as class 0); known after :meth:`setup`."""
+        return self.class_names != NO_CLASSES
 
     @property
     def multi_label(self) -> bool:
@@ -140,6 +147,11 @@ class Source(ABC):
         self.check_classes(train, test, names)
         self._describe_domains(train_domains, test_domains, domain_names, len(train), len(test))
         self.class_names, self.test_labels, self.train_labels = names, test, train
+
+    def _describe_without_classes(self, num_train: int, num_test: int, **domains: Any) -> None:
+        """As :meth:`_describe`, of samples that have no class."""
+        train, test = (torch.zeros(count, dtype=torch.long) for count in (num_train, num_test))
+        self._describe(train, test, NO_CLASSES, **domains)
 
     def check_classes(self, train: Tensor, test: Tensor, names: Sequence[str]) -> None:
         """Check that labels are ids of classes, and that each class has a training sample.

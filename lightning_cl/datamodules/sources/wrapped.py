@@ -39,8 +39,15 @@ class _WrappedSource(Source):
         test_domains: Any,
         domain_names: Sequence[str] | None,
         label_map: LabelMap | None,
+        classes: bool = True,
     ) -> None:
         check_label_map(label_map)
+        if not classes and not (train_targets is None and test_targets is None):
+            raise ValueError(
+                "`train_targets` and `test_targets` give classes, but `classes=False` says that there are none; leave "
+                "out one or the other."
+            )
+        self.classes = classes
         self._targets = {"train": train_targets, "test": test_targets}
         self._class_names, self._domain_names, self.label_map = class_names, domain_names, label_map
         self._domains = {"train": train_domains, "test": test_domains}
@@ -55,6 +62,12 @@ class _WrappedSource(Source):
         data = {split: part() if split in self._factories else part for split, part in given.items()}
         for split, part in data.items():
             check_indexed(part, split)
+        if not self.classes:
+            self._data, self._process = data, os.getpid()
+            domains = {f"{split}_domains": ids for split, ids in self._domains.items()}
+            return self._describe_without_classes(
+                len(data["train"]), len(data["test"]), **domains, domain_names=self._domain_names
+            )
         labels = [self._labels(part, split) for split, part in data.items()]
         names = self._class_names
         if names is None:
@@ -132,6 +145,10 @@ class DatasetSource(_WrappedSource):
         domain_names: One per domain; ``None``: the numbers.
         label_map: ``"compact"`` numbers the labels of the training split 0..C-1 in ascending order, and keeps their
             names, where labels leave gaps or start at 1; the labels in the items are replaced alike.
+        classes: ``False``: samples have no class (regression, detection, language modelling), so they come by domain
+            or in order, in ``DomainIncremental``, ``SampleIncremental`` or ``Joint``.
+        collate_fn: Makes a batch of a list of items; ``None``: PyTorch's ``default_collate``. ``as_lists`` leaves the
+            images and boxes of detection as they are.
 
     Raises:
         ValueError: In :meth:`setup`, if labels cannot be read, are not one integer ``0 .. C-1`` or name per item, a
@@ -149,9 +166,13 @@ class DatasetSource(_WrappedSource):
         test_domains: Any = None,
         domain_names: Sequence[str] | None = None,
         label_map: LabelMap | None = None,
+        classes: bool = True,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
     ) -> None:
-        super().__init__(train_targets, test_targets, class_names, train_domains, test_domains, domain_names, label_map)
-        self._given = train, test
+        super().__init__(
+            train_targets, test_targets, class_names, train_domains, test_domains, domain_names, label_map, classes
+        )
+        self._given, self.collate_fn = (train, test), collate_fn
 
     def _open(self) -> None:
         self._wrap(*self._given)
