@@ -12,6 +12,8 @@ from pathlib import Path
 
 #: How the temporary folder begins in which the files of a report are written, beside their final place.
 REPORT = ".report-"
+#: The file from which the report of a run is read.
+REPORT_FILE = "continual_report.json"
 #: No write takes so long: what another machine wrote and is older was left by a run that is dead.
 _STALE_SECONDS = 3600.0
 _MARK = re.compile(r"(?P<host>.+)-(?P<pid>\d+)")

@@ -18,6 +18,7 @@ FORMATS = ("table", "csv", "jsonl")
 EXPORTS = ("torch-export", "onnx", "safetensors")
 SHELLS = ("bash", "zsh", "fish")
 SEARCHES = ("grid", "random", "bayes")
+VALUE_FORMS = "`a,b,c`, `low..high` or `low..high:log`"
 
 
 def count(text: str, least: int = 1) -> int:
@@ -25,6 +26,14 @@ def count(text: str, least: int = 1) -> int:
     if not text.isdigit() or int(text) < least:
         raise argparse.ArgumentTypeError(f"it is {text!r}; give a whole number of at least {least}")
     return int(text)
+
+
+def values(text: str) -> str:
+    """``PATH=VALUES``, with something on both sides."""
+    path, equals, given = text.partition("=")
+    if not equals or not path or not given.strip():
+        raise UsageError(f"`--param {text}` has no values; write `--param {path or 'PATH'}=VALUES` with {VALUE_FORMS}.")
+    return text
 
 
 class Once(argparse.Action):
@@ -188,7 +197,7 @@ parameters:
                        trainer.ARGUMENT, or the end of a path that no other has: `prompt_length`""",
         "RECIPE  or a YAML file",
         (
-            ("--param", "PATH=VALUES", "an argument, and what it may be", _EACH),
+            ("--param", "PATH=VALUES", "an argument, and what it may be", {**_EACH, "type": values}),
             ("--method", "|".join(SEARCHES), "grid if all are lists, else bayes (--local: TPE)", {"choices": SEARCHES}),
             ("--metric", "NAME", "as `ContinualEvaluation` logs it", {"default": "class_il/average_accuracy"}),
             ("--out", "FILE", "write the sweep file, too", {"type": Path}),
@@ -215,7 +224,7 @@ parameters:
         ),
     ),
     "report": Command(
-        "report_page",
+        "report_files",
         "DIR... [--output FILE]",
         "lightning-cl report runs/digits_prototypes",
         """\

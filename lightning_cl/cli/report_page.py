@@ -1,8 +1,7 @@
-"""Write the HTML page of one or several runs: ``lightning-cl report``."""
+"""Write the HTML page of one or several runs."""
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +11,8 @@ from lightning_cl.reports.page import page, unique_names
 from lightning_cl.reports.report import FILE_NAME, ContinualReport, read
 
 
-def main(options: argparse.Namespace, rest: Sequence[str], debug: bool) -> int:
-    """Write the page and say where."""
-    if not options.target:
-        raise UsageError("`report` needs the folder of a run; see `lightning-cl report --help`.")
-    files = [find_report(Path(folder)) for folder in (options.target, *rest)]
+def write(files: Sequence[Path], output: Path | None) -> Path:
+    """Write the page of these reports, beside a single one or as ``comparison.html``, and return its path."""
     names = unique_names(shortest_names(files))
     reports = dict(zip(names, map(_read, files), strict=True))
     paths = {name: file.with_name("config.yaml") for name, file in zip(names, files, strict=True)}
@@ -26,7 +22,7 @@ def main(options: argparse.Namespace, rest: Sequence[str], debug: bool) -> int:
     except ValueError as error:
         raise UsageError(f"{error} Give fewer folders.") from error
     of_one = files[0].parent / "report.html" if len(files) == 1 else Path("comparison.html")
-    target: Path = options.output or of_one
+    target = output or of_one
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
@@ -34,8 +30,7 @@ def main(options: argparse.Namespace, rest: Sequence[str], debug: bool) -> int:
         raise UsageError(
             f"{target} cannot be written ({error.strerror}); give another file with `--output`."
         ) from error
-    print(f"Report: {target}")
-    return 0
+    return target
 
 
 def _read(file: Path) -> ContinualReport:
@@ -45,24 +40,6 @@ def _read(file: Path) -> ContinualReport:
         raise UsageError(
             f"{file} cannot be read as a report: {error}; give the folder of a run, or its {FILE_NAME}."
         ) from error
-
-
-def find_report(path: Path) -> Path:
-    """The report's file: ``path`` itself, the one in it, or that of its newest ``version_*``."""
-    if path.is_file():
-        return path
-    if not path.exists():
-        raise UsageError(f"there is no folder {path}; give the folder that a run wrote.")
-    versions = sorted(path.glob(f"version_*/{FILE_NAME}"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for file in (path / FILE_NAME, *versions):
-        if file.is_file():
-            return file
-    below = sorted(str(file.parent) for file in path.glob(f"*/**/{FILE_NAME}"))[:5]
-    hint = f" There are reports in {', '.join(below)}." if below else ""
-    raise UsageError(
-        f"{path} holds no run: there is no {FILE_NAME}. Give the folder that a run with `ContinualEvaluation` wrote."
-        + hint
-    )
 
 
 def shortest_names(files: Sequence[Path]) -> list[str]:

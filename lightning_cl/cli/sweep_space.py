@@ -18,11 +18,11 @@ from lightning_cl.cli.arguments import Argument, known_arguments, plain_config, 
 from lightning_cl.cli.arguments import parse as parse_words
 from lightning_cl.cli.command import make_stream, read
 from lightning_cl.cli.configs import UsageError, resolve_configs
+from lightning_cl.cli.options import VALUE_FORMS
 from lightning_cl.datamodules import ContinualDataModule
 
 #: How many values stand for a range of whole numbers on a logarithmic scale where a grid of values is needed.
 LOG_INTEGERS = 16
-_FORMS = "`a,b,c`, `low..high` or `low..high:log`"
 Typed = Callable[[Argument, str], Any]
 
 
@@ -118,9 +118,7 @@ def parse(given: Sequence[str], known: Mapping[str, Argument], typed: Typed) -> 
         )
     parameters: list[Parameter] = []
     for text in given:
-        path, equals, values = text.partition("=")
-        if not equals or not path or not values.strip():
-            raise UsageError(f"`--param {text}` has no values; write `--param {path or 'PATH'}=VALUES` with {_FORMS}.")
+        path, _, values = text.partition("=")
         argument = resolve(path, known)
         if any(argument.path == other.path for other in parameters):
             raise UsageError(f"`{argument.path}` is given twice; give all of its values in one `--param`.")
@@ -133,7 +131,7 @@ def _domain(argument: Argument, text: str, typed: Typed) -> Choice | Range:
         return _range(argument, text, typed)
     parts = split_values(text)
     if "" in parts:
-        raise UsageError(f"`{argument.path}={text}` has an empty value; write {_FORMS}.")
+        raise UsageError(f"`{argument.path}={text}` has an empty value; write {VALUE_FORMS}.")
     values = [typed(argument, part) for part in parts]
     twice = [part for place, part in enumerate(parts) if values[place] in values[:place]]
     if twice:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_cl.leftovers import REPORT_FILE
 from lightning_cl.metrics.functional.accuracy import accuracy_per_stage
 from lightning_cl.metrics.functional.summary import ALL_DEFINITIONS, summarise
 from lightning_cl.reports.anytime_plots import plot_section
@@ -26,7 +27,7 @@ from lightning_cl.reports.files import write_text as _write_text
 from lightning_cl.reports.plots import plot_accuracy_curves, plot_accuracy_matrix
 from lightning_cl.reports.report_fields import check_fields
 
-FILE_NAME = "continual_report.json"
+FILE_NAME = REPORT_FILE
 FORMAT_VERSION = 1
 #: Every file that a report can have.
 FAMILY = (

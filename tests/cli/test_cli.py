@@ -92,6 +92,13 @@ def test_list_prints_names(kind: str, name: str, capsys: pytest.CaptureFixture[s
     assert name in capsys.readouterr().out
 
 
+def test_a_list_of_methods_names_no_papers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "methods"]) == 0
+    said = capsys.readouterr().out
+    assert "et al." not in said
+    assert "Elastic weight consolidation" in said
+
+
 def test_brackets_in_a_list_are_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning_cl.cli.catalogue.entries", lambda kind: [Entry("a", "needs lightning-cl[language]")])
     assert main(["list", "recipes"]) == 0

@@ -272,8 +272,6 @@ def test_values_have_the_type_of_the_argument() -> None:
     ("params", "message"),
     [
         ([], "nothing to sweep; give at least one `--param"),
-        ([LENGTH], "has no values; write"),
-        ([f"{LENGTH}="], "has no values; write"),
         ([f"{LENGTH}=4,,8"], "has an empty value"),
         ([f"{LENGTH}=4,x"], f"`{LENGTH}` is 'x'; expected int"),
         (["data.batch_size=4.5,8"], "`data.batch_size` is '4.5'; expected int"),
