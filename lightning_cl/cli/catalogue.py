@@ -23,7 +23,7 @@ _TITLES = {
 _BASES = {"sources": "Source", "scenarios": "Scenario"}  # all others are callbacks
 _ROLE = re.compile(r":(?:class|func|meth|attr|data|mod):`(~?)([\w.]+)`")
 #: Who wrote of it, where and when: for the pages of the documentation, not for a list.
-_CITATION = re.compile(r" \([^()]*\b(?:19|20)\d\d\b[^()]*\)")
+_CITATION = re.compile(r" \([^()]*\b(?:(?:19|20)\d\d\b|arXiv:)[^()]*\)")
 #: Exported to be derived from.
 FOR_AUTHORS = {"ContinualCallback", "ContinualMethod"}
 
@@ -45,9 +45,8 @@ def main(options: argparse.Namespace, rest: Sequence[str], debug: bool) -> int:
         raise UsageError(f"there is nothing called `{unknown[0]}` to list; choose from {', '.join(KINDS)}.")
     for kind in kinds:
         named = method_files() if kind == "methods" else {}
-        rows = [
-            (entry.name, *_also(named, entry.name), Text(_CITATION.sub("", entry.summary))) for entry in entries(kind)
-        ]
+        found = [entry._replace(summary=_CITATION.sub("", entry.summary)) for entry in entries(kind)]
+        rows = [(entry.name, *_also(named, entry.name), Text(entry.summary)) for entry in found]
         show(f"{kind}: {_TITLES[kind]}", rows)  # texts, since brackets are no markup
     return 0
 
