@@ -41,6 +41,7 @@ from lightning_cl.callbacks.gradients.owm import OWM
 from lightning_cl.callbacks.language.cpe_clip import CPECLIP
 from lightning_cl.callbacks.language.language_guided_head import LanguageGuidedHead
 from lightning_cl.callbacks.language.lgcl import LGCL
+from lightning_cl.callbacks.learning_rates import InfiniteSchedule, ReWarmReDecay
 from lightning_cl.callbacks.masks.clr import CLR
 from lightning_cl.callbacks.masks.contracon import ConTraCon
 from lightning_cl.callbacks.masks.dst import DynamicSparseTraining
@@ -145,6 +146,7 @@ __all__ = [
     "GenerativeKernel",
     "ICaRL",
     "InfLoRA",
+    "InfiniteSchedule",
     "LanguageGuidedHead",
     "LiNeS",
     "LoRA",
@@ -161,6 +163,7 @@ __all__ = [
     "PrototypeClassifier",
     "RWalk",
     "RanPAC",
+    "ReWarmReDecay",
     "Refresh",
     "RunCost",
     "SDLoRA",

@@ -129,6 +129,7 @@ class ContinualMethod(ContinualCallback):
         self.attach_once(pl_module, stream.info)
         self._refuse_thawing(trainer, pl_module, frozen)
         pl_module.continual.batch_keys = stream.batch_keys  # type: ignore[union-attr]
+        pl_module.continual.replays = stream.replay_share > 0  # type: ignore[union-attr]
         if stage == "fit":
             pl_module.continual.choice.current = 0  # type: ignore[union-attr]  # until the fit says where it starts
 

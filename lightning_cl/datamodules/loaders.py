@@ -27,6 +27,7 @@ class StreamLoaders(StreamBatches):
     per_device: bool
     seed: int
     drop_last: bool
+    replay_share: float
     evaluate_on: Literal["seen", "all"]
     #: Methods are told the task of every evaluation batch, so each batch is of one task.
     task_identity: bool
@@ -111,12 +112,15 @@ class StreamLoaders(StreamBatches):
             ValueError: If there is none, because ``drop_last`` leaves out the only one.
         """
         plan = self._train_plan(task, self.batch_size_of(task), updates=self.updates_per_batch)
+        if self.replay_share and task:
+            old = torch.cat([self._train_index(earlier) for earlier in range(task)])
+            plan = replace(plan, old=old, replay_share=self.replay_share)
         if len(plan) == 0:
             raise ValueError(
                 f"task {task} has {len(plan.index)} training samples, fewer than the global batch size "
                 f"{plan.batch_size}, and `drop_last=True` leaves no batch; lower `batch_size` or set `drop_last=False`."
             )
-        return replace(plan, index=plan.order(0), shuffle=False) if self.repeats_batches else plan
+        return replace(plan, index=plan.order(0), shuffle=False, old=None) if self.repeats_batches else plan
 
     def num_batches(self, task: int) -> int:
         """Training batches in an epoch of a task, as far as the Trainer's ``limit_train_batches`` lets it train."""
@@ -147,10 +151,12 @@ class StreamLoaders(StreamBatches):
 
     def _train_plan(self, task: int, batch_size: int, drop_last: bool | None = None, updates: int = 1) -> TrainPlan:
         total, drop = self._global_batch(batch_size), self.drop_last if drop_last is None else drop_last
+        return TrainPlan(self._train_index(task), total, drop, not self.online, self.seed, updates)
+
+    def _train_index(self, task: int) -> Tensor:
+        """``(N,)`` positions of a task's samples that are trained on."""
         index = self.layout.train_index[task]
-        if self.kept_back:
-            index = index[~self._is_kept_back(task)]
-        return TrainPlan(index, total, drop, not self.online, self.seed, updates)
+        return index[~self._is_kept_back(task)] if self.kept_back else index
 
     def kept_back_index(self, task: int) -> Tensor:
         """``(n,)`` positions of a task's samples that are kept out of its training (``kept_back``)."""

@@ -97,7 +97,7 @@ class ContinualMixin(StepMixin):
         send_from_first_process(state.parts.parameters())
         if task.order == "stream":  # its classes are exposed as they arrive
             self._allow(task.old_classes)
-        elif state.train_mask == "task" and state.memory is None:
+        elif state.train_mask == "task" and state.memory is None and not state.replays:
             state.mask.allow(task.classes, task.seen_classes)
         else:
             self._allow(task.seen_classes)

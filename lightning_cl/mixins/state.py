@@ -47,6 +47,7 @@ class ContinualState(nn.Module):
         train_mask: Which classes compete in the training loss.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
         memory: Samples that come again; with one, ``train_mask="task"`` is read as ``"seen"``.
+        replays: Samples of earlier tasks come with the stream's own batches, which is read as a memory is.
         methods: ``state_key`` of every attached method, in order.
         configs: For each of them the name of its class and its arguments, if these are plain values.
         guards: Slices that must not move in the current task.
@@ -79,6 +80,7 @@ class ContinualState(nn.Module):
         self.train_mask: TrainMask = "all"
         self.reset_optimizer = False
         self.memory: Memory | None = None
+        self.replays = False
         self.methods: list[str] = []
         self.configs: list[dict[str, Any]] = []
         self.guards: list[Guard] = []

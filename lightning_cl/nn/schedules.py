@@ -90,3 +90,48 @@ def warm_restarts(epoch: int, lr: float, least: float = 5e-4) -> float:
         return lr / 10
     length = 2 ** (epoch.bit_length() - 1)  # cycles begin at the epochs 1, 2, 4, ...
     return least + (lr - least) * (1 + math.cos(math.pi * (epoch - length) / length)) / 2
+
+
+def warm_cosine(step: int, steps: int, warmup: int, least: float, most: float = 1.0) -> float:
+    """Re-warm a learning rate in a line and decay it again along a cosine (arXiv:2403.08763).
+
+    It starts at ``least`` and would be ``least`` again at ``step = steps``, the first step of the next task, so that
+    tasks follow each other without a jump.
+
+    Args:
+        step: Within the task, from 0; past the end the rate stays at ``least``.
+        steps: Of the task, at least 1.
+        warmup: Steps until the peak, in [0, steps].
+        least: Rate at both ends, such as 0.1 of a peak of 1.
+        most: Rate at the peak.
+
+    Returns:
+        Rate in ``[least, most]``; that of step ``warmup`` is ``most``.
+    """
+    if step < warmup:
+        return least + (most - least) * step / warmup
+    done = min((step - warmup) / max(steps - warmup, 1), 1.0)
+    return least + (most - least) * (1 + math.cos(math.pi * done)) / 2
+
+
+def infinite_rate(step: int, lengths: tuple[int, int, int], steps: int, constant: float, least: float) -> float:
+    """Learning rate that needs no re-warming: warm-up, cool-down to a constant, and an annealing at the very end.
+
+    The infinite schedule of arXiv:2403.08763 with a cosine cool-down, for a peak of 1: from ``least`` in a line to 1,
+    along a cosine to ``constant``, which stays however many tasks come, and in the last steps
+    ``constant * (least / constant) ** t`` down to ``least``.
+
+    Args:
+        step: Within the stream, from 0; past the end the rate stays at ``least``.
+        lengths: Steps of warm-up, cool-down and annealing, each at least 0.
+        steps: Of the stream.
+        constant: Above 0.
+        least: Above 0, at most ``constant``.
+    """
+    warmup, cooldown, annealing = lengths
+    if step > steps - annealing:
+        return float(constant * (least / constant) ** min((step - steps + annealing) / annealing, 1.0))
+    if step < warmup:
+        return least + (1 - least) * step / warmup
+    done = min((step - warmup) / cooldown, 1.0) if cooldown else 1.0
+    return constant + (1 - constant) * (1 + math.cos(math.pi * done)) / 2

@@ -17,6 +17,7 @@ from lightning_cl.datamodules.sampling import (
     mix_seed,
     permutation,
     share,
+    with_replay,
 )
 
 counts, batch_sizes, worlds = st.integers(1, 60), st.integers(1, 17), st.integers(1, 9)
@@ -173,3 +174,28 @@ def test_keep_back_takes_no_more_than_a_fraction_of_any_class(sizes, fraction, s
     back = keep_back(labels, fraction, seed)
     assert torch.bincount(labels[back], minlength=len(sizes)).tolist() == [int(fraction * n) for n in sizes]
     assert torch.equal(keep_back(labels, fraction, seed), back)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.05, [55, 55, 55, 55, 56]), (0.25, [276] * 5), (0.0, [0] * 5)])
+def test_old_samples_come_evenly(share, expected):
+    mixed = with_replay(torch.arange(5 * 1104), torch.arange(-1, -2000, -1), share)
+    assert [int((mixed[i : i + 1104] < 0).sum()) for i in range(0, 5 * 1104, 1104)] == expected
+    own = mixed[mixed >= 0]
+    assert torch.equal(own, torch.arange(len(own)))  # in order, the last ones left out
+
+
+def test_too_few_old_samples_come_again():
+    mixed = with_replay(torch.arange(10), torch.tensor([-1, -2]), 0.5)
+    assert mixed.tolist() == [0, -1, 1, -2, 2, -1, 3, -2, 4, -1]
+
+
+def test_a_plan_with_old_samples_draws_both_anew_every_epoch():
+    plan = TrainPlan(torch.arange(12), 4, seed=1, old=torch.arange(100, 150), replay_share=0.25)
+    first, again, second = plan.order(0), plan.order(0), plan.order(1)
+    assert torch.equal(first, again)
+    assert len(plan) == 3
+    for order in (first, second):
+        assert [(order[i : i + 4] >= 100).sum() for i in (0, 4, 8)] == [1, 1, 1]
+        assert len(order.unique()) == 12
+    assert set(first[first >= 100].tolist()) != set(second[second >= 100].tolist())
+    assert set(first[first < 100].tolist()) != set(second[second < 100].tolist())

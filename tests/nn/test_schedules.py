@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_cl.nn import coda_cosine, coda_cosine_released
-from lightning_cl.nn.schedules import warm_restarts
+from lightning_cl.nn.schedules import infinite_rate, warm_cosine, warm_restarts
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,33 @@ def test_warm_restarts_are_torchs_after_a_first_epoch_at_a_tenth():
         assert warm_restarts(epoch, 0.05) == pytest.approx(schedule.get_last_lr()[0])
         optimizer.step()
         schedule.step()
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0, 3e-4), (0.25, 2.6046e-4), (0.5, 1.65e-4), (0.75, 6.954e-5), (1, 3e-5)]
+)
+def test_the_cosine_of_continual_pre_training(share, expected):
+    assert 3e-4 * warm_cosine(round(400 * share), 400, 0, 0.1) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 7, 40])
+def test_rates_rise_to_the_peak_and_tasks_follow_without_a_jump(warmup):
+    rates = [warm_cosine(step, 40, warmup, 0.1, 0.8) for step in range(41)]
+    assert rates[warmup] == (pytest.approx(0.8) if warmup < 40 else 0.8)
+    assert rates[: warmup + 1] == sorted(rates[: warmup + 1])
+    assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
+    if warmup:
+        assert rates[0] == 0.1
+    if warmup < 40:
+        assert rates[-1] == warm_cosine(99, 40, warmup, 0.1, 0.8) == pytest.approx(0.1)
+
+
+def test_the_infinite_schedule():
+    rates = [3e-4 * infinite_rate(step, (10, 20, 40), 200, 0.55, 0.1) for step in range(202)]
+    assert rates[0] == pytest.approx(3e-5)
+    assert rates[10] == pytest.approx(3e-4)
+    assert rates[20] == pytest.approx((3e-4 + 1.65e-4) / 2)
+    assert rates[30:161] == pytest.approx([1.65e-4] * 131)
+    assert rates[180] == pytest.approx(7.0356e-5, rel=1e-4)  # the middle of the annealing
+    assert rates[200:] == pytest.approx([3e-5] * 2)
+    assert infinite_rate(5, (0, 0, 0), 9, 0.55, 0.1) == 0.55
