@@ -11,6 +11,7 @@ from lightning_cl.callbacks.adapters.inflora import InfLoRA
 from lightning_cl.callbacks.adapters.lora import LoRA
 from lightning_cl.callbacks.adapters.mora import MoRA
 from lightning_cl.callbacks.adapters.mos import MOS
+from lightning_cl.callbacks.adapters.reg_lora import RegLoRA
 from lightning_cl.callbacks.adapters.sdlora import SDLoRA
 from lightning_cl.callbacks.adapters.sema import SEMA
 from lightning_cl.callbacks.adapters.slca import SLCA
@@ -72,6 +73,7 @@ from lightning_cl.callbacks.regularization.lines import LiNeS
 from lightning_cl.callbacks.regularization.mas import MAS
 from lightning_cl.callbacks.regularization.refresh import Refresh
 from lightning_cl.callbacks.regularization.rwalk import RWalk
+from lightning_cl.callbacks.regularization.seq_star import SEQStar
 from lightning_cl.callbacks.regularization.si import SynapticIntelligence
 from lightning_cl.callbacks.replay.bic import BiC
 from lightning_cl.callbacks.replay.der import DER, DERPlusPlus
@@ -165,8 +167,10 @@ __all__ = [
     "RanPAC",
     "ReWarmReDecay",
     "Refresh",
+    "RegLoRA",
     "RunCost",
     "SDLoRA",
+    "SEQStar",
     "ShardedBackbone",
     "StreamingLDA",
     "SupSup",

@@ -139,7 +139,7 @@ class ContinualMixin(StepMixin):
         frozen = (~state.mask.train_allowed).nonzero().flatten()
         # Not of a mask that changes with every batch, nor of a head that is not trained.
         if len(frozen) and state.train_mask != "batch":
-            yield from self._head_rows(frozen)
+            yield from self.head_rows(frozen)
         for part in state.ordered_parts:
             yield from part.protected(self)
 

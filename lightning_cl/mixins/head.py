@@ -86,7 +86,7 @@ class HeadMixin(_Base):
             raise ValueError(f'no head was found in this {type(self).__name__}; name it with `head="..."`.')
         return cast(nn.Linear, self.get_submodule(self.continual.head_path))  # `find_head` lets it be read as one
 
-    def _head_rows(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def head_rows(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """What some rows of the head are made of: trained parameters, with the rows or elements of each.
 
         Raises:

@@ -22,6 +22,20 @@ def detached_features(module: Any) -> Iterator[None]:
         hook.remove()
 
 
+@contextmanager
+def idle_in_eval_mode(module: Any) -> Iterator[None]:
+    """Set evaluation mode in all parts of the user's network but the head, so that norms and dropout rest, too."""
+    kept = {module, *module.continual_head.modules(), *module.continual.modules()}
+    parts = [part for part in module.modules() if part.training and part not in kept]
+    for part in parts:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.training = True
+
+
 def head_only_step(step: Step) -> Any:
     """Make the user's step on features that are cut off from the graph; then call :func:`drop_idle_gradients`."""
     with detached_features(step.module):

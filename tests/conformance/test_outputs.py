@@ -30,6 +30,8 @@ def tries() -> Iterator[Any]:
     """Thorough methods on every case that they take, one of them at once and the others slowly; others on one."""
     for place, method in enumerate(ANY_NETWORK):
         cases = [case for case in CASES if not (takes(method, "stages") and case in NO_MAPS)]
+        if takes(method, "at"):  # of linear layers in numbered blocks
+            cases = [case for case in cases if case is not AUXILIARY]
         if takes(method, "views"):  # of tensors of images
             cases = [case for case in cases if case is not HF_IMAGES]
         if method.stream_kind != "labelled":  # which the texts' own stream is

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from lightning_cl.callbacks.adapters.lora import AddedParts, added_parts
+from lightning_cl.callbacks.adapters.lora import AddedParts, added_adapters
 from lightning_cl.callbacks.arguments import check_at_least, check_pattern, check_share
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
@@ -80,4 +80,4 @@ class Adapter(ContinualMethod):
                 )
             return blocks.Adapter(1, found[0], self.rank, self.scale, self.dropout)
 
-        return added_parts(pl_module, make, self.at, usual, "parallel", read)
+        return AddedParts(added_adapters(pl_module, make, self.at, usual, "parallel", read))

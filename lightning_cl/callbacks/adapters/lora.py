@@ -25,14 +25,14 @@ class AddedParts(MethodModule):
         self.adapters = adapters
 
 
-def added_parts(
+def added_adapters(
     pl_module: Any,
     make: Callable[[nn.Module], Bank],
     at: str | None,
     usual: list[str],
     site: str,
     read: str | None = None,
-) -> AddedParts:
+) -> Adapters:
     """Adapters at the layers whose names end as ``at`` says, or at the usual ones; all else but the head is frozen.
 
     Raises:
@@ -40,7 +40,7 @@ def added_parts(
     """
     adapters = inject(pl_module, make, at=layer_pattern(pl_module, at, usual, site), site=site, read=read)
     freeze_all_but(pl_module, pl_module.continual.head_path, skip=("continual",))
-    return AddedParts(adapters)
+    return adapters
 
 
 def layer_pattern(pl_module: Any, at: str | None, usual: list[str], site: str) -> str:
@@ -123,4 +123,4 @@ class LoRA(ContinualMethod):
             layer = linear_only(layer, self.at, "LoRA")
             return blocks.LoRA(1, layer.in_features, layer.out_features, self.rank, self.alpha / self.rank)
 
-        return added_parts(pl_module, make, self.at, usual_linears(pl_module), "lora")
+        return AddedParts(added_adapters(pl_module, make, self.at, usual_linears(pl_module), "lora"))
