@@ -21,6 +21,7 @@ from lightning_cl.callbacks.architecture.memo import MEMO
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
 from lightning_cl.callbacks.checkpoints.continual_checkpoint import ContinualCheckpoint
 from lightning_cl.callbacks.distillation.features import FeatureDistillation
+from lightning_cl.callbacks.distillation.gere import GeRe
 from lightning_cl.callbacks.distillation.lucir import LUCIR
 from lightning_cl.callbacks.distillation.lwf import LwF
 from lightning_cl.callbacks.distillation.lwf_mc import LwFMC
@@ -145,6 +146,7 @@ __all__ = [
     "FineTuning",
     "GDumb",
     "GSLoRA",
+    "GeRe",
     "GenerativeKernel",
     "ICaRL",
     "InfLoRA",

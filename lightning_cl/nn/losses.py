@@ -200,3 +200,21 @@ def soft_cross_entropy(logits: Tensor, target_logits: Tensor) -> Tensor:
         target_logits: ``(B, C)`` finite.
     """
     return -(target_logits.softmax(dim=1) * F.log_softmax(logits, dim=1)).sum(dim=1)
+
+
+def threshold_margin(features: Tensor, states: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """How far features have left the states that they had (threshold-based margin loss of GeRe, arXiv:2508.04676).
+
+    Args:
+        features: ``(B, D)``.
+        states: ``(B, D)`` integers: -1 for a feature that is to be below ``low``, 1 above ``high``, 0 between.
+        low: ``(D,)``.
+        high: ``(D,)``.
+
+    Returns:
+        Scalar: sum of the distances to the states, over the number of those above 0; 0 if all are 0.
+    """
+    below, above = (low - features).relu(), (features - high).relu()
+    left_low, left_high = (features - low).relu(), (high - features).relu()
+    margin = torch.where(states < 0, left_low, torch.where(states > 0, left_high, below + above))
+    return margin.sum() / (margin > 0).sum().clamp_min(1)
