@@ -19,7 +19,7 @@ from lightning_cl.cli.configs import PACKAGE, UsageError, packaged, suggestion
 
 LEDGER = PACKAGE / "ledger"
 NOT_RUN = "not yet run"
-UNITS = ("percent", "ratio")
+UNITS = ("percent", "ratio", "perplexity")
 #: Settings of the Trainer, and callbacks, that only look or save: a run with them ends in the same bits as one without.
 _LOOKING = {"logger", "num_sanity_val_steps"}
 _OBSERVERS = {"ContinualCheckpoint", "ModelCheckpoint", "ProtocolGuard", "RichProgressBar", "TQDMProgressBar"}
@@ -57,7 +57,7 @@ class Claim:
     command: str | None  # where no recipe does it
     source: str | None  # of the published numbers; None: numbers of our own
     seeds: tuple[int, ...]
-    unit: str  # "percent" or "ratio"
+    unit: str  # "percent", "ratio" or "perplexity"
     numbers: Mapping[str, Number]  # by metric of the report
     measured: Measurement | None = None  # None: not yet run
     note: str | None = None  # what a reader must know
