@@ -4,8 +4,8 @@
 
 The model (2 layers, width 64) has seen nothing. It reads the first corpus, online-banking queries (Banking77), then the
 second, queries to an assistant (CLINC150); words are the most frequent of both. Perplexity is per word, on sentences
-that were not trained on, after each corpus; a run leaves it in ``perplexity.json``. Schedules, learning rate and epochs were
-not tuned.
+that were not trained on, after each corpus; a run leaves it in ``perplexity.json``. Schedules, learning rate and epochs
+were not tuned.
 """
 
 from __future__ import annotations
