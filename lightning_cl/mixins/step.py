@@ -93,6 +93,11 @@ class StepMixin(HeadMixin):
 
     # ------------------------------------------------------------------ evaluation images
 
+    def start_evaluation(self) -> None:
+        """Let the methods prepare an evaluation in the middle of a task."""
+        for part in self.continual.ordered_parts:
+            part.start_evaluation(self)
+
     def expect_images(self, batch_idx: int, stage: str) -> None:
         """The next pass is over ``stream.eval_batch(batch_idx, stage)``; mixins with caches tell them."""
         stream = getattr(self.trainer, "datamodule", None)

@@ -1,10 +1,11 @@
-"""Random views of a batch of images, all of it changed alike, as CoTTA averages its answers over."""
+"""Random views of images: a whole batch changed alike for averages of answers, each by its own draws for contrast."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as nnf
 from torch import Tensor
 
 
@@ -62,3 +63,49 @@ _RANGES = {
     "hue": (-0.06, 0.06),
     "gamma": (0.7, 1.3),
 }
+
+
+def contrastive_view(
+    images: Tensor, draws: Tensor, least_area: float = 0.2, flip: bool = True, jitter: float = 0.4, gray: float = 0.2
+) -> Tensor:
+    """Cut, mirror and recolour each image by its own draws, as contrastive losses compare an image with its view.
+
+    A rectangle of a random share of the area and a side ratio of 3/4 to 4/3 is scaled to the whole; half of the images
+    are mirrored; in four of five cases the contrast changes by a factor of ``1 +- jitter``, and ``+- jitter`` is added
+    to all values; some turn gray. It works on normalised images, of which brightness in the usual sense is not known.
+
+    Args:
+        images: ``(B, C, H, W)``.
+        draws: ``(B, 9)`` uniform in [0, 1): area, ratio, place (two), mirroring, whether and how to recolour (three),
+            gray. Given from outside, so that they do not depend on how images are shared out over processes.
+        least_area: Smallest share of the area, in (0, 1]; 1 keeps the whole.
+        flip: Whether images may be mirrored, which turns some symbols into others.
+        jitter: At least 0.
+        gray: Share of the images that turn gray, in [0, 1]; only where they have three channels.
+
+    Returns:
+        ``(B, C, H, W)``.
+    """
+    area, ratio, left, top, mirrored, changed, contrast, brightness, grayed = draws.to(images).unbind(dim=1)
+    side = (least_area + (1 - least_area) * area).sqrt()
+    stretch = (4 / 3) ** (ratio - 0.5)  # of one side; its inverse of the other
+    stretch = torch.where(torch.maximum(stretch, 1 / stretch) * side <= 1, stretch, 1.0)  # a square, where it fits not
+    width, height = side * stretch, side / stretch
+    sign = torch.where(mirrored < 0.5, -1.0, 1.0).to(images) if flip else torch.ones_like(width)
+    none = torch.zeros_like(width)
+    x, y = (2 * left - 1) * (1 - width), (2 * top - 1) * (1 - height)
+    turn = torch.stack([torch.stack([width * sign, none, x], 1), torch.stack([none, height, y], 1)], 1)  # (B, 2, 3)
+    grid = nnf.affine_grid(turn, list(images.shape), align_corners=False)
+    view = nnf.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+    def each(values: Tensor) -> Tensor:
+        return values[:, None, None, None]
+
+    strength = jitter * (changed < 0.8).to(images)
+    middle = view.mean(dim=(1, 2, 3), keepdim=True)
+    view = middle + each(1 + strength * (2 * contrast - 1)) * (view - middle) + each(strength * (2 * brightness - 1))
+    if images.shape[1] != 3:
+        return view
+    weights = view.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    luma = (weights * view).sum(dim=1, keepdim=True).expand_as(view)
+    return torch.where(each(grayed < gray), luma, view)

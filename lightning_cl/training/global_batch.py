@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_cl.nn.distributed import gather_rows
+from lightning_cl.training.memory import Drawn
 
 
 def global_rows(module: Any, features: Tensor) -> tuple[Tensor, float]:
@@ -39,3 +40,36 @@ def global_batch(module: Any, features: Tensor, targets: Tensor) -> tuple[Tensor
     rows[start : start + real] = features[:real]
     rows, labels = rows[weights > 0], labels[weights > 0]
     return rows, labels, len(rows) / real if real else 0.0
+
+
+def drawn_batch(module: Any, drawn: Drawn, features: Tensor) -> tuple[Tensor, Tensor]:
+    """``(n, D)`` features of a whole batch from the memory, and ``(n,)`` labels; own rows carry their gradient.
+
+    Args:
+        module: The LightningModule, in a training step.
+        drawn: What this process has of the batch.
+        features: ``(n_local, D)`` of its rows.
+    """
+    trainer = module.trainer
+    if trainer.world_size == 1:
+        return features, drawn.labels
+    rows, labels, weights = gather_rows(features.detach(), drawn.labels, drawn.total, drawn.real)
+    assert weights is not None
+    start = drawn.total * trainer.global_rank
+    rows[start : start + drawn.real] = features[: drawn.real]
+    return rows[weights > 0], labels[weights > 0]
+
+
+def term_of_all(module: Any, term: Tensor) -> Tensor:
+    """A term of the rows of all processes as one of this process's loss, with the gradient that one process would have.
+
+    Args:
+        module: The LightningModule, in a training step.
+        term: The same on all processes; only this process's rows carry a gradient.
+    """
+    trainer = module.trainer
+    if trainer.world_size == 1:
+        return term
+    weight = trainer.datamodule.train_weight(trainer.fit_loop.batch_idx)  # of this process's loss in DDP's mean
+    factor = trainer.world_size / weight if weight else 0.0
+    return term.detach() + factor * (term - term.detach())

@@ -20,6 +20,8 @@ class Drawn(NamedTuple):
         extras: ``(n, ...)`` what was kept of these samples, by name.
         weight: Factor of a mean over these rows, with which DDP's mean over the processes is the mean over all rows.
         part: Share of the whole batch that these rows are; 0: they only let the process make the pass.
+        start: Place of the first of these rows in the whole batch.
+        total: Rows of the whole batch.
     """
 
     inputs: Any
@@ -27,6 +29,13 @@ class Drawn(NamedTuple):
     extras: dict[str, Tensor]
     weight: float
     part: float = 1.0
+    start: int = 0
+    total: int = 0
+
+    @property
+    def real(self) -> int:
+        """How many of these rows count."""
+        return round(self.part * self.total)
 
 
 @dataclass
@@ -43,6 +52,7 @@ class Memory:
         offered: The stream's batch of the current step, until it is remembered.
         kept: What is kept beside its samples.
         left_out: The user's step was not made or returned nothing, so nothing is kept beside its samples.
+        enters_first: A batch of the stream is remembered before the first step on it, not after the last.
     """
 
     buffer: ReplayBuffer
@@ -54,6 +64,7 @@ class Memory:
     offered: Any = None
     kept: dict[str, Tensor] = field(default_factory=dict)
     left_out: bool = False
+    enters_first: bool = False
 
     def write_extra(self, name: str, slots: Tensor, values: Tensor) -> None:
         """Put ``(n, ...)`` values into ``slots``; storage is made when the first come.
@@ -81,6 +92,13 @@ class Memory:
     def nbytes(self) -> int:
         """Bytes of all that is stored."""
         return self.buffer.nbytes + sum(store.nbytes for store in self.extras.values())
+
+    @property
+    def bytes_beside(self) -> int:
+        """Bytes of what is kept beside samples and labels: of methods (logits, say), and of the policy."""
+        return self.buffer.capacity * self.buffer.policy.bytes_per_slot + sum(
+            store.nbytes for store in self.extras.values()
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The memory and how often it was drawn from."""

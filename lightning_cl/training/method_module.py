@@ -96,6 +96,9 @@ class MethodModule(nn.Module):
 
     # ------------------------------------------------------------------ evaluation
 
+    def start_evaluation(self, module: Any) -> None:
+        """Prepare an evaluation in the middle of a task, in eval mode and without gradient."""
+
     def expect_samples(self, module: Any, batch_idx: int, stage: str) -> None:
         """Prepare for a pass over batch ``batch_idx`` of the stream's evaluation ``stage``, ``"val"`` or ``"test"``."""
 

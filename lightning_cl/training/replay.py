@@ -143,7 +143,7 @@ class Replay:
         batch = (after or after_transfer)(batch, 0)
         inputs, labels = unpack_for(self.module, batch)
         weight, part = self._weight_of(stop - start, len(slots)), (stop - start) / len(slots)
-        return Drawn(inputs, labels, memory.read_extras(own, labels.device), weight, part)
+        return Drawn(inputs, labels, memory.read_extras(own, labels.device), weight, part, start, len(slots))
 
     def _part_of(self, count: int) -> tuple[int, int]:
         """Start and stop of this process's part of ``count`` drawn samples.
@@ -164,10 +164,11 @@ class Replay:
     # ------------------------------------------------------------------ remembering
 
     def _is_remembered(self, batch_idx: int) -> bool:
-        """After the last update on a batch; where a task has several epochs, in its first."""
+        """Beside the last update on a batch, or the first; where a task has several epochs, in its first."""
         stream = self.stream
         first = stream.online or self.trainer.current_epoch == stream.task.first_epoch
-        return bool(first and stream.is_last_update(batch_idx))
+        now = stream.new_samples(batch_idx) if self.memory.enters_first else stream.is_last_update(batch_idx)
+        return bool(first and now)
 
     def remember(self, batch_idx: int) -> None:
         """Offer the stream's samples of a training batch to the memory, after its step; the same on all processes."""

@@ -17,6 +17,7 @@ from lightning_cl.nn.precision import wide
 from lightning_cl.nn.views import random_view
 from lightning_cl.nn.weights import Snapshot, ema, key_of, trained
 from lightning_cl.training import Step
+from lightning_cl.training.step_seed import step_seed
 
 
 class MeanTeacher(Adaptation):
@@ -84,7 +85,7 @@ class MeanTeacher(Adaptation):
             )
         mean, std = (images.new_tensor(v).view(1, -1, 1, 1) for v in (method.mean or (0.0,), method.std or (1.0,)))
         for view in range(method.views):
-            generator = torch.Generator().manual_seed(_seed(step.module, 0xC0 + view))
+            generator = torch.Generator().manual_seed(step_seed(step.module, 0xC0 + view))
             yield (random_view(images * std + mean, generator, method.flip) - mean) / std
 
     @torch.no_grad()
@@ -95,7 +96,7 @@ class MeanTeacher(Adaptation):
             return
         students = self.students()
         ema(self._moved(module), students, self.method.decay)
-        restore_(students, dict(self.source.items()), self.method.restore, _seed(module, 0x7A))
+        restore_(students, dict(self.source.items()), self.method.restore, step_seed(module, 0x7A))
 
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """While there are no labels, what is no layer's weight or bias."""
@@ -110,12 +111,6 @@ def restore_(weights: Mapping[str, Tensor], source: Mapping[str, Tensor], share:
         generator = torch.Generator(weight.device).manual_seed(mix_seed(seed, place))
         back = torch.rand(weight.shape, generator=generator, device=weight.device) < share
         weight.copy_(torch.where(back, source[name], weight))
-
-
-def _seed(module: Any, purpose: int) -> int:
-    """One for each step of a fit, the same on all processes."""
-    trainer = module.trainer
-    return mix_seed(trainer.datamodule.seed, trainer.current_epoch, trainer.fit_loop.batch_idx, purpose)
 
 
 @dataclass(eq=False)

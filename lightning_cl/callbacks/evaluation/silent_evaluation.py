@@ -13,6 +13,7 @@ from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
 from lightning_cl.callbacks.evaluation.side_effects import collected, put_back
 from lightning_cl.datamodules.resume import random_states, set_random_states
 from lightning_cl.datamodules.stream_plan import EvalBatch, Stage
+from lightning_cl.mixins.base import ContinualMixin
 from lightning_cl.namespace import LightningModule, RunningStage, Trainer, is_param_in_hook_signature
 from lightning_cl.training.transfer import transferred
 
@@ -53,8 +54,10 @@ class SilentEvaluation:
             module.__dict__[name] = _nothing
         self.trainer.state.stage = RunningStage.VALIDATING
         module.eval()
-        self.capture.start()
         self._grad.__enter__()
+        if isinstance(module, ContinualMixin):
+            module.start_evaluation()  # before the head's answers are read
+        self.capture.start()
         return self
 
     def __exit__(
