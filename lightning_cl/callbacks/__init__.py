@@ -26,6 +26,7 @@ from lightning_cl.callbacks.distillation.lucir import LUCIR
 from lightning_cl.callbacks.distillation.lwf import LwF
 from lightning_cl.callbacks.distillation.lwf_mc import LwFMC
 from lightning_cl.callbacks.distillation.podnet import PODNet
+from lightning_cl.callbacks.distillation.prd import PRD
 from lightning_cl.callbacks.distillation.wa import WA
 from lightning_cl.callbacks.evaluation.anytime_evaluation import AnytimeEvaluation
 from lightning_cl.callbacks.evaluation.continual_evaluation import ContinualEvaluation
@@ -77,14 +78,20 @@ from lightning_cl.callbacks.regularization.rwalk import RWalk
 from lightning_cl.callbacks.regularization.seq_star import SEQStar
 from lightning_cl.callbacks.regularization.si import SynapticIntelligence
 from lightning_cl.callbacks.replay.bic import BiC
+from lightning_cl.callbacks.replay.clib import CLIB
 from lightning_cl.callbacks.replay.der import DER, DERPlusPlus
 from lightning_cl.callbacks.replay.er_ace import ERACE
+from lightning_cl.callbacks.replay.er_aml import ERAML
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay
 from lightning_cl.callbacks.replay.fpf import FPF
 from lightning_cl.callbacks.replay.gdumb import GDumb
 from lightning_cl.callbacks.replay.icarl import ICaRL
 from lightning_cl.callbacks.replay.kfpf import KFPF
 from lightning_cl.callbacks.replay.mer import MER
+from lightning_cl.callbacks.replay.mir import MIR
+from lightning_cl.callbacks.replay.onpro import OnPro
+from lightning_cl.callbacks.replay.protocl import ProtoCL
+from lightning_cl.callbacks.replay.scr import SCR
 from lightning_cl.callbacks.sharded_backbone import ShardedBackbone
 from lightning_cl.callbacks.two_phase import TwoPhaseProtocol
 
@@ -92,6 +99,7 @@ __all__ = [
     "ACIL",
     "AGEM",
     "APER",
+    "CLIB",
     "CLR",
     "CPECLIP",
     "CUBER",
@@ -100,6 +108,7 @@ __all__ = [
     "EAR",
     "EASE",
     "ERACE",
+    "ERAML",
     "EWC",
     "FOSTER",
     "FPF",
@@ -117,10 +126,13 @@ __all__ = [
     "MAS",
     "MEMO",
     "MER",
+    "MIR",
     "MOS",
     "MVP",
     "NHL",
     "OWM",
+    "PRD",
+    "SCR",
     "SEMA",
     "SLCA",
     "TEEN",
@@ -159,10 +171,12 @@ __all__ = [
     "MoRA",
     "MultiLabelEvaluation",
     "MultiLane",
+    "OnPro",
     "OnePrompt",
     "PODNet",
     "PackNet",
     "Piggyback",
+    "ProtoCL",
     "ProtocolGuard",
     "PrototypeClassifier",
     "RWalk",

@@ -11,7 +11,7 @@ from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.mixins.base import ContinualMixin, TrainMask
 from lightning_cl.mixins.replay import ReplayMixin
-from lightning_cl.namespace import LightningModule, Trainer, is_overridden
+from lightning_cl.namespace import LightningModule, Trainer, is_overridden, rank_zero_warn
 from lightning_cl.nn.replay import ClassBalanced, GreedyBalanced, Policy, ReplayBuffer, Reservoir, Ring
 from lightning_cl.training.memory import Memory
 
@@ -66,6 +66,10 @@ class ExperienceReplay(ContinualMethod):
     draws: ClassVar[bool] = True
     #: The policies that there is a choice of.
     policies: ClassVar[Any] = ReplayPolicy
+    #: The method answers by what the memory holds of each class.
+    needs_every_class: ClassVar[bool] = False
+    #: The method's paper has every sample once.
+    one_pass: ClassVar[bool] = False
 
     memory_size: int = 500
     batch_size: int = 32
@@ -101,6 +105,8 @@ class ExperienceReplay(ContinualMethod):
         """Check the other methods, attach, and start with an empty memory unless this fit continues an earlier one."""
         stream = require_stream(trainer, type(self).__name__)
         self._check_company(trainer, stream)
+        if self.one_pass and stage == "fit":
+            self._tell_of_epochs(max(stream.planned.epochs))
         super().setup(trainer, pl_module, stage)
         continued = trainer.current_epoch > 0 and self._stream_hash == stream.info.fingerprint
         if self.memory is None or (stage == "fit" and not continued):
@@ -130,6 +136,15 @@ class ExperienceReplay(ContinualMethod):
                 "module's, where replay joins its samples; move the hook into the LightningModule."
             )
 
+    def _tell_of_epochs(self, epochs: int) -> None:
+        """Warn of what several epochs mean for a method that is made for one pass."""
+        if epochs > 1:
+            rank_zero_warn(
+                f"{type(self).__name__} is made for one pass over the stream, but a task has {epochs} epochs: its "
+                "samples enter the memory in the first, and all of them are read again in the others, so this is no "
+                "online result; set `epochs_per_task=1`."
+            )
+
     def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
         """Give the module an empty memory; see :class:`ContinualMethod`."""
         self.memory = self._empty(info)
@@ -138,6 +153,11 @@ class ExperienceReplay(ContinualMethod):
         pl_module.configure_replay(self.memory)
 
     def _empty(self, info: StreamInfo) -> Memory:
+        if self.needs_every_class and self.memory_size < info.num_classes:
+            raise ValueError(
+                f"{type(self).__name__} needs a sample of each of the {info.num_classes} classes in its memory, but "
+                f"`memory_size` is {self.memory_size}; give at least {info.num_classes}."
+            )
         return Memory(
             ReplayBuffer(self.memory_size, self._policy(info.num_classes), self.device),
             self.batch_size,
@@ -181,4 +201,10 @@ class ExperienceReplay(ContinualMethod):
             return {}
         buffer = self.memory.buffer
         stored = "positions in the training data" if self.memory.by_index else "samples"
-        return {"stored_samples": len(buffer), "stored_bytes": self.memory.nbytes, "stored_as": stored}
+        facts = {"stored_samples": len(buffer), "stored_bytes": self.memory.nbytes, "stored_as": stored}
+        beside = self.memory.bytes_beside
+        return {**facts, "stored_bytes_beside": beside} if beside else facts
+
+    def bytes_beside(self, pl_module: Any) -> int:
+        """Bytes that are kept beside each sample and its label (its logits, say), of a module with this method."""
+        return self._policy(pl_module.continual.info.num_classes).bytes_per_slot

@@ -1,0 +1,162 @@
+"""ER-AML: incoming samples are compared with those of their own classes only, so that old classes stay in place."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_cl.callbacks.arguments import check_above
+from lightning_cl.callbacks.replay.er_ace import AsymmetricReplay
+from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay
+from lightning_cl.mixins.base import TrainMask
+from lightning_cl.nn.precision import wide
+from lightning_cl.training import Step
+from lightning_cl.training.contrast import learn_features
+from lightning_cl.training.global_batch import drawn_batch, global_batch, term_of_all
+
+
+class Partners(NamedTuple):
+    """One positive and one negative of each anchor, as places among memory and incoming batch.
+
+    Attributes:
+        anchors: ``(A,)`` rows of the incoming batch that have both.
+        positives: ``(A,)`` of the same class, and not the anchor itself.
+        negatives: ``(A,)`` of another class of the incoming batch.
+    """
+
+    anchors: Tensor
+    positives: Tensor
+    negatives: Tensor
+
+
+def draw_partners(incoming: Tensor, held: Tensor, generator: torch.Generator) -> Partners:
+    """Draw a positive and a negative for each incoming sample, each uniformly among those that there are.
+
+    Args:
+        incoming: ``(B,)`` labels of the incoming batch.
+        held: ``(M,)`` labels of the memory; places count these first.
+        generator: On the CPU.
+    """
+    pool = torch.cat([held, incoming])
+    itself = torch.arange(len(held), len(pool)) == torch.arange(len(pool))[:, None]  # (M + B, B)
+    same = pool[:, None] == incoming
+    positive, negative = same & ~itself, ~same & torch.isin(pool, incoming)[:, None]
+    anchors = (positive.any(0) & negative.any(0)).nonzero().flatten()
+    found = (
+        torch.multinomial(valid[:, anchors].T.double(), 1, generator=generator).flatten()
+        if len(anchors)
+        else anchors.clone()
+        for valid in (positive, negative)
+    )
+    return Partners(anchors, *found)
+
+
+def asymmetric_contrast(
+    anchors: Tensor, labels: Tensor, pool: Tensor, pool_labels: Tensor, temperature: float
+) -> Tensor:
+    """Cross-entropy of anchors with all partners of their class, among the partners of all anchors.
+
+    ``mean_a -1/|P_a| sum_{p in P_a} log(exp(u_a u_p / T) / sum_{q} exp(u_a u_q / T))`` with unit features ``u``.
+
+    Args:
+        anchors: ``(A, D)``, at least one.
+        labels: ``(A,)``.
+        pool: ``(Q, D)``, with at least one of each anchor's class.
+        pool_labels: ``(Q,)``.
+        temperature: Above 0.
+    """
+    log_p = (F.normalize(anchors, dim=1) @ F.normalize(pool, dim=1).T / temperature).log_softmax(dim=1)
+    positive = labels[:, None] == pool_labels
+    return -(log_p.masked_fill(~positive, 0.0).sum(1) / positive.sum(1)).mean()
+
+
+class MetricReplay(AsymmetricReplay):
+    """The stream's batch is compared with partners; the memory's is learned as in ER-ACE."""
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def start_step(self, step: Step) -> None:
+        """The user's loss counts as long as nothing is remembered, as in the official code."""
+        self.loss_factor = 0.0 if len(step.module.continual.memory.buffer) else 1.0
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        """Both terms; none before something is remembered."""
+        memory, stream = step.module.continual.memory, step.module.trainer.datamodule
+        if not len(memory.buffer):
+            return {}
+        incoming = stream.source.train_labels[stream.train_rows(step.module.trainer.fit_loop.batch_idx)]
+        used = memory.buffer.used
+        partners = draw_partners(incoming, memory.buffer.labels[used], memory.buffer.generator)
+        return {"er_aml_stream": self._stream_term(step, used, partners), **super().losses(step)}
+
+    def _stream_term(self, step: Step, used: Tensor, partners: Partners) -> Tensor:
+        module = step.module
+        rows, labels, _ = global_batch(module, wide(step.features), step.targets)
+        places = torch.cat([partners.positives, partners.negatives])
+        held = places[places < len(used)].unique()
+        pools, order = [rows], torch.full((len(used) + len(rows),), -1)
+        pool_labels = [labels.long()]
+        order[len(used) :] = torch.arange(len(rows))
+        if len(held):
+            drawn = module.read(used[held])
+            (features,) = learn_features(step, [drawn.inputs])
+            kept, kept_labels = drawn_batch(module, drawn, wide(features))
+            order[held] = len(rows) + torch.arange(len(held))
+            pools, pool_labels = [rows, kept], [labels.long(), kept_labels.long()]
+        if not len(partners.anchors):
+            return 0.0 * step.features.sum()
+        chosen, anchors = order[places].to(rows.device), partners.anchors.to(rows.device)
+        pool, of_pool = torch.cat(pools)[chosen], torch.cat(pool_labels)[chosen]
+        term = asymmetric_contrast(rows[anchors], labels.long()[anchors], pool, of_pool, self.temperature)
+        return term_of_all(module, self.temperature / 0.07 * term)
+
+
+@dataclass(eq=False)
+class ERAML(ExperienceReplay):
+    """Experience replay with asymmetric metric learning (ER-AML; Caccia et al., ICLR 2022, arXiv:2104.05025).
+
+    The stream's loss compares features: of each incoming sample with one positive and one negative, drawn from memory
+    and batch, ``temperature / 0.07`` times the supervised contrastive loss of all of them. Negatives are of classes of
+    the incoming batch only, so no sample of it pushes the features of other classes away. It takes the place of the
+    user's loss, which counts as long as nothing is remembered; samples without a positive or a negative are left out.
+    A batch of the memory is learned by cross-entropy over all seen classes, and teaches the head. :class:`ERACE` is
+    its variant with cross-entropy on both sides. Needs no task boundary; works on any module with a class head. A step
+    makes two more forward passes, over the partners from the memory and over the batch from it.
+
+    Args:
+        memory_size: Slots of the memory.
+        batch_size: Samples of the batch from the memory, over all processes; fewer while the memory fills.
+        temperature: Above 0; the default is the official code's.
+        policy: See :class:`ExperienceReplay`; the paper's is ``"reservoir"``.
+        store: See :class:`ExperienceReplay`.
+        device: See :class:`ExperienceReplay`.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Of the user's loss, as long as it counts.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+
+    Raises:
+        ValueError: As :class:`ExperienceReplay`, and for a temperature that is not above 0.
+    """
+
+    state_key: ClassVar[str] = "lightning_cl.ERAML"
+    adds_loss: ClassVar[bool] = True
+    joins: ClassVar[bool] = False
+    one_pass: ClassVar[bool] = True
+
+    temperature: float = 0.1
+    _: KW_ONLY
+    train_mask: TrainMask = "batch"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_above(self, 0, "temperature")
+
+    def build(self, pl_module: Any, info: Any) -> MetricReplay:
+        """The two terms; they have no parameters."""
+        return MetricReplay(self.temperature)

@@ -1,0 +1,87 @@
+"""ER-AML: who is compared with whom, the loss typed out in loops, and what a step's gradient reaches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_cl.callbacks import ERAML
+from lightning_cl.callbacks.replay import er_aml
+from lightning_cl.callbacks.replay.er_aml import asymmetric_contrast, draw_partners
+
+from ..by_hand import ByHand, Net, assert_close, run
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def test_partners_are_of_the_batch_s_classes_and_never_the_anchor_itself() -> None:
+    incoming, held = torch.tensor([3, 3, 4, 5]), torch.tensor([0, 3, 1, 4, 0])
+    pool, generator = torch.cat([held, incoming]), torch.Generator().manual_seed(0)
+    seen: set[tuple[int, int]] = set()
+    for _ in range(200):
+        anchors, positives, negatives = draw_partners(incoming, held, generator)
+        assert anchors.tolist() == [0, 1, 2]  # class 5 has no second sample
+        assert torch.equal(pool[positives], incoming[anchors])
+        assert (positives != len(held) + anchors).all()
+        assert (pool[negatives] != incoming[anchors]).all()
+        assert set(pool[negatives].tolist()) <= {3, 4, 5}  # no class of the memory alone
+        seen |= set(zip(anchors.tolist(), positives.tolist(), strict=True))
+    assert seen == {(0, 1), (0, 6), (1, 1), (1, 5), (2, 3)}
+    assert len(draw_partners(torch.tensor([2, 2]), held, generator).anchors) == 0  # one class: no negative
+
+
+def test_the_loss_against_loops() -> None:
+    generator = torch.Generator().manual_seed(1)
+    anchors, pool = (torch.randn(n, 5, generator=generator, dtype=torch.float64) for n in (3, 6))
+    labels, of_pool, terms = torch.tensor([0, 0, 1]), torch.tensor([0, 0, 1, 1, 1, 2]), []
+    for a, y in zip(anchors, labels, strict=True):
+        cosines = torch.stack([F.cosine_similarity(a, p, dim=0) / 0.1 for p in pool])
+        log_p = [c - cosines.exp().sum().log() for c in cosines]
+        terms.append(-torch.stack([p for p, label in zip(log_p, of_pool, strict=True) if label == y]).mean())
+    torch.testing.assert_close(asymmetric_contrast(anchors, labels, pool, of_pool, 0.1), torch.stack(terms).mean())
+
+
+class ERAMLByHand(ByHand):
+    """Cross-entropy at first; then partners, whose places were recorded, and a batch of the memory."""
+
+    def __init__(self, net: Net, reads: list[Any], draws: list[Any], partners: list[Any]) -> None:
+        self.reads, self.draws, self.partners, self.first = list(reads), list(draws), list(partners), True
+        super().__init__(net, seen=True, fresh=False)
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        if self.first:  # the memory is empty
+            self.first = False
+            present = sorted(set(y.tolist()))
+            return F.cross_entropy(self.net(x)[:, present], torch.tensor([present.index(c) for c in y.tolist()]))
+        (anchors, *places), held = self.partners.pop(0)
+        chosen = torch.cat(places)
+        kept = chosen[chosen < held].unique().tolist()
+        read = self.reads.pop(0) if kept else None
+        rows = [read.inputs[kept.index(p)] if p < held else x[p - held] for p in chosen.tolist()]
+        labels = [int(read.labels[kept.index(p)]) if p < held else int(y[p - held]) for p in chosen.tolist()]
+        term = 0.0
+        if len(anchors):
+            pool = self.net.body(torch.stack(rows))
+            term = (
+                0.1 / 0.07 * asymmetric_contrast(self.net.body(x)[anchors], y[anchors], pool, torch.tensor(labels), 0.1)
+            )
+        drawn = self.draws.pop(0)
+        return term + F.cross_entropy(self.net(drawn.inputs)[:, self.classes], drawn.labels)
+
+
+def test_a_run_equals_the_formula(reads: list[Any], draws: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    partners: list[Any] = []
+
+    def recorded(incoming: Tensor, held: Tensor, generator: torch.Generator) -> Any:
+        partners.append((draw_partners(incoming, held, generator), len(held)))
+        return partners[-1][0]
+
+    monkeypatch.setattr(er_aml, "draw_partners", recorded)
+    net = run(ERAML(30, 6), lr=0.05)
+    hand = ERAMLByHand(net, reads, draws, partners)
+    assert_close(net, hand)
+    assert not hand.reads + hand.partners + hand.draws
