@@ -102,6 +102,7 @@ REFUSED = {
     "acil": "ACIL is for tasks of disjoint classes",
     "bic": "nobody tells where that is",
     "icarl": "nobody tells where that is",
+    "prd": "PRD takes its copy when a task ends",
     "dkvb": "DKVB fits its keys to the first task's images",
     "ranpac": "RanPAC chooses the ridge when a task ends",
     **dict.fromkeys(
