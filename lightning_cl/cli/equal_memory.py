@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_cl.callbacks import ContinualMethod
+from lightning_cl.callbacks import ContinualMethod, ExperienceReplay
 from lightning_cl.callbacks.evaluation.cost_counts import stored_bytes
 from lightning_cl.cli.arguments import class_name
 from lightning_cl.cli.command import ContinualCLI, built
@@ -86,6 +86,7 @@ class MeasuringCLI(ContinualCLI):
         kept = sum(int(getattr(c, "memory_size", 0)) for c in methods)
         as_given = any(getattr(c, "store", "index") == "sample" for c in methods)
         size = image.nbytes + 8 if as_given else image.numel()  # a label of 8 bytes
+        size += sum(c.bytes_beside(self.model) for c in methods if isinstance(c, ExperienceReplay))
         model = stored_bytes((*self.model.parameters(), *dict(self.model.named_buffers()).values()))
         samples = sum(len(part) for part in stream.layout.train_index)
         self.footprint = Footprint(model, kept, int(size), samples)

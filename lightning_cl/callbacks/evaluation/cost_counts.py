@@ -24,7 +24,7 @@ def memory_facts(facts: Iterable[dict[str, Any]], image_bytes: int) -> tuple[int
     """Samples that methods keep, and the bytes that keeping them takes.
 
     Positions in the training data are counted as the images that they stand for: a memory of positions only works
-    while those images are kept.
+    while those images are kept. What is kept beside them (logits, say) counts as it is.
 
     Args:
         facts: What the callbacks say of themselves, see ``ContinualCallback.report_facts``.
@@ -35,7 +35,8 @@ def memory_facts(facts: Iterable[dict[str, Any]], image_bytes: int) -> tuple[int
         count = int(fact.get("stored_samples", 0))
         samples += count
         positions = str(fact.get("stored_as", "")).startswith("positions")
-        size += count * image_bytes if positions else int(fact.get("stored_bytes", 0))
+        beside = int(fact.get("stored_bytes_beside", 0))
+        size += count * image_bytes + beside if positions else int(fact.get("stored_bytes", 0))
     return samples, size
 
 

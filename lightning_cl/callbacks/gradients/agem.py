@@ -49,6 +49,10 @@ class AGEM(ExperienceReplay):
     joins: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5}
 
+    def bytes_beside(self, pl_module: Any) -> int:
+        """Those of the task, a whole number."""
+        return super().bytes_beside(pl_module) + 8
+
     def build(self, pl_module: Any, info: Any) -> AveragedGradient:
         """The projection; it has no parameters."""
         return AveragedGradient()

@@ -76,6 +76,10 @@ class GEM(ExperienceReplay):
         super().__post_init__()
         check_at_least(self, 0, "margin", "ridge")
 
+    def bytes_beside(self, pl_module: Any) -> int:
+        """Those of the task, a whole number."""
+        return super().bytes_beside(pl_module) + 8
+
     def build(self, pl_module: Any, info: Any) -> EveryTasksGradient:
         """The projection; it has no parameters."""
         return EveryTasksGradient(self.margin, self.ridge)

@@ -76,6 +76,11 @@ class DER(ExperienceReplay):
         super().__post_init__()
         check_at_least(self, 0, "alpha")
 
+    def bytes_beside(self, pl_module: Any) -> int:
+        """Those of the logits."""
+        head = pl_module.continual_head
+        return super().bytes_beside(pl_module) + head.out_features * head.weight.element_size()
+
     def build(self, pl_module: Any, info: Any) -> DarkReplay:
         """The term of the logits."""
         return DarkReplay(self.alpha, 0.0)

@@ -5,6 +5,7 @@ from lightning_cl.nn.replay.batches import check_rows, gather_rows_of, join, map
 from lightning_cl.nn.replay.buffer import ReplayBuffer
 from lightning_cl.nn.replay.greedy import GreedyBalanced
 from lightning_cl.nn.replay.herding import Herding, herding
+from lightning_cl.nn.replay.importance import SampleImportance
 from lightning_cl.nn.replay.policies import Policy, Reservoir, Ring, first_of_each_class
 from lightning_cl.nn.replay.sequences import padded_alike
 
@@ -16,6 +17,7 @@ __all__ = [
     "ReplayBuffer",
     "Reservoir",
     "Ring",
+    "SampleImportance",
     "check_rows",
     "first_of_each_class",
     "gather_rows_of",

@@ -58,7 +58,8 @@ class ReplayBuffer:
     @property
     def nbytes(self) -> int:
         """Bytes of all that is stored, empty slots included: tensors, UTF-8 text, and 8 bytes for a plain number."""
-        return self.labels.nbytes + sum(_bytes_of(leaf) for _, leaf in leaves(self._items) if leaf is not None)
+        own = self.labels.nbytes + self.capacity * self.policy.bytes_per_slot
+        return own + sum(_bytes_of(leaf) for _, leaf in leaves(self._items) if leaf is not None)
 
     # ------------------------------------------------------------------ storing
 

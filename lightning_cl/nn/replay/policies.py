@@ -18,6 +18,8 @@ class Policy(ABC):
 
     #: Name in a saved state.
     name: ClassVar[str]
+    #: Bytes that it keeps for each slot.
+    bytes_per_slot: ClassVar[int] = 0
 
     @abstractmethod
     def place(self, labels: Tensor, held: Tensor, generator: Generator, features: Tensor | None = None) -> Tensor:

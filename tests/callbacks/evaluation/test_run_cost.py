@@ -142,6 +142,8 @@ def test_memory_of_positions_is_that_of_the_images() -> None:
     positions = {"stored_samples": 5, "stored_bytes": 40, "stored_as": "positions in the training data"}
     samples = {"stored_samples": 2, "stored_bytes": 999, "stored_as": "samples"}
     assert memory_facts([positions, samples, {}], image_bytes=64) == (7, 5 * 64 + 999)
+    beside = {**positions, "stored_bytes_beside": 30}  # logits beside positions; samples have counted theirs
+    assert memory_facts([beside, {**samples, "stored_bytes_beside": 30}], image_bytes=64) == (7, 5 * 64 + 30 + 999)
 
 
 def test_shared_tensors_are_stored_once() -> None:

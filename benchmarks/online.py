@@ -1,0 +1,173 @@
+"""Online methods side by side on Si-Blurry and i-Blurry streams of real images, on features of a frozen ViT-Tiny.
+
+    python benchmarks/online.py features --data cifar100_sub.npz --weights vit_tiny_patch16_224_fp16.safetensors
+    python benchmarks/online.py run --method er --scenario si_blurry --seed 1
+    python benchmarks/online.py table
+
+`features` passes every image once through the network at 112 pixels and keeps what reaches its head; `run` trains two
+layers on them in one ordered pass (5 tasks, half of the classes disjoint, a tenth of the samples of the others dealt
+anew), the same for all methods; `table` prints mean and standard deviation over the seeds that were run. Features are
+no images: a second view of a sample is its repetition, so contrastive methods have no augmentation here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from lightning import Callback, LightningModule, Trainer, seed_everything
+from torch import Tensor, nn
+
+from lightning_cl.callbacks import (
+    CLIB,
+    ERACE,
+    ERAML,
+    MIR,
+    SCR,
+    AnytimeEvaluation,
+    ContinualEvaluation,
+    ExperienceReplay,
+    FineTuning,
+    OnPro,
+)
+from lightning_cl.datamodules import ArraySource, ContinualDataModule, IBlurry, SiBlurry
+from lightning_cl.metrics import read_report
+
+MEMORY: dict[str, Any] = {"memory_size": 500, "batch_size": 16}
+METHODS: dict[str, Callable[[], list[Callback]]] = {
+    "finetune": lambda: [FineTuning(train_mask="seen")],
+    "er": lambda: [ExperienceReplay(**MEMORY)],
+    "er_ace": lambda: [ERACE(**MEMORY)],
+    "er_aml": lambda: [ERAML(**MEMORY)],
+    "mir": lambda: [MIR(**MEMORY, candidates=50, lr=0.1)],
+    "scr": lambda: [SCR(**MEMORY)],
+    "clib": lambda: [CLIB(**MEMORY, period=10)],
+    "onpro": lambda: [OnPro(**MEMORY)],
+}
+SCENARIOS = {"si_blurry": SiBlurry, "i_blurry": IBlurry}
+SHOWN = {"a_auc": "A_AUC", "a_avg": "A_Avg", "a_last": "A_Last", "f_last": "F_Last"}
+
+
+class TwoLayers(LightningModule):
+    """A hidden layer of 256 units and a head, on vectors."""
+
+    def __init__(self, width: int, num_classes: int, lr: float) -> None:
+        super().__init__()
+        self.net, self.lr = nn.Sequential(nn.Linear(width, 256), nn.ReLU()), lr
+        self.fc = nn.Linear(256, num_classes)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.fc(self.net(rows))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self(batch[0])
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters(), self.lr)
+
+
+@torch.no_grad()
+def features(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    half = (0.5, 0.5, 0.5)
+    source = ArraySource(str(args.data), image_size=112, mean=half, std=half, augment="none")
+    source.setup()
+    net = timm.create_model(
+        "vit_tiny_patch16_224", checkpoint_path=str(args.weights), num_classes=0, img_size=112
+    ).eval()
+    found: dict[str, Any] = {}
+    transform = source.eval_transform()
+    for split, labels in (("train", source.train_labels), ("test", source.targets("test"))):
+        rows = []
+        for index in torch.arange(len(labels)).split(100):
+            images = [source.item(split, int(i))[0] for i in index]
+            rows.append(net(torch.stack([transform(image) if transform else image for image in images])))
+        found |= {f"{split}_x": torch.cat(rows).numpy(), f"{split}_y": labels.numpy()}
+    args.features.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(args.features, **found)
+
+
+def run(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for seed in args.seed:
+        seed_everything(seed, verbose=False)
+        source = ArraySource(str(args.features), layout="ND")
+        stream = ContinualDataModule(
+            source,
+            SCENARIOS[args.scenario](),
+            args.batch_size,
+            updates_per_batch=args.updates,
+            eval_batch_size=500,
+            seed=seed,
+        )
+        stream.setup()
+        model = TwoLayers(192, stream.info.num_classes, args.lr)
+        folder = args.out / f"{args.scenario}_{args.method}_seed{seed}"
+        trainer = Trainer(
+            accelerator="cpu",
+            max_epochs=-1,
+            callbacks=[*METHODS[args.method](), AnytimeEvaluation(args.every), ContinualEvaluation()],
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+        start = time.perf_counter()
+        trainer.fit(model, datamodule=stream)
+        minutes = (time.perf_counter() - start) / 60
+        (folder / "minutes.txt").write_text(f"{minutes:.2f}\n")
+        print(f"{args.scenario} {args.method} seed {seed}: {minutes:.2f} minutes", flush=True)
+
+
+def table(args: argparse.Namespace) -> None:
+    print(f"| | {' | '.join(SHOWN.values())} |\n| --- | {' | '.join('---' for _ in SHOWN)} |")
+    for scenario in SCENARIOS:
+        for method in METHODS:
+            folders = sorted(path.parent for path in args.out.glob(f"{scenario}_{method}_seed*/minutes.txt"))
+            if not folders:
+                continue
+            known = [read_report(folder).anytime["metrics"] for folder in folders]
+            values = [[100 * metrics[name] for metrics in known] for name in SHOWN]
+            cells = [f"{fmean(v):.1f}" + (f" ± {stdev(v):.1f}" if len(v) > 1 else "") for v in values]
+            print(f"| {scenario} {method} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/online"))
+    parser.add_argument("--features", type=Path, default=Path("benchmarks/results/online/features.npz"))
+    commands = parser.add_subparsers(required=True)
+    frozen = commands.add_parser("features")
+    frozen.set_defaults(command=features)
+    frozen.add_argument("--data", type=Path, required=True)
+    frozen.add_argument("--weights", type=Path, required=True)
+    one = commands.add_parser("run")
+    one.set_defaults(command=run)
+    one.add_argument("--method", choices=METHODS, required=True)
+    one.add_argument("--scenario", choices=SCENARIOS, required=True)
+    one.add_argument("--seed", type=int, nargs="+", default=[1])
+    one.add_argument("--batch-size", type=int, default=16)
+    one.add_argument("--updates", type=int, default=1)
+    one.add_argument("--every", type=int, default=1000)
+    one.add_argument("--lr", type=float, default=1e-3)
+    every = commands.add_parser("table")
+    every.set_defaults(command=table)
+    args = parser.parse_args()
+    args.command(args)
