@@ -47,9 +47,10 @@ class MemoryOnly(MethodModule):
         module.remember(module.trainer.fit_loop.batch_idx)
         slots = memory.buffer.draw(self.batch_size)
         memory.buffer.policy.use(slots)
-        loss = cutmix_loss(module, slots, self.mixed, memory.buffer.generator)
+        loss_of = cutmix_loss(module, slots, self.mixed, memory.buffer.generator)
         drawn = module.read(slots)
-        return drawn.weight * loss(module, drawn)
+        loss: Tensor = drawn.weight * loss_of(module, drawn)
+        return loss
 
     def edit_gradients(self, module: Any, optimizer: Any) -> None:
         """Remember the weights, where the step is to be longer or shorter."""

@@ -79,7 +79,8 @@ class DER(ExperienceReplay):
     def bytes_beside(self, pl_module: Any) -> int:
         """Those of the logits."""
         head = pl_module.continual_head
-        return super().bytes_beside(pl_module) + head.out_features * head.weight.element_size()
+        logits: int = head.out_features * head.weight.element_size()
+        return super().bytes_beside(pl_module) + logits
 
     def build(self, pl_module: Any, info: Any) -> DarkReplay:
         """The term of the logits."""
