@@ -52,7 +52,7 @@ class PrototypeRelations(PreviousModel):
         super().__init__(module, method.relation)
         features = module.continual_head.in_features
         self.method, self.view = method, View(method.least_area, method.flip, method.jitter, method.gray)
-        self.prototypes = nn.Parameter(torch.randn(num_classes, features))
+        self.prototypes = nn.Parameter(0.01 * torch.randn(num_classes, features))  # short, so that they turn quickly
         self.register_buffer("old", torch.zeros(num_classes, features))
         hidden = [nn.Linear(features, features), nn.ReLU(), nn.Linear(features, features), nn.ReLU()]
         self.project = nn.Sequential(*hidden, nn.Linear(features, method.width))
