@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> None:
         )
         stream.setup()
         model = TwoLayers(192, stream.info.num_classes, args.lr)
-        folder = args.out / f"{args.scenario}_{args.method}_seed{seed}"
+        folder = args.out / f"online_{args.scenario}_{args.method}_seed{seed}"
         trainer = Trainer(
             accelerator="cpu",
             max_epochs=-1,
@@ -139,7 +139,7 @@ def table(args: argparse.Namespace) -> None:
     print(f"| | {' | '.join(SHOWN.values())} |\n| --- | {' | '.join('---' for _ in SHOWN)} |")
     for scenario in SCENARIOS:
         for method in METHODS:
-            folders = sorted(path.parent for path in args.out.glob(f"{scenario}_{method}_seed*/minutes.txt"))
+            folders = sorted(path.parent for path in args.out.glob(f"online_{scenario}_{method}_seed*/minutes.txt"))
             if not folders:
                 continue
             known = [read_report(folder).anytime["metrics"] for folder in folders]
@@ -151,8 +151,8 @@ def table(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/online"))
-    parser.add_argument("--features", type=Path, default=Path("benchmarks/results/online/features.npz"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--features", type=Path, default=Path("benchmarks/results/vit_tiny_features.npz"))
     commands = parser.add_subparsers(required=True)
     frozen = commands.add_parser("features")
     frozen.set_defaults(command=features)
