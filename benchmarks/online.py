@@ -22,7 +22,6 @@ from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor, nn
@@ -41,6 +40,7 @@ from lightning_cl.callbacks import (
 )
 from lightning_cl.datamodules import ArraySource, ContinualDataModule, IBlurry, SiBlurry
 from lightning_cl.metrics import read_report
+from lightning_cl.models.backbones import build_backbone
 
 MEMORY: dict[str, Any] = {"memory_size": 500, "batch_size": 16}
 METHODS: dict[str, Callable[[], list[Callback]]] = {
@@ -84,9 +84,9 @@ def features(args: argparse.Namespace) -> None:
     half = (0.5, 0.5, 0.5)
     source = ArraySource(str(args.data), image_size=112, mean=half, std=half, augment="none")
     source.setup()
-    net = timm.create_model(
-        "vit_tiny_patch16_224", checkpoint_path=str(args.weights), num_classes=0, img_size=112
-    ).eval()
+    net = build_backbone("vit_tiny_patch16_224", False, 1, str(args.weights), {"img_size": 112})
+    net.reset_classifier(0)  # features of its class token
+    net.eval()
     found: dict[str, Any] = {}
     transform = source.eval_transform()
     for split, labels in (("train", source.train_labels), ("test", source.targets("test"))):
