@@ -228,6 +228,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {line} |" for line in (" | ".join(head), " | ".join("---" for _ in head), *lines))
 
 
+def leaderboard(_: str = "") -> str:
+    """The measured claims of the ledger, a table with a figure for each stream."""
+    from lightning_cl.cli.leaderboard import boards, markdown
+    from lightning_cl.cli.ledger import claim_names, read_claim
+    from lightning_cl.reports.leaderboard import figures
+
+    made = boards([read_claim(name) for name in claim_names()])
+    return markdown(made, figures(made))
+
+
 GENERATORS = {
     "attention": attention,
     "families": families,
@@ -237,6 +247,7 @@ GENERATORS = {
     "list": listing,
     "usage": usage,
     "gallery": gallery,
+    "leaderboard": leaderboard,
 }
 
 

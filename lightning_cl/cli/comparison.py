@@ -20,7 +20,7 @@ from lightning_cl.cli.arguments import class_name
 from lightning_cl.cli.checkpoints import newest_first
 from lightning_cl.cli.command import read as read_config
 from lightning_cl.cli.command import run
-from lightning_cl.cli.comparison_options import Options
+from lightning_cl.cli.comparison_options import MethodChoice, Options
 from lightning_cl.cli.configs import UsageError, require_writable
 from lightning_cl.cli.equal_memory import Footprint, aligned_sizes, measure, remarks, with_memory
 from lightning_cl.cli.processes import in_process
@@ -131,6 +131,16 @@ def compare(options: Options, debug: bool) -> int:
     """Run a comparison and return the exit code: 0, 1 if a run failed, 130 after Ctrl-C."""
     require_writable(options.folder, "`--folder`")
     planned, notes = plan(options, debug)
+    try:
+        runs, failures = carry_out_all(options, planned, debug)
+    except KeyboardInterrupt:
+        return 130
+    publish(options.stream, runs, failures, notes, options.folder)
+    return 1 if failures else 0
+
+
+def carry_out_all(options: Options, planned: Sequence[PlannedRun], debug: bool) -> tuple[list[Run], list[Failure]]:
+    """The results of all runs, one after the other; ``KeyboardInterrupt``, once it is said, if one was interrupted."""
     print(f"{len(options.methods)} method(s), seeds {', '.join(map(str, options.seeds))}, in {options.folder}")
     for method in options.methods:
         print(f"  {method.name}: {method.origin}")
@@ -141,7 +151,7 @@ def compare(options: Options, debug: bool) -> int:
             result = carry_out(item, head, debug)
         except KeyboardInterrupt:
             print(f"\nlightning-cl: interrupted in {item.method}, seed {item.seed}. The same command continues.")
-            return 130
+            raise
         if isinstance(result, Failure):
             failures.append(result)
             print(f"{head}: failed: {result.message}\n    all it said: {item.folder / OUTPUT}", file=sys.stderr)
@@ -149,19 +159,22 @@ def compare(options: Options, debug: bool) -> int:
             runs.append(result)
     if not runs:
         raise UsageError(f"none of the {len(failures)} runs has a result; {failures[0].method}: {failures[0].message}")
-    publish(options.stream, runs, failures, notes, options.folder)
-    return 1 if failures else 0
+    return runs, failures
 
 
 def plan(options: Options, debug: bool) -> tuple[list[PlannedRun], tuple[str, ...]]:
     """All runs, and what was done to make them comparable; every configuration is checked before the first begins."""
     configs = {}
     for method in options.methods:
-        words = ["fit", *(word for path in method.configs for word in ("--config", path)), *method.words]
         try:
-            _, configs[method.name] = read_config([*words, *options.words], debug)
+            configs[method.name] = method_config(method, options.words, debug)
         except UsageError as error:
             raise UsageError(f"{method.name}: {error}") from error
+    return plan_runs(options, configs, debug)
+
+
+def plan_runs(options: Options, configs: dict[str, Config], debug: bool) -> tuple[list[PlannedRun], tuple[str, ...]]:
+    """The runs of configurations that were read, by method, with memories aligned if that was asked."""
     notes: tuple[str, ...] = ()
     if options.align == "memory":
         trials = {name: PlannedRun.of(name, options.seeds[0], options.folder, c) for name, c in configs.items()}
@@ -173,6 +186,12 @@ def plan(options: Options, debug: bool) -> tuple[list[PlannedRun], tuple[str, ..
         PlannedRun.of(name, seed, options.folder, config) for name, config in configs.items() for seed in options.seeds
     ]
     return planned, notes
+
+
+def method_config(method: MethodChoice, words: Sequence[str], debug: bool) -> Config:
+    """The whole configuration of a method on the stream; ``UsageError`` if it is wrong."""
+    named = ["fit", *(word for path in method.configs for word in ("--config", path)), *method.words]
+    return read_config([*named, *words], debug)[1]
 
 
 def footprint(planned: PlannedRun, debug: bool) -> Footprint:

@@ -131,7 +131,7 @@ def choose(name: str, stream: str, more: Sequence[str] = ()) -> MethodChoice:
             "and the method with `--methods`."
         )
     behind = tuple(find_config(config) for config in more)
-    recipes = _recipes_of(stream) if Path(base).parent == RECIPES / "streams" else {}
+    recipes = recipes_of(stream) if Path(base).parent == RECIPES / "streams" else {}
     if name in recipes:
         recipe = recipes[name]
         return MethodChoice(name, (str(RECIPES / f"{recipe}.yaml"), *behind), (), f"recipe {recipe}")
@@ -148,7 +148,7 @@ def choose(name: str, stream: str, more: Sequence[str] = ()) -> MethodChoice:
     raise UsageError(f"there is no method `{name}` for `{stream}`; {suggestion(name, known, 'lightning-cl list')}")
 
 
-def _recipes_of(stream: str) -> dict[str, str]:
+def recipes_of(stream: str) -> dict[str, str]:
     """Complete recipes of a packaged stream by method; ``digits_si_blurry_mvp`` is not one of ``digits``."""
     longer = tuple(f"{other}_" for other in part_names("streams") if other.startswith(f"{stream}_"))
     found = [name for name in recipe_names() if name.startswith(f"{stream}_")]

@@ -181,6 +181,24 @@ Tables: comparison.md, comparison.csv, runs.csv and comparison.png in DIR/STREAM
         ),
         "exit code: 0 all runs have a result, 1 some failed, 2 nothing can be compared, 130 interrupted",
     ),
+    "bench": Command(
+        "bench",
+        "SUITE [--methods A,B] [--seeds 3] [options as for `fit`] | --page FILE",
+        "lightning-cl bench digits --methods finetune,prototypes,er --seeds 1",
+        """\
+Runs every method on one stream, and ranks them. Without --methods: all that are packaged; those that cannot run on
+the stream are named with the reason. Runs are kept and continued as those of `compare`; results go into a ledger, and
+onto a page that opens offline. With --page alone: the page of what the package itself has measured.""",
+        "SUITE  digits, si_blurry, another packaged stream or a YAML file",
+        (
+            ("--methods", "A,B", "as for `compare`; all without", _ONCE),
+            ("--seeds", "3", "seeds 0, 1, 2 for `seed_everything` and `data.seed`; `--seeds 1,3,5` gives them", _ONCE),
+            ("--folder", "DIR", "where runs and tables go; runs/bench by default", {**_ONCE, "type": Path}),
+            ("--ledger", "FOLDER", "where results are entered; DIR/SUITE/ledger by default", {"type": Path}),
+            ("--page", "FILE", "leaderboard.html in DIR/SUITE by default", {"type": Path}),
+        ),
+        "exit code: 0 all runs have a result, 1 some failed, 2 nothing can be ranked, 130 interrupted",
+    ),
     "sweep": Command(
         "sweep",
         "RECIPE --param PATH=VALUES [--param ...] [options] [options as for `fit`]",

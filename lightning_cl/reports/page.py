@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -105,10 +103,7 @@ def _classes_of(report: ContinualReport, task: int) -> str:
 
 
 def _picture(drawn: tuple[Any, Any], description: str) -> tuple[str, str]:
-    """An SVG as a data address: what is inside cannot meet names of other pictures, and text is drawn as outlines."""
-    buffer = io.BytesIO()
-    drawn[0].savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}", description
+    return draw.svg_address(drawn[0]), description
 
 
 def _readable(name: str) -> str:

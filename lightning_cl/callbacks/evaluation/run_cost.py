@@ -20,6 +20,7 @@ from lightning_cl.callbacks.evaluation.cost_counts import (
 )
 from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
 from lightning_cl.callbacks.evaluation.silent_evaluation import SilentEvaluation
+from lightning_cl.callbacks.evaluation.task_identity import is_told
 from lightning_cl.datamodules import ContinualDataModule
 from lightning_cl.datamodules.stream_plan import EvalBatch
 from lightning_cl.datamodules.trainer_checks import callbacks_of
@@ -205,11 +206,12 @@ class RunCost(ContinualCallback):
         samples = EvalBatch(index, labels, torch.zeros_like(labels))
         batch = stream.batch(index, view="eval")
         capture = HeadCapture(pl_module, stream.info.num_classes, self.head)
+        told = 0 if is_told(stream, pl_module) else None  # any task: each costs the same
         taken = []
         with SilentEvaluation(trainer, pl_module, capture) as evaluation:
             for _ in range(2 + self.repeats):
                 begun = time.perf_counter()
-                evaluation.logits(batch, 0, size, samples=samples).cpu()  # waits for the device
+                evaluation.logits(batch, 0, size, samples=samples, task=told).cpu()  # waits for the device
                 taken.append(time.perf_counter() - begun)
         return 1e3 * statistics.median(taken[2:]) / size  # the first ones warm up
 

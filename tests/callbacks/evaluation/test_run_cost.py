@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from tiny import tiny_vit
 from torch import Tensor, nn
 
-from lightning_cl.callbacks import CODAPrompt, ContinualEvaluation, ExperienceReplay, RunCost
+from lightning_cl.callbacks import HAT, CODAPrompt, ContinualEvaluation, ExperienceReplay, RunCost
 from lightning_cl.callbacks.evaluation.cost_counts import counted_layer, memory_facts, stored_bytes
 from lightning_cl.reports.report import read
 
@@ -53,6 +53,11 @@ def test_every_image_of_every_pass_is_counted(tmp_path: Path) -> None:
     assert once["seconds"] > once["seconds_evaluating"] > 0
     assert set(once["latency_ms"]) == {"1", "4"}
     assert all(value > 0 for value in once["latency_ms"].values())
+
+
+def test_the_latency_of_a_method_that_must_be_told_the_task(tmp_path: Path) -> None:
+    found = costs(tmp_path, TinyModule(), HAT(0.1), task_identity=True)
+    assert all(value > 0 for value in found["latency_ms"].values())
 
 
 def test_replayed_images_are_counted_and_stored(tmp_path: Path) -> None:

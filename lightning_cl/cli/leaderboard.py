@@ -1,0 +1,164 @@
+"""Rank the measured claims of the ledger, one table for each stream: a method is in it by having an entry. No torch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml  # type: ignore[import-untyped, unused-ignore]
+
+from lightning_cl import __version__
+from lightning_cl.cli.configs import packaged
+from lightning_cl.cli.ledger import Claim, Measurement
+
+#: Parts of a stream that decide what is learned and how it is measured; batch size and epochs are the method's affair.
+_DECISIVE = ("source", "scenario", "evaluate_on")
+#: Arguments of a source that say how its images are prepared: the method's affair, too.
+_PREPARATION = {"normalize", "augment", "mean", "std", "image_size", "resize"}
+_BENCHMARK = re.compile(r"(?P<script>\S+/(?P<stem>\w+)\.(?:py|yaml))")
+_DATA = re.compile(r"(\w+)\.npz")
+_BENCH = re.compile(r"lightning-cl bench (\S+)")
+_METHOD = re.compile(r"--methods? (\w+)")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measured claim."""
+
+    claim: str  # its name in the ledger
+    method: str
+    measured: Measurement
+
+    def value(self, metric: str) -> float:
+        """The mean over the seeds; below everything where it was not measured."""
+        return float(self.measured.numbers[metric]["mean"]) if metric in self.measured.numbers else float("-inf")
+
+    @property
+    def is_old(self) -> bool:
+        """Measured with another version than this one."""
+        return self.measured.version != __version__
+
+    def cell(self, metric: str) -> str:
+        """Mean ± standard deviation, empty where it was not measured."""
+        if metric not in self.measured.numbers:
+            return ""
+        mean, deviation = (self.measured.numbers[metric][key] for key in ("mean", "std"))
+        return f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
+
+
+@dataclass(frozen=True)
+class Board:
+    """Methods on one stream, the best first by the first metric."""
+
+    title: str
+    metrics: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def name(self) -> str:
+        """For links and files: letters, digits and underscores."""
+        return re.sub(r"\W+", "_", f"{self.title} {self.metrics[0]}").strip("_").lower()
+
+    def points(self) -> tuple[dict[str, tuple[float, float]], list[str]]:
+        """Method to minutes and first metric, of those with minutes; and the methods of the :meth:`front`."""
+        timed = [(row.method, row.measured.minutes, row.value(self.metrics[0])) for row in self.rows]
+        return {name: (time, value) for name, time, value in timed if time}, [row.method for row in self.front()]
+
+    def front(self) -> list[Row]:
+        """The rows that no other beats in both, minutes and first metric, by minutes."""
+        timed = sorted((row for row in self.rows if row.measured.minutes), key=_minutes_first(self.metrics))
+        best: list[Row] = []
+        for row in timed:
+            if not best or row.value(self.metrics[0]) > best[-1].value(self.metrics[0]):
+                best.append(row)
+        return best
+
+
+def boards(claims: Iterable[Claim], least: int = 3) -> list[Board]:
+    """The tables of all streams on which at least so many methods were measured, the largest first.
+
+    Args:
+        claims: Entries of the ledger; those that are not measured, and ratios of time, are left out.
+        least: Smallest number of rows of a table.
+    """
+    found: dict[tuple[str, str], list[Claim]] = {}
+    for claim in claims:
+        if claim.measured is not None and claim.unit == "percent":
+            found.setdefault((stream_of(claim), next(iter(claim.numbers))), []).append(claim)
+    made = [_board(title, metric, part) for (title, metric), part in found.items() if len(part) >= least]
+    return sorted(made, key=lambda board: (-len(board.rows), board.name))
+
+
+def stream_of(claim: Claim) -> str:
+    """What a claim was measured on, in words: the same words, the same stream."""
+    if claim.recipe:
+        data: dict[str, Any] = {}
+        for name in claim.recipe:
+            path = packaged(name)
+            data |= (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("data", {}) if path else {}
+        parts = [_in_words(data[key]) for key in _DECISIVE if key in data]
+        return ", ".join([*parts, *claim.overrides])
+    if bench := _BENCH.search(claim.command or ""):
+        return bench[1]
+    script, data_file = _BENCHMARK.search(claim.command or ""), _DATA.search(claim.command or "")
+    return " on ".join(part for part in (script and script["script"], data_file and data_file[1]) if part)
+
+
+def _in_words(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return str(value)
+    arguments = value.get("init_args") or {}
+    given = ", ".join(f"{k}={_plain(v)}" for k, v in sorted(arguments.items()) if k not in _PREPARATION)
+    return str(value.get("class_path")).rpartition(".")[2] + (f"({given})" if given else "")
+
+
+def _plain(value: Any) -> str:
+    return str(value) if isinstance(value, (str, int, float)) else json.dumps(value, sort_keys=True)
+
+
+def _board(title: str, metric: str, claims: Sequence[Claim]) -> Board:
+    metrics = tuple(dict.fromkeys([metric, *(key for claim in claims for key in claim.numbers)]))
+    shared = _shared([claim.name for claim in claims])
+    rows = [_row(claim, claim.name[shared:]) for claim in claims]
+    return Board(title, metrics, tuple(sorted(rows, key=lambda row: (-row.value(metric), row.method))))
+
+
+def _row(claim: Claim, rest: str) -> Row:
+    named = _METHOD.search(claim.command or "")
+    assert claim.measured is not None
+    return Row(claim.name, named[1] if named else rest, claim.measured)
+
+
+def _shared(names: Sequence[str]) -> int:
+    """Letters that all names begin with, up to an underscore."""
+    start = names[0]
+    while not all(name.startswith(start) and name != start for name in names):
+        start = start[: start.rstrip("_").rfind("_") + 1]
+    return len(start[: start.rfind("_") + 1])
+
+
+def _minutes_first(metrics: Sequence[str]) -> Any:
+    return lambda row: (row.measured.minutes, -row.value(metrics[0]))
+
+
+def markdown(boards: Sequence[Board], figures: Mapping[str, str]) -> str:
+    """The tables with their figures, for a page of the documentation."""
+    parts = []
+    for board in boards:
+        head = ["Method", *(f"`{metric}`" for metric in board.metrics), "Seeds", "Minutes", "Claim"]
+        lines = [head, ["---"] * len(head), *(_cells(row, board.metrics) for row in board.rows)]
+        parts += [f"## {board.title}", ""]
+        if board.name in figures:
+            parts += [f"![{board.metrics[0]} against minutes]({figures[board.name]})", ""]
+        parts += [*(f"| {' | '.join(line)} |" for line in lines), ""]
+    return "\n".join(parts)
+
+
+def _cells(row: Row, metrics: Sequence[str]) -> list[str]:
+    minutes = "" if row.measured.minutes is None else f"{row.measured.minutes:g}"
+    mark = " *" if row.is_old else ""
+    seeds = str(len(row.measured.seeds))
+    return [row.method + mark, *(row.cell(metric) for metric in metrics), seeds, minutes, f"`{row.claim}`"]
