@@ -312,7 +312,7 @@ def test_old_classes_are_those_before_the_task():
     for index in (0, 1, 2):
         module.__dict__["trainer"] = None
         task = task_of(INFO, index)
-        old = module.continual.old_classes(SimpleNamespace(**vars(task)), module.device)
+        old = module.continual.old_classes(task, module.device)
         seen.append(None if old is None else old.tolist())
     assert seen == [None, [0, 1], [0, 1, 2, 3]]
 
