@@ -55,6 +55,7 @@ def definitions(of: str) -> str:
         "few_shot": summary.FEW_SHOT_DEFINITIONS,
         "forget": summary.FORGET_DEFINITIONS,
         "adaptation": summary.ADAPTATION_DEFINITIONS,
+        "level": summary.LEVEL_DEFINITIONS,
         "anytime": anytime_curve.DEFINITIONS,
     }
     return table(("Name", "What it is"), [(f"`{name}`", text) for name, text in tables[of].items()])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.scenarios.few_shot import FewShot
     from lightning_cl.datamodules.scenarios.forget import Forget
     from lightning_cl.datamodules.scenarios.generalized_cil import GeneralizedCIL
+    from lightning_cl.datamodules.scenarios.hle import HLE
     from lightning_cl.datamodules.scenarios.i_blurry import IBlurry
     from lightning_cl.datamodules.scenarios.joint import Joint
     from lightning_cl.datamodules.scenarios.multi_label import MultiLabelIncremental
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.sources.hugging_face import HuggingFaceSource
     from lightning_cl.datamodules.sources.image_folder import ImageFolder
     from lightning_cl.datamodules.sources.imagenet_r import ImageNetR
+    from lightning_cl.datamodules.sources.label_levels import LabelLevels
     from lightning_cl.datamodules.sources.litdata_source import LitDataSource
     from lightning_cl.datamodules.sources.mini_imagenet import MiniImageNet
     from lightning_cl.datamodules.sources.multi_label import MultiLabelSource
@@ -74,11 +76,13 @@ _LAZY = {
     "FewShot": "scenarios.few_shot",
     "Forget": "scenarios.forget",
     "GeneralizedCIL": "scenarios.generalized_cil",
+    "HLE": "scenarios.hle",
     "HuggingFaceSource": "sources.hugging_face",
     "IBlurry": "scenarios.i_blurry",
     "ImageFolder": "sources.image_folder",
     "ImageNetR": "sources.imagenet_r",
     "Joint": "scenarios.joint",
+    "LabelLevels": "sources.label_levels",
     "LitDataSource": "sources.litdata_source",
     "MNIST": "sources.torchvision_sources",
     "MiniImageNet": "sources.mini_imagenet",
@@ -107,6 +111,7 @@ __all__ = [
     "CIFAR10",
     "CIFAR100",
     "CUB200",
+    "HLE",
     "MNIST",
     "ArraySource",
     "BlurryFileLists",
@@ -129,6 +134,7 @@ __all__ = [
     "ImageFolder",
     "ImageNetR",
     "Joint",
+    "LabelLevels",
     "LitDataSource",
     "MiniImageNet",
     "MultiLabelIncremental",

@@ -132,6 +132,7 @@ def lay_out(source: Source, scenario: Scenario, seed: int, val_split: float = 0.
         fingerprint,
         forgets_per_task=asked,
         unlabelled_tasks=blind,
+        levels=source.levels,
     )
     arrivals = tuple(first_arrivals(labels[index], new) for index, new in zip(train_index, new_classes, strict=True))
     evaluation: dict[Stage, EvalData] = {"val": val, "test": test, "anytime": val}

@@ -10,6 +10,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Literal
 
+from lightning_cl.datamodules.superclasses import level_of_each
 from lightning_cl.versions import check_version
 
 Order = Literal["shuffled", "stream"]
@@ -72,6 +73,7 @@ class StreamInfo:
             shortest first; empty for a stream as it was planned.
         forgets_per_task: For each task the sorted class ids that it asks to forget; empty if no task does.
         unlabelled_tasks: Tasks whose training batches have no labels.
+        levels: The label tree, as :attr:`Source.levels`; empty: there are no superclasses.
     """
 
     num_tasks: int
@@ -82,6 +84,7 @@ class StreamInfo:
     extended_from: tuple[tuple[int, str], ...] = ()
     forgets_per_task: tuple[tuple[int, ...], ...] = ()
     unlabelled_tasks: tuple[int, ...] = ()
+    levels: tuple[tuple[int, ...], ...] = ()
 
     @property
     def has_classes(self) -> bool:
@@ -99,6 +102,11 @@ class StreamInfo:
         held = Counter(c for classes in self.classes_per_task for c in classes)
         return sorted(c for c, tasks in held.items() if tasks > 1)
 
+    @cached_property
+    def class_levels(self) -> tuple[int, ...]:
+        """Level of the label tree that each class is at, 0 being the coarsest; empty: there is no tree."""
+        return level_of_each(self.levels)
+
     def seen_classes(self, task: int) -> tuple[int, ...]:
         """Sorted class ids exposed up to and including ``task``."""
         return tuple(sorted({c for held in self.classes_per_task[: task + 1] for c in held}))
@@ -115,6 +123,7 @@ class StreamInfo:
             "extended_from": [[tasks, fingerprint] for tasks, fingerprint in self.extended_from],
             "forgets_per_task": [list(asked) for asked in self.forgets_per_task],
             "unlabelled_tasks": list(self.unlabelled_tasks),
+            "levels": [list(level) for level in self.levels],
         }
 
     @classmethod
@@ -130,6 +139,7 @@ class StreamInfo:
             extended_from=tuple((int(t), str(f)) for t, f in state.get("extended_from", ())),  # type: ignore[attr-defined]
             forgets_per_task=tuple(tuple(asked) for asked in state.get("forgets_per_task", ())),  # type: ignore[attr-defined]
             unlabelled_tasks=tuple(state.get("unlabelled_tasks", ())),  # type: ignore[arg-type]
+            levels=tuple(tuple(level) for level in state.get("levels", ())),  # type: ignore[attr-defined]
         )
 
 

@@ -45,7 +45,7 @@ FAMILY = (
 )
 #: Label spaces and what they are called.
 SPACES = {"class_il": "class-incremental", "task_il": "task-incremental", "domain_il": "domain-incremental"}
-_MATRICES = ("class_il", "task_il", "evaluated", "confusion")
+_MATRICES = ("class_il", "task_il", "evaluated", "confusion", "levels")
 _ROWS = ("baseline", "sizes")
 
 
@@ -74,6 +74,8 @@ class ContinualReport:
         sizes: ``(T,)`` test samples of each task.
         evaluated: ``(T, T)`` test samples that were counted in each cell; fewer than ``sizes`` is a partial evaluation.
         confusion: ``(C, C)`` answers in the last validation, a row for each true class; None: not counted.
+        levels: ``(T, L)`` accuracies at the levels of the label tree, coarsest first, after each task; None: no tree,
+            or too many classes to count.
         label_space: Which of the two matrices is the headline: ``"class_il"``, ``"task_il"`` or ``"domain_il"``.
         few_shot: Task 0 is the base session of a few-shot stream, so its metrics are given, too.
         requests: How many of the tasks, the last ones, ask to forget something.
@@ -99,6 +101,7 @@ class ContinualReport:
     sizes: Tensor | None = None
     evaluated: Tensor | None = None
     confusion: Tensor | None = None
+    levels: Tensor | None = None
     label_space: str = "class_il"
     few_shot: bool = False
     requests: int = 0
@@ -131,6 +134,7 @@ class ContinualReport:
                 self.few_shot,
                 self.requests,
                 self.unlabelled,
+                levels=self.levels,
             )
 
     @property

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
+from lightning_cl.callbacks.evaluation.task_counts import best_of, competitors
 from lightning_cl.datamodules.sampling import permutation
-from lightning_cl.metrics import GroupAccuracy, class_il_predictions, class_table
+from lightning_cl.datamodules.task import StreamInfo
+from lightning_cl.metrics import GroupAccuracy
 
 
 def next_evaluation(seen: int, due: int, every: int) -> int:
@@ -62,10 +64,12 @@ class PrequentialCounter:
     Args:
         capture: Knows the head.
         device: Where to count.
+        info: Of the stream.
     """
 
-    def __init__(self, capture: HeadCapture, device: torch.device) -> None:
+    def __init__(self, capture: HeadCapture, device: torch.device, info: StreamInfo) -> None:
         self.path, self.layer, self.mask = capture.path, capture.layer, capture.mask
+        self.info = info
         #: Of this process, since it was last taken.
         self.accuracy = GroupAccuracy(1).to(device)
         self._hook: Any = None
@@ -118,9 +122,10 @@ class PrequentialCounter:
                 'set `prequential=False`, or name the layer that the step uses with `head="..."`.'
             )
         if self._allowed is None or self._allowed[0] != exposed or self._allowed[1].device != logits.device:
-            self._allowed = exposed, class_table([exposed], logits.shape[-1], logits.device)[0]
-        answers = class_il_predictions(logits[: len(labels)], self._allowed[1])
-        self.accuracy.update(answers, labels.to(logits.device, non_blocking=True), torch.zeros_like(answers))
+            self._allowed = exposed, competitors(exposed, self.info, logits.shape[-1], logits.device)
+        labels = labels.to(logits.device, non_blocking=True)
+        answers = best_of(logits[: len(labels)], self._allowed[1], labels)
+        self.accuracy.update(answers, labels, torch.zeros_like(answers))
 
     def take(self) -> Tensor:
         """``(2,)`` right answers and all samples of this process since the last time."""

@@ -116,7 +116,8 @@ class AnytimeEvaluation(ContinualCallback):
             stream_logging.begin(trainer, require_stream(trainer, type(self).__name__))
         if self.prequential:
             assert self._capture is not None
-            self._counter = PrequentialCounter(self._capture, pl_module.device)
+            stream = require_stream(trainer, type(self).__name__)
+            self._counter = PrequentialCounter(self._capture, pl_module.device, stream.info)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Read what the coming step predicts, if its samples are new."""

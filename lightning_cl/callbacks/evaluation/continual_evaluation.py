@@ -31,7 +31,7 @@ from lightning_cl.callbacks.evaluation.task_counts import SPACES, TaskCounts, gr
 from lightning_cl.callbacks.label_kinds import check_single_label
 from lightning_cl.datamodules import ContinualDataModule, Task
 from lightning_cl.datamodules.stream_plan import Stage
-from lightning_cl.metrics.functional import accuracy_per_stage, summarise
+from lightning_cl.metrics.functional import accuracy_per_stage, level_accuracy, summarise
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.reports import ContinualReport
 
@@ -62,6 +62,10 @@ class ContinualEvaluation(RunReporter):
     It prints a table at the end, and writes ``continual_report.json``, the matrix as CSV and pictures into the run's
     folder (the logger's folder of this run, or ``trainer.default_root_dir`` without a logger); up to 1,000 classes also
     the confusion matrix and the accuracy of each class.
+
+    Of up to 1,000 classes with superclasses it also reports the accuracy at each level of the label tree, as
+    ``level_0/level_accuracy`` and so on. In a stream with labels of several levels (``HLE``) only classes of a sample's
+    own level compete.
 
     Args:
         head: Dotted path of the layer that makes the class logits; found when ``None``.
@@ -94,8 +98,9 @@ class ContinualEvaluation(RunReporter):
         self.total: Tensor = torch.empty(0)
         self.baseline: Tensor | None = None
         self.samples_seen: list[int] = []
-        #: ``(C, C)`` answers of the last validation, by true class.
-        self.confusion: Tensor | None = None
+        self.confusion: Tensor | None = None  # ``(C, C)`` answers of the last validation, by true class
+        #: ``(T, L)`` accuracy at each level of the label tree after each task; NaN: not measured.
+        self.levels: Tensor = torch.empty(0, 0)
         self._counts: TaskCounts | None = None
         #: What the module's step answers beside what its head answers.
         self.answers = AnswerCheck()
@@ -113,6 +118,7 @@ class ContinualEvaluation(RunReporter):
             self.correct = {space: torch.zeros(tasks, tasks, dtype=torch.long) for space in SPACES}
             self.total = torch.zeros(tasks, tasks, dtype=torch.long)
             self.baseline, self.samples_seen, self.confusion = None, [0] * tasks, None
+            self.levels = torch.full((tasks, len(stream.info.levels)), torch.nan, dtype=torch.float64)
         self._counts, self.answers = TaskCounts(pl_module, stream.info, self.head), AnswerCheck()
         self.answers.stated = self._stated is not None
 
@@ -190,9 +196,10 @@ class ContinualEvaluation(RunReporter):
                 self.baseline = counts[1, 0].double() / counts[1, 1].double()
             return
         stage, self.confusion = stream.task_index, self._counts.confusion(trainer)
-        for space, (correct, _) in zip(SPACES, counts, strict=True):
+        for space, (correct, self.total[stage]) in zip(SPACES, counts, strict=True):
             self.correct[space][stage] = correct
-        self.total[stage] = counts[0, 1]
+        if self.confusion is not None and stream.info.levels:
+            self.levels[stage] = level_accuracy(self.confusion, stream.info.levels)
         values = self._log(pl_module, stream)
         if stream.task_ended and trainer.state.fn == "fit" and trainer.is_global_zero:
             matrix = self.matrix()
@@ -240,6 +247,8 @@ class ContinualEvaluation(RunReporter):
         if stream.info.num_tasks <= MOST_TASKS_LOGGED:
             row: list[float] = self.matrix()[stage].tolist()
             logged |= {f"class_il/task_{t}": value for t, value in enumerate(row) if not math.isnan(value)}
+        levels: list[float] = self.levels[stage].tolist()
+        logged |= {f"level_{n}/level_accuracy": value for n, value in enumerate(levels) if not math.isnan(value)}
         pl_module.log_dict(logged, batch_size=1)
         self._log_axis(pl_module)
         return summary
@@ -257,18 +266,17 @@ class ContinualEvaluation(RunReporter):
             sizes=validation_sizes(stream),
             evaluated=self.total,
             confusion=self.confusion,
+            levels=None if self.levels.isnan().all() else self.levels,
             samples_seen=list(self.samples_seen),
             anytime=next((c.section(stream) for c in anytime), None),
             **described,
         )
 
     def _publish(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> None:
-        if not trainer.is_global_zero:
-            return
-        report = self.build_report(trainer, pl_module, note)
-        files = self.publish(trainer, report)
-        if trainer.state.fn == "fit":
-            stream_logging.finished(trainer, report, files)
+        if trainer.is_global_zero:
+            files = self.publish(trainer, report := self.build_report(trainer, pl_module, note))
+            if trainer.state.fn == "fit":
+                stream_logging.finished(trainer, report, files)
 
     def state_dict(self) -> dict[str, Any]:
         """Counts, already summed over the processes."""
@@ -278,6 +286,7 @@ class ContinualEvaluation(RunReporter):
             "total": self.total,
             "baseline": self.baseline,
             "samples_seen": self.samples_seen,
+            "levels": self.levels,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -287,3 +296,5 @@ class ContinualEvaluation(RunReporter):
         self.total, baseline = grown(state_dict["total"].cpu(), tasks), state_dict["baseline"]
         self.baseline = None if baseline is None else grown(baseline, tasks, float("nan"))
         self.samples_seen = grown(torch.tensor(state_dict["samples_seen"], dtype=torch.long), tasks).tolist()
+        if len(levels := state_dict.get("levels", ())) == tasks:
+            self.levels = levels.cpu()

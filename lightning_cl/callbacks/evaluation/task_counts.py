@@ -34,7 +34,7 @@ class TaskCounts:
         self._capture = HeadCapture(pl_module, info.num_classes, head)
         self._accuracies = [GroupAccuracy(info.num_tasks) for _ in SPACES]
         self._classes_per_task = info.classes_per_task
-        self._seen, self._of_task = torch.empty(0), torch.empty(0, 0)
+        self._info, self._seen, self._of_task = info, torch.empty(0), torch.empty(0, 0)
         self._num_classes = info.num_classes
         self._confusion = torch.empty(0)
 
@@ -47,7 +47,7 @@ class TaskCounts:
         """
         self._capture.start()
         columns = self._capture.layer.out_features
-        self._seen = class_table([classes], columns, device)[0]
+        self._seen = competitors(classes, self._info, columns, device)
         if self._of_task.shape[1] != columns:  # built once: it is as large as tasks times classes
             self._of_task = class_table(self._classes_per_task, columns)
         self._of_task = self._of_task.to(device)
@@ -75,7 +75,7 @@ class TaskCounts:
         found = self._capture.take(len(samples.labels))
         logits = answers if answers is not None and answers.ndim == 2 else found
         labels, tasks = (t.to(logits.device, non_blocking=True) for t in (samples.labels, samples.tasks))
-        chosen = class_il_predictions(logits, self._seen) if answers is None or answers.ndim == 2 else answers
+        chosen = best_of(logits, self._seen, labels) if answers is None or answers.ndim == 2 else answers
         for accuracy, predicted in zip(
             self._accuracies, (chosen.to(labels), task_il_predictions(logits, tasks, self._of_task)), strict=True
         ):
@@ -102,6 +102,24 @@ class TaskCounts:
         return summed(trainer, *self._accuracies)
 
 
+def competitors(classes: Sequence[int], info: StreamInfo, columns: int, device: torch.device) -> Tensor:
+    """Which columns of the head compete, bool: ``(columns,)``, those of ``classes``.
+
+    Where samples have labels of several levels, ``(C, columns)``: for a sample of each class those of its own level.
+    """
+    seen, levels = class_table([classes], columns, device)[0], info.class_levels
+    if len(set(levels)) <= 1:
+        return seen
+    level = torch.tensor(levels, device=device)
+    same = nn.functional.pad(level[:, None] == level, (0, columns - len(levels)))
+    return same & seen
+
+
+def best_of(logits: Tensor, competing: Tensor, labels: Tensor) -> Tensor:
+    """``(B,)`` the best of the :func:`competitors` for samples of these ``(B,)`` labels."""
+    return class_il_predictions(logits, competing if competing.ndim == 1 else competing[labels])
+
+
 class SetCounts:
     """Counts right answers among the exposed classes, by task and by class, for one or more sets of samples.
 
@@ -117,13 +135,13 @@ class SetCounts:
         self, sets: Sequence[Tensor], classes: Sequence[int], info: StreamInfo, columns: int, device: torch.device
     ) -> None:
         self._sets, self._num_tasks = sets, info.num_tasks
-        self._allowed = class_table([classes], columns, device)[0]
+        self._allowed = competitors(classes, info, columns, device)
         #: One for each set, with ``T + C`` groups.
         self.accuracies = [GroupAccuracy(info.num_tasks + info.num_classes).to(device) for _ in sets]
 
     def add(self, logits: Tensor, samples: EvalBatch) -> None:
         """Count ``(B, C_head)`` logits of ``samples``. No device synchronisation."""
-        answers = class_il_predictions(logits, self._allowed)
+        answers = best_of(logits, self._allowed, samples.labels.to(logits.device, non_blocking=True))
         for accuracy, chosen in zip(self.accuracies, self._sets, strict=True):
             rows = chosen[samples.index].nonzero().flatten()
             labels, groups = samples.labels[rows], samples.tasks[rows]

@@ -78,7 +78,8 @@ class ArraySource(ImageSource):
     A file has the keys ``train_x``, ``train_y``, ``test_x``, ``test_y`` and, if there are names, ``class_names``; in
     place of ``train_x`` there may be ``train_jpeg`` and ``train_off`` (see :class:`JpegImages`), likewise for the test
     split. ``x_train`` and ``y_train``, and ``train_images`` and ``train_labels``, are known, too. Domains may be in
-    ``train_domains``, ``test_domains`` and ``domain_names``. Nothing in it is unpickled.
+    ``train_domains``, ``test_domains`` and ``domain_names``, superclasses in ``superclass_of_class`` and
+    ``superclass_names``. Nothing in it is unpickled.
 
     Args:
         train: ``(images, labels)``, or the path of a ``.npz`` file with both splits. Images are arrays ``(N, H, W)`` or
@@ -103,11 +104,16 @@ class ArraySource(ImageSource):
             is resized or augmented. ``None``: see ``train``.
         label_map: ``"compact"`` numbers the labels of the training split 0..C-1 in ascending order, and keeps their
             names, where labels leave gaps or start at 1.
+        superclass_of_class: The superclass of each class, in their order, as numbers from 0 or names; or a dictionary
+            from the name of a class to that of its superclass, from that to the one above, and so on, with all classes
+            at one depth. ``None``: as in the file, else there are none.
+        superclass_names: Of superclasses that are numbers; ``None``: as in the file, else the numbers.
 
     Raises:
         ValueError: If ``layout`` or ``label_map`` is unknown, or a table is to be resized or augmented; in
             :meth:`setup`, if keys are missing, shapes, types or ranges are not as above, images and labels
-            differ in number, or labels are not ``0 .. C-1`` with training samples each.
+            differ in number, labels are not ``0 .. C-1`` with training samples each, a class has no superclass where
+            others have, or the superclasses make a cycle.
         FileNotFoundError: In :meth:`setup`, if there is no such file.
     """
 
@@ -128,6 +134,8 @@ class ArraySource(ImageSource):
         rgb: bool = False,
         layout: Layout | None = None,
         label_map: LabelMap | None = None,
+        superclass_of_class: Any = None,
+        superclass_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__(image_size, mean is not None, augment, rgb)
         check_layout(layout, image_size, self.augment, rgb)
@@ -144,10 +152,11 @@ class ArraySource(ImageSource):
         self._given: dict[Split, Any] = {"train": train, "test": test}
         self._names = {"class_names": class_names, "domain_names": domain_names}
         self._domains = {"train_domains": train_domains, "test_domains": test_domains}
+        self._superclasses = {"superclass_of_class": superclass_of_class, "superclass_names": superclass_names}
 
     def _open(self) -> None:
         train, test = self._given["train"], self._given["test"]
-        facts: dict[str, Any] = {**self._names, **self._domains}
+        facts: dict[str, Any] = {**self._names, **self._domains, **self._superclasses}
         if isinstance(train, (str, os.PathLike)):
             train, test = self._read(Path(train), facts)
         self._images = {"train": self._checked(train, "train"), "test": self._checked(test, "test")}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_cl.datamodules.sources.labels import ClassNames, as_ids, check_ids, default_names, ordered_names
+from lightning_cl.datamodules.superclasses import read_superclasses, with_own_level
 from lightning_cl.datamodules.task import NO_CLASSES
 
 Split = Literal["train", "test"]
@@ -48,6 +49,10 @@ class Source(ABC):
         train_sets: ``(N_train, C)`` bool, which classes each sample has, of a source with several labels a sample;
             ``None``: each has one.
         test_sets: ``(N_test, C)`` bool, as ``train_sets``.
+        levels: The label tree, level by level, coarsest first: for each class the number of its superclass there, at
+            the last level its own; empty: there are no superclasses. Where samples have labels of several levels, all
+            of them are classes, which the numbers are ids of, and -1 stands below a class's own level.
+        superclass_names: For each level but the last the names of the superclasses.
     """
 
     mean: tuple[float, ...] | None = None
@@ -66,6 +71,8 @@ class Source(ABC):
     class_names: tuple[str, ...]
     train_sets: Tensor | None = None
     test_sets: Tensor | None = None
+    levels: tuple[tuple[int, ...], ...] = ()
+    superclass_names: tuple[tuple[str, ...], ...] = ()
 
     if not TYPE_CHECKING:
 
@@ -132,13 +139,15 @@ class Source(ABC):
         train_domains: Any = None,
         test_domains: Any = None,
         domain_names: Sequence[str] | None = None,
+        superclass_of_class: Any = None,
+        superclass_names: Sequence[str] | None = None,
     ) -> None:
         """Check the facts about the data and publish them as attributes.
 
         Raises:
             ValueError: If labels or domains are not integers ``0 .. C-1``, a class or a domain has no training
                 sample, two classes have one name, or domains are given for one split only or in another number than
-                the labels.
+                the labels; or superclasses do not make a tree.
         """
         train, test = as_ids(train_labels, "train labels"), as_ids(test_labels, "test labels")
         names = ordered_names(class_names) if class_names is not None else default_names(train, test)
@@ -146,6 +155,9 @@ class Source(ABC):
             raise ValueError(f"{type(self).__name__} has no training samples.")
         self.check_classes(train, test, names)
         self._describe_domains(train_domains, test_domains, domain_names, len(train), len(test))
+        if superclass_of_class is not None:
+            ancestors, self.superclass_names = read_superclasses(superclass_of_class, names, superclass_names)
+            self.levels = with_own_level(ancestors)
         self.class_names, self.test_labels, self.train_labels = names, test, train
 
     def _describe_without_classes(self, num_train: int, num_test: int, **domains: Any) -> None:

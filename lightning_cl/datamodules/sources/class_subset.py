@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_cl.datamodules.sources.base import Source, Split
 from lightning_cl.datamodules.sources.derived import DerivedSource
 from lightning_cl.datamodules.sources.extended import ExtendedSource, relabelled
+from lightning_cl.datamodules.superclasses import Superclasses, of_some, with_own_level
 
 Part = Literal["tuning", "evaluation"]
 
@@ -85,6 +86,9 @@ class ClassSubset(DerivedSource):
         self.index = {split: (self.class_ids[own] >= 0).nonzero().flatten() for split, own in labels.items()}
         train, test = (self.class_ids[labels[split][self.index[split]]] for split in ("train", "test"))
         names = [source.class_names[c] for c in kept]
+        if source.superclass_names:
+            superclasses = of_some(Superclasses(source.levels[:-1], source.superclass_names), kept)
+            self.levels, self.superclass_names = with_own_level(superclasses.ancestors), superclasses.names
         domains = (self._domains(source.train_domains, "train"), self._domains(source.test_domains, "test"))
         self._describe(train, test, names, *domains, source.domain_names)
 

@@ -57,6 +57,7 @@ class Corrupted(DerivedSource):
         train, test = source.train_labels.repeat(domains), source.test_labels.repeat(domains)
         each = torch.arange(domains)
         of_train, of_test = (each.repeat_interleave(len(own)) for own in (source.train_labels, source.test_labels))
+        self.levels, self.superclass_names = source.levels, source.superclass_names
         self._describe(train, test, source.class_names, of_train, of_test, ("clean", *self.corruptions))
 
     def item(self, split: Split, index: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from lightning_cl.datamodules.sources.base import Split
@@ -22,9 +23,11 @@ class Digits(ImageSource):
         normalize: Subtract the data set's mean and divide by its standard deviation.
         augment: ``"none"`` (default) or ``"crop"``: shifts by up to an eighth of the size. Digits are never mirrored.
         rgb: Repeat the grey channel three times, for backbones that expect colour.
+        superclass_of_class: The superclass of each of the ten digits, a number from 0 or a name; ``None``: none.
 
     Raises:
-        ValueError: If ``test_fraction`` is not in (0, 1) or ``augment`` is ``"flip"``.
+        ValueError: If ``test_fraction`` is not in (0, 1) or ``augment`` is ``"flip"``; in :meth:`setup`, if there are
+            not ten superclasses.
     """
 
     mean, std = (0.3053,), (0.3760,)
@@ -39,11 +42,13 @@ class Digits(ImageSource):
         normalize: bool = True,
         augment: Augment | None = None,
         rgb: bool = False,
+        superclass_of_class: Sequence[int | str] | None = None,
     ) -> None:
         super().__init__(image_size, normalize, augment, rgb)
         if not 0.0 < test_fraction < 1.0:
             raise ValueError(f"`test_fraction` is {test_fraction}; give a fraction of the images, in (0, 1).")
         self.test_fraction, self.split_seed = test_fraction, split_seed
+        self.superclass_of_class = superclass_of_class
 
     def _open(self) -> None:
         import torch
@@ -54,7 +59,7 @@ class Digits(ImageSource):
         images = torch.from_numpy(data.images).mul(255 / 16).round().to(torch.uint8)[:, None]  # (N, 1, 8, 8)
         train, test = split_off_test(labels, self.test_fraction, self.split_seed)
         self._images = {"train": images[train], "test": images[test]}
-        self._describe(labels[train], labels[test], _NAMES)
+        self._describe(labels[train], labels[test], _NAMES, superclass_of_class=self.superclass_of_class)
 
     def item(self, split: Split, index: int) -> Any:
         """``(image, label)``: uint8 ``(1, 8, 8)`` and an int."""

@@ -12,6 +12,20 @@ import torch
 from lightning_cl.datamodules.sources.base import Split
 from lightning_cl.datamodules.sources.images import Augment, ImageSource
 
+#: Superclass of each class of CIFAR-100, and their names.
+_CIFAR100_SUPERCLASSES = (
+    4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11, 6, 11, 5, 10, 7, 6, 13, 15, 3, 15, 0,
+    11, 1, 10, 12, 14, 16, 9, 11, 5, 5, 19, 8, 8, 15, 13, 14, 17, 18, 10, 16, 4, 17, 4, 2, 0, 17, 4, 18, 17,
+    10, 3, 2, 12, 12, 16, 12, 1, 9, 19, 2, 10, 0, 1, 16, 12, 9, 13, 15, 13, 16, 19, 2, 4, 6, 19, 5, 5, 8, 19,
+    18, 1, 2, 15, 6, 0, 17, 8, 14, 13,
+)  # fmt: skip
+_CIFAR100_NAMES = (
+    "aquatic_mammals fish flowers food_containers fruit_and_vegetables household_electrical_devices "
+    "household_furniture insects large_carnivores large_man-made_outdoor_things "
+    "large_natural_outdoor_scenes large_omnivores_and_herbivores medium_mammals non-insect_invertebrates "
+    "people reptiles small_mammals trees vehicles_1 vehicles_2"
+)
+
 
 class TorchvisionSource(ImageSource):
     """Base of the sources over ``torchvision.datasets``; labels are read from ``.targets``, never by decoding.
@@ -34,6 +48,9 @@ class TorchvisionSource(ImageSource):
 
     dataset_name: ClassVar[str]
     """Name of the class in ``torchvision.datasets``; it is imported at the point of use."""
+    superclass_of_class: ClassVar[Sequence[int] | None] = None
+    """The number of each class's superclass; ``None``: there are none."""
+    names_of_superclasses: ClassVar[Sequence[str] | None] = None
 
     def __init__(
         self,
@@ -73,7 +90,13 @@ class TorchvisionSource(ImageSource):
     def _open(self) -> None:
         self._data = {"train": self._dataset(False, train=True), "test": self._dataset(False, train=False)}
         train, test = self._data["train"], self._data["test"]
-        self._describe(train.targets, test.targets, train.classes)
+        self._describe(
+            train.targets,
+            test.targets,
+            train.classes,
+            superclass_of_class=self.superclass_of_class,
+            superclass_names=self.names_of_superclasses,
+        )
 
     def item(self, split: Split, index: int) -> Any:
         """``(image, label)``: a PIL image and an int."""
@@ -117,9 +140,10 @@ class CIFAR10(_CIFAR):
 
 
 class CIFAR100(_CIFAR):
-    """Photographs: 100 classes, 50,000 / 10,000 colour images of 32x32 (Krizhevsky, 2009)."""
+    """Photographs: 100 classes in 20 superclasses, 50,000 / 10,000 colour images of 32x32 (Krizhevsky, 2009)."""
 
     dataset_name = "CIFAR100"
+    superclass_of_class, names_of_superclasses = _CIFAR100_SUPERCLASSES, tuple(_CIFAR100_NAMES.split())
     mean, std = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
     native_size = 32
 

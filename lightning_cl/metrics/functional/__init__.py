@@ -46,6 +46,7 @@ from lightning_cl.metrics.functional.fscil import (
     performance_drop,
     session_summary,
 )
+from lightning_cl.metrics.functional.hierarchy import level_accuracy
 from lightning_cl.metrics.functional.predictions import (
     class_il_predictions,
     class_table,
@@ -104,6 +105,7 @@ __all__ = [
     "knowledge_rate",
     "learning_accuracy",
     "learning_curve_area",
+    "level_accuracy",
     "mask_logits",
     "matrix_accuracy_dr",
     "min_acc",

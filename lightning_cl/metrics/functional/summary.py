@@ -66,7 +66,18 @@ ADAPTATION_DEFINITIONS = {
     "accuracy_at_end": "mean over the unlabelled domains of accuracy after the last adaptation",
 }
 """What the metrics ``adaptation/...`` of :func:`summarise` are."""
-ALL_DEFINITIONS = {**DEFINITIONS, **FEW_SHOT_DEFINITIONS, **FORGET_DEFINITIONS, **ADAPTATION_DEFINITIONS}
+LEVEL_DEFINITIONS = {
+    "level_accuracy": "accuracy at this level of the label tree over all test samples, after the last stage",
+    "average_level_accuracy": "mean of level_accuracy over the stages that have samples of this level",
+}
+"""What the metrics ``level_0/...`` (the coarsest), ``level_1/...`` and so on of :func:`summarise` are."""
+ALL_DEFINITIONS = {
+    **DEFINITIONS,
+    **FEW_SHOT_DEFINITIONS,
+    **FORGET_DEFINITIONS,
+    **ADAPTATION_DEFINITIONS,
+    **LEVEL_DEFINITIONS,
+}
 
 
 def summarise(
@@ -78,6 +89,7 @@ def summarise(
     requests: int = 0,
     unlabelled: Sequence[int] = (),
     names: Sequence[str] | None = None,
+    levels: Tensor | None = None,
 ) -> dict[str, float | None]:
     """Every metric of :data:`DEFINITIONS` for each label space, as fractions, after the last stage that was measured.
 
@@ -93,6 +105,8 @@ def summarise(
             :data:`FORGET_DEFINITIONS`.
         unlabelled: Tasks without labels; with any, also give those of :data:`ADAPTATION_DEFINITIONS`.
         names: Only these of :data:`DEFINITIONS`; all by default.
+        levels: ``(T, L)`` accuracies at the levels of a label tree after each stage, NaN: not measured; with them, also
+            give those of :data:`LEVEL_DEFINITIONS`.
 
     Returns:
         ``{"class_il/average_accuracy": 0.81, ...}``, the names always the same for the same arguments; None is "not
@@ -119,6 +133,11 @@ def summarise(
         # Of a model that knows all classes, for which both label spaces are one.
         summary = partial(adaptation_summary, unlabelled=unlabelled, baseline=baseline)
         metrics |= _further("adaptation", ADAPTATION_DEFINITIONS, class_il, summary)
+    for level, measured in enumerate(() if levels is None else levels.double().T):
+        known = measured[~measured.isnan()]
+        last, mean = (known[-1], known.mean()) if len(known) else (None, None)
+        metrics[f"level_{level}/level_accuracy"] = None if last is None else _number(last)
+        metrics[f"level_{level}/average_level_accuracy"] = None if mean is None else _number(mean)
     return metrics
 
 

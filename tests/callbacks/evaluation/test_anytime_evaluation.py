@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
-from tiny import tiny_vit
+from tiny import stream_info, tiny_vit
 from torch import Tensor, nn
 
 from callbacks.anytime_runs import (
@@ -258,7 +258,7 @@ def test_what_was_trained_on_in_an_earlier_epoch_is_not_new():
 
 def test_rows_behind_the_batch_and_later_answers_do_not_count():
     module = Module()
-    counter = PrequentialCounter(HeadCapture(module, NUM_CLASSES), torch.device("cpu"))
+    counter = PrequentialCounter(HeadCapture(module, NUM_CLASSES), torch.device("cpu"), stream_info(2, NUM_CLASSES))
     with torch.no_grad():
         module.head.weight.zero_(), module.head.bias.copy_(torch.tensor([0.0, 3, 0, 2, 0, 9]))
     counter.watch()

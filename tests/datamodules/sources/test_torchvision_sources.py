@@ -88,6 +88,10 @@ def test_cifar(tmp_path, monkeypatch, source_class, key):
     names = source.file_names("train")  # as published lists have them: images of a class count from 1
     assert (names[4], names[classes + 4]) == ("class 4/0001.png", "class 4/0002.png")
     assert source.file_names("test")[4] == "class 4/0001.png"
+    if source_class is CIFAR100:  # a baby, a boy, a girl, a man and a woman; five classes each
+        people = source.superclass_names[0].index("people")
+        assert [c for c, above in enumerate(source.levels[0]) if above == people] == [2, 11, 35, 46, 98]
+        assert [source.levels[0].count(above) for above in range(20)] == [5] * 20
     image, label = source.item("train", 4)
     assert (image.size, label) == ((32, 32), 4)
     made = source.train_transform()(image)
