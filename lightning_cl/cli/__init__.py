@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from lightning_cl import __version__
+from lightning_cl.cli.commands import COMMANDS, RUNS
 from lightning_cl.cli.configs import UsageError, named_configs, resolve_configs, suggestion
 from lightning_cl.cli.early_checks import check
-from lightning_cl.cli.options import COMMANDS, RUNS, build, parse
+from lightning_cl.cli.options import build, parse
 from lightning_cl.cli.predictions import is_folder_call
 from lightning_cl.cli.run_help import page
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from lightning_cl import __version__
 from lightning_cl.cli import ledger
+from lightning_cl.cli.commands import SUITES
 from lightning_cl.cli.comparison_options import Options, read_options, recipes_of
 from lightning_cl.cli.configs import UsageError, find_config, part_names, require_writable
 from lightning_cl.cli.leaderboard import boards
@@ -19,8 +20,6 @@ from lightning_cl.cli.ledger import Claim, Measurement, Number
 from lightning_cl.reports.compared_runs import COLUMNS, values_of
 from lightning_cl.reports.comparison import Run
 
-#: Short names of packaged streams.
-SUITES = {"si_blurry": "digits_si_blurry"}
 #: Where a report keeps what is not of its matrix.
 _SPACES = {"a_auc": "anytime", "a_last": "anytime", "f_last": "anytime"}
 _FEW_SHOT = ("average_session_accuracy", "base_accuracy", "novel_accuracy", "harmonic_mean", "performance_drop")

@@ -16,6 +16,7 @@ _lightning_cl() {
 @cases@
         *)
             case ${COMP_WORDS[1]} in
+                bench) names="@bench@ @options@" ;;
                 compare) names="@compare@ @options@" ;;
                 sweep) names="@sweep@ @options@" ;;
                 list | completion | reproduce) ;;

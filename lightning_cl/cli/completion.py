@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_cl.cli.catalogue import FOR_AUTHORS, KINDS, entries, exported
+from lightning_cl.cli.commands import COMMANDS, RUNS, SHELLS, SUITES
 from lightning_cl.cli.configs import PACKAGE, UsageError, part_names, recipe_names
-from lightning_cl.cli.options import COMMANDS, RUNS, SHELLS
 from lightning_cl.cli.signatures import model_parameters, run_parameters, stream_parameters, trainer_parameters
 
 #: Options that run on what ``fit`` gets, besides those of its classes.
 _COMMON = ("--config", "--help", "--print_config", "--debug", "--seed_everything", "--num_threads", "--model", "--data")
-_WITH_FILES = ("--config", "-c", "--methods", "--ckpt_path", "--folder", "--out", "check", "compare", "sweep")
+#: Commands with options of their own, and those of ``fit`` behind.
+_FOR_FIT = ("bench", "compare", "sweep")
+_WITH_FILES = ("--page", "bench", "--config", "-c", "--methods", "--ckpt_path", "--folder", "--out", "check", *_FOR_FIT)
 
 
 def main(options: argparse.Namespace, rest: Sequence[str], debug: bool) -> int:
@@ -55,7 +57,7 @@ def option_values() -> dict[str, list[str]]:
     recipes = [*recipe_names(), *part_names("streams"), *part_names("methods")]
     methods = [entry.name for entry in entries("methods")]
     callbacks = sorted(exported(PACKAGE / "callbacks" / "__init__.py") - FOR_AUTHORS)
-    choices = {**own_options("compare"), **own_options("sweep")}
+    choices = {k: v for command in _FOR_FIT for k, v in own_options(command).items()}
     return {
         "--config": recipes,
         "-c": recipes,
@@ -70,6 +72,7 @@ def option_values() -> dict[str, list[str]]:
         "--ckpt_path": ["last"],
         "check": recipes,
         "sweep": recipes,
+        "bench": [*part_names("streams"), *SUITES],
         "list": list(KINDS),
         "completion": list(SHELLS),
     }
@@ -80,7 +83,7 @@ def _bash() -> str:
     ends = {name: " files=yes" if name in _WITH_FILES else "" for name in values}
     cases = [f'        {name}) names="{" ".join(given)}"{ends[name]} ;;' for name, given in values.items()]
     words = {"commands": [*RUNS, *COMMANDS], "options": fit_options()}
-    words |= {command: [*own_options(command)] for command in ("compare", "sweep")}
+    words |= {command: [*own_options(command)] for command in _FOR_FIT}
     text = Path(__file__).with_name("completion.bash").read_text(encoding="utf-8")
     for name, known in words.items():
         text = text.replace(f"@{name}@", " ".join(known))
@@ -92,8 +95,8 @@ def _fish() -> str:
     lines = ["# fish completion for lightning-cl; made by `lightning-cl completion fish`", f"{start} -f"]
     first = (f"-a '{' '.join((*RUNS, *COMMANDS))}'", "-l help", "-l version")
     lines += [f"{start} -n __fish_use_subcommand {what}" for what in first]
-    known = {" ".join((*RUNS, "check", "compare", "sweep")): fit_options()}
-    known |= {command: list(own_options(command)) for command in ("compare", "sweep")}
+    known = {" ".join((*RUNS, "check", *_FOR_FIT)): fit_options()}
+    known |= {command: list(own_options(command)) for command in _FOR_FIT}
     for commands, options in known.items():
         for option in dict.fromkeys(options):
             chosen = f" -r -a '{' '.join(values[option])}'" if option in values else ""

@@ -17,8 +17,8 @@ import yaml  # type: ignore[import-untyped, unused-ignore]
 from lightning_cl.cli.arguments import Argument, known_arguments, plain_config, resolve, value_at, wrong_value
 from lightning_cl.cli.arguments import parse as parse_words
 from lightning_cl.cli.command import make_stream, read
+from lightning_cl.cli.commands import VALUE_FORMS
 from lightning_cl.cli.configs import UsageError, resolve_configs
-from lightning_cl.cli.options import VALUE_FORMS
 from lightning_cl.datamodules import ContinualDataModule
 
 #: How many values stand for a range of whole numbers on a logarithmic scale where a grid of values is needed.

@@ -54,8 +54,8 @@ def leaderboard_page(boards: Sequence[Any], version: str) -> str:
 
 def figures(boards: Sequence[Any]) -> dict[str, str]:
     """The figure of each table by its name, as a data address; none where no minutes are known."""
-    return {
-        board.name: draw.svg_address(plot_minutes(*board.points(), board.metrics[0])[0])
-        for board in boards
-        if board.front()
-    }
+    found = {}
+    for board in (board for board in boards if board.front()):
+        points, named = board.points()
+        found[board.name] = draw.svg_address(plot_minutes(points, named, board.metrics[0])[0])
+    return found

@@ -13,10 +13,10 @@ import pytest
 from lightning_cl.cli import main
 from lightning_cl.cli.catalogue import entries
 from lightning_cl.cli.command import run
+from lightning_cl.cli.commands import COMMANDS as OTHERS
+from lightning_cl.cli.commands import RUNS, SHELLS
 from lightning_cl.cli.completion import fit_options, option_values, own_options, script
 from lightning_cl.cli.configs import RECIPES
-from lightning_cl.cli.options import COMMANDS as OTHERS
-from lightning_cl.cli.options import RUNS, SHELLS
 
 COMMANDS = (*RUNS, *OTHERS)
 
@@ -68,9 +68,11 @@ def test_bash_completes_commands_names_and_options(bash_script: Path, tmp_path: 
     assert offered("list", "sc") == {"scenarios"}
     assert offered("check", "digits_ov") == {"digits_ovor"}
     assert offered("completion", "") == set(SHELLS)
+    assert offered("bench", "si_") == {"si_blurry"}
+    assert offered("bench", "digits", "--pa") == {"--page"}
     assert offered("compare", "--al") == {"--align"}
     assert offered("compare", "--align", "") == {"memory"}
-    assert offered("compare", "--methods", "finetune,proto") == {"finetune,prototypes"}
+    assert offered("compare", "--methods", "finetune,protot") == {"finetune,prototypes"}
     assert offered("sweep", "digits_l2p", "--tuning") == {"--tuning-seeds", "--tuning-fraction"}
     assert offered("sweep", "digits_l2p", "--tune-on", "") == {"order", "classes"}
     assert offered("sweep", "digits_l2p", "--data.sou") == {"--data.source"}

@@ -10,8 +10,9 @@ import pytest
 
 import lightning_cl
 from lightning_cl.cli import main
+from lightning_cl.cli.commands import COMMANDS, RUNS
 from lightning_cl.cli.completion import fit_options
-from lightning_cl.cli.options import COMMANDS, RUNS, parse
+from lightning_cl.cli.options import parse
 
 
 def test_words_of_fit_go_on_in_order() -> None:
