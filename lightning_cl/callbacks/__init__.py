@@ -16,10 +16,12 @@ from lightning_cl.callbacks.adapters.sdlora import SDLoRA
 from lightning_cl.callbacks.adapters.sema import SEMA
 from lightning_cl.callbacks.adapters.slca import SLCA
 from lightning_cl.callbacks.architecture.dynamically_expandable import DynamicallyExpandable
+from lightning_cl.callbacks.architecture.expert_gate import ExpertGate
 from lightning_cl.callbacks.architecture.foster import FOSTER
 from lightning_cl.callbacks.architecture.memo import MEMO
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
 from lightning_cl.callbacks.checkpoints.continual_checkpoint import ContinualCheckpoint
+from lightning_cl.callbacks.distillation.ebll import EBLL
 from lightning_cl.callbacks.distillation.features import FeatureDistillation
 from lightning_cl.callbacks.distillation.gere import GeRe
 from lightning_cl.callbacks.distillation.lucir import LUCIR
@@ -30,7 +32,9 @@ from lightning_cl.callbacks.distillation.prd import PRD
 from lightning_cl.callbacks.distillation.wa import WA
 from lightning_cl.callbacks.evaluation.anytime_evaluation import AnytimeEvaluation
 from lightning_cl.callbacks.evaluation.continual_evaluation import ContinualEvaluation
+from lightning_cl.callbacks.evaluation.item_curves import ItemCurves
 from lightning_cl.callbacks.evaluation.multi_label_evaluation import MultiLabelEvaluation
+from lightning_cl.callbacks.evaluation.plasticity_meter import PlasticityMeter
 from lightning_cl.callbacks.evaluation.protocol_guard import ProtocolGuard
 from lightning_cl.callbacks.evaluation.run_cost import RunCost
 from lightning_cl.callbacks.finetuning import FineTuning
@@ -53,6 +57,10 @@ from lightning_cl.callbacks.masks.hypernetwork import TaskHypernetwork
 from lightning_cl.callbacks.masks.packnet import PackNet
 from lightning_cl.callbacks.masks.piggyback import Piggyback
 from lightning_cl.callbacks.masks.supsup import SupSup
+from lightning_cl.callbacks.plasticity.adaptive_replay_ratio import AdaptiveReplayRatio
+from lightning_cl.callbacks.plasticity.dormant_reset import DormantReset
+from lightning_cl.callbacks.plasticity.shrink_and_perturb import ShrinkAndPerturb
+from lightning_cl.callbacks.plasticity.warmup_at_shift import WarmupAtShift
 from lightning_cl.callbacks.prompts.coda_prompt import CODAPrompt
 from lightning_cl.callbacks.prompts.dual_prompt import DualPrompt
 from lightning_cl.callbacks.prompts.l2p import L2P
@@ -77,6 +85,8 @@ from lightning_cl.callbacks.regularization.refresh import Refresh
 from lightning_cl.callbacks.regularization.rwalk import RWalk
 from lightning_cl.callbacks.regularization.seq_star import SEQStar
 from lightning_cl.callbacks.regularization.si import SynapticIntelligence
+from lightning_cl.callbacks.regularization.slnid import SLNID
+from lightning_cl.callbacks.regularization.task_free_mas import TaskFreeMAS
 from lightning_cl.callbacks.replay.bic import BiC
 from lightning_cl.callbacks.replay.clib import CLIB
 from lightning_cl.callbacks.replay.der import DER, DERPlusPlus
@@ -85,6 +95,7 @@ from lightning_cl.callbacks.replay.er_aml import ERAML
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay
 from lightning_cl.callbacks.replay.fpf import FPF
 from lightning_cl.callbacks.replay.gdumb import GDumb
+from lightning_cl.callbacks.replay.gss import GSS
 from lightning_cl.callbacks.replay.icarl import ICaRL
 from lightning_cl.callbacks.replay.kfpf import KFPF
 from lightning_cl.callbacks.replay.mer import MER
@@ -107,6 +118,7 @@ __all__ = [
     "DKVB",
     "EAR",
     "EASE",
+    "EBLL",
     "ERACE",
     "ERAML",
     "EWC",
@@ -115,6 +127,7 @@ __all__ = [
     "GACIL",
     "GEM",
     "GPM",
+    "GSS",
     "HAT",
     "HFT",
     "HLOP",
@@ -135,9 +148,11 @@ __all__ = [
     "SCR",
     "SEMA",
     "SLCA",
+    "SLNID",
     "TEEN",
     "WA",
     "Adapter",
+    "AdaptiveReplayRatio",
     "AnytimeEvaluation",
     "BiC",
     "CODAPrompt",
@@ -149,10 +164,12 @@ __all__ = [
     "ContinualEvaluation",
     "ContinualMethod",
     "DERPlusPlus",
+    "DormantReset",
     "DualPrompt",
     "DynamicSparseTraining",
     "DynamicallyExpandable",
     "ExperienceReplay",
+    "ExpertGate",
     "FeCAM",
     "FeatureDistillation",
     "FineTuning",
@@ -163,6 +180,7 @@ __all__ = [
     "ICaRL",
     "InfLoRA",
     "InfiniteSchedule",
+    "ItemCurves",
     "LanguageGuidedHead",
     "LiNeS",
     "LoRA",
@@ -176,6 +194,7 @@ __all__ = [
     "PODNet",
     "PackNet",
     "Piggyback",
+    "PlasticityMeter",
     "ProtoCL",
     "ProtocolGuard",
     "PrototypeClassifier",
@@ -188,10 +207,13 @@ __all__ = [
     "SDLoRA",
     "SEQStar",
     "ShardedBackbone",
+    "ShrinkAndPerturb",
     "StreamingLDA",
     "SupSup",
     "SynapticIntelligence",
+    "TaskFreeMAS",
     "TaskHypernetwork",
     "TwoPhaseProtocol",
     "VirtualOutlierRegularizer",
+    "WarmupAtShift",
 ]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.scenarios.repetition import Repetition
     from lightning_cl.datamodules.scenarios.sample_incremental import SampleIncremental
     from lightning_cl.datamodules.scenarios.si_blurry import SiBlurry
+    from lightning_cl.datamodules.scenarios.staged_mixture import StagedMixture
     from lightning_cl.datamodules.scenarios.table import TableScenario
     from lightning_cl.datamodules.scenarios.unlabelled_domains import UnlabelledDomains
     from lightning_cl.datamodules.sources.arrays import ArraySource
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.sources.litdata_source import LitDataSource
     from lightning_cl.datamodules.sources.mini_imagenet import MiniImageNet
     from lightning_cl.datamodules.sources.multi_label import MultiLabelSource
+    from lightning_cl.datamodules.sources.permuted_labels import PermutedLabels
     from lightning_cl.datamodules.sources.text import TextSource
     from lightning_cl.datamodules.sources.tiny_imagenet import TinyImageNet
     from lightning_cl.datamodules.sources.torchvision_sources import (
@@ -90,12 +92,14 @@ _LAZY = {
     "MultiLabelSource": "sources.multi_label",
     "Omniglot": "sources.torchvision_sources",
     "PadTokens": "collate",
+    "PermutedLabels": "sources.permuted_labels",
     "PowerLaw": "scenarios.power_law",
     "Repetition": "scenarios.repetition",
     "SampleIncremental": "scenarios.sample_incremental",
     "Scenario": "scenarios.base",
     "SiBlurry": "scenarios.si_blurry",
     "Source": "sources.base",
+    "StagedMixture": "scenarios.staged_mixture",
     "StreamInfo": "task",
     "StreamTable": "table",
     "TableScenario": "scenarios.table",
@@ -141,12 +145,14 @@ __all__ = [
     "MultiLabelSource",
     "Omniglot",
     "PadTokens",
+    "PermutedLabels",
     "PowerLaw",
     "Repetition",
     "SampleIncremental",
     "Scenario",
     "SiBlurry",
     "Source",
+    "StagedMixture",
     "StreamInfo",
     "StreamTable",
     "TableScenario",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lightning_cl.models.cifar_resnet import resnet20_cifar, resnet32_cifar
 from lightning_cl.models.clip_classifier import CLIPClassifier
 from lightning_cl.models.image_classifier import ImageClassifier
+from lightning_cl.models.mlp import mlp_tiny
 from lightning_cl.models.multi_label_classifier import MultiLabelClassifier
 from lightning_cl.models.nano_vit import vit_nano_omniglot
 
@@ -12,6 +13,7 @@ __all__ = [
     "CLIPClassifier",
     "ImageClassifier",
     "MultiLabelClassifier",
+    "mlp_tiny",
     "resnet20_cifar",
     "resnet32_cifar",
     "vit_nano_omniglot",

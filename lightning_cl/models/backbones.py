@@ -28,6 +28,7 @@ def build_backbone(
     import timm
 
     import lightning_cl.models.cifar_resnet  # registers its networks, as the next line does
+    import lightning_cl.models.mlp
     import lightning_cl.models.nano_vit  # noqa: F401
 
     if num_classes < 1:

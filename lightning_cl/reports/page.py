@@ -12,6 +12,7 @@ from lightning_cl.metrics.functional.summary import ALL_DEFINITIONS
 from lightning_cl.reports import drawing as draw
 from lightning_cl.reports.anytime_plots import plot_section
 from lightning_cl.reports.comparison_plots import plot_anytime_comparison
+from lightning_cl.reports.fact_pictures import fact_pictures
 from lightning_cl.reports.files import jsonable
 from lightning_cl.reports.plots import COLORMAP, plot_accuracy_curves, plot_stage_comparison
 from lightning_cl.reports.protocol import CHECKS, ProtocolCard
@@ -79,6 +80,7 @@ def _run(name: str, report: ContinualReport, config: str) -> dict[str, Any]:
         _picture(plot_accuracy_curves(report.matrix, seen_average=means), "Accuracy on each task over time"),
         *(_picture(plot_section(anytime), "Accuracy over the training samples seen")
           for _ in range(bool(anytime["curve"]["samples_seen"]))),
+        *(_picture(found.draw(), found.description) for found in fact_pictures(report.facts, report.class_names)),
     ]  # fmt: skip
     return {
         "name": name,

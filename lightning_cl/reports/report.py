@@ -22,6 +22,8 @@ from lightning_cl.metrics.functional.accuracy import accuracy_per_stage
 from lightning_cl.metrics.functional.summary import ALL_DEFINITIONS, summarise
 from lightning_cl.reports.anytime_plots import plot_section
 from lightning_cl.reports.confusion import class_accuracy_csv, confusion_csv, plot_confusion
+from lightning_cl.reports.fact_pictures import FILES as FACT_FILES
+from lightning_cl.reports.fact_pictures import fact_pictures
 from lightning_cl.reports.files import to_csv, to_json, write_files
 from lightning_cl.reports.files import write_text as _write_text
 from lightning_cl.reports.plots import plot_accuracy_curves, plot_accuracy_matrix
@@ -41,6 +43,7 @@ FAMILY = (
     "class_accuracy.csv",
     "anytime_curve.csv",
     "anytime_curve.png",
+    *FACT_FILES,
     FILE_NAME,
 )
 #: Label spaces and what they are called.
@@ -192,7 +195,8 @@ class ContinualReport:
         headline matrix; ``accuracy_matrix_task_il.csv`` (or ``_class_il``) of the other one when there are two;
         ``confusion_matrix.csv`` and ``.png`` and ``class_accuracy.csv`` where answers were counted by class. The
         JSON is strict (NaN is null) and complete: :func:`read` gives the report back. With an anytime section also
-        ``anytime_curve.csv`` and ``anytime_curve.png``.
+        ``anytime_curve.csv`` and ``anytime_curve.png``; with a ``PlasticityMeter`` in the run ``plasticity.png``, with
+        ``ItemCurves`` ``item_curves.png``.
 
         Args:
             directory: Made if missing.
@@ -219,6 +223,7 @@ class ContinualReport:
         if self.anytime is not None:
             texts["anytime_curve.csv"] = _curve_csv(self.anytime)
             figures["anytime_curve.png"] = partial(plot_section, self.anytime)
+        figures |= {picture.file: picture.draw for picture in fact_pictures(self.facts, self.class_names)}
         writers = {name: partial(_save_figure, draw=draw) for name, draw in figures.items()}
         writers |= {name: partial(_write_text, text=texts[name]) for name in sorted(texts)}  # the JSON comes last
         write_files(Path(directory), writers, FAMILY, keep_previous)

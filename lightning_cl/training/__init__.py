@@ -1,8 +1,9 @@
 """One training step as a method sees it: its modules, the step, the data of a finished task, and the memory."""
 
+from lightning_cl.training.loss_plateau import LossPlateau
 from lightning_cl.training.method_module import MethodModule
 from lightning_cl.training.phases import Phases
 from lightning_cl.training.step import HeadCall, Step
 from lightning_cl.training.task_data import TaskData
 
-__all__ = ["HeadCall", "MethodModule", "Phases", "Step", "TaskData"]
+__all__ = ["HeadCall", "LossPlateau", "MethodModule", "Phases", "Step", "TaskData"]

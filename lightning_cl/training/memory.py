@@ -53,6 +53,7 @@ class Memory:
         kept: What is kept beside its samples.
         left_out: The user's step was not made or returned nothing, so nothing is kept beside its samples.
         enters_first: A batch of the stream is remembered before the first step on it, not after the last.
+        judged: ``(B_local, ...)`` what the policy looks at, of the stream's samples in this step; ``None``: nothing.
     """
 
     buffer: ReplayBuffer
@@ -65,6 +66,7 @@ class Memory:
     kept: dict[str, Tensor] = field(default_factory=dict)
     left_out: bool = False
     enters_first: bool = False
+    judged: Tensor | None = None
 
     def write_extra(self, name: str, slots: Tensor, values: Tensor) -> None:
         """Put ``(n, ...)`` values into ``slots``; storage is made when the first come.

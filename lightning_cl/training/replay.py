@@ -62,7 +62,7 @@ class Replay:
             return batch
         if self.memory.joins:
             return self._joined(batch, batch_idx)
-        if not self.memory.by_index and self._is_remembered(batch_idx):
+        if not self.memory.by_index and self.is_remembered(batch_idx):
             rows = len(self.stream.train_batch(batch_idx).index)
             self.memory.offered = take(batch, torch.arange(rows))  # a step may work in place
         return batch
@@ -74,7 +74,7 @@ class Replay:
         self._check_targets(batch, own.index)
         slots = memory.buffer.draw(memory.batch_size)
         start, stop = share(len(slots), self.trainer.world_size, self.trainer.global_rank)
-        if not memory.by_index and self._is_remembered(batch_idx):
+        if not memory.by_index and self.is_remembered(batch_idx):
             # What is joined is a copy; else a step that works in place must not change what will be remembered.
             memory.offered = batch if stop > start else take(batch, torch.arange(len(own.index)))
         if len(slots) == 0:
@@ -163,7 +163,7 @@ class Replay:
 
     # ------------------------------------------------------------------ remembering
 
-    def _is_remembered(self, batch_idx: int) -> bool:
+    def is_remembered(self, batch_idx: int) -> bool:
         """Beside the last update on a batch, or the first; where a task has several epochs, in its first."""
         stream = self.stream
         first = stream.online or self.trainer.current_epoch == stream.task.first_epoch
@@ -175,12 +175,15 @@ class Replay:
         memory = self.memory
         batch, memory.offered = memory.offered, None
         kept, memory.kept = memory.kept, {}  # of this step, or of none that keeps anything
+        judged, memory.judged = memory.judged, None
         left_out, memory.left_out = memory.left_out and not memory.joins, False
-        if left_out or not self._is_remembered(batch_idx):
+        if left_out or not self.is_remembered(batch_idx):
             return
         stream, buffer = self.stream, memory.buffer
         index = stream.train_rows(batch_idx)
-        rows, slots = buffer.place(stream.source.train_labels[index])
+        every = torch.arange(len(index))
+        looked = None if judged is None else self._of_all(judged, every, len(index)).cpu()
+        rows, slots = buffer.place(stream.source.train_labels[index], looked)
         order = rows.argsort()
         self._write(rows[order], slots[order], batch, kept, index)
 

@@ -75,7 +75,7 @@ class TaskData:
             epoch: Seeds the augmentation.
         """
         for inputs, targets, share, _ in self._passes(view, epoch):
-            yield TaskBatch(_rows(inputs, share.real), targets[: share.real], share.index[: share.real])
+            yield TaskBatch(first_rows(inputs, share.real), targets[: share.real], share.index[: share.real])
 
     def features(
         self, extract: Callable[[Any], Tensor] | None = None, view: View = "eval", epoch: int = 0
@@ -123,12 +123,17 @@ class TaskData:
         return all_sum(total) / samples.to(total.dtype)
 
 
-def _rows(inputs: Any, count: int) -> Any:
+def first_rows(inputs: Any, count: int) -> Any:
     """The first ``count`` rows of a tensor, or of each tensor in a tuple, list or dictionary."""
+    return rows_of(inputs, slice(count))
+
+
+def rows_of(inputs: Any, rows: slice) -> Any:
+    """Some rows of a tensor, or of each tensor in a tuple, list or dictionary."""
     if isinstance(inputs, (Tensor, Inputs)):
-        return inputs[:count]
+        return inputs[rows]
     if isinstance(inputs, dict):
-        return {name: _rows(value, count) for name, value in inputs.items()}
+        return {name: rows_of(value, rows) for name, value in inputs.items()}
     if isinstance(inputs, (tuple, list)):
-        return type(inputs)(_rows(value, count) for value in inputs)
+        return type(inputs)(rows_of(value, rows) for value in inputs)
     return inputs

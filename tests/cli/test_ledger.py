@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_cl.cli import ledger, main
-from lightning_cl.cli.configs import RECIPES, UsageError, recipe_names
+from lightning_cl.cli.configs import RECIPES, UsageError, part_names, recipe_names
 from lightning_cl.cli.ledger import LEDGER, NOT_RUN, Claim, claim_names, markdown, read_claim, recipe_hash, status
 from lightning_cl.metrics.functional.summary import (
     ADAPTATION_DEFINITIONS,
@@ -53,7 +53,7 @@ def test_an_entry_is_well_formed(name: str) -> None:
     claim = read_claim(name)
     assert claim.to_yaml() == (LEDGER / f"{name}.yaml").read_text(encoding="utf-8")  # so --update changes nothing else
     assert claim.seeds
-    assert all(path in recipe_names() for path in claim.recipe)
+    assert all(path in (*recipe_names(), *part_names("methods")) for path in claim.recipe)
     known = {f"{space}/{metric}" for space in ("class_il", "task_il") for metric in DEFINITIONS}
     if claim.recipe:
         known |= {"anytime/a_auc", "anytime/a_last", *(f"few_shot/{metric}" for metric in FEW_SHOT_DEFINITIONS)}

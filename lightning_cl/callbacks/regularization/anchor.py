@@ -62,10 +62,14 @@ def mean_over_task(module: Any, data: TaskData, sums: BatchSums) -> dict[str, Te
     with evaluating(module):
         for inputs, targets, _ in data.batches():
             count += len(targets)
-            given = {_PARTS: inputs.parts} if isinstance(inputs, Inputs) else inputs
-            for name, value in sums(weights, given, targets).items():
+            for name, value in sums(weights, in_parts(inputs), targets).items():
                 total[name] += value
     return {name: data.mean(value, count) for name, value in total.items()}
+
+
+def in_parts(inputs: Any) -> Any:
+    """Inputs of a batch in a form that ``torch.func`` takes apart, for :func:`logits_of`."""
+    return {_PARTS: inputs.parts} if isinstance(inputs, Inputs) else inputs
 
 
 def logits_of(module: Any) -> Callable[[Mapping[str, Tensor], Any], Tensor]:

@@ -44,15 +44,7 @@ class Corrupted(DerivedSource):
         self.source, self.corruptions, self.severity, self.seed = source, tuple(corruptions), severity, seed
 
     def _open(self) -> None:
-        source = self.source
-        source.setup()
-        if source.train_domains is not None:
-            raise ValueError(
-                f"{type(source).__name__} has domains of its own ({', '.join(source.domain_names or ())[:60]}), so its "
-                "copies cannot be further ones; give a source without domains."
-            )
-        self.mean, self.std, self.image_size = source.mean, source.std, source.image_size
-        self.collate_fn, self.batch_hooks = source.collate_fn, dict(source.batch_hooks)
+        source = self._opened_for_copies()
         domains = 1 + len(self.corruptions)
         train, test = source.train_labels.repeat(domains), source.test_labels.repeat(domains)
         each = torch.arange(domains)

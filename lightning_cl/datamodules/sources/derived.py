@@ -28,3 +28,20 @@ class DerivedSource(Source):
     def eval_transform(self) -> Callable[[Any], Any] | None:
         """The source's."""
         return self.source.eval_transform()
+
+    def _opened_for_copies(self) -> Source:
+        """Open the source, whose copies are to be domains, and take over the form of its images and batches.
+
+        Raises:
+            ValueError: If it has domains of its own.
+        """
+        source = self.source
+        source.setup()
+        if source.train_domains is not None:
+            raise ValueError(
+                f"{type(source).__name__} has domains of its own ({', '.join(source.domain_names or ())[:60]}), so its "
+                "copies cannot be further ones; give a source without domains."
+            )
+        self.mean, self.std, self.image_size = source.mean, source.std, source.image_size
+        self.collate_fn, self.batch_hooks = source.collate_fn, dict(source.batch_hooks)
+        return source

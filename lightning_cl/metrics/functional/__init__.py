@@ -22,6 +22,7 @@ from lightning_cl.metrics.functional.anytime import (
     f_last,
     prequential_accuracy,
 )
+from lightning_cl.metrics.functional.boundaries import BoundaryScore, boundary_score
 from lightning_cl.metrics.functional.diaz_rodriguez import (
     backward_transfer_dr,
     forward_transfer_dr,
@@ -47,6 +48,14 @@ from lightning_cl.metrics.functional.fscil import (
     session_summary,
 )
 from lightning_cl.metrics.functional.hierarchy import level_accuracy
+from lightning_cl.metrics.functional.item_curves import (
+    class_curves,
+    fact_forgetting,
+    forgetting_rate,
+    item_times,
+    learnability,
+    retention,
+)
 from lightning_cl.metrics.functional.predictions import (
     class_il_predictions,
     class_table,
@@ -71,6 +80,7 @@ from lightning_cl.metrics.functional.unlearning import (
 )
 
 __all__ = [
+    "BoundaryScore",
     "ForgettingVariant",
     "a_auc",
     "a_avg",
@@ -87,14 +97,18 @@ __all__ = [
     "backward_transfer",
     "backward_transfer_dr",
     "base_accuracy",
+    "boundary_score",
+    "class_curves",
     "class_il_predictions",
     "class_table",
     "f_last",
+    "fact_forgetting",
     "finished_stages",
     "forget_drop",
     "forget_harmonic_mean",
     "forget_summary",
     "forgetting",
+    "forgetting_rate",
     "forgotten_accuracy",
     "forward_transfer",
     "forward_transfer_dr",
@@ -102,7 +116,9 @@ __all__ = [
     "generalised_accuracy_area",
     "harmonic_mean",
     "intransigence",
+    "item_times",
     "knowledge_rate",
+    "learnability",
     "learning_accuracy",
     "learning_curve_area",
     "level_accuracy",
@@ -117,6 +133,7 @@ __all__ = [
     "relative_forgetting",
     "remembering_dr",
     "retain_accuracy",
+    "retention",
     "session_summary",
     "summarise",
     "task_forgetting",

@@ -3,6 +3,7 @@
 from lightning_cl.nn.replay.balanced import ClassBalanced
 from lightning_cl.nn.replay.batches import check_rows, gather_rows_of, join, map_leaves, take
 from lightning_cl.nn.replay.buffer import ReplayBuffer
+from lightning_cl.nn.replay.gradient_based import GradientBased
 from lightning_cl.nn.replay.greedy import GreedyBalanced
 from lightning_cl.nn.replay.herding import Herding, herding
 from lightning_cl.nn.replay.importance import SampleImportance
@@ -11,6 +12,7 @@ from lightning_cl.nn.replay.sequences import padded_alike
 
 __all__ = [
     "ClassBalanced",
+    "GradientBased",
     "GreedyBalanced",
     "Herding",
     "Policy",

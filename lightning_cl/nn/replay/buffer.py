@@ -40,6 +40,7 @@ class ReplayBuffer:
         self.generator = torch.Generator().manual_seed(seed)
         self.labels = torch.full((capacity,), -1, dtype=torch.long)
         self._items: Any = None
+        self._fresh = self.policy.state_dict()
 
     @property
     def capacity(self) -> int:
@@ -60,6 +61,11 @@ class ReplayBuffer:
         """Bytes of all that is stored, empty slots included: tensors, UTF-8 text, and 8 bytes for a plain number."""
         own = self.labels.nbytes + self.capacity * self.policy.bytes_per_slot
         return own + sum(_bytes_of(leaf) for _, leaf in leaves(self._items) if leaf is not None)
+
+    def clear(self) -> None:
+        """Forget all items, and what the policy knows of the stream so far; the generator goes on."""
+        self.labels.fill_(-1)
+        self.policy.load_state_dict(self._fresh)
 
     # ------------------------------------------------------------------ storing
 

@@ -1,0 +1,107 @@
+"""Shrink and perturb: before a new task all weights shrink towards zero and get some noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lightning_cl.callbacks.arguments import check_at_least, check_share
+from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.boundaries import check_boundaries
+from lightning_cl.datamodules.sampling import mix_seed
+from lightning_cl.namespace import LightningModule, Trainer
+from lightning_cl.nn.counter import Counter
+from lightning_cl.nn.weights import trained
+from lightning_cl.training import MethodModule
+
+
+class Shrinking(MethodModule):
+    """Counts optimiser steps, and shrinks the trained weights when it is time."""
+
+    def __init__(self, shrink: float, noise: float, every: int | None) -> None:
+        super().__init__()
+        self.shrink, self.noise, self.every, self.made = shrink, noise, every, Counter()
+
+    def start_task(self, module: Any, task: Any) -> None:
+        """Shrink before every task but the first, unless it goes by steps."""
+        if self.every is None and task.index > 0:
+            self._change(module, task.index)
+
+    def after_step(self, module: Any, optimizer: Any) -> None:
+        """Shrink after every so many steps, if it goes by them."""
+        if self.every is not None:
+            self.made.set(self.made.value + 1)
+            if self.made.value % self.every == 0:
+                self._change(module, self.made.value)
+
+    def _change(self, module: Any, number: int) -> None:
+        generator = torch.Generator().manual_seed(mix_seed(module.trainer.datamodule.seed, 0x5A9, number))
+        shrink_and_perturb_(trained(module), self.shrink, self.noise, generator)
+
+
+@torch.no_grad()
+def shrink_and_perturb_(weights: Mapping[str, Tensor], shrink: float, noise: float, generator: torch.Generator) -> None:
+    """``w <- shrink * w + noise * n`` in place, ``n`` standard normal; 1 and 0 leave all as it is.
+
+    Args:
+        weights: By name.
+        shrink: In [0, 1].
+        noise: Standard deviation, at least 0.
+        generator: On the CPU, the same on all processes.
+    """
+    for weight in weights.values():
+        if shrink != 1:
+            weight.mul_(shrink)
+        if noise:
+            weight.add_(torch.randn(weight.shape, generator=generator).to(weight), alpha=noise)
+
+
+@dataclass(eq=False)
+class ShrinkAndPerturb(ContinualMethod):
+    """Shrink and perturb (Ash & Adams, NeurIPS 2020, arXiv:1910.08475), against the loss of plasticity.
+
+    Before every task but the first ``w <- shrink * w + noise * n`` for all trained weights, with ``n`` standard normal:
+    what was learned keeps its direction, and the network can learn something new nearly as well as from the start. It
+    forgets more, so it is for streams on which new tasks count, or beside a memory. Buffers (batch norm's statistics)
+    stay. Works on any module; keeps nothing but a counter and costs no pass.
+
+    Args:
+        shrink: In [0, 1].
+        noise: Standard deviation, at least 0. Both defaults are of our own, chosen on label permutations of handwritten
+            digits; with 1 and 0 it is plain fine-tuning.
+        every: Shrink after so many optimiser steps, at least 1, and not before tasks: for streams without boundaries.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+
+    Raises:
+        ValueError: If a number is out of its range; in ``setup``, in a stream of one pass without ``every``.
+    """
+
+    state_key: ClassVar[str] = "lightning_cl.ShrinkAndPerturb"
+    needs_head: ClassVar[bool] = False
+    small: ClassVar[dict[str, Any]] = {"every": 3}
+
+    shrink: float = 0.8
+    noise: float = 0.05
+    every: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share(self, "shrink")
+        check_at_least(self, 0, "noise")
+        check_at_least(self, 1, "every")
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a stream without boundaries that it was given no interval for."""
+        super().setup(trainer, pl_module, stage)
+        if self.every is None:
+            check_boundaries(trainer.datamodule, type(self).__name__, "shrinks the weights", "give `every` in steps")  # type: ignore[attr-defined]
+
+    def build(self, pl_module: Any, info: Any) -> Shrinking:
+        """A counter."""
+        return Shrinking(self.shrink, self.noise, self.every)
