@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 #: Every module whose public names are in the reference.
@@ -229,6 +231,64 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {line} |" for line in (" | ".join(head), " | ".join("---" for _ in head), *lines))
 
 
+#: What draws the figures of the gallery, run in the root of the repository when the page is built.
+FIGURES = {
+    "accuracy_matrix": """\
+from lightning_cl.reports import plot_accuracy_matrix, read_report
+
+report = read_report("benchmarks/results/cifar100_sub_coda_prompt_seed0")
+figure, _ = plot_accuracy_matrix(report.matrix)
+""",
+    "accuracy_curves": """\
+from lightning_cl.reports import plot_accuracy_curves, read_report
+
+report = read_report("benchmarks/results/caltech95_sub_jpeg_dualprompt_seed0")
+figure, _ = plot_accuracy_curves(report.matrix)
+""",
+    "several_methods": """\
+from lightning_cl.metrics.functional import accuracy_per_stage
+from lightning_cl.reports import read_report
+from lightning_cl.reports.plots import plot_stage_comparison
+
+names = ("finetune", "l2p", "coda_prompt", "prototypes")
+reports = {name: read_report(f"benchmarks/results/cifar100_sub_{name}_seed0") for name in names}
+figure, _ = plot_stage_comparison({name: accuracy_per_stage(report.matrix) for name, report in reports.items()})
+""",
+    "at_any_time": """\
+from lightning_cl.reports import plot_anytime_comparison
+
+names = ("er", "mvp_r", "mvp", "dualprompt")
+figure, _ = plot_anytime_comparison({n: f"benchmarks/results/si_blurry_cifar100_sub_{n}_seed1" for n in names})
+""",
+    "confusion": """\
+import torch
+from sklearn.datasets import load_digits
+from sklearn.metrics import confusion_matrix
+from sklearn.neighbors import KNeighborsClassifier
+
+from lightning_cl.reports.confusion import plot_confusion
+
+images, labels = load_digits(return_X_y=True)
+model = KNeighborsClassifier(1).fit(images[:200], labels[:200])
+answers = model.predict(images[200:])
+figure, _ = plot_confusion(torch.tensor(confusion_matrix(labels[200:], answers)))
+""",
+}
+
+
+def drawn(name: str) -> str:
+    """A figure of the gallery, with the program that draws it above."""
+    from lightning_cl.reports.drawing import svg_address
+
+    before, made = os.getcwd(), {}
+    os.chdir(Path(__file__).resolve().parent.parent)
+    try:
+        exec(compile(FIGURES[name], name, "exec"), made)
+    finally:
+        os.chdir(before)
+    return f"```python\n{FIGURES[name]}```\n\n![{name.replace('_', ' ')}]({svg_address(made['figure'])})"
+
+
 def leaderboard(_: str = "") -> str:
     """The measured claims of the ledger, a table with a figure for each stream."""
     from lightning_cl.cli.leaderboard import boards, markdown
@@ -249,6 +309,7 @@ GENERATORS = {
     "usage": usage,
     "gallery": gallery,
     "leaderboard": leaderboard,
+    "drawn": drawn,
 }
 
 
@@ -297,7 +358,6 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 if __name__ == "__main__":  # after a method was added: python docs/hooks.py
     import sys
-    from pathlib import Path
 
     root = Path(__file__).resolve().parent.parent
     sys.path.insert(0, str(root))  # its own package, not one that is installed

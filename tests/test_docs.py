@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib
 import inspect
 import re
@@ -61,6 +62,16 @@ def test_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for name, code in blocks(page, "snippet", "python").items():  # those of a page go on with what is there
         short = re.sub(r"epochs_per_task=\d+", "epochs_per_task=1", code.replace("Trainer(", SHORT))
         exec(compile(short, f"{page.name} [{name}]", "exec"), namespace)
+
+
+@pytest.mark.parametrize("name", HOOKS["FIGURES"])
+def test_the_gallery_shows_what_its_program_draws(name: str) -> None:
+    text = HOOKS["fill"](f"<!-- generated: drawn {name} -->")
+    found = re.fullmatch(r"```python\n(.*)```\n\n!\[.*\]\(data:image/svg\+xml;base64,(.*)\)", text, re.DOTALL)
+    assert found is not None
+    program, picture = found.groups()
+    assert "read_report" in program or "plot_" in program
+    assert b"</svg>" in base64.b64decode(picture)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
