@@ -37,6 +37,7 @@ from lightning_cl.callbacks.evaluation.multi_label_evaluation import MultiLabelE
 from lightning_cl.callbacks.evaluation.plasticity_meter import PlasticityMeter
 from lightning_cl.callbacks.evaluation.protocol_guard import ProtocolGuard
 from lightning_cl.callbacks.evaluation.run_cost import RunCost
+from lightning_cl.callbacks.evaluation.zero_shot_transfer import ZeroShotTransfer
 from lightning_cl.callbacks.finetuning import FineTuning
 from lightning_cl.callbacks.gradients.agem import AGEM
 from lightning_cl.callbacks.gradients.coso import CoSO
@@ -49,11 +50,14 @@ from lightning_cl.callbacks.language.cpe_clip import CPECLIP
 from lightning_cl.callbacks.language.language_guided_head import LanguageGuidedHead
 from lightning_cl.callbacks.language.lgcl import LGCL
 from lightning_cl.callbacks.learning_rates import InfiniteSchedule, ReWarmReDecay
+from lightning_cl.callbacks.language.msg_coop import MSGCoOp
+from lightning_cl.callbacks.language.prompt_src import PromptSRC
 from lightning_cl.callbacks.masks.clr import CLR
 from lightning_cl.callbacks.masks.contracon import ConTraCon
 from lightning_cl.callbacks.masks.dst import DynamicSparseTraining
 from lightning_cl.callbacks.masks.hat import HAT
 from lightning_cl.callbacks.masks.hypernetwork import TaskHypernetwork
+from lightning_cl.callbacks.masks.lt_sft import LTSFT
 from lightning_cl.callbacks.masks.packnet import PackNet
 from lightning_cl.callbacks.masks.piggyback import Piggyback
 from lightning_cl.callbacks.masks.supsup import SupSup
@@ -72,12 +76,15 @@ from lightning_cl.callbacks.prototypes.dkvb import DKVB
 from lightning_cl.callbacks.prototypes.fecam import FeCAM
 from lightning_cl.callbacks.prototypes.gacil import ACIL, GACIL
 from lightning_cl.callbacks.prototypes.generative_kernel import GenerativeKernel
+from lightning_cl.callbacks.prototypes.losse_ftl import LosseFTL
 from lightning_cl.callbacks.prototypes.prototype_classifier import PrototypeClassifier
 from lightning_cl.callbacks.prototypes.ranpac import RanPAC
 from lightning_cl.callbacks.prototypes.streaming_lda import StreamingLDA
 from lightning_cl.callbacks.prototypes.teen import TEEN
+from lightning_cl.callbacks.regularization.duet import DuET
 from lightning_cl.callbacks.regularization.ewc import EWC
 from lightning_cl.callbacks.regularization.hft import HFT
+from lightning_cl.callbacks.regularization.intruder_dimensions import IntruderDimensions
 from lightning_cl.callbacks.regularization.l2sp import L2SP
 from lightning_cl.callbacks.regularization.lines import LiNeS
 from lightning_cl.callbacks.regularization.mas import MAS
@@ -87,6 +94,7 @@ from lightning_cl.callbacks.regularization.seq_star import SEQStar
 from lightning_cl.callbacks.regularization.si import SynapticIntelligence
 from lightning_cl.callbacks.regularization.slnid import SLNID
 from lightning_cl.callbacks.regularization.task_free_mas import TaskFreeMAS
+from lightning_cl.callbacks.regularization.zscl import ZSCL
 from lightning_cl.callbacks.replay.bic import BiC
 from lightning_cl.callbacks.replay.clib import CLIB
 from lightning_cl.callbacks.replay.der import DER, DERPlusPlus
@@ -105,6 +113,7 @@ from lightning_cl.callbacks.replay.protocl import ProtoCL
 from lightning_cl.callbacks.replay.scr import SCR
 from lightning_cl.callbacks.sharded_backbone import ShardedBackbone
 from lightning_cl.callbacks.two_phase import TwoPhaseProtocol
+from lightning_cl.callbacks.unlearning.unlearning import Unlearning
 
 __all__ = [
     "ACIL",
@@ -135,6 +144,7 @@ __all__ = [
     "L2P",
     "L2SP",
     "LGCL",
+    "LTSFT",
     "LUCIR",
     "MAS",
     "MEMO",
@@ -151,6 +161,7 @@ __all__ = [
     "SLNID",
     "TEEN",
     "WA",
+    "ZSCL",
     "Adapter",
     "AdaptiveReplayRatio",
     "AnytimeEvaluation",
@@ -165,6 +176,7 @@ __all__ = [
     "ContinualMethod",
     "DERPlusPlus",
     "DormantReset",
+    "DuET",
     "DualPrompt",
     "DynamicSparseTraining",
     "DynamicallyExpandable",
@@ -181,11 +193,14 @@ __all__ = [
     "InfLoRA",
     "InfiniteSchedule",
     "ItemCurves",
+    "IntruderDimensions",
     "LanguageGuidedHead",
     "LiNeS",
     "LoRA",
+    "LosseFTL",
     "LwF",
     "LwFMC",
+    "MSGCoOp",
     "MoRA",
     "MultiLabelEvaluation",
     "MultiLane",
@@ -196,6 +211,7 @@ __all__ = [
     "Piggyback",
     "PlasticityMeter",
     "ProtoCL",
+    "PromptSRC",
     "ProtocolGuard",
     "PrototypeClassifier",
     "RWalk",
@@ -214,6 +230,8 @@ __all__ = [
     "TaskFreeMAS",
     "TaskHypernetwork",
     "TwoPhaseProtocol",
+    "Unlearning",
     "VirtualOutlierRegularizer",
     "WarmupAtShift",
+    "ZeroShotTransfer",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -75,6 +76,58 @@ class CLIPPrompts(nn.Module):
         """Sizes and options."""
         depth, count, width = self.language.shape
         return f"{depth} x {count} x {width}, text_mode={self.text_mode!r}, vision_mode={self.vision_mode!r}"
+
+
+class IndependentPrompts(CLIPPrompts):
+    """Prompts of their own in each tower and layer, which replace those of the layer before (PromptSRC).
+
+    Args:
+        num_prompts: Prompt tokens in each layer, ``K``.
+        depth: Layers with prompts, ``L``, from the first on.
+        text_width: Width of the text tower, ``D_text``.
+        vision_width: Width of the image tower, ``D_vision``.
+        first: ``(N, D_text)`` with which the first ``N`` language prompts of the first layer begin; the rest is drawn
+            from N(0, 0.02^2).
+    """
+
+    def __init__(self, num_prompts: int, depth: int, text_width: int, vision_width: int, first: Tensor) -> None:
+        super().__init__(num_prompts, depth, text_width, None, "replace", "replace")
+        nn.init.normal_(self.language, std=0.02)
+        with torch.no_grad():
+            self.language[0, : len(first)] = first[:num_prompts].to(self.language)
+        self.image = nn.Parameter(nn.init.normal_(torch.empty(depth, num_prompts, vision_width), std=0.02))
+        self._without = False
+
+    def vision(self) -> Tensor | None:
+        """``(L, K, D_vision)`` vision prompts, the same for all images; ``None`` within :meth:`without`."""
+        return None if self._without else self.image
+
+    @contextmanager
+    def without(self) -> Iterator[None]:
+        """Let the image tower answer as it did before any prompt."""
+        self._without = True
+        try:
+            yield
+        finally:
+            self._without = False
+
+
+class ContextSets(CLIPPrompts):
+    """Several sets of language prompts in front of each class name, in the first layer alone (CoOp's, MSGCoOp).
+
+    Args:
+        sets: How many, ``M``.
+        num_prompts: Prompt tokens of each set, ``K``.
+        text_width: Width of the text tower, ``D_text``.
+        first: ``(N, D_text)`` with which the first ``N`` prompts of every set begin; to all is added a draw from N(0,
+            0.02^2), without which equal sets would stay equal.
+    """
+
+    def __init__(self, sets: int, num_prompts: int, text_width: int, first: Tensor) -> None:
+        super().__init__(num_prompts, sets, text_width, None)
+        nn.init.normal_(self.language, std=0.02)  # (M, K, D_text)
+        with torch.no_grad():
+            self.language[:, : len(first)] += first[:num_prompts].to(self.language)
 
 
 def _read_task(prompts: nn.Module, keys: Any) -> None:

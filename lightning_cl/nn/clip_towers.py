@@ -101,8 +101,10 @@ def text_tower(clip: Any) -> Any:
 NOT_TEXT = ("visual", "logit_scale", "logit_bias")
 
 
-def encode_texts(clip: Any, tokens: Tensor, prompts: Tensor | None = None, mode: PromptMode = "replace") -> Tensor:
-    """``(C, D)`` text features of unit length, with prompts behind the start token.
+def encode_texts(
+    clip: Any, tokens: Tensor, prompts: Tensor | None = None, mode: PromptMode = "replace", unit: bool = True
+) -> Tensor:
+    """``(C, D)`` text features, with prompts behind the start token.
 
     The prompts of layer 0 take part in the positions, so the words behind them move by ``K`` places; later ones do
     not. In the last block only the end token is computed, which is exact, as is leaving out what comes behind it.
@@ -112,6 +114,7 @@ def encode_texts(clip: Any, tokens: Tensor, prompts: Tensor | None = None, mode:
         tokens: ``(C, N)`` token ids; the end token has the highest. ``N`` may be shorter than the context.
         prompts: ``(L, K, D_text)``; ``None``: plain CLIP.
         mode: See :func:`renew_prompts`.
+        unit: Scale the features to unit length.
     """
     tower = text_tower(clip)
     x = tower.token_embedding(tokens).to(tower.transformer.get_cast_dtype())
@@ -129,7 +132,7 @@ def encode_texts(clip: Any, tokens: Tensor, prompts: Tensor | None = None, mode:
     projection = tower.text_projection
     if projection is not None:
         x = projection(x) if isinstance(projection, nn.Linear) else x @ projection
-    return F.normalize(wide(x), dim=-1)
+    return F.normalize(wide(x), dim=-1) if unit else wide(x)
 
 
 def encode_images(

@@ -7,43 +7,32 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import check_at_least, check_pattern
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import StreamKind
+from lightning_cl.callbacks.unlearning.requests import ForgetRequests, seen_losses
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import Adapters, LoRA, block_mlps, inject
 from lightning_cl.nn.adapters.sites import exactly
 from lightning_cl.nn.losses import group_norms
-from lightning_cl.nn.precision import wide
 from lightning_cl.nn.weights import trained
-from lightning_cl.training import MethodModule, Step
+from lightning_cl.training import Step
 
 
-class ForgettingUpdates(MethodModule):
+class ForgettingUpdates(ForgetRequests):
     """``A`` and ``B`` of the feed-forward layers, which alone learn while something is to be forgotten."""
 
     def __init__(self, adapters: Adapters, layers: Sequence[str], bound: float, beta: float, alpha: float) -> None:
         super().__init__()
         self.adapters, self.layers, self.bound, self.beta, self.alpha = adapters, tuple(layers), bound, beta, alpha
-        self.asked = torch.empty(0, dtype=torch.long)  # classes that the current task asks to forget
-
-    @property
-    def loss_factor(self) -> float:  # type: ignore[override]
-        """The loss of the user's step counts only while there is nothing to be forgotten."""
-        return 0.0 if len(self.asked) else 1.0
-
-    def start_run(self, module: Any) -> None:
-        """Look up what is to be forgotten, also after a resume."""
-        self.asked = torch.tensor(module.trainer.datamodule.task.forgets, dtype=torch.long, device=module.device)
 
     @torch.no_grad()
     def start_task(self, module: Any, task: Any) -> None:
         """Merge the last request's update; the next begins with a fresh ``A``, alike everywhere, and ``B = 0``."""
-        self.asked = torch.tensor(task.forgets, dtype=torch.long, device=module.device)
+        super().start_task(module, task)
         generator = torch.Generator().manual_seed(mix_seed(module.trainer.datamodule.seed, 0x65A, task.index))
         for name in self.layers if task.forgets else ():
             bank = self.adapters.bank(name)
@@ -57,9 +46,7 @@ class ForgettingUpdates(MethodModule):
         """``CE(retained) + beta relu(bound - CE(to be forgotten)) + alpha sum_blocks |A, B|``; none while learning."""
         if not len(self.asked):
             return {}
-        logits = wide(step.module.continual.mask(step.raw_logits))
-        losses = F.cross_entropy(logits, step.targets, reduction="none")
-        asked = torch.isin(step.targets, self.asked)
+        losses, asked = seen_losses(step, step.raw_logits), self.is_asked(step)
         forget = step.mean_over(asked, losses)
         below = (step.over_processes(forget) < self.bound).to(forget.dtype)  # the same on all processes
         blocks = group_norms(self.adapters.named_parameters(), lambda name: name.rpartition("/")[0])

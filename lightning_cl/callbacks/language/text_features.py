@@ -89,7 +89,7 @@ class TextFeatures(MethodModule):
         """Freeze the towers and let the prompts into the image tower."""
         extend(clip, FrozenCLIP)
         clip.requires_grad_(False).eval()
-        if self.prompts.projection is not None:
+        if self.prompts.vision() is not None:
             extend(clip.visual, PromptedVision)
             clip.visual.__dict__["_prompts"] = self.prompts
         expect_eval_mode()
@@ -104,6 +104,11 @@ class TextFeatures(MethodModule):
         """
         tokens = self.texts.tokens
         return self._read(tokens if columns is None else trimmed(tokens[columns.cpu()]))
+
+    def features_of(self, texts: Sequence[str]) -> Tensor:
+        """``(T, D)`` features of any texts under the current prompts, as those of the classes are read."""
+        tower, taken = text_tower(self.texts.clip), self.prompts.language.shape[1]
+        return self._read(clip_tokens(texts, tower.context_length, taken).to(self.prompts.language.device))
 
     def _read(self, tokens: Tensor) -> Tensor:
         language = self.prompts.language
@@ -144,6 +149,8 @@ class TextFeatures(MethodModule):
 
     def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:
         """``(B, C)`` cosines times the scale; in training -inf for classes that do not compete."""
+        if module.continual.raw:  # a look at features alone, in which no text needs to be read
+            return logits
         if torch.is_grad_enabled() and module.training:
             columns, rows = self._trained_features(module)
             found = text_logits(features, rows, self.texts.scale)

@@ -17,6 +17,7 @@ from lightning_cl.nn.half_masks import frozen_share
 from lightning_cl.nn.masks import ElementMask
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule
+from lightning_cl.training.trained_body import trained_body
 
 
 class FrozenHalf(MethodModule):
@@ -25,8 +26,7 @@ class FrozenHalf(MethodModule):
     def __init__(self, module: Any, share: float) -> None:
         super().__init__()
         self.share = share
-        head = {id(p) for p in module.continual_head.parameters()} if module.continual.head_path else set()
-        self.frozen = ElementMask({name: p for name, p in trained(module).items() if id(p) not in head})
+        self.frozen = ElementMask(trained_body(module))
 
     def start_task(self, module: Any, task: Any) -> None:
         """Draw again, the same on all processes."""

@@ -6,7 +6,6 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import nn
 
 from lightning_cl.callbacks.arguments import check_choice, check_share
 from lightning_cl.callbacks.base import ContinualMethod
@@ -14,6 +13,7 @@ from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.layer_depth import block_list, depths
 from lightning_cl.nn.weights import Snapshot, interpolate, trained
 from lightning_cl.training import MethodModule, TaskData
+from lightning_cl.training.trained_body import trained_body
 
 Reference = Literal["previous", "pretrained"]
 
@@ -24,8 +24,7 @@ class DepthScaling(MethodModule):
     def __init__(self, module: Any, alpha: float, beta: float, reference: Reference, blocks: str | None) -> None:
         super().__init__()
         self.each_task = reference == "previous"
-        head = {id(p) for p in module.continual_head.parameters()} if module.continual.head_path else set()
-        weights: dict[str, nn.Parameter] = {n: p for n, p in trained(module).items() if id(p) not in head}
+        weights = trained_body(module)
         place = depths(module, list(weights), block_list(module) if blocks is None else blocks)
         factors = {name: alpha if depth is None else alpha + beta * depth for name, depth in place.items()}
         self.factors = {name: factor for name, factor in factors.items() if factor != 1}

@@ -16,8 +16,10 @@ from lightning_cl.nn.heads.gaussians import Gaussians
 from lightning_cl.nn.heads.gram import GramHead, ridge_solution
 from lightning_cl.nn.heads.key_values import KeyValueHead
 from lightning_cl.nn.heads.mahalanobis import MahalanobisHead
+from lightning_cl.nn.heads.online_ridge import OnlineRidge
 from lightning_cl.nn.heads.prototypes import PrototypeHead
 from lightning_cl.nn.heads.ridge_choice import RIDGES, choose_ridge, held_out
+from lightning_cl.nn.heads.soft_grid import SoftGrid, SoftGridHead
 from lightning_cl.nn.heads.statistics import ClassStatistics
 from lightning_cl.nn.heads.streaming_lda import StreamingLDAHead
 
@@ -30,7 +32,10 @@ __all__ = [
     "GramHead",
     "KeyValueHead",
     "MahalanobisHead",
+    "OnlineRidge",
     "PrototypeHead",
+    "SoftGrid",
+    "SoftGridHead",
     "StreamingLDAHead",
     "TextHead",
     "align_head",

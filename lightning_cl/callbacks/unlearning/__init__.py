@@ -1,0 +1,1 @@
+"""Methods that forget classes on request."""
