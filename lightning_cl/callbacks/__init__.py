@@ -37,6 +37,7 @@ from lightning_cl.callbacks.evaluation.multi_label_evaluation import MultiLabelE
 from lightning_cl.callbacks.evaluation.plasticity_meter import PlasticityMeter
 from lightning_cl.callbacks.evaluation.protocol_guard import ProtocolGuard
 from lightning_cl.callbacks.evaluation.run_cost import RunCost
+from lightning_cl.callbacks.evaluation.unlearning_evaluation import UnlearningEvaluation
 from lightning_cl.callbacks.evaluation.zero_shot_transfer import ZeroShotTransfer
 from lightning_cl.callbacks.finetuning import FineTuning
 from lightning_cl.callbacks.gradients.agem import AGEM
@@ -51,6 +52,7 @@ from lightning_cl.callbacks.language.language_guided_head import LanguageGuidedH
 from lightning_cl.callbacks.language.lgcl import LGCL
 from lightning_cl.callbacks.learning_rates import InfiniteSchedule, ReWarmReDecay
 from lightning_cl.callbacks.language.msg_coop import MSGCoOp
+from lightning_cl.callbacks.language.mulki import MulKI
 from lightning_cl.callbacks.language.prompt_src import PromptSRC
 from lightning_cl.callbacks.masks.clr import CLR
 from lightning_cl.callbacks.masks.contracon import ConTraCon
@@ -202,6 +204,7 @@ __all__ = [
     "LwFMC",
     "MSGCoOp",
     "MoRA",
+    "MulKI",
     "MultiLabelEvaluation",
     "MultiLane",
     "OnPro",
@@ -231,6 +234,7 @@ __all__ = [
     "TaskHypernetwork",
     "TwoPhaseProtocol",
     "Unlearning",
+    "UnlearningEvaluation",
     "VirtualOutlierRegularizer",
     "WarmupAtShift",
     "ZeroShotTransfer",

@@ -112,6 +112,19 @@ class IndependentPrompts(CLIPPrompts):
             self._without = False
 
 
+class NoPrompts(CLIPPrompts):
+    """In the place of prompts where both towers answer as they are, while they are trained.
+
+    Args:
+        text_width: Width of the text tower, ``D_text``.
+    """
+
+    def __init__(self, text_width: int) -> None:
+        super().__init__(1, 1, text_width, None)
+        del self.language
+        self.register_buffer("language", torch.zeros(1, 0, text_width), persistent=False)
+
+
 class ContextSets(CLIPPrompts):
     """Several sets of language prompts in front of each class name, in the first layer alone (CoOp's, MSGCoOp).
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +22,8 @@ def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-class SparseDelta(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class SparseDelta:
     """What a task changed of a base model, at few places.
 
     Attributes:
@@ -52,7 +54,7 @@ class SparseDelta(NamedTuple):
 
     def save(self, path: str | Path) -> None:
         """Write it to a file of its own: 8 bytes an element in 32 bits."""
-        torch.save({"version": 1, **self._asdict()}, path)
+        torch.save({"version": 1, "places": self.places, "values": self.values, "base": self.base}, path)
 
     @classmethod
     def load(cls, path: str | Path) -> SparseDelta:
@@ -62,9 +64,9 @@ class SparseDelta(NamedTuple):
             ValueError: If the file holds something else.
         """
         found: Any = torch.load(path, weights_only=True)
-        if not isinstance(found, dict) or found.get("version") != 1 or not set(cls._fields) <= set(found):
+        if not isinstance(found, dict) or found.get("version") != 1 or not {"places", "values", "base"} <= set(found):
             raise ValueError(f"{str(path)!r} holds no sparse delta; give a file that `SparseDelta.save` wrote.")
-        return cls(**{name: found[name] for name in cls._fields})
+        return cls(found["places"], found["values"], found["base"])
 
 
 def compose(base: Mapping[str, Tensor], deltas: Sequence[tuple[SparseDelta, float]]) -> dict[str, Tensor]:

@@ -157,6 +157,7 @@ class LTSFT(ContinualMethod):
     state_key: ClassVar[str] = "lightning_cl.LTSFT"
     constrains: ClassVar[bool] = True
     needs_head: ClassVar[bool] = False
+    small: ClassVar[dict[str, Any]] = {"share": 0.5, "per_layer": True}  # so that every weight learns
 
     share: float = 0.01
     dense: float = 0.5

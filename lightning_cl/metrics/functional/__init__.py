@@ -78,6 +78,11 @@ from lightning_cl.metrics.functional.unlearning import (
     forgotten_accuracy,
     retain_accuracy,
 )
+from lightning_cl.metrics.functional.unlearning_probes import (
+    forget_generalisation,
+    kolmogorov_smirnov,
+    membership_gap,
+)
 
 __all__ = [
     "BoundaryScore",
@@ -105,6 +110,7 @@ __all__ = [
     "fact_forgetting",
     "finished_stages",
     "forget_drop",
+    "forget_generalisation",
     "forget_harmonic_mean",
     "forget_summary",
     "forgetting",
@@ -118,12 +124,14 @@ __all__ = [
     "intransigence",
     "item_times",
     "knowledge_rate",
+    "kolmogorov_smirnov",
     "learnability",
     "learning_accuracy",
     "learning_curve_area",
     "level_accuracy",
     "mask_logits",
     "matrix_accuracy_dr",
+    "membership_gap",
     "min_acc",
     "never_learned",
     "novel_accuracy",

@@ -1,0 +1,45 @@
+"""Relations of samples and texts to class prototypes, and how they are taught by several teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def sample_relations(images: Tensor, prototypes: Tensor, texts: Tensor, temperature: float) -> Tensor:
+    """``(2, B, C)`` log-probabilities of each image over image prototypes, and over class texts.
+
+    Args:
+        images: ``(B, D)`` unit features.
+        prototypes: ``(C, D)`` unit image prototypes.
+        texts: ``(C, D)`` unit text features.
+        temperature: Above 0.
+    """
+    rows = torch.stack([images @ prototypes.T, images @ texts.T])
+    return F.log_softmax(rows / temperature, dim=-1)
+
+
+def text_relations(texts: Tensor, prototypes: Tensor, temperature: float) -> Tensor:
+    """``(C, C)`` log-probabilities of each class text over image prototypes; see :func:`sample_relations`."""
+    return F.log_softmax(texts @ prototypes.T / temperature, dim=-1)
+
+
+def teacher_weights(logits: Sequence[Tensor], temperature: float) -> Tensor:
+    """``(K, B)`` weights of ``K`` teachers for each sample, with a sum of 1: the surer one counts for more.
+
+    ``softmax_k(max_c p_k(c) / temperature)``.
+
+    Args:
+        logits: Of each teacher ``(B, C)``.
+        temperature: Above 0; infinite: all count alike.
+    """
+    surest = torch.stack([rows.softmax(dim=1).amax(dim=1) for rows in logits])
+    return (surest / temperature).softmax(dim=0)
+
+
+def divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """``(...)`` ``KL(teacher || student)`` of ``(..., C)`` log-probabilities; the teacher gets no gradient."""
+    return F.kl_div(student, teacher.detach(), log_target=True, reduction="none").sum(dim=-1)
