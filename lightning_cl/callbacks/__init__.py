@@ -50,10 +50,10 @@ from lightning_cl.callbacks.gradients.owm import OWM
 from lightning_cl.callbacks.language.cpe_clip import CPECLIP
 from lightning_cl.callbacks.language.language_guided_head import LanguageGuidedHead
 from lightning_cl.callbacks.language.lgcl import LGCL
-from lightning_cl.callbacks.learning_rates import InfiniteSchedule, ReWarmReDecay
 from lightning_cl.callbacks.language.msg_coop import MSGCoOp
 from lightning_cl.callbacks.language.mulki import MulKI
 from lightning_cl.callbacks.language.prompt_src import PromptSRC
+from lightning_cl.callbacks.learning_rates import InfiniteSchedule, ReWarmReDecay
 from lightning_cl.callbacks.masks.clr import CLR
 from lightning_cl.callbacks.masks.contracon import ConTraCon
 from lightning_cl.callbacks.masks.dst import DynamicSparseTraining
