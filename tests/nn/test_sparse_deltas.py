@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 from lightning_cl.nn.sparse_deltas import SparseDelta, compose, largest_changes, weights_fingerprint
 
@@ -56,6 +57,8 @@ def test_what_is_added_and_taken_back_leaves_no_bit() -> None:
                 expected.view(-1)[delta.places[name].long()] += delta.values[name]
         assert torch.equal(both[name], expected)
     assert not torch.equal(both["a"], alone["a"])
+    half = compose(base, [(one, 0.5), (two, -1)])["a"].view(-1)
+    assert_close(half - base["a"].view(-1), 0.5 * (alone["a"] - base["a"]).view(-1) - (both["a"] - alone["a"]).view(-1))
     nothing = compose(base, [(one, 1), (one, -1)])
     assert all(torch.equal(nothing[name], base[name]) for name in base)
 

@@ -48,7 +48,8 @@ def active_step(gram: Tensor, cross: Tensor, weights: Tensor, rows: Tensor, ridg
     """
     own = gram[rows][:, rows]
     wanted = cross[rows] - gram[rows] @ weights + own @ weights[rows]
-    return torch.linalg.solve(own + ridge * torch.eye(len(rows), dtype=own.dtype, device=own.device), wanted)
+    found: Tensor = torch.linalg.solve(own + ridge * torch.eye(len(rows), dtype=own.dtype, device=own.device), wanted)
+    return found
 
 
 class OnlineRidge(nn.Module):
@@ -110,5 +111,5 @@ class OnlineRidge(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """``(B, D)`` features to ``(B, K)`` predictions; 0 before the first sample. Carries no gradient."""
-        answers = self.grid(features.detach()) @ self.weights
+        answers: Tensor = self.grid(features.detach()) @ self.weights
         return answers.to(torch.promote_types(features.dtype, torch.float32))
