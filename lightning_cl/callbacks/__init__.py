@@ -8,6 +8,7 @@ from lightning_cl.callbacks.adapters.ear import EAR
 from lightning_cl.callbacks.adapters.ease import EASE
 from lightning_cl.callbacks.adapters.gs_lora import GSLoRA
 from lightning_cl.callbacks.adapters.inflora import InfLoRA
+from lightning_cl.callbacks.adapters.l2m import L2M
 from lightning_cl.callbacks.adapters.lora import LoRA
 from lightning_cl.callbacks.adapters.mora import MoRA
 from lightning_cl.callbacks.adapters.mos import MOS
@@ -15,6 +16,7 @@ from lightning_cl.callbacks.adapters.reg_lora import RegLoRA
 from lightning_cl.callbacks.adapters.sdlora import SDLoRA
 from lightning_cl.callbacks.adapters.sema import SEMA
 from lightning_cl.callbacks.adapters.slca import SLCA
+from lightning_cl.callbacks.adapters.slm import SLM
 from lightning_cl.callbacks.architecture.dynamically_expandable import DynamicallyExpandable
 from lightning_cl.callbacks.architecture.expert_gate import ExpertGate
 from lightning_cl.callbacks.architecture.foster import FOSTER
@@ -61,6 +63,7 @@ from lightning_cl.callbacks.masks.hat import HAT
 from lightning_cl.callbacks.masks.hypernetwork import TaskHypernetwork
 from lightning_cl.callbacks.masks.lt_sft import LTSFT
 from lightning_cl.callbacks.masks.packnet import PackNet
+from lightning_cl.callbacks.masks.pfnr import PFNR
 from lightning_cl.callbacks.masks.piggyback import Piggyback
 from lightning_cl.callbacks.masks.supsup import SupSup
 from lightning_cl.callbacks.plasticity.adaptive_replay_ratio import AdaptiveReplayRatio
@@ -112,6 +115,7 @@ from lightning_cl.callbacks.replay.mer import MER
 from lightning_cl.callbacks.replay.mir import MIR
 from lightning_cl.callbacks.replay.onpro import OnPro
 from lightning_cl.callbacks.replay.protocl import ProtoCL
+from lightning_cl.callbacks.replay.reloop2 import ReLoop2
 from lightning_cl.callbacks.replay.scr import SCR
 from lightning_cl.callbacks.sharded_backbone import ShardedBackbone
 from lightning_cl.callbacks.two_phase import TwoPhaseProtocol
@@ -143,6 +147,7 @@ __all__ = [
     "HFT",
     "HLOP",
     "KFPF",
+    "L2M",
     "L2P",
     "L2SP",
     "LGCL",
@@ -156,11 +161,13 @@ __all__ = [
     "MVP",
     "NHL",
     "OWM",
+    "PFNR",
     "PRD",
     "SCR",
     "SEMA",
     "SLCA",
     "SLNID",
+    "SLM",
     "TEEN",
     "WA",
     "ZSCL",
@@ -219,6 +226,7 @@ __all__ = [
     "PrototypeClassifier",
     "RWalk",
     "RanPAC",
+    "ReLoop2",
     "ReWarmReDecay",
     "Refresh",
     "RegLoRA",

@@ -17,6 +17,7 @@ from lightning_cl.nn.class_texts import TextHead
 from lightning_cl.nn.clip_prompts import CLIPPrompts
 from lightning_cl.nn.coda_prompt import CODAPromptPool
 from lightning_cl.nn.convolved_weights import convolved
+from lightning_cl.nn.data_selection import distinct, select_samples
 from lightning_cl.nn.dual_prompt import DualPromptPool
 from lightning_cl.nn.fisher import fisher_diagonal, per_sample_sum
 from lightning_cl.nn.gates import annealed_scale, compensation, free_share, gate_penalty
@@ -53,7 +54,7 @@ from lightning_cl.nn.outliers import energy, outlier_regularizer, synthesize_out
 from lightning_cl.nn.prefix_attention import Prefix, prefix_attention
 from lightning_cl.nn.prompts import PromptProvider, Prompts
 from lightning_cl.nn.prototypes import PrototypeBank
-from lightning_cl.nn.schedules import coda_cosine, coda_cosine_released, cpe_clip_warmup
+from lightning_cl.nn.schedules import coda_cosine, coda_cosine_released, cpe_clip_warmup, infinite_rate, warm_cosine
 from lightning_cl.nn.subspace import StepProjection, SubspaceMemory, layer_inputs
 from lightning_cl.nn.substitution import Substitutes, substitute, weight_layers
 from lightning_cl.nn.task_inference import binary_task, entropy_slopes, one_shot_task, surest_task
@@ -123,6 +124,7 @@ __all__ = [
     "cosine_logits",
     "cpe_clip_warmup",
     "distillation",
+    "distinct",
     "ema",
     "energy",
     "entropy_slopes",
@@ -132,6 +134,7 @@ __all__ = [
     "free_share",
     "freeze_backbone",
     "gate_penalty",
+    "infinite_rate",
     "inject",
     "input_grams",
     "interpolate",
@@ -150,6 +153,7 @@ __all__ = [
     "pull_gradients",
     "random_elements",
     "ridge_solution",
+    "select_samples",
     "simplex_etf",
     "smallest_elements",
     "straight_through",
@@ -159,5 +163,6 @@ __all__ = [
     "synthesize_outliers",
     "trained",
     "unpack_bits",
+    "warm_cosine",
     "weight_layers",
 ]

@@ -6,6 +6,7 @@ from lightning_cl.nn.adapters.injection import Adapters, inject
 from lightning_cl.nn.adapters.low_rank import FixedDownLoRA, ScaledLoRA
 from lightning_cl.nn.adapters.mixture import AdapterMixture
 from lightning_cl.nn.adapters.paths import fold_paths, folded, unfolded
+from lightning_cl.nn.adapters.pooled import Mixture, PooledLoRA
 from lightning_cl.nn.adapters.sites import (
     adapters_beside_mlp,
     block_linears,
@@ -25,6 +26,8 @@ __all__ = [
     "FixedDownLoRA",
     "FrozenBackbone",
     "LoRA",
+    "Mixture",
+    "PooledLoRA",
     "RankOne",
     "ScaledLoRA",
     "TokenBank",

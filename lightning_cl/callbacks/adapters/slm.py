@@ -1,0 +1,201 @@
+"""SLM: low-rank updates of earlier tasks are retrieved for every sample by keys, and mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_cl.callbacks.adapters.lora import added_adapters, linear_only, usual_linears
+from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_pattern
+from lightning_cl.callbacks.base import ContinualMethod, require_stream
+from lightning_cl.callbacks.boundaries import check_boundaries
+from lightning_cl.datamodules.sampling import permutation
+from lightning_cl.mixins.base import TrainMask
+from lightning_cl.nn.adapters import Adapters, Bank, Mixture, PooledLoRA
+from lightning_cl.nn.counter import Counter
+from lightning_cl.nn.distributed import send_from_first_process
+from lightning_cl.nn.matching import cosine_similarity
+from lightning_cl.training import TaskData
+from lightning_cl.training.query_pass import QueryingMethod
+
+Retrieval = Literal["sample", "batch"]
+
+
+def group_similarity(query: Tensor, keys: Tensor) -> Tensor:
+    """``(B, P)`` cosines of ``(B, D)`` queries with ``(P, G, D / G)`` keys, in the mean over the ``G`` groups."""
+    groups, width = keys.shape[1:]
+    parts = query[:, : groups * width].unflatten(1, (groups, width)).transpose(0, 1)  # (G, B, D / G)
+    return cosine_similarity(parts, keys.transpose(0, 1)).mean(0)
+
+
+def retrieved(similarity: Tensor, topk: int, temperature: float) -> tuple[Tensor, Tensor]:
+    """The ``topk`` of ``(B, P)`` similarities by ``softmax(s / temperature)``: ids and shares that sum to 1."""
+    best = (similarity / temperature).softmax(1).topk(topk, dim=1)
+    return best.indices, best.values / (best.values.sum(1, keepdim=True) + 1e-9)
+
+
+class UpdateStore(QueryingMethod):
+    """Keys and updates of all tasks; those of the current one learn."""
+
+    keys: Tensor
+
+    def __init__(self, adapters: Adapters, mixture: Mixture, width: int, tasks: int, method: SLM) -> None:
+        super().__init__()
+        self.adapters, self.mixture, self.method = adapters, mixture, method
+        self.task = Counter()
+        shape = tasks * method.per_task, method.groups, width // method.groups
+        self.register_buffer("keys", torch.zeros(shape))
+        self.growing = ("keys",)
+
+    @property
+    def own(self) -> range:
+        """The slots of the current task."""
+        return range(self.task.value * self.method.per_task, (self.task.value + 1) * self.method.per_task)
+
+    def choose(self, query: Tensor) -> None:
+        """Of the current task's updates while they learn, of all so far afterwards."""
+        method, own = self.method, self.own
+        first = own.start if self.training else 0
+        similarity = group_similarity(query, self.keys[first : own.stop])
+        if method.retrieval == "batch" and not self.training:
+            similarity = similarity.mean(0, keepdim=True).expand(len(query), -1)
+        ids, shares = retrieved(similarity, min(method.topk, similarity.shape[1]), method.temperature)
+        self.mixture.set(ids + first, shares.to(query.dtype))
+
+    def choose_nothing(self) -> None:
+        """The frozen network answers."""
+        self.mixture.set(None, None)
+
+    def start_task(self, module: Any, task: Any) -> None:
+        """Fit the keys of the task to its queries."""
+        self.task.set(task.index)
+        data = TaskData(module, task)
+        extract = _Queries(self, module)
+        queries = torch.cat([batch.features for batch in data.features(extract)]).float()
+        fitted = self._fitted(queries, module.trainer.datamodule.seed)
+        self.keys[list(self.own)] = fitted.to(self.keys)
+        send_from_first_process([self.keys])
+
+    def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """The updates of other tasks."""
+        return self.adapters.protected(self.own)
+
+    def _fitted(self, queries: Tensor, seed: int) -> Tensor:
+        """``(per_task, G, D / G)`` keys: orthogonal within each group at first, then drawn towards the queries."""
+        method, shape = self.method, self.keys[list(self.own)].shape
+        generator = torch.Generator().manual_seed(seed + self.task.value)
+        drawn = torch.randn(shape[1], max(shape[2], shape[0]), shape[0], generator=generator)
+        start = torch.linalg.qr(drawn).Q.mT[:, :, : shape[2]].transpose(0, 1).to(queries)  # (per_task, G, D / G)
+        keys = nn.Parameter(start.contiguous())
+        optimizer = torch.optim.AdamW([keys], lr=method.key_lr)
+        topk = min(method.topk, method.per_task)
+        with torch.enable_grad():
+            for epoch in range(method.key_epochs):
+                order = permutation(len(queries), seed, self.task.value, epoch).to(queries.device)
+                for rows in order.split(method.key_batch):
+                    loss = -group_similarity(queries[rows], keys).topk(topk, dim=1).values.mean()
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+        return F.normalize(keys.detach(), dim=-1)
+
+
+class _Queries:
+    """Queries of inputs."""
+
+    def __init__(self, store: UpdateStore, module: Any) -> None:
+        self.store, self.module = store, module
+
+    def __call__(self, inputs: Any) -> Tensor:
+        return self.store.query_of(self.module, inputs)
+
+
+@dataclass(eq=False)
+class SLM(ContinualMethod):
+    r"""Scalable language model (SLM; Peng et al., ICLR 2024, arXiv:2404.07470): updates retrieved for every input.
+
+    Each task has ``per_task`` low-rank updates of the chosen layers of a frozen network, each with a key. Before a task
+    its keys are fitted to the queries of its samples (AdamW on the negative mean of the ``topk`` cosines, in the mean
+    over ``groups`` groups of channels); then the updates learn by the user's loss, mixed by ``softmax(cosine /
+    temperature)`` of the ``topk``. Updates of other tasks stay bit for bit. When evaluated, each sample mixes the
+    ``topk`` of all tasks so far, so nobody tells a task (the paper's joint adaptive re-parameterisation). Numbers are
+    those of the released BERT runs (20 slots for 5 tasks, rank 12). Different here: the query is what the frozen
+    network itself gives its head, and not that of a second encoder; ``A`` starts as a linear layer's; keys have no
+    dropout. The released code retrieves once for all samples of a batch, also when tested, which ``retrieval="batch"``
+    repeats: answers then depend on what else is in the batch. Needs task starts, with a pass over the task; no memory;
+    a step costs one more pass without gradient, and so does an evaluation. Layers must have the samples first, each in
+    one row.
+
+    Args:
+        per_task: Updates of a task, at least 1.
+        topk: How many are mixed for a sample, at least 1.
+        rank: Rows of ``A``, at least 1.
+        groups: Of the query's channels, at least 1; channels that fill no group are left out.
+        temperature: Of the shares, above 0.
+        retrieval: By the ``"sample"``, or once for a ``"batch"`` that is evaluated.
+        key_epochs: Of fitting keys, at least 0.
+        key_lr: Learning rate of keys, above 0.
+        key_batch: Samples in a step of the keys, at least 1.
+        at: Regular expression of the ends of layers' names, such as ``r"attention\.output\.dense"``, the paper's for
+            BERT; ``None``: every ``nn.Linear`` within numbered blocks.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+
+    Raises:
+        ValueError: If a number is out of its range or ``at`` no regular expression; when attached, if no layer has
+            such a name, one that has is no ``nn.Linear``, or there are more groups than channels; in ``setup``, on a
+            stream of one ordered pass.
+    """
+
+    state_key: ClassVar[str] = "lightning_cl.SLM"
+    adapts_backbone: ClassVar[bool] = True
+    small: ClassVar[dict[str, Any]] = {"per_task": 2, "topk": 2, "rank": 2, "groups": 2}
+
+    per_task: int = 4
+    topk: int = 4
+    rank: int = 12
+    groups: int = 6
+    temperature: float = 0.1
+    retrieval: Retrieval = "sample"
+    key_epochs: int = 3
+    key_lr: float = 1e-3
+    key_batch: int = 4
+    at: str | None = None
+    _: KW_ONLY
+    train_mask: TrainMask = "task"
+    reset_optimizer: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "per_task", "topk", "rank", "groups", "key_batch")
+        check_at_least(self, 0, "key_epochs")
+        check_above(self, 0, "temperature", "key_lr")
+        check_choice(self, "retrieval", Retrieval)
+        check_pattern(self, "at")
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Check that the stream tells where tasks begin, and attach."""
+        check_boundaries(require_stream(trainer, "SLM"), "SLM", "takes the next updates", "`L2M`, which needs none")
+        super().setup(trainer, pl_module, stage)
+
+    def build(self, pl_module: Any, info: Any) -> UpdateStore:
+        """Updates that add nothing yet, and no key."""
+        mixture, width = Mixture(), pl_module.continual_head.in_features
+        if self.groups > width:
+            raise ValueError(f"`groups` is {self.groups}, but features have {width} channels; give at most as many.")
+
+        def make(layer: nn.Module) -> Bank:
+            layer = linear_only(layer, self.at, "SLM")
+            slots = info.num_tasks * self.per_task
+            return PooledLoRA(mixture, slots, layer.in_features, layer.out_features, self.rank)
+
+        adapters = added_adapters(pl_module, make, self.at, usual_linears(pl_module), "slm")
+        part = UpdateStore(adapters, mixture, width, info.num_tasks, self)
+        part.ask_before(pl_module)
+        return part

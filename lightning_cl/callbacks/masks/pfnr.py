@@ -1,0 +1,120 @@
+"""PFNR's score masks: every task uses the best-scored weights, and those of earlier tasks stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cl.callbacks.arguments import check_share
+from lightning_cl.callbacks.masks.task_parts import TaskMethod, TaskParts
+from lightning_cl.nn.bits import TaskBits, straight_through
+from lightning_cl.nn.masks import ElementMask
+from lightning_cl.nn.weights import key_of, trained
+from lightning_cl.training import TaskData
+
+
+def best_scored(scores: Tensor, sparsity: float) -> Tensor:
+    """A boolean mask of the elements whose magnitude is at least the ``k``-th smallest, ``k = 1 + round(s (n - 1))``.
+
+    Args:
+        scores: Any shape, with ``n`` elements.
+        sparsity: Share ``s`` that is off, in [0, 1]; of 101 elements with 0.5, 51 are on.
+    """
+    rank = 1 + round(sparsity * (scores.numel() - 1))
+    size = scores.detach().abs()
+    return size >= size.flatten().kthvalue(rank).values
+
+
+class ScoreMasks(TaskParts):
+    """Scores of the current task, masks of finished ones, and the weights that any of them uses."""
+
+    def __init__(self, module: Any, info: Any, sparsity: float) -> None:
+        super().__init__(module, info, "PFNR")
+        self.sparsity = sparsity
+        weights = {name: module.get_submodule(name).weight for name in self.layers}
+        self.scores = nn.ParameterDict({key_of(n): nn.Parameter(torch.zeros_like(w)) for n, w in weights.items()})
+        self.bits = TaskBits({n: torch.zeros_like(w, dtype=torch.bool) for n, w in weights.items()}, info.num_tasks)
+        self.used = ElementMask({f"{name}.weight": weight for name, weight in weights.items()})
+        self._draw()
+
+    def _draw(self) -> None:
+        for scores in self.scores.values():
+            drawn = torch.empty(scores.shape, dtype=scores.dtype)
+            nn.init.kaiming_uniform_(drawn, a=5**0.5)
+            scores.data.copy_(drawn)
+
+    def weights(self, name: str, layer: Any) -> Mapping[str, Any]:
+        """The weights that the task uses, others are 0."""
+        if self.task < self.finished.value:
+            return {"weight": layer.weight * self.bits.mask(name, self.task)}
+        scores = self.scores[key_of(name)]
+        return {"weight": layer.weight * straight_through(best_scored(scores, self.sparsity), scores.abs())}
+
+    def edit_gradients(self, module: Any, optimizer: Any) -> None:
+        """Weights of earlier tasks are used, and not trained."""
+        self.used.zero_gradients(trained(module))
+
+    def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """Weights of earlier tasks; after the first task all but weights, scores and head."""
+        if self.finished.value:
+            known = trained(module)
+            yield from ((known[name], mask.clone()) for name, mask in self.used.items())  # which a task's end changes
+            yield from self.others(module, "weight")
+
+    def start_task(self, module: Any, task: Any) -> None:
+        """New scores."""
+        self._draw()
+
+    @torch.no_grad()
+    def end_task(self, module: Any, data: TaskData) -> None:
+        """Keep a bit for each weight."""
+        for name in self.layers:
+            mask = best_scored(self.scores[key_of(name)], self.sparsity)
+            self.bits.keep(name, self.finished.value, mask)
+            self.used[f"{name}.weight"].logical_or_(mask)
+        super().end_task(module, data)
+
+
+@dataclass(eq=False)
+class PFNR(TaskMethod):
+    """Score masks of progressive Fourier neural representation (PFNR; Kang et al., ICLR 2024, arXiv:2306.11305).
+
+    Weights and a score for each of them train together. In every layer a task uses the weights whose ``|score|`` is at
+    least the ``k``-th smallest, ``k = 1 + round(sparsity (n - 1))``, with a straight-through gradient of 1 to the
+    scores, and keeps a bit for each weight when it ends. Weights that earlier tasks use take part in later ones but no
+    longer move, so earlier answers stay bit for bit (as in winning sub-networks, WSN). Scores are drawn anew for every
+    task, as a linear layer is. The paper represents videos, one a session, and enlarges a decoder by complex spectral
+    weights with masks of their own, which are not here. The classes of a task are its head. Biases, norms (affine and
+    statistics), tokens and all else stay as the first task left them.
+
+    Works on modules of linear layers and convolutions; needs the end of a task and the task of every evaluation sample
+    (``ContinualDataModule(task_identity=True)``); keeps a score, a bit a task and a bit in all for each weight, and no
+    sample. A step ranks the scores of every layer. To predict outside of a Trainer, name the task:
+    ``module.continual.task = 3``.
+
+    Args:
+        sparsity: Share of a layer's weights that a task does not use, in [0, 1]; 0.5 is of our own.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: ``"task"``; no other is taken.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+
+    Raises:
+        ValueError: If a number is out of its range; when attached, without a layer whose weights can be shared out, or
+            with classes in several tasks; in ``setup``, on a stream without task identity.
+    """
+
+    state_key: ClassVar[str] = "lightning_cl.PFNR"
+
+    sparsity: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share(self, "sparsity")
+
+    def build(self, pl_module: Any, info: Any) -> ScoreMasks:
+        """Scores at random; no weight is used yet."""
+        return ScoreMasks(pl_module, info, self.sparsity)
