@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=15)
     parser.add_argument("--each", type=int, default=6, help="training sentences of an intent")
     parser.add_argument("--test-each", type=int, default=3, help="test sentences of an intent")
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--length", type=int, default=12, help="tokens of a sentence")
     parser.add_argument("--seed", type=int, default=0)
