@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.scenarios.unlabelled_domains import UnlabelledDomains
     from lightning_cl.datamodules.sources.arrays import ArraySource
     from lightning_cl.datamodules.sources.base import Source
+    from lightning_cl.datamodules.sources.boxes import BoxSource
     from lightning_cl.datamodules.sources.class_subset import ClassSubset
     from lightning_cl.datamodules.sources.corrupted import Corrupted
     from lightning_cl.datamodules.sources.cub200 import CUB200
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.sources.hugging_face import HuggingFaceSource
     from lightning_cl.datamodules.sources.image_folder import ImageFolder
     from lightning_cl.datamodules.sources.imagenet_r import ImageNetR
+    from lightning_cl.datamodules.sources.iterable import IterableSource
     from lightning_cl.datamodules.sources.label_levels import LabelLevels
     from lightning_cl.datamodules.sources.litdata_source import LitDataSource
     from lightning_cl.datamodules.sources.mini_imagenet import MiniImageNet
@@ -62,6 +64,7 @@ _LAZY = {
     "ArraySource": "sources.arrays",
     "BlurryFileLists": "scenarios.blurry_file_lists",
     "BlurryReport": "scenarios.blurry",
+    "BoxSource": "sources.boxes",
     "CIFAR10": "sources.torchvision_sources",
     "CIFAR100": "sources.torchvision_sources",
     "CUB200": "sources.cub200",
@@ -83,6 +86,7 @@ _LAZY = {
     "IBlurry": "scenarios.i_blurry",
     "ImageFolder": "sources.image_folder",
     "ImageNetR": "sources.imagenet_r",
+    "IterableSource": "sources.iterable",
     "Joint": "scenarios.joint",
     "LabelLevels": "sources.label_levels",
     "LitDataSource": "sources.litdata_source",
@@ -120,6 +124,7 @@ __all__ = [
     "ArraySource",
     "BlurryFileLists",
     "BlurryReport",
+    "BoxSource",
     "ClassIncremental",
     "ClassSubset",
     "ContinualDataModule",
@@ -137,6 +142,7 @@ __all__ = [
     "IBlurry",
     "ImageFolder",
     "ImageNetR",
+    "IterableSource",
     "Joint",
     "LabelLevels",
     "LitDataSource",

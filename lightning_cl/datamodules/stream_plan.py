@@ -113,6 +113,8 @@ def lay_out(source: Source, scenario: Scenario, seed: int, val_split: float = 0.
     given, count = source.targets("train")[kept], source.num_classes
     tasks = scenario.train_tasks(given, None if domains is None else domains[kept], count, seed)
     _check_parts(tasks, len(kept), scenario, "training")
+    if source.sequential:
+        _check_sequence(source, scenario, tasks, val_split)
     train_index = tuple(kept[members] for members in tasks)
     hidden = _hidden(train_index, scenario.labelled_tasks, len(labels))
     classes = scenario.task_classes(given, tasks, count, seed)
@@ -172,6 +174,18 @@ def _check_kinds(source: Source, scenario: Scenario) -> None:
         raise ValueError(
             f"{names[1]} is for sources with several labels a sample, but {names[0]} has one each; use "
             "`ClassIncremental`, or a `MultiLabelSource`."
+        )
+
+
+def _check_sequence(source: Source, scenario: Scenario, tasks: Sequence[Tensor], val_split: float) -> None:
+    """Refuse to sort, shuffle or hold out samples that are read one after the other."""
+    arrival = torch.cat(list(tasks))
+    if val_split or scenario.order != "stream" or not bool((arrival[1:] > arrival[:-1]).all()):
+        sorts = f"`val_split={val_split}` picks samples" if val_split else f"{type(scenario).__name__} sorts samples"
+        raise ValueError(
+            f"{type(source).__name__} is read from its start to its end, but {sorts} by position; use "
+            '`SampleIncremental(num_tasks, order="stream")` without `val_split`, or save the samples as a data set '
+            "with positions."
         )
 
 

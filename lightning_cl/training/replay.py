@@ -13,7 +13,15 @@ from lightning_cl.datamodules.exposure import Joined
 from lightning_cl.datamodules.label_check import check_labels, class_ids_in
 from lightning_cl.datamodules.sampling import share
 from lightning_cl.namespace import move_data_to_device
-from lightning_cl.nn.replay import check_rows, gather_rows_of, join, map_leaves, padded_alike, take
+from lightning_cl.nn.replay import (
+    check_rows,
+    gather_rows_of,
+    join,
+    map_leaves,
+    padded_alike,
+    padded_over_processes,
+    take,
+)
 from lightning_cl.training.batch import unpack_for
 from lightning_cl.training.memory import Drawn, Memory
 from lightning_cl.training.transfer import converted
@@ -203,4 +211,5 @@ class Replay:
         shares = [share(total, world_size, r) for r in range(world_size)]
         sizes = [int(((rows >= start) & (rows < stop)).sum()) for start, stop in shares]
         start, stop = shares[rank]
-        return gather_rows_of(take(values, rows[(rows >= start) & (rows < stop)] - start), sizes)
+        own = take(values, rows[(rows >= start) & (rows < stop)] - start)
+        return gather_rows_of(padded_over_processes(own), sizes)

@@ -129,6 +129,11 @@ class ExperienceReplay(ContinualMethod):
                 f"{type(self).__name__} repeats samples for training by gradient descent, but {' and '.join(idle)} "
                 "makes the answers without it, so nothing would be trained; use one or the other."
             )
+        if stream.source.sequential and self.store == "index":
+            raise ValueError(
+                f"{type(self).__name__} fetches remembered samples by their position, but "
+                f'{type(stream.source).__name__} is read from its start to its end; set `store="sample"`.'
+            )
         hook = "on_after_batch_transfer"
         if is_overridden(hook, stream) and hook not in vars(stream):  # else of a wrapped data module, which joins first
             raise ValueError(

@@ -39,6 +39,7 @@ class Source(ABC):
         image_size: Height and width in pixels after the default transforms; ``None`` if not known before :meth:`setup`.
         collate_fn: Makes a batch of a list of transformed items; ``None``: PyTorch's ``default_collate``.
         needs_test: A task of new classes without evaluation samples is a mistake.
+        sequential: Training items are read one after the other from the start; going back is slow.
         batch_hooks: Lightning's batch hooks of a wrapped data module, by name, called as ``hook(trainer, batch, ...)``.
         train_labels: ``(N_train,)`` int64 in ``0 .. num_classes - 1``, read without decoding an image.
         test_labels: ``(N_test,)`` int64, as ``train_labels``.
@@ -61,6 +62,7 @@ class Source(ABC):
     collate_fn: Callable[[list[Any]], Any] | None = None
     batch_hooks: Mapping[str, Callable[..., Any]] = MappingProxyType({})
     needs_test: bool = True
+    sequential: bool = False
 
     # Facts about the data, known after `setup`.
     train_labels: Tensor

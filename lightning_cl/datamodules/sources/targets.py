@@ -30,7 +30,7 @@ def check_indexed(dataset: Any, argument: str) -> None:
             f"`{argument}` is a {kind}, which is read from its start to its end, but a stream fetches every item by "
             "its position (`__len__` and `__getitem__`) and needs all labels beforehand; save the items once, as files "
             "for `ImageFolder`, with `datasets.Dataset.from_generator` for `HuggingFaceSource`, or with "
-            "`litdata.optimize` for `LitDataSource`."
+            "`litdata.optimize` for `LitDataSource`, or give it to `IterableSource` for an online stream."
         )
 
 

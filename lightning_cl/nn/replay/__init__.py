@@ -8,7 +8,7 @@ from lightning_cl.nn.replay.greedy import GreedyBalanced
 from lightning_cl.nn.replay.herding import Herding, herding
 from lightning_cl.nn.replay.importance import SampleImportance
 from lightning_cl.nn.replay.policies import Policy, Reservoir, Ring, first_of_each_class
-from lightning_cl.nn.replay.sequences import padded_alike
+from lightning_cl.nn.replay.sequences import padded_alike, padded_over_processes
 
 __all__ = [
     "ClassBalanced",
@@ -27,5 +27,6 @@ __all__ = [
     "join",
     "map_leaves",
     "padded_alike",
+    "padded_over_processes",
     "take",
 ]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_cl.nn.replay.batches import check_alike, check_rows, leaves, map_leaves, take
 from lightning_cl.nn.replay.policies import Policy, Reservoir
+from lightning_cl.nn.replay.sequences import padded_alike
 
 
 class ReplayBuffer:
@@ -110,6 +111,7 @@ class ReplayBuffer:
             return
         if self._items is None:
             self._items = map_leaves(self._allocate, items, plain=True)
+        self._items, items = padded_alike(self._items, items)  # tokens of different lengths
         listed = slots.tolist()
 
         def put(path: str, store: Any, rows: Any) -> None:

@@ -24,19 +24,65 @@ def padded_alike(first: Any, second: Any) -> tuple[Any, Any]:
     Args:
         first: A batch; anything but a dictionary with ``(B, L)`` masks is left as it is.
         second: Another one.
+
+    Raises:
+        ValueError: If their token ids differ in length and a batch has no mask to say which of them are padding.
     """
-    masks = [batch.get(_MASK) if isinstance(batch, Mapping) else None for batch in (first, second)]
-    if any(not isinstance(mask, Tensor) or mask.ndim != 2 for mask in masks):
+    one, other = _length(first), _length(second)
+    if one is None or other is None:
+        _refuse_without_mask(first, second)
         return first, second
-    one, other = (mask.shape[1] for mask in masks)  # type: ignore[union-attr]
     if one == other:
         return first, second
-    left = torch.stack([(mask[:, 0] == 0).any().to(masks[0].device) for mask in masks]).any()  # type: ignore[union-attr,index]
-    ids = [_padding_id(batch, masks[0].device) for batch in (first, second)]  # type: ignore[union-attr]
-    fill = torch.stack(ids).amax()
+    facts = [padding(batch) for batch in (first, second)]
+    device = facts[0].device
+    left, fill = torch.stack([fact.to(device) for fact in facts]).amax(0)
+    left = left > 0
     if one < other:
         return _padded(first, one, other, left, fill), second
     return first, _padded(second, other, one, left, fill)
+
+
+def padded_over_processes(batch: Any) -> Any:
+    """A batch with an ``attention_mask``, padded to the longest that a process has; others as they are."""
+    length = _length(batch)
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if length is None or not distributed or torch.distributed.get_world_size() == 1:
+        return batch
+    facts = padding(batch)
+    facts = torch.cat([facts.new_tensor([length]), facts])
+    torch.distributed.all_reduce(facts, torch.distributed.ReduceOp.MAX)
+    wanted = int(facts[0])
+    return batch if wanted == length else _padded(batch, length, wanted, facts[1] > 0, facts[2])
+
+
+def padding(batch: Mapping[str, Any]) -> Tensor:
+    """``(2,)`` int64: whether a batch is padded on the left, and the id that stands there.
+
+    Rows without a token, as the empty slots of a memory are, say nothing.
+    """
+    mask = batch[_MASK] != 0
+    left = (~mask[:, 0] & mask.any(dim=1)).any()
+    return torch.stack([left.long(), _padding_id(batch, mask.device)])
+
+
+def _length(batch: Any) -> int | None:
+    """Places of the tokens in a batch with a ``(B, L)`` mask; ``None``: it has none."""
+    mask = batch.get(_MASK) if isinstance(batch, Mapping) else None
+    return mask.shape[1] if isinstance(mask, Tensor) and mask.ndim == 2 else None
+
+
+def _refuse_without_mask(first: Any, second: Any) -> None:
+    ids = [batch.get(_IDS) if isinstance(batch, Mapping) else None for batch in (first, second)]
+    if any(not isinstance(part, Tensor) or part.ndim != 2 for part in ids):
+        return
+    one, other = (part.shape[1] for part in ids)  # type: ignore[union-attr]
+    if one != other:
+        raise ValueError(
+            f"a batch of {one} token ids a sample and one of {other} are to be joined, but there is no "
+            "`attention_mask` beside `input_ids` that would tell padding from text; let the tokenizer return one "
+            "(`return_attention_mask=True`), or collate with `PadTokens`."
+        )
 
 
 def _padding_id(batch: Mapping[str, Any], device: torch.device) -> Tensor:

@@ -14,7 +14,7 @@ from transformers import BatchEncoding
 
 from lightning_cl.callbacks import ContinualEvaluation, ExperienceReplay
 from lightning_cl.datamodules import ClassIncremental, ContinualDataModule, DatasetSource
-from lightning_cl.nn.replay import join, padded_alike
+from lightning_cl.nn.replay import ReplayBuffer, join, padded_alike
 
 
 def batch(*lengths: int, side: str = "right", pad: int = 0, **more: Any) -> dict[str, Any]:
@@ -99,8 +99,9 @@ def test_replay_of_sentences_of_any_length_is_that_of_padded_ones(tmp_path: Any)
     results = []
     source = DatasetSource(Ragged(0), Ragged(1))
     scenario = ClassIncremental(num_tasks=3, class_order=range(6))
-    ragged = ContinualDataModule(source, scenario, collate_fn=padded, batch_size=8, epochs_per_task=(1, 2, 1))
-    for stream in (texts(), ragged):
+    options: dict[str, Any] = {"collate_fn": padded, "batch_size": 8, "epochs_per_task": (1, 2, 1)}
+    ragged = [(ContinualDataModule(source, scenario, **options), store) for store in ("index", "sample")]
+    for stream, store in ((texts(), "index"), *ragged):
         torch.manual_seed(0)
         module = HuggingFaceTexts("sgd")
         Trainer(
@@ -111,8 +112,42 @@ def test_replay_of_sentences_of_any_length_is_that_of_padded_ones(tmp_path: Any)
             enable_progress_bar=False,
             enable_model_summary=False,
             default_root_dir=tmp_path,
-            callbacks=[ExperienceReplay(12, 5), ContinualEvaluation(report=False, print_table=False)],
+            callbacks=[ExperienceReplay(12, 5, store=store), ContinualEvaluation(report=False, print_table=False)],
         ).fit(module, datamodule=stream)
         results.append({n: v for n, v in module.state_dict().items() if v.is_floating_point()})
     for name, value in results[0].items():
         assert_close(results[1][name], value, rtol=1e-4, atol=1e-5)
+        assert_close(results[2][name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_memory_keeps_samples_of_any_length(left):
+    """Each comes back as it went in, whether longer or shorter ones came before or after it."""
+    torch.manual_seed(0)
+    buffer, given = ReplayBuffer(8, seed=1), {}
+    for label, length in enumerate((2, 5, 3, 4)):
+        ids = torch.randint(10, 99, (2, length))
+        mask = torch.ones(2, length, dtype=torch.long)
+        mask[1, 0 if left else -1] = 0
+        ids[mask == 0] = 7
+        labels = torch.full((2,), label)
+        buffer.add({"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}, labels)
+        given[label] = [row[keep].tolist() for row, keep in zip(ids, mask > 0, strict=True)]
+    items, labels = buffer.sample(8)
+    assert items["input_ids"].shape == (8, 5)
+    keep = items["attention_mask"] > 0
+    for ids, kept, targets, label in zip(items["input_ids"], keep, items["labels"], labels.tolist(), strict=True):
+        assert ids[kept].tolist() in given[label]
+        assert targets[kept].tolist() == ids[kept].tolist()
+        assert (ids[~kept].unique().tolist(), targets[~kept].unique().tolist()) in (([7], [-100]), ([], []))
+        assert kept[-1 if left else 0]
+    again = ReplayBuffer(8)
+    again.load_state_dict(buffer.state_dict())
+    assert torch.equal(again.read(torch.arange(8))["input_ids"], buffer.read(torch.arange(8))["input_ids"])
+
+
+def test_token_ids_without_a_mask_are_refused_where_they_differ_in_length():
+    short, long = ({"input_ids": torch.ones(2, n, dtype=torch.long)} for n in (3, 5))
+    assert padded_alike(short, short) == (short, short)
+    with pytest.raises(ValueError, match=r"a batch of 3 token ids a sample and one of 5 .* no `attention_mask`"):
+        padded_alike(short, long)
