@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from lightning_cl.callbacks import ContinualCallback, ContinualEvaluation, FineTuning
-from lightning_cl.callbacks.evaluation import continual_evaluation
+from lightning_cl.callbacks.evaluation import metric_evaluation
 from lightning_cl.datamodules import ArraySource, ClassIncremental, ContinualDataModule
 from lightning_cl.datamodules.loader import StreamLoader
 from lightning_cl.metrics import summarise
@@ -194,7 +194,7 @@ def test_worker_processes(persistent, tmp_path):
 
 @pytest.mark.parametrize(("limit", "single"), [(6, True), (5, False)])
 def test_accuracies_of_single_tasks_are_logged_in_short_streams(limit, single, monkeypatch, tmp_path):
-    monkeypatch.setattr(continual_evaluation, "MOST_TASKS_LOGGED", limit)
+    monkeypatch.setattr(metric_evaluation, "MOST_TASKS_LOGGED", limit)
     evaluation = ContinualEvaluation(report=False, print_table=False)
     trainer = quiet_trainer(tmp_path, [FineTuning(), evaluation])
     trainer.fit(Linear(6), datamodule=make_stream(6, eval_batch_size=2))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from lightning_cl.reports.units import ACCURACY, Unit
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -93,10 +95,8 @@ def task_ticks(ax: Axes, names: Sequence[str], named: bool) -> None:
         spine.set_visible(False)
 
 
-def print_cells(ax: Axes, percent: Tensor, colormap: str) -> None:
+def print_cells(ax: Axes, percent: Tensor, unit: Unit, limits: tuple[float, float]) -> None:
     """The value of each measured cell, dark on light and light on dark; whole percents where a decimal has no room."""
-    from matplotlib import colormaps
-
     count = len(percent)
     digits = 1 if count <= 10 else 0
     size = min(SMALL, (60 if digits else 92) / count)
@@ -104,9 +104,8 @@ def print_cells(ax: Axes, percent: Tensor, colormap: str) -> None:
         for j, value in enumerate(row):
             if value == value:  # not NaN
                 text = "100" if f"{value:.{digits}f}".startswith("100") else f"{value:.{digits}f}"
-                ax.text(
-                    j, i, text, ha="center", va="center", fontsize=size, color=ink(colormaps[colormap](value / 100))
-                )
+                text = text if unit.metric is None else unit.text(value)
+                ax.text(j, i, text, ha="center", va="center", fontsize=size, color=ink(unit.colour(value, limits)))
 
 
 def ink(background: tuple[float, ...]) -> str:
@@ -116,10 +115,12 @@ def ink(background: tuple[float, ...]) -> str:
     return "black" if luminance > 0.179 else "white"  # where (L + 0.05) / 0.05 is 1.05 / (L + 0.05)
 
 
-def percent_axis(ax: Axes) -> None:
-    """0 to 100 percent on the vertical axis, with faint lines."""
-    ax.set_ylim(0, 101)  # a line at 100 is not cut in half
-    ax.set_yticks([0, 20, 40, 60, 80, 100])
+def percent_axis(ax: Axes, unit: Unit = ACCURACY, limits: tuple[float, float] = (0.0, 100.0)) -> None:
+    """0 to 100 percent on the vertical axis, or what another unit's limits are, with faint lines."""
+    low, high = limits
+    ax.set_ylim(low, high + 0.01 * (high - low))  # a line at 100 is not cut in half
+    if unit.metric is None:
+        ax.set_yticks([0, 20, 40, 60, 80, 100])
     ax.grid(axis="y", color="0.9", lw=0.5)
     ax.set_axisbelow(True)
 
@@ -177,20 +178,23 @@ def spread(positions: Sequence[float], gap: float, low: float, high: float) -> l
     return placed
 
 
-def label_ends(ax: Axes, last: int, ends: Sequence[tuple[float, str, Any, bool]]) -> None:
+def label_ends(
+    ax: Axes, last: int, ends: Sequence[tuple[float, str, Any, bool]], limits: tuple[float, float] = (0.0, 100.0)
+) -> None:
     """Names beside the right ends of curves, joined to them by thin lines.
 
     Args:
-        ax: The curves' axes, from 0 to 100 vertically.
+        ax: The curves' axes.
         last: Where the curves end.
         ends: For each curve its last value, its name, its colour, and whether the name is bold.
+        limits: Of the vertical axis.
     """
     from matplotlib.colors import to_rgb
 
     shown = [end for end in ends if end[0] == end[0]]  # not NaN
-    for (value, name, colour, bold), place in zip(
-        shown, spread([end[0] for end in shown], 6.2, 2.0, 99.0), strict=True
-    ):
+    low, size = limits[0], (limits[1] - limits[0]) / 100
+    places = spread([end[0] for end in shown], 6.2 * size, low + 2.0 * size, low + 99.0 * size)
+    for (value, name, colour, bold), place in zip(shown, places, strict=True):
         darker = tuple(0.75 * part for part in to_rgb(colour))  # a pale line can be seen, a pale word cannot be read
         ax.annotate(
             name, xy=(last, value), xytext=(1.07, place), textcoords=ax.get_yaxis_transform(), va="center",
@@ -207,11 +211,11 @@ def task_colour_bar(figure: Figure, ax: Axes, count: int, colormap: Any, name: s
     colour_bar(figure, ax, ScalarMappable(Normalize(0, count - 1), colormap), spaced(count, most=6), name, first=1)
 
 
-def colour_bar(figure: Figure, ax: Axes, mappable: Any, ticks: Sequence[int], name: str, first: int = 0) -> None:
+def colour_bar(figure: Figure, ax: Axes, mappable: Any, ticks: Sequence[float], name: str, first: int = 0) -> None:
     """A bar as high as the axes and close to them: an inset, since a neighbour would not follow a fixed aspect."""
     bar = figure.colorbar(mappable, cax=ax.inset_axes((1.03, 0.0, 0.045, 1.0)), ticks=list(ticks))
     outline: Any = bar.outline
     outline.set_visible(False)
     bar.ax.tick_params(labelsize=SMALL, length=2, width=0.5, color=GREY)
-    bar.set_ticks(list(ticks), labels=[str(tick + first) for tick in ticks])
+    bar.set_ticks(list(ticks), labels=[f"{tick + first:g}" for tick in ticks])
     bar.set_label(name, fontsize=SMALL + 1)

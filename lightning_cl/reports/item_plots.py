@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_cl.reports import drawing as draw
-from lightning_cl.reports.plots import COLORMAP, COLUMN_WIDTH
+from lightning_cl.reports.plots import COLUMN_WIDTH
+from lightning_cl.reports.units import COLORMAP
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,17 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightning_cl.metrics.functional import accuracy_per_stage
-from lightning_cl.metrics.functional.summary import ALL_DEFINITIONS
 from lightning_cl.reports import drawing as draw
 from lightning_cl.reports.anytime_plots import plot_section
 from lightning_cl.reports.comparison_plots import plot_anytime_comparison
 from lightning_cl.reports.fact_pictures import fact_pictures
 from lightning_cl.reports.files import jsonable
-from lightning_cl.reports.plots import COLORMAP, plot_accuracy_curves, plot_stage_comparison
+from lightning_cl.reports.plots import plot_accuracy_curves, plot_stage_comparison
 from lightning_cl.reports.protocol import CHECKS, ProtocolCard
 from lightning_cl.reports.rendering import render
 from lightning_cl.reports.report import SPACES, ContinualReport
-from lightning_cl.reports.tables import percent, ranges, shown
+from lightning_cl.reports.tables import ranges, shown
+from lightning_cl.reports.units import ACCURACY
 
 MOST_COMPARED = 28  # runs that can be told apart in one picture
 MOST_SHOWN = 100  # tasks in a table; of a longer stream the first and the last
@@ -27,6 +27,7 @@ MAIN = (
     "average_accuracy", "average_incremental_accuracy", "learning_accuracy", "backward_transfer", "forgetting",
     "forward_transfer", "performance_drop", "base_accuracy", "novel_accuracy", "harmonic_mean",
     "average_session_accuracy", "a_auc", "a_avg", "a_last", "f_last",
+    "average_value", "average_incremental_value", "learning_value",
 )  # fmt: skip
 _SHORT = {"a_auc": "A_AUC", "a_avg": "A_Avg", "a_last": "A_Last", "f_last": "F_Last", "min_acc": "min-ACC",
           "wc_acc": "WC-ACC"}  # fmt: skip
@@ -51,7 +52,14 @@ def page(reports: Mapping[str, ContinualReport], configs: Mapping[str, str] | No
     runs = [_run(name, report, (configs or {}).get(name, "")) for name, report in reports.items()]
     comparison = _comparison(reports, runs) if several else None
     return render(
-        "page.html", _FILTERS, title=title, runs=runs, comparison=comparison, spaces=SPACES, said_of_checks=CHECKS
+        "page.html",
+        _FILTERS,
+        accuracy=ACCURACY,
+        title=title,
+        runs=runs,
+        comparison=comparison,
+        spaces=SPACES,
+        said_of_checks=CHECKS,
     )
 
 
@@ -63,7 +71,11 @@ def unique_names(names: Sequence[str]) -> list[str]:
 
 def _comparison(reports: Mapping[str, ContinualReport], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     stages = {name: accuracy_per_stage(r.matrix, sizes=r.has_data).tolist() for name, r in reports.items()}
-    pictures = [_picture(plot_stage_comparison(stages), "Average accuracy after every task, all runs")]
+    units, pictures = {report.unit for report in reports.values()}, []
+    if len(units) == 1:  # else they have no axis in common
+        unit = units.pop()
+        drawn = f"Average {unit.metric or 'accuracy'} after every task, all runs"
+        pictures = [_picture(plot_stage_comparison(stages, unit=unit), drawn)]
     timed = {name: report for name, report in reports.items() if report.anytime is not None}
     if len(timed) > 1:
         pictures.append(_picture(plot_anytime_comparison(timed), "Accuracy over the samples seen, all runs"))
@@ -77,7 +89,10 @@ def _run(name: str, report: ContinualReport, config: str) -> dict[str, Any]:
     anytime = report.anytime or {"metrics": {}, "curve": {"samples_seen": []}}
     means = accuracy_per_stage(report.matrix, sizes=report.has_data)
     pictures = [
-        _picture(plot_accuracy_curves(report.matrix, seen_average=means), "Accuracy on each task over time"),
+        _picture(
+            plot_accuracy_curves(report.matrix, seen_average=means, unit=report.unit),
+            f"{report.metric or 'Accuracy'} on each task over time",
+        ),
         *(_picture(plot_section(anytime), "Accuracy over the training samples seen")
           for _ in range(bool(anytime["curve"]["samples_seen"]))),
         *(_picture(found.draw(), found.description) for found in fact_pictures(report.facts, report.class_names)),
@@ -85,13 +100,15 @@ def _run(name: str, report: ContinualReport, config: str) -> dict[str, Any]:
     return {
         "name": name,
         "report": report,
+        "unit": report.unit,
+        "limits": report.unit.limits(report.matrix.flatten().tolist()),
         "matrix": report.matrix.tolist(),
         "means": means.tolist(),
         "shown": shown(len(report.matrix), MOST_SHOWN),
         "classes": [_classes_of(report, task) for task in range(len(report.matrix))],
         "pictures": pictures,
         "metrics": {**report.metrics, **{f"anytime/{name}": value for name, value in anytime["metrics"].items()}},
-        "definitions": {**ALL_DEFINITIONS, **anytime.get("definitions", {})},
+        "definitions": {**report.definitions, **anytime.get("definitions", {})},
         "card": None if report.protocol is None else ProtocolCard.from_dict(report.protocol),
         "classes_of_tasks": {f"task {task}": held for task, held in enumerate(report.task_classes, 1)},
         "config": config,
@@ -127,12 +144,11 @@ def _plain(value: Any) -> str:
     return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
 
 
-def _colours(value: float) -> str:
+def _colours(value: float, run: Mapping[str, Any]) -> str:
     """The style of a matrix cell: the colour map's ground, and ink that can be read on it."""
-    from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    colour = colormaps[COLORMAP](min(max(int(256 * value), 0), 255))
+    colour = run["unit"].colour(run["unit"].factor * value, run["limits"])
     return f"background:{to_hex(colour)};color:{draw.ink(colour)}"
 
 
@@ -140,8 +156,7 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "is_main": lambda name: name.rpartition("/")[2] in MAIN,
     "colours": _colours,
     "definition": _definition,
-    "fraction": percent,
-    "percent": lambda value: "–" if value is None or value != value else percent(value),
+    "shown": lambda value, unit=ACCURACY: unit.text(value) or "–",
     "plain": _plain,
     "ranges": ranges,
     "readable": _readable,

@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +17,18 @@ from torch import Tensor
 
 from lightning_cl.leftovers import REPORT_FILE
 from lightning_cl.metrics.functional.accuracy import accuracy_per_stage
+from lightning_cl.metrics.functional.any_metric import metric_definitions, summarise_metric
 from lightning_cl.metrics.functional.summary import ALL_DEFINITIONS, summarise
 from lightning_cl.reports.anytime_plots import plot_section
 from lightning_cl.reports.confusion import class_accuracy_csv, confusion_csv, plot_confusion
 from lightning_cl.reports.fact_pictures import FILES as FACT_FILES
 from lightning_cl.reports.fact_pictures import fact_pictures
-from lightning_cl.reports.files import to_csv, to_json, write_files
+from lightning_cl.reports.files import to_json, write_files
 from lightning_cl.reports.files import write_text as _write_text
 from lightning_cl.reports.plots import plot_accuracy_curves, plot_accuracy_matrix
 from lightning_cl.reports.report_fields import check_fields
+from lightning_cl.reports.report_texts import curve_csv, installed_versions, matrix_csv
+from lightning_cl.reports.units import Unit
 
 FILE_NAME = REPORT_FILE
 FORMAT_VERSION = 1
@@ -52,22 +53,12 @@ _MATRICES = ("class_il", "task_il", "evaluated", "confusion", "levels")
 _ROWS = ("baseline", "sizes")
 
 
-def installed_versions() -> dict[str, str | None]:
-    """Versions of Python and of the packages a result depends on; None for one that is not installed."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for name, package in (("lightning_cl", "lightning-cl"), ("torch",) * 2, ("lightning",) * 2, ("timm",) * 2):
-        try:
-            versions[name] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    return versions
-
-
 @dataclass
 class ContinualReport:
     """Results of one run over a stream of ``T`` tasks and what is needed to judge them.
 
-    Accuracies are fractions in [0, 1], tasks count from 0, NaN is "not measured".
+    Accuracies are fractions in [0, 1], tasks count from 0, NaN is "not measured". With a ``metric`` its values are in
+    the place of accuracies, in ``class_il`` whatever the label space.
 
     Attributes:
         class_il: ``(T, T)`` accuracies, row "after task", column "on task", all classes seen so far to choose from.
@@ -96,6 +87,8 @@ class ContinualReport:
         versions: Package to version.
         notes: What a reader must know, for instance "predictions depend on the batch".
         protocol: What ``ProtocolGuard`` found, see :meth:`ProtocolCard.to_dict`.
+        metric: Name of the metric that was measured; None: the accuracy.
+        higher_is_better: Its direction.
     """
 
     class_il: Tensor | None = None
@@ -122,13 +115,18 @@ class ContinualReport:
     versions: dict[str, str | None] = field(default_factory=installed_versions)
     notes: list[str] = field(default_factory=list)
     protocol: Mapping[str, Any] | None = None
+    metric: str | None = None
+    higher_is_better: bool = True
 
     def __post_init__(self) -> None:
         if self.class_il is None and self.task_il is None:
             raise ValueError("A report needs an accuracy matrix; give `class_il`, `task_il` or both.")
         if self.label_space not in SPACES:
             raise ValueError(f"`label_space` is {self.label_space!r}; give one of {', '.join(map(repr, SPACES))}.")
-        if not self.metrics:
+        if not self.metrics and self.metric is not None:
+            values = summarise_metric(self.matrix, self.higher_is_better, self.sizes, self.baseline)
+            self.metrics = {f"{self.space}/{name}": value for name, value in values.items()}
+        elif not self.metrics:
             self.metrics = summarise(
                 self.class_il,
                 self.task_il,
@@ -141,10 +139,25 @@ class ContinualReport:
             )
 
     @property
+    def unit(self) -> Unit:
+        """What the matrix holds, and how it is shown."""
+        return Unit(self.metric, self.higher_is_better)
+
+    @property
+    def definitions(self) -> dict[str, str]:
+        """What the metrics are, by name without the label space."""
+        return ALL_DEFINITIONS if self.metric is None else metric_definitions(self.higher_is_better)
+
+    @property
     def matrix_name(self) -> str:
         """The field of the headline: ``task_il`` if that is the label space or all there is, else ``class_il``."""
         told = self.label_space == "task_il" and self.task_il is not None
         return "task_il" if told or self.class_il is None else "class_il"
+
+    @property
+    def space(self) -> str:
+        """What stands before the slash in the names of the headline's metrics."""
+        return self.matrix_name if self.metric is None else self.metric
 
     @property
     def setting(self) -> str:
@@ -155,7 +168,8 @@ class ContinualReport:
     def title(self) -> str:
         """A short title of a picture: the methods, if they are few, and the setting."""
         methods = " + ".join(self.methods)
-        return f"{methods}, {self.setting}" if 0 < len(methods) <= 24 else f"{self.setting.capitalize()} accuracy"
+        measured = "accuracy" if self.metric is None else self.metric
+        return f"{methods}, {self.setting}" if 0 < len(methods) <= 24 else f"{self.setting.capitalize()} {measured}"
 
     @property
     def matrix(self) -> Tensor:
@@ -180,7 +194,7 @@ class ContinualReport:
         """All fields, with the format's version, the partial stages and the definitions of the metrics."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         used = {name.rpartition("/")[2] for name in self.metrics}
-        definitions = {name: text for name, text in ALL_DEFINITIONS.items() if name in used}
+        definitions = {name: text for name, text in self.definitions.items() if name in used}
         return {
             "format_version": FORMAT_VERSION,
             **values,
@@ -207,21 +221,23 @@ class ContinualReport:
         Returns:
             The path of the JSON.
         """
-        texts = {"accuracy_matrix.csv": _matrix_csv(self.matrix), FILE_NAME: to_json(self.to_dict())}
+        texts = {"accuracy_matrix.csv": matrix_csv(self.matrix), FILE_NAME: to_json(self.to_dict())}
         for name, other in (("class_il", self.class_il), ("task_il", self.task_il)):
             if other is not None and name != self.matrix_name:
-                texts[f"accuracy_matrix_{name}.csv"] = _matrix_csv(other)
+                texts[f"accuracy_matrix_{name}.csv"] = matrix_csv(other)
         means = accuracy_per_stage(self.matrix, sizes=self.has_data)
         figures: dict[str, Callable[[], tuple[Any, Any]]] = {
-            "accuracy_matrix.png": partial(plot_accuracy_matrix, self.matrix, title=self.title),
-            "accuracy_curves.png": partial(plot_accuracy_curves, self.matrix, seen_average=means, title=self.title),
+            "accuracy_matrix.png": partial(plot_accuracy_matrix, self.matrix, title=self.title, unit=self.unit),
+            "accuracy_curves.png": partial(
+                plot_accuracy_curves, self.matrix, seen_average=means, title=self.title, unit=self.unit
+            ),
         }
         if self.confusion is not None:
             texts["confusion_matrix.csv"] = confusion_csv(self.confusion, self.class_names)
             texts["class_accuracy.csv"] = class_accuracy_csv(self.confusion, self.class_names)
             figures["confusion_matrix.png"] = partial(plot_confusion, self.confusion, self.class_names)
         if self.anytime is not None:
-            texts["anytime_curve.csv"] = _curve_csv(self.anytime)
+            texts["anytime_curve.csv"] = curve_csv(self.anytime)
             figures["anytime_curve.png"] = partial(plot_section, self.anytime)
         figures |= {picture.file: picture.draw for picture in fact_pictures(self.facts, self.class_names)}
         writers = {name: partial(_save_figure, draw=draw) for name, draw in figures.items()}
@@ -275,20 +291,6 @@ def _tensor(value: Any, counts: bool) -> Tensor | None:
     """Numbers and null (NaN) as a float64 tensor, counts as int64."""
     kind = np.int64 if counts else np.float64
     return None if value is None else torch.from_numpy(np.array(value, dtype=kind))
-
-
-def _matrix_csv(matrix: Tensor) -> str:
-    """A header, then a line for each stage; an empty cell was not measured."""
-    head = ["after_task", *(f"task_{task}" for task in range(len(matrix)))]
-    return to_csv([head, *([stage, *row] for stage, row in enumerate(matrix.tolist()))])
-
-
-def _curve_csv(section: Mapping[str, Any]) -> str:
-    """A line for each evaluation inside the run, the accuracy on each task behind; an empty cell was not measured."""
-    curve, by_task = section["curve"], section["task_accuracy"]
-    head = [*curve, *(f"task_{task}" for task in range(len(by_task[0]) if by_task else 0))]
-    rows = ((*point, *tasks) for *point, tasks in zip(*curve.values(), by_task, strict=True))
-    return to_csv([head, *([int(v) if isinstance(v, bool) else v for v in row] for row in rows)])
 
 
 def _save_figure(path: Path, draw: Callable[[], tuple[Any, Any]]) -> None:

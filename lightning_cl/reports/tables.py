@@ -11,6 +11,7 @@ from lightning_cl.reports.confusion import confused_lines
 from lightning_cl.reports.protocol import CHECKS, Check, ProtocolCard
 from lightning_cl.reports.rendering import render
 from lightning_cl.reports.report import ContinualReport
+from lightning_cl.reports.units import Unit
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -25,7 +26,7 @@ def print_table(table: RenderableType) -> None:
 
 
 def rich_table(report: ContinualReport, max_tasks: int = 12) -> Table:
-    """The headline matrix in percent, a row after every task, counted from 1, and the summary below it.
+    """The headline matrix, accuracies in percent, a row after every task, counted from 1, and the summary below it.
 
     Args:
         report: The report.
@@ -39,8 +40,8 @@ def rich_table(report: ContinualReport, max_tasks: int = 12) -> Table:
     if max_tasks < 2:
         raise ValueError(f"`max_tasks` is {max_tasks}; at least 2 are needed to show the first and the last.")
     means = accuracy_per_stage(report.matrix, sizes=report.has_data)
-    matrix = _matrix_table(report.matrix, means, max_tasks)
-    return stacked(f"Accuracy (%), {report.setting}", matrix, Text("\n".join(summary_lines(report))))
+    matrix = _matrix_table(report.matrix, means, max_tasks, report.unit)
+    return stacked(f"{report.unit.label}, {report.setting}", matrix, Text("\n".join(summary_lines(report))))
 
 
 def stacked(title: str, *parts: RenderableType) -> Table:
@@ -54,7 +55,7 @@ def stacked(title: str, *parts: RenderableType) -> Table:
     return grid
 
 
-def _matrix_table(matrix: Tensor, means: Tensor, max_tasks: int) -> Table:
+def _matrix_table(matrix: Tensor, means: Tensor, max_tasks: int, unit: Unit) -> Table:
     from rich import box
     from rich.table import Table
 
@@ -69,14 +70,14 @@ def _matrix_table(matrix: Tensor, means: Tensor, max_tasks: int) -> Table:
         if stage is None:
             table.add_row("…", *("" for _ in rows), "")
         else:
-            cells = ["…" if task is None else percent(matrix[stage, task].item()) for task in rows]
-            table.add_row(str(stage + 1), *cells, percent(average[stage]))
+            cells = ["…" if task is None else unit.text(matrix[stage, task].item()) for task in rows]
+            table.add_row(str(stage + 1), *cells, unit.text(average[stage]))
     return table
 
 
 def summary_lines(report: ContinualReport) -> list[str]:
     """The main results of a report in words, then its notes."""
-    filters = {"percent": lambda value: "-" if value is None else percent(value), "ranges": ranges}
+    filters = {"percent": lambda value: "-" if value is None else report.unit.text(value), "ranges": ranges}
     confused = [] if report.confusion is None else confused_lines(report.confusion, report.class_names)
     return render("summary.txt", filters, report=report, confused=confused).splitlines()
 
@@ -107,14 +108,6 @@ def _compared(check: Check) -> str:
     measured = ", ".join(f"{value:g} {name.replace('_', ' ')}" for name, value in check.numbers.items())
     said = ": ".join(text for text in (check.compared, measured) if text)
     return "; ".join(text for text in (said, check.message if check.result != "fail" else "") if text)
-
-
-def percent(value: float) -> str:
-    """A fraction in percent with one decimal; nothing for NaN, no decimal for 100, no sign for zero."""
-    if value != value:
-        return ""
-    text = f"{100 * value:.1f}"
-    return {"100.0": "100", "-0.0": "0.0"}.get(text, text)
 
 
 def ranges(tasks: list[int]) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
 from lightning_cl.callbacks.base import require_stream
-from lightning_cl.callbacks.evaluation import stream_logging
-from lightning_cl.callbacks.evaluation.anytime_evaluation import AnytimeEvaluation
+from lightning_cl.callbacks.evaluation.metric_evaluation import MetricEvaluation, direction_of, stage_of
 from lightning_cl.callbacks.evaluation.module_answers import (
     AnswerCheck,
     Answers,
@@ -20,30 +20,21 @@ from lightning_cl.callbacks.evaluation.module_answers import (
     returned_answers,
     unread_answers,
 )
-from lightning_cl.callbacks.evaluation.run_description import (
-    RunReporter,
-    check_baseline,
-    check_validation,
-    describe_run,
-    validation_sizes,
-)
+from lightning_cl.callbacks.evaluation.run_description import validation_sizes
 from lightning_cl.callbacks.evaluation.task_counts import SPACES, TaskCounts, grown
 from lightning_cl.callbacks.label_kinds import check_single_label
-from lightning_cl.datamodules import ContinualDataModule, Task
+from lightning_cl.datamodules import ContinualDataModule
 from lightning_cl.datamodules.stream_plan import Stage
-from lightning_cl.metrics.functional import accuracy_per_stage, level_accuracy, summarise
+from lightning_cl.metrics.functional import level_accuracy, summarise
 from lightning_cl.namespace import LightningModule, Trainer
-from lightning_cl.reports import ContinualReport
 
-#: In longer streams the accuracies of single tasks are in the report only: logging them would cost more than training.
-MOST_TASKS_LOGGED = 100
 #: Batches of each validation in which the module's own choices are compared with those of its head.
 BATCHES_COMPARED = 4
 _LOGGED = ("average_accuracy", "average_incremental_accuracy", "forgetting", "backward_transfer", "learning_accuracy")
 _NAMES = tuple(f"{space}/{name}" for space in SPACES for name in _LOGGED)
 
 
-class ContinualEvaluation(RunReporter):
+class ContinualEvaluation(MetricEvaluation):
     """Measures every task after every task, in the validation that the Trainer makes anyway.
 
     The logits that the module's ``validation_step`` computes are read where they leave the head, so no pass is made
@@ -58,6 +49,12 @@ class ContinualEvaluation(RunReporter):
     all else has the axis ``stream/samples_seen``. W&B and TensorBoard also get the matrix, the final numbers and the
     protocol card, and W&B the report's files as an artifact; with ``WandbLogger(id="...")`` a resumed run goes on in
     the same W&B run.
+
+    With ``metric=`` the matrix holds any torchmetrics metric instead (F1, mean squared error, perplexity, mean average
+    precision, intersection over union), also on streams without classes. It is given what ``answers`` gives, a pair
+    (preds, target); else what the step returns as ``{"preds": ..., "target": ...}``; else the head's logits and the
+    labels, where targets are class ids; else what ``forward`` answered and the batch's targets. Forgetting, transfer
+    and pictures go by its direction, and names are ``MeanSquaredError/average_value`` and the like.
 
     It prints a table at the end, and writes ``continual_report.json``, the matrix as CSV and pictures into the run's
     folder (the logger's folder of this run, or ``trainer.default_root_dir`` without a logger); up to 1,000 classes also
@@ -74,11 +71,16 @@ class ContinualEvaluation(RunReporter):
         forward_transfer: Also measure the untrained model, for forward transfer. Needs
             ``ContinualDataModule(evaluate_on="all")`` and ``Trainer(num_sanity_val_steps=-1)``.
         answers: A function of (module, batch, what the step returned), or its dotted path, that gives what the module
-            answers, as ``preds`` do: ``(B, C)`` scores or ``(B,)`` classes. For modules that cannot return them.
+            answers, as ``preds`` do: ``(B, C)`` scores or ``(B,)`` classes. For modules that cannot return them. With a
+            ``metric`` a pair (preds, target), as its ``update`` takes them.
+        metric: A torchmetrics metric; ``None``: the accuracy.
+        metric_key: Which value of a metric that gives several; ``None``: the first (the mean average precision's is
+            ``"map"``).
+        higher_is_better: Direction of the metric; ``None``: as it says itself.
 
     Raises:
-        ValueError: If ``answers`` is no function. In ``setup``, when there is no stream or no head, or a task's end
-            would not be validated.
+        ValueError: If ``answers`` is no function, ``metric`` no metric, or its direction not known. In ``setup``, when
+            there is no stream or no head, or a task's end would not be validated.
     """
 
     state_key = "lightning_cl.ContinualEvaluation"
@@ -90,83 +92,66 @@ class ContinualEvaluation(RunReporter):
         print_table: bool = True,
         forward_transfer: bool = False,
         answers: Answers | str | None = None,
+        metric: Metric | None = None,
+        metric_key: str | None = None,
+        higher_is_better: bool | None = None,
     ) -> None:
+        super().__init__()
         self._stated = answer_function(answers)
         self.head, self.report, self.print_table, self.forward_transfer = head, report, print_table, forward_transfer
+        self.higher_is_better = direction_of(metric, higher_is_better, metric_key)
+        self.metric, self.metric_key = metric, metric_key
         #: Counts by label space, ``(T, T)`` int64: row "after task", column "on task".
         self.correct: dict[str, Tensor] = {}
-        self.total: Tensor = torch.empty(0)
-        self.baseline: Tensor | None = None
-        self.samples_seen: list[int] = []
-        self.confusion: Tensor | None = None  # ``(C, C)`` answers of the last validation, by true class
+        #: ``(C, C)`` answers of the last validation, by true class.
+        self.confusion: Tensor | None = None
         #: ``(T, L)`` accuracy at each level of the label tree after each task; NaN: not measured.
         self.levels: Tensor = torch.empty(0, 0)
         self._counts: TaskCounts | None = None
         #: What the module's step answers beside what its head answers.
         self.answers = AnswerCheck()
 
+    @property
+    def after_task_names(self) -> tuple[str, ...]:
+        """Names of what is logged after every task."""
+        return _NAMES if self.metric is None else super().after_task_names
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the head and check that every boundary will be validated."""
+        if self.metric is not None:
+            super().setup(trainer, pl_module, stage)
+            return
         stream = require_stream(trainer, type(self).__name__)
         check_single_label(stream, type(self).__name__)
         tasks = stream.info.num_tasks
-        if stage == "fit":
-            check_validation(trainer, stream, type(self).__name__)
-            if self.forward_transfer:
-                check_baseline(trainer, stream)
+        self.begin(trainer, stream, stage)
         if stage == "fit" or not self.correct:
             self.correct = {space: torch.zeros(tasks, tasks, dtype=torch.long) for space in SPACES}
-            self.total = torch.zeros(tasks, tasks, dtype=torch.long)
-            self.baseline, self.samples_seen, self.confusion = None, [0] * tasks, None
+            self.confusion = None
             self.levels = torch.full((tasks, len(stream.info.levels)), torch.nan, dtype=torch.float64)
         self._counts, self.answers = TaskCounts(pl_module, stream.info, self.head), AnswerCheck()
         self.answers.stated = self._stated is not None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell the loggers what stream this is."""
-        if trainer.is_global_zero:
-            stream = require_stream(trainer, type(self).__name__)
-            stream_logging.begin(trainer, stream, _NAMES)
-
-    def on_task_start(self, trainer: Trainer, pl_module: LightningModule, task: Task) -> None:
-        """Mark the boundary in the logs."""
-        if trainer.is_global_zero:
-            stream_logging.task_started(trainer, task, sum(self.samples_seen))
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Count the global batch's samples."""
-        stream = require_stream(trainer, type(self).__name__)
-        self.samples_seen[stream.task_index] += stream.new_samples(batch_idx)
-        if stream_logging.is_sampled(trainer):  # the axis of what the module logs
-            self._log_axis(pl_module)
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the report and print the table."""
-        self._publish(trainer, pl_module)
-
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write what is known when the run is interrupted."""
         self.answers.end(pl_module)
-        if trainer.state.fn != "fit" or not len(self.total) or not int(self.total.sum()):
-            return
-        if len(self.total) == require_stream(trainer, type(self).__name__).info.num_tasks:  # else of an earlier run
-            self._publish(trainer, pl_module, note=f"the run was interrupted ({type(exception).__name__})")
+        super().on_exception(trainer, pl_module, exception)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start counting."""
+        if self._counts is None:
+            super().on_validation_start(trainer, pl_module)
+            return
         stream = require_stream(trainer, type(self).__name__)
-        assert self._counts is not None
-        untrained = stream.evaluate_on == "all" and trainer.sanity_checking
-        self._counts.start(range(stream.info.num_classes) if untrained else stream.exposed_classes, pl_module.device)
+        self._counts.start(self.compared_classes(trainer, stream), pl_module.device)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Look at what the module chooses in a few batches."""
+        if self._counts is None:
+            return
         if batch_idx < BATCHES_COMPARED and not trainer.sanity_checking:
-            assert self._counts is not None
             self.answers.begin(pl_module, self._counts.columns)
         if batch_idx == 0:
             refuse_regression(batch, type(self).__name__)
@@ -175,21 +160,20 @@ class ContinualEvaluation(RunReporter):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Count a batch."""
-        stage: Stage = "test" if trainer.testing else "val"
+        if self._counts is None:
+            super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            return
+        stage = stage_of(trainer)
         given = outputs if self._stated is None else self._stated(pl_module, batch, outputs)
         counted = self._count(trainer, given, batch_idx, stage)
         if stage == "val":
             self.answers.end(pl_module, counted)
 
-    on_test_start = on_validation_start
-
-    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Count a batch."""
-        self.on_validation_batch_end(*args, **kwargs)
-
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sum over the processes, fill the row of the current task, and log."""
-        assert self._counts is not None
+        if self._counts is None:
+            super().on_validation_epoch_end(trainer, pl_module)
+            return
         counts, stream = self._counts.finish(trainer), require_stream(trainer, type(self).__name__)
         if trainer.sanity_checking:
             if self.forward_transfer:
@@ -200,15 +184,13 @@ class ContinualEvaluation(RunReporter):
             self.correct[space][stage] = correct
         if self.confusion is not None and stream.info.levels:
             self.levels[stage] = level_accuracy(self.confusion, stream.info.levels)
-        values = self._log(pl_module, stream)
-        if stream.task_ended and trainer.state.fn == "fit" and trainer.is_global_zero:
-            matrix = self.matrix()
-            means = accuracy_per_stage(matrix, sizes=validation_sizes(stream) > 0)
-            stream_logging.task_ended(trainer, stage, sum(self.samples_seen), values, matrix, means)
+        self.tell(trainer, pl_module, stream, self.log_row(pl_module, stream))
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the accuracy over all tasks."""
-        assert self._counts is not None
+        if self._counts is None:
+            super().on_test_epoch_end(trainer, pl_module)
+            return
         for space, (correct, total) in zip(SPACES, self._counts.finish(trainer), strict=True):
             accuracy = correct[total > 0].double() / total[total > 0].double()
             pl_module.log(f"test/{space}/average_accuracy", accuracy.mean().float(), batch_size=1)
@@ -231,55 +213,34 @@ class ContinualEvaluation(RunReporter):
         return [self.answers.message] if self.answers.message else []
 
     def matrix(self, space: str = "class_il") -> Tensor:
-        """``(T, T)`` float64 accuracies in [0, 1] of ``"class_il"`` or ``"task_il"``; NaN: not measured."""
-        return self.correct[space].double() / self.total.double()
+        """``(T, T)`` float64 metric, or accuracies in [0, 1] of ``"class_il"`` or ``"task_il"``; NaN: not measured."""
+        return self.values if self.metric is not None else self.correct[space].double() / self.total.double()
 
-    def _log_axis(self, pl_module: LightningModule) -> None:
-        pl_module.log(stream_logging.SAMPLES, float(sum(self.samples_seen)), batch_size=1)
-
-    def _log(self, pl_module: LightningModule, stream: ContinualDataModule) -> dict[str, float]:
-        """Log what this validation says; the summary."""
+    def summary(self, stream: ContinualDataModule) -> dict[str, float | None]:
+        """What is logged after a validation, by name."""
+        if self.metric is not None:
+            return super().summary(stream)
         stage = stream.task_index
         class_il, task_il = (self.matrix(space)[: stage + 1, : stage + 1] for space in SPACES)
         values = summarise(class_il, task_il, validation_sizes(stream)[: stage + 1], names=_LOGGED)
-        summary = {name: value for name in _NAMES if (value := values[name]) is not None}
-        logged = dict(summary)
-        if stream.info.num_tasks <= MOST_TASKS_LOGGED:
-            row: list[float] = self.matrix()[stage].tolist()
-            logged |= {f"class_il/task_{t}": value for t, value in enumerate(row) if not math.isnan(value)}
-        levels: list[float] = self.levels[stage].tolist()
-        logged |= {f"level_{n}/level_accuracy": value for n, value in enumerate(levels) if not math.isnan(value)}
-        pl_module.log_dict(logged, batch_size=1)
-        self._log_axis(pl_module)
-        return summary
+        return {name: values[name] for name in _NAMES}
 
-    def build_report(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> ContinualReport:
-        """What was measured so far and what is needed to judge it."""
-        stream = require_stream(trainer, type(self).__name__)
-        described = describe_run(trainer, pl_module, stream, note)
-        described["notes"] += self.notes()
-        anytime = (c for c in trainer.callbacks if isinstance(c, AnytimeEvaluation) and c.report)  # type: ignore[attr-defined]
-        return ContinualReport(
-            class_il=self.matrix("class_il"),
-            task_il=self.matrix("task_il"),
-            baseline=self.baseline,
-            sizes=validation_sizes(stream),
-            evaluated=self.total,
-            confusion=self.confusion,
-            levels=None if self.levels.isnan().all() else self.levels,
-            samples_seen=list(self.samples_seen),
-            anytime=next((c.section(stream) for c in anytime), None),
-            **described,
-        )
+    def logged_beside(self, stream: ContinualDataModule) -> dict[str, float]:
+        """The accuracy at each level of the label tree."""
+        levels: list[float] = [] if self.metric is not None else self.levels[stream.task_index].tolist()
+        return {f"level_{n}/level_accuracy": value for n, value in enumerate(levels) if not math.isnan(value)}
 
-    def _publish(self, trainer: Trainer, pl_module: LightningModule, note: str | None = None) -> None:
-        if trainer.is_global_zero:
-            files = self.publish(trainer, report := self.build_report(trainer, pl_module, note))
-            if trainer.state.fn == "fit":
-                stream_logging.finished(trainer, report, files)
+    def measured(self) -> dict[str, Any]:
+        """What the report holds of the matrix."""
+        if self.metric is not None:
+            return super().measured()
+        levels = None if self.levels.isnan().all() else self.levels
+        return {**{space: self.matrix(space) for space in SPACES}, "confusion": self.confusion, "levels": levels}
 
     def state_dict(self) -> dict[str, Any]:
         """Counts, already summed over the processes."""
+        if self.metric is not None:
+            return super().state_dict()
         return {
             "version": 1,
             "correct": self.correct,
@@ -291,10 +252,8 @@ class ContinualEvaluation(RunReporter):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue a matrix."""
-        tasks = len(self.total)  # more than saved when the stream was extended
-        self.correct = {space: grown(counts.cpu(), tasks) for space, counts in state_dict["correct"].items()}
-        self.total, baseline = grown(state_dict["total"].cpu(), tasks), state_dict["baseline"]
-        self.baseline = None if baseline is None else grown(baseline, tasks, float("nan"))
-        self.samples_seen = grown(torch.tensor(state_dict["samples_seen"], dtype=torch.long), tasks).tolist()
+        super().load_state_dict(state_dict)
+        tasks = len(self.total)
+        self.correct = {s: grown(counts.cpu(), tasks) for s, counts in state_dict.get("correct", {}).items()}
         if len(levels := state_dict.get("levels", ())) == tasks:
             self.levels = levels.cpu()

@@ -46,10 +46,11 @@ def returned_answers(outputs: Any, count: int, columns: int) -> Tensor | None:
 def unread_answers(outputs: Any) -> str:
     """What kind of thing a step returned under these keys; empty: nothing."""
     found = [outputs[key] for key in _KEYS if key in outputs] if isinstance(outputs, Mapping) else []
-    return _kind(found[0]) if found else ""
+    return kind_of(found[0]) if found else ""
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """Name a value by its type, a tensor also by its shape."""
     return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
@@ -88,8 +89,8 @@ def checked_answers(given: Any, count: int, columns: int) -> Tensor:
     found = returned_answers({_KEYS[0]: given}, count, columns)
     if found is None:
         raise ValueError(
-            f"`answers` gave {_kind(given)} for {count} samples; expected (B, {columns}) floating-point scores or (B,) "
-            "integer classes."
+            f"`answers` gave {kind_of(given)} for {count} samples; expected (B, {columns}) floating-point scores or "
+            "(B,) integer classes."
         )
     return found
 

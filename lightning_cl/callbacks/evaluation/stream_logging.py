@@ -21,6 +21,7 @@ from lightning_cl.reports import ContinualReport
 from lightning_cl.reports.files import jsonable
 from lightning_cl.reports.plots import matrix_image
 from lightning_cl.reports.protocol import ProtocolCard
+from lightning_cl.reports.units import ACCURACY, Unit
 
 TASK, SAMPLES = "stream/task", "stream/samples_seen"
 AFTER_TASK, MATRIX = "after_task", "after_task/accuracy_matrix"
@@ -55,7 +56,13 @@ def task_started(trainer: Trainer, task: Task, samples_seen: int) -> None:
 
 
 def task_ended(
-    trainer: Trainer, task: int, samples_seen: int, values: Mapping[str, float], matrix: Tensor, means: Tensor
+    trainer: Trainer,
+    task: int,
+    samples_seen: int,
+    values: Mapping[str, float],
+    matrix: Tensor,
+    means: Tensor,
+    unit: Unit = ACCURACY,
 ) -> None:
     """Log what is known after a task, with the task as axis, and the accuracy matrix in short streams.
 
@@ -66,10 +73,11 @@ def task_ended(
         values: Metric to value.
         matrix: ``(T, T)`` accuracies so far.
         means: ``(T,)`` average accuracy after every task so far.
+        unit: What the matrix holds, if not accuracies.
     """
     scalars = {TASK: float(task), SAMPLES: float(samples_seen), **{f"{AFTER_TASK}/{n}": v for n, v in values.items()}}
     shown = matrix_is_due(task, len(matrix))
-    image = matrix_image(matrix) if shown and any(_shows_images(logger) for logger in trainer.loggers) else None
+    image = matrix_image(matrix, unit) if shown and any(_shows_images(logger) for logger in trainer.loggers) else None
     step = step_of(trainer)
     for logger in trainer.loggers:
         media: dict[str, Any] = {}
