@@ -1,7 +1,7 @@
 """Online methods side by side on Si-Blurry and i-Blurry streams of real images, on features of a frozen ViT-Tiny.
 
     python benchmarks/online.py features --data cifar100_sub.npz --weights vit_tiny_patch16_224_fp16.safetensors
-    python benchmarks/online.py run --method er --scenario si_blurry --seed 1
+    python benchmarks/online.py run --method er --scenario si_blurry --seed 1  # all, if none is named
     python benchmarks/online.py table
 
 `features` passes every image once through the network at 112 pixels and keeps what reaches its head; `run` trains two
@@ -17,6 +17,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -42,7 +43,7 @@ from lightning_cl.datamodules import ArraySource, ContinualDataModule, IBlurry, 
 from lightning_cl.metrics import read_report
 from lightning_cl.models.backbones import build_backbone
 
-MEMORY: dict[str, Any] = {"memory_size": 500, "batch_size": 16}
+MEMORY: dict[str, Any] = {"memory_size": 500, "batch_size": 32}
 METHODS: dict[str, Callable[[], list[Callback]]] = {
     "finetune": lambda: [FineTuning(train_mask="seen")],
     "er": lambda: [ExperienceReplay(**MEMORY)],
@@ -103,36 +104,39 @@ def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    for seed in args.seed:
-        seed_everything(seed, verbose=False)
-        source = ArraySource(str(args.features), layout="ND")
-        stream = ContinualDataModule(
-            source,
-            SCENARIOS[args.scenario](),
-            args.batch_size,
-            updates_per_batch=args.updates,
-            eval_batch_size=500,
-            seed=seed,
-        )
-        stream.setup()
-        model = TwoLayers(192, stream.info.num_classes, args.lr)
-        folder = args.out / f"online_{args.scenario}_{args.method}_seed{seed}"
-        trainer = Trainer(
-            accelerator="cpu",
-            max_epochs=-1,
-            callbacks=[*METHODS[args.method](), AnytimeEvaluation(args.every), ContinualEvaluation()],
-            num_sanity_val_steps=0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=folder,
-        )
+    for seed, scenario, method in product(args.seed, args.scenario, args.method):
+        folder = args.out / f"online_{scenario}_{method}_seed{seed}"
         start = time.perf_counter()
-        trainer.fit(model, datamodule=stream)
+        fit(args, seed, scenario, method, folder)
         minutes = (time.perf_counter() - start) / 60
-        (folder / "minutes.txt").write_text(f"{minutes:.2f}\n")
-        print(f"{args.scenario} {args.method} seed {seed}: {minutes:.2f} minutes", flush=True)
+        (folder / "minutes.txt").write_text(f"{minutes:.2f} minutes with {args.threads} thread(s)\n")
+        print(f"{scenario} {method} seed {seed}: {minutes:.2f} minutes", flush=True)
+
+
+def fit(args: argparse.Namespace, seed: int, scenario: str, method: str, folder: Path) -> None:
+    seed_everything(seed, verbose=False)
+    source = ArraySource(str(args.features), layout="ND")
+    stream = ContinualDataModule(
+        source,
+        SCENARIOS[scenario](),
+        args.batch_size,
+        updates_per_batch=args.updates,
+        eval_batch_size=500,
+        seed=seed,
+    )
+    stream.setup()
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=-1,
+        callbacks=[*METHODS[method](), AnytimeEvaluation(args.every), ContinualEvaluation()],
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(TwoLayers(192, stream.info.num_classes, args.lr), datamodule=stream)
 
 
 def table(args: argparse.Namespace) -> None:
@@ -160,10 +164,10 @@ if __name__ == "__main__":
     frozen.add_argument("--weights", type=Path, required=True)
     one = commands.add_parser("run")
     one.set_defaults(command=run)
-    one.add_argument("--method", choices=METHODS, required=True)
-    one.add_argument("--scenario", choices=SCENARIOS, required=True)
-    one.add_argument("--seed", type=int, nargs="+", default=[1])
-    one.add_argument("--batch-size", type=int, default=16)
+    one.add_argument("--method", choices=METHODS, nargs="+", default=list(METHODS))
+    one.add_argument("--scenario", choices=SCENARIOS, nargs="+", default=list(SCENARIOS))
+    one.add_argument("--seed", type=int, nargs="+", default=[1, 2, 3])
+    one.add_argument("--batch-size", type=int, default=32)
     one.add_argument("--updates", type=int, default=1)
     one.add_argument("--every", type=int, default=1000)
     one.add_argument("--lr", type=float, default=1e-3)
