@@ -51,9 +51,9 @@ class PlasticityMeter(ContinualCallback):
 
     Units are the outputs of activation layers (``nn.ReLU``, ``nn.GELU``, ...); where a network has none as modules, the
     positive part of its linear layers and convolutions. GELU and others are never exactly 0, so there dormant units are
-    rare. With the defaults it costs about 1.4 % of 4,000 batches of 16 images on a small ViT (from one measurement over 800), and less
-    with larger batches. A run that is much shorter pays mostly for the fresh task before it, which costs as much as
-    about 30 such batches; ``fresh_every=None`` leaves it out.
+    rare. With the defaults it costs about 1.4 % of 4,000 batches of 16 images on a small ViT (from one measurement over
+    800), and less with larger batches. A run that is much shorter pays mostly for the fresh task before it, which costs
+    as much as about 30 such batches; ``fresh_every=None`` leaves it out.
 
     Args:
         every: Batches from one measurement to the next, at least 1.
