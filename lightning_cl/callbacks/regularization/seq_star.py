@@ -67,7 +67,7 @@ class SEQStar(ContinualMethod):
 
     Args:
         warmup_epochs: Of the first task, at least 0; 3 in the released code for encoders, 1 for generative models.
-            Not less than the stream has epochs in its first task: the encoder is frozen from the second task on.
+            Where the first task has no more epochs, the encoder is frozen from the second task on.
         freeze_old_rows: Whether rows of finished classes stay.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss.
