@@ -41,6 +41,14 @@ from lightning_cl.callbacks.evaluation.protocol_guard import ProtocolGuard
 from lightning_cl.callbacks.evaluation.run_cost import RunCost
 from lightning_cl.callbacks.evaluation.unlearning_evaluation import UnlearningEvaluation
 from lightning_cl.callbacks.evaluation.zero_shot_transfer import ZeroShotTransfer
+from lightning_cl.callbacks.few_shot.fast_slow_weights import FastSlowWeights
+from lightning_cl.callbacks.few_shot.imbalance_aware_joint import ImbalanceAwareJoint
+from lightning_cl.callbacks.few_shot.mamba_fscil import MambaFSCIL
+from lightning_cl.callbacks.few_shot.preassigned_prototypes import PreassignedPrototypes
+from lightning_cl.callbacks.few_shot.pseudo_classes import PseudoClasses
+from lightning_cl.callbacks.few_shot.rotation_task import RotationTask
+from lightning_cl.callbacks.few_shot.subnet_tuning import SubnetTuning
+from lightning_cl.callbacks.few_shot.supervised_contrast import SupervisedContrast
 from lightning_cl.callbacks.finetuning import FineTuning
 from lightning_cl.callbacks.gradients.agem import AGEM
 from lightning_cl.callbacks.gradients.coso import CoSO
@@ -191,6 +199,7 @@ __all__ = [
     "DynamicallyExpandable",
     "ExperienceReplay",
     "ExpertGate",
+    "FastSlowWeights",
     "FeCAM",
     "FeatureDistillation",
     "FineTuning",
@@ -199,6 +208,7 @@ __all__ = [
     "GeRe",
     "GenerativeKernel",
     "ICaRL",
+    "ImbalanceAwareJoint",
     "InfLoRA",
     "InfiniteSchedule",
     "IntruderDimensions",
@@ -210,6 +220,7 @@ __all__ = [
     "LwF",
     "LwFMC",
     "MSGCoOp",
+    "MambaFSCIL",
     "MoRA",
     "MulKI",
     "MultiLabelEvaluation",
@@ -220,23 +231,28 @@ __all__ = [
     "PackNet",
     "Piggyback",
     "PlasticityMeter",
+    "PreassignedPrototypes",
     "PromptSRC",
     "ProtoCL",
     "ProtocolGuard",
     "PrototypeClassifier",
+    "PseudoClasses",
     "RWalk",
     "RanPAC",
     "ReLoop2",
     "ReWarmReDecay",
     "Refresh",
     "RegLoRA",
+    "RotationTask",
     "RunCost",
     "SDLoRA",
     "SEQStar",
     "ShardedBackbone",
     "ShrinkAndPerturb",
     "StreamingLDA",
+    "SubnetTuning",
     "SupSup",
+    "SupervisedContrast",
     "SynapticIntelligence",
     "TaskFreeMAS",
     "TaskHypernetwork",

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.scenarios.blurry import BlurryReport
     from lightning_cl.datamodules.scenarios.blurry_file_lists import BlurryFileLists
     from lightning_cl.datamodules.scenarios.class_incremental import ClassIncremental
+    from lightning_cl.datamodules.scenarios.cumulative import Cumulative
     from lightning_cl.datamodules.scenarios.domain_incremental import DomainIncremental
     from lightning_cl.datamodules.scenarios.few_shot import FewShot
     from lightning_cl.datamodules.scenarios.forget import Forget
     from lightning_cl.datamodules.scenarios.generalized_cil import GeneralizedCIL
     from lightning_cl.datamodules.scenarios.hle import HLE
     from lightning_cl.datamodules.scenarios.i_blurry import IBlurry
+    from lightning_cl.datamodules.scenarios.instance_test import InstanceTest
     from lightning_cl.datamodules.scenarios.joint import Joint
     from lightning_cl.datamodules.scenarios.multi_label import MultiLabelIncremental
     from lightning_cl.datamodules.scenarios.orders import class_order
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.sources.hugging_face import HuggingFaceSource
     from lightning_cl.datamodules.sources.image_folder import ImageFolder
     from lightning_cl.datamodules.sources.imagenet_r import ImageNetR
+    from lightning_cl.datamodules.sources.instances import Instances
     from lightning_cl.datamodules.sources.iterable import IterableSource
     from lightning_cl.datamodules.sources.label_levels import LabelLevels
     from lightning_cl.datamodules.sources.litdata_source import LitDataSource
@@ -72,6 +75,7 @@ _LAZY = {
     "ClassSubset": "sources.class_subset",
     "ContinualDataModule": "datamodule",
     "Corrupted": "sources.corrupted",
+    "Cumulative": "scenarios.cumulative",
     "DataModuleSource": "sources.wrapped",
     "DatasetSource": "sources.wrapped",
     "Digits": "sources.digits",
@@ -87,6 +91,8 @@ _LAZY = {
     "ImageFolder": "sources.image_folder",
     "ImageNetR": "sources.imagenet_r",
     "IterableSource": "sources.iterable",
+    "InstanceTest": "scenarios.instance_test",
+    "Instances": "sources.instances",
     "Joint": "scenarios.joint",
     "LabelLevels": "sources.label_levels",
     "LitDataSource": "sources.litdata_source",
@@ -129,6 +135,7 @@ __all__ = [
     "ClassSubset",
     "ContinualDataModule",
     "Corrupted",
+    "Cumulative",
     "DataModuleSource",
     "DatasetSource",
     "Digits",
@@ -142,6 +149,8 @@ __all__ = [
     "IBlurry",
     "ImageFolder",
     "ImageNetR",
+    "InstanceTest",
+    "Instances",
     "IterableSource",
     "Joint",
     "LabelLevels",

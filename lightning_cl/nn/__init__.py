@@ -55,6 +55,7 @@ from lightning_cl.nn.prefix_attention import Prefix, prefix_attention
 from lightning_cl.nn.prompts import PromptProvider, Prompts
 from lightning_cl.nn.prototypes import PrototypeBank
 from lightning_cl.nn.schedules import coda_cosine, coda_cosine_released, cpe_clip_warmup, infinite_rate, warm_cosine
+from lightning_cl.nn.selective_scan import SelectiveBlock
 from lightning_cl.nn.subspace import StepProjection, SubspaceMemory, layer_inputs
 from lightning_cl.nn.substitution import Substitutes, substitute, weight_layers
 from lightning_cl.nn.task_inference import binary_task, entropy_slopes, one_shot_task, surest_task
@@ -102,6 +103,7 @@ __all__ = [
     "PrototypeHead",
     "RankOne",
     "RecurrentHypernetwork",
+    "SelectiveBlock",
     "SliceGuard",
     "Snapshot",
     "StepEdit",

@@ -10,12 +10,14 @@ from torch import Tensor
 MOST_PREFIX_TOKENS = 8
 
 
-def token_maps(output: Tensor) -> Tensor:
+def token_maps(output: Tensor, who: str = "pooled distillation", argument: str = "stages=[...]") -> Tensor:
     """What a stage gave, as a map.
 
     Args:
         output: ``(B, C, H, W)``, which stays as it is, or ``(B, N, C)`` tokens, of which the last are the patches of a
             square.
+        who: What needs the map, for the error.
+        argument: With which other layers are named, for the error.
 
     Returns:
         ``(B, C, H, W)``; class and register tokens are left out.
@@ -28,8 +30,8 @@ def token_maps(output: Tensor) -> Tensor:
     side = isqrt(output.shape[1]) if output.ndim == 3 else 0
     if side == 0 or output.shape[1] - side**2 > MOST_PREFIX_TOKENS:
         raise ValueError(
-            f"a stage gives a tensor of the shape {tuple(output.shape)}, but pooled distillation needs maps "
-            "`(B, C, H, W)`, or tokens `(B, N, C)` of a square of patches; name other layers with `stages=[...]`."
+            f"a stage gives a tensor of the shape {tuple(output.shape)}, but {who} needs maps "
+            f"`(B, C, H, W)`, or tokens `(B, N, C)` of a square of patches; name other layers with `{argument}`."
         )
     maps: Tensor = output[:, -(side**2) :].transpose(1, 2).unflatten(2, (side, side))
     return maps

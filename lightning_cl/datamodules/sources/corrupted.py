@@ -63,12 +63,12 @@ class Corrupted(DerivedSource):
         return with_transformed(item, partial(self._corrupted, self.corruptions[domain - 1], seed))
 
     def _corrupted(self, name: str, seed: int, image: Any) -> Tensor:
-        found = corrupt(_pixels(image), name, self.severity, torch.Generator().manual_seed(seed))
+        found = corrupt(pixels(image), name, self.severity, torch.Generator().manual_seed(seed))
         return found.mul(255).round().to(torch.uint8)
 
 
-def _pixels(image: Any) -> Tensor:
-    """``(C, H, W)`` in [0, 1]."""
+def pixels(image: Any) -> Tensor:
+    """An image as ``(C, H, W)`` in [0, 1]."""
     if isinstance(image, Tensor):
         return image.float() / 255
     found = torch.from_numpy(np.array(image)).float() / 255

@@ -40,6 +40,7 @@ from lightning_cl.metrics.functional.forgetting import (
 from lightning_cl.metrics.functional.fscil import (
     average_harmonic_mean,
     base_accuracy,
+    episode_interval,
     generalised_accuracy,
     generalised_accuracy_area,
     harmonic_mean,
@@ -106,6 +107,7 @@ __all__ = [
     "class_curves",
     "class_il_predictions",
     "class_table",
+    "episode_interval",
     "f_last",
     "fact_forgetting",
     "finished_stages",

@@ -134,3 +134,18 @@ def session_summary(acc: MatrixLike, k: int, sizes: RowLike) -> dict[str, Tensor
         "harmonic_mean": harmonic_mean(acc, k, sizes=sizes)[-1],
         "average_harmonic_mean": average_harmonic_mean(acc, k, sizes=sizes) if k > 1 else nothing,
     }
+
+
+def episode_interval(accuracies: RowLike) -> tuple[Tensor, Tensor]:
+    """Mean of an accuracy over episodes, and half of the width of its 95 % interval, ``1.96 s / sqrt(n)``.
+
+    Args:
+        accuracies: ``(n,)`` one of each episode, in any unit.
+
+    Raises:
+        ValueError: If there are fewer than 2 episodes.
+    """
+    values = torch.as_tensor(accuracies, dtype=torch.float64).flatten()
+    if len(values) < 2:
+        raise ValueError(f"there are {len(values)} episodes, from which no interval follows; give at least 2.")
+    return values.mean(), 1.96 * values.std() / len(values) ** 0.5

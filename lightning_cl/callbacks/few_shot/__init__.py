@@ -1,0 +1,1 @@
+"""Methods that learn features in a base session, and then classes of few samples."""

@@ -1,0 +1,98 @@
+"""The base of terms that help to learn features in the base session and are silent afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.base import ContinualMethod, require_stream
+from lightning_cl.callbacks.few_shot.base_session import check_base_session
+from lightning_cl.mixins.base import TrainMask
+from lightning_cl.namespace import LightningModule, Trainer
+from lightning_cl.training import MethodModule, Step
+from lightning_cl.training.loss_terms import zero_through
+
+
+class BaseTerm(MethodModule):
+    """A weighted term of the loss in the first task.
+
+    Args:
+        strength: At least 0; with 0 no pass is made.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.strength = strength
+
+    def term(self, step: Step) -> Tensor:
+        """The scalar, after the user's step."""
+        raise NotImplementedError
+
+    def losses(self, step: Step) -> Mapping[str, Tensor]:
+        """The term in the first task; afterwards a zero for own parameters, for whose gradient DDP waits."""
+        if step.task.index == 0 and self.strength:
+            return {self.name: self.strength * self.term(step)}
+        own = list(self.parameters())
+        return {self.name: zero_through(own, step.module.device)} if own else {}
+
+
+def square_images(inputs: Any, who: str) -> Tensor:
+    """The inputs, if they are images that can be turned.
+
+    Raises:
+        ValueError: If they are not ``(B, C, S, S)``.
+    """
+    if isinstance(inputs, Tensor) and inputs.ndim == 4 and inputs.shape[2] == inputs.shape[3]:
+        return inputs
+    given = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
+    raise ValueError(
+        f"{who} turns images `(B, C, S, S)` of equal height and width, but the batch has {given}; leave it out."
+    )
+
+
+def turned(images: Tensor, turns: Tensor) -> Tensor:
+    """Square images, each turned by its own number of quarter turns.
+
+    Args:
+        images: ``(B, C, S, S)``.
+        turns: ``(B,)`` from 0 to 3.
+    """
+    every = torch.stack([torch.rot90(images, k, (2, 3)) for k in range(4)])  # (4, B, C, S, S)
+    return every[turns, torch.arange(len(images), device=images.device)]
+
+
+@dataclass(eq=False)
+class BaseTermMethod(ContinualMethod):
+    """Base of callbacks with a term in the base session.
+
+    Args:
+        strength: Weight of the term, at least 0; with 0 the run is the same as without the callback.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+
+    Raises:
+        ValueError: If ``strength`` is negative; in ``setup``, on a stream without a base session.
+    """
+
+    adds_loss: ClassVar[bool] = True
+
+    strength: float = 1.0
+    _: KW_ONLY
+    train_mask: TrainMask = "seen"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 0, "strength")
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a stream without a base session; attach to the module, once."""
+        check_base_session(require_stream(trainer, type(self).__name__), type(self).__name__)
+        super().setup(trainer, pl_module, stage)

@@ -1,0 +1,84 @@
+"""Fast and slow weights: fast ones learn a task beside what they must keep, slow ones follow them from task to task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from lightning_cl.callbacks.arguments import check_share
+from lightning_cl.callbacks.base import require_stream
+from lightning_cl.callbacks.boundaries import check_boundaries
+from lightning_cl.callbacks.regularization.mas import MAS, SensitivityPenalty
+from lightning_cl.namespace import LightningModule, Trainer
+from lightning_cl.nn.weights import Snapshot, trained
+from lightning_cl.training import TaskData
+
+
+class TwoSpeeds(SensitivityPenalty):
+    """The slow weights beside anchor and importance of the fast ones, which are the module's."""
+
+    def __init__(self, module: Any, method: FastSlowWeights) -> None:
+        super().__init__(module, method.strength, method.decay, method.granularity)
+        self.beta, self.slow = method.beta, Snapshot(trained(module))
+
+    @torch.no_grad()
+    def start_task(self, module: Any, task: Any) -> None:
+        """The fast weights begin with the slow ones."""
+        if not self.slow.taken:
+            self.slow.take(trained(module))
+        weights = trained(module)
+        for name, kept in self.slow.items():
+            weights[name].copy_(kept)
+
+    @torch.no_grad()
+    def end_task(self, module: Any, data: TaskData) -> None:
+        """Take the importance of the fast weights; the slow ones go a share of the way to them."""
+        super().end_task(module, data)
+        weights = trained(module)
+        self.slow.take({name: torch.lerp(kept, weights[name], self.beta) for name, kept in self.slow.items()})
+
+
+@dataclass(eq=False)
+class FastSlowWeights(MAS):
+    """Fast and slow weights, style (after few-shot continual learning, arXiv:2104.09034).
+
+    Every task begins with the slow weights. In it the fast ones, which are the module's own and answer, learn with the
+    penalty ``strength * sum_k F_k (w_k - a_k)^2`` of :class:`MAS` towards those with which the task before ended. At
+    its end ``slow <- slow + beta (fast - slow)``. ``beta=1`` is :class:`MAS`, with ``strength=0`` plain fine-tuning;
+    ``beta=0`` lets every task begin with the weights of the first. In this style and no reproduction: of the paper no
+    code is public, and its update equations are not known to us. Works on any module with a class head; needs task
+    boundaries; keeps three copies of the trained weights and no sample. The slow weights, for classes of few samples
+    that come later, are ``module.continual.parts["fastslowweights"].slow``.
+
+    Args:
+        strength: ``lambda``, at least 0.
+        decay: Of the importance of earlier tasks at each task's end, in [0, 1].
+        granularity: See :class:`MAS`.
+        beta: In [0, 1]; the default is of our own.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+
+    Raises:
+        ValueError: If a number is out of its range or a choice unknown; in ``setup``, on an online stream.
+    """
+
+    state_key: ClassVar[str] = "lightning_cl.FastSlowWeights"
+
+    beta: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share(self, "beta")
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse an online stream; attach to the module, once."""
+        stream = require_stream(trainer, "FastSlowWeights")
+        check_boundaries(stream, "FastSlowWeights", "moves its slow weights", "`MAS`")
+        super().setup(trainer, pl_module, stage)
+
+    def build(self, pl_module: Any, info: Any) -> TwoSpeeds:
+        """Anchor, importance and slow weights."""
+        return TwoSpeeds(pl_module, self)

@@ -1,0 +1,149 @@
+"""Joint re-training of few-shot sessions from the same initial weights, with remedies for the imbalance of classes."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_cl.callbacks.arguments import check_above, check_choice, check_share
+from lightning_cl.callbacks.base import ContinualMethod, require_stream
+from lightning_cl.callbacks.head_kinds import check_own_rows
+from lightning_cl.datamodules.scenarios.cumulative import Cumulative
+from lightning_cl.mixins.base import TrainMask
+from lightning_cl.namespace import LightningModule, Trainer
+from lightning_cl.nn.heads import cosine_answer
+from lightning_cl.nn.imbalance import inverse_weights, ldam_margins, log_priors, with_margins
+from lightning_cl.nn.losses import effective_weights
+from lightning_cl.nn.weights import Snapshot
+from lightning_cl.training import MethodModule, Step
+from lightning_cl.training.phases import is_last_share
+from lightning_cl.training.teacher import weights_and_statistics
+
+Remedy = Literal["none", "balanced_softmax", "balanced_ce", "ldam"]
+
+
+class JointTraining(MethodModule):
+    """The weights to begin with, and how many samples each class of the current task has."""
+
+    makes_logits = True
+    growing = ("counts",)
+    counts: Tensor
+
+    def __init__(self, module: Any, num_classes: int, method: ImbalanceAwareJoint) -> None:
+        super().__init__()
+        self.method, self.fresh = method, Snapshot(weights_and_statistics(module))
+        self.loss_factor = 1.0 if method.remedy in ("none", "balanced_softmax") else 0.0
+        self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.long))
+
+    def start_task(self, module: Any, task: Any) -> None:
+        """Begin anew, and count the classes of the task."""
+        present = weights_and_statistics(module)
+        if not self.fresh.taken:
+            self.fresh.take(present)
+        with torch.no_grad():
+            for name, kept in self.fresh.items():
+                present[name].copy_(kept)
+        stream = module.trainer.datamodule
+        labels = stream.source.train_labels[stream.layout.train_index[task.index]]
+        self.counts.copy_(torch.bincount(labels, minlength=len(self.counts)))
+
+    def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:
+        """Cosines with the rows of the head, times the scale; balanced softmax adds the priors while it trains."""
+        cosines = cosine_answer(module.continual_head, features, self.method.scale)
+        step = module.continual.step
+        if step is None or not (self.training and torch.is_grad_enabled()):
+            return cosines.to(logits.dtype)
+        if self.loss_factor == 0:
+            step.memo[self] = cosines
+        balanced = self.method.remedy == "balanced_softmax"
+        return (cosines + log_priors(self.counts).to(cosines) if balanced else cosines).to(logits.dtype)
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        """Weighted cross-entropy in place of the user's loss."""
+        cosines = step.memo.pop(self, None)
+        if cosines is None:
+            return {}
+        method, targets = self.method, step.targets
+        if method.remedy == "ldam":
+            cosines = with_margins(cosines, targets, method.scale * ldam_margins(self.counts))
+        weights = inverse_weights(self.counts) if method.remedy == "balanced_ce" else self._deferred(step)
+        logits = cosines.masked_fill(~step.module.continual.mask.train_allowed, -torch.inf)
+        each = F.cross_entropy(logits, targets, reduction="none")
+        return {method.remedy: (weights.to(each)[targets] * each).mean()}
+
+    def _deferred(self, step: Step) -> Tensor:
+        """Weights by the effective number of samples in the last epochs of a task; before, all weigh the same."""
+        share = self.method.deferred
+        if not share or not is_last_share(step.module.trainer, share):
+            return torch.ones(len(self.counts), dtype=torch.float64, device=self.counts.device)
+        found = torch.zeros(len(self.counts), dtype=torch.float64, device=self.counts.device)
+        known = self.counts > 0
+        found[known] = effective_weights(self.counts[known], 0.9999)
+        return found
+
+
+@dataclass(eq=False)
+class ImbalanceAwareJoint(ContinualMethod):
+    """Imbalance-aware joint training, the upper reference of few-shot learning (arXiv:2503.10003).
+
+    Every task begins with the weights with which the fit began, and learns all samples of the task; on a stream whose
+    tasks also hold those of the tasks before, ``Cumulative(FewShot(60, 5, 5))``, that is a joint training for each
+    session, with the full schedule that ``epochs_per_task`` gives it. Logits are cosines of features and rows of the
+    head, times ``scale``. Remedies for base classes having a hundred times the samples of novel ones, with the counts
+    ``n`` of the task: ``"balanced_softmax"`` adds ``log(n_c / sum n)`` to the logits in training alone;
+    ``"balanced_ce"`` weighs samples by ``1 / n_c``; ``"ldam"`` takes margins ``n_c^(-1/4)`` of at most 0.5 off the
+    cosine of the label, if ``deferred``, with weights by effective numbers of samples in the last epochs. The last two
+    stand in place of the user's loss. With equal counts and without margins all are the cross-entropy.
+
+    The past is kept as a whole, by the stream and not by the method: it is a reference and no method for a bounded
+    memory. Works on any module with a class head; needs task boundaries; keeps one copy of the weights. Of the paper's
+    remedies CMO, DeepSMOTE, the class-balanced sampler and ImbSAM are left out.
+
+    Args:
+        remedy: ``"none"``, ``"balanced_softmax"``, ``"balanced_ce"`` or ``"ldam"``.
+        scale: Of the cosines, above 0; the paper's is 16, and 30 with ``"ldam"``.
+        deferred: Share of a task's steps, the last ones, that ``"ldam"`` weighs by effective numbers, in [0, 1].
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Which classes compete in the training loss.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+
+    Raises:
+        ValueError: If an argument is out of its range; in ``setup``, on a few-shot stream that is not cumulative.
+    """
+
+    state_key: ClassVar[str] = "lightning_cl.ImbalanceAwareJoint"
+    adds_loss: ClassVar[bool] = True
+    replaces_head: ClassVar[bool] = True
+
+    remedy: Remedy = "balanced_softmax"
+    scale: float = 16.0
+    deferred: float = 0.0
+    _: KW_ONLY
+    train_mask: TrainMask = "seen"
+    reset_optimizer: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self, "remedy", Remedy)
+        check_above(self, 0, "scale")
+        check_share(self, "deferred")
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse few-shot sessions without their past; attach to the module, once."""
+        scenario = require_stream(trainer, "ImbalanceAwareJoint").scenario
+        if scenario.few_shot and not isinstance(scenario, Cumulative):
+            raise ValueError(
+                "ImbalanceAwareJoint begins anew in every task and learns the samples of that task alone, but the "
+                f"sessions of this stream ({type(scenario).__name__}) do not hold their past; use "
+                "`Cumulative(FewShot(...))`."
+            )
+        super().setup(trainer, pl_module, stage)
+
+    def build(self, pl_module: Any, info: Any) -> JointTraining:
+        """The weights to start from."""
+        check_own_rows(pl_module, "ImbalanceAwareJoint")
+        return JointTraining(pl_module, info.num_classes, self)

@@ -1,0 +1,226 @@
+"""The selective scan of Mamba (arXiv:2312.00752): a linear recurrence over tokens whose coefficients they choose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+#: Numbers that are to be made at once: larger tensors cost more time to allocate than to compute.
+CACHED = 2**17
+
+
+class Coefficients(NamedTuple):
+    """What the tokens choose, and the rates that they cannot choose.
+
+    Attributes:
+        steps: ``(B, L, E)`` step sizes ``dt``, at least 0: how far a token moves the states.
+        write: ``(B, L, N)`` ``B``: how a token is written into the states of every channel.
+        read: ``(B, L, N)`` ``C``: how the states are read.
+        rates: ``(E, N)`` ``A``, below 0: how fast each state decays.
+    """
+
+    steps: Tensor
+    write: Tensor
+    read: Tensor
+    rates: Tensor
+
+
+def selective_scan(inputs: Tensor, coefficients: Coefficients, chunk: int | None = None) -> Tensor:
+    """``y_t = C_t h_t`` with the states ``h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t`` and ``h_0 = 0``.
+
+    The recurrence itself is made, token by token, which is stable for any step; what does not depend on the states is
+    made at once for a chunk of tokens, so that a token costs one operation. For the gradient, of first order alone, the
+    states in front of each chunk are kept and all others made again. On a GPU the kernel of ``mamba_ssm`` is used where
+    the package is installed.
+
+    Args:
+        inputs: ``(B, L, E)`` ``x``.
+        coefficients: Of the tokens; in the precision of the inputs.
+        chunk: Tokens whose coefficients, ``(chunk, B, E, N)``, are made together, which changes time alone; ``None``:
+            as many as fit into a processor's cache.
+
+    Returns:
+        ``(B, L, E)``.
+    """
+    kernel = _kernel() if inputs.is_cuda else None
+    if kernel is not None:
+        return _of_kernel(kernel, inputs, coefficients)
+    chunk = chunk or min(max(CACHED // (len(inputs) * coefficients.rates.numel()), 1), 16)
+    output: Tensor = _Scan.apply(inputs, *coefficients, chunk)[0]
+    return output
+
+
+class _Scan(torch.autograd.Function):
+    """The recurrence in chunks of tokens; of the states only those in front of each chunk are kept for the gradient."""
+
+    generate_vmap_rule = True  # for gradients of single samples
+
+    @staticmethod
+    def forward(inputs: Tensor, steps: Tensor, write: Tensor, read: Tensor, rates: Tensor, chunk: int) -> Any:
+        """``(B, L, E)`` the output, and the ``(K, B, E, N)`` states in front of the chunks."""
+        state, outputs, starts = inputs.new_zeros(len(inputs), *rates.shape), [], []
+        for x, dt, b, c in _chunks(chunk, inputs, steps, write, read):
+            starts.append(state)
+            states = _states(state, x, dt, b, rates)[1:]
+            state = states[-1]
+            outputs.append((torch.stack(states) @ c[..., None]).squeeze(-1))  # (K, B, E)
+        return torch.cat(outputs).transpose(0, 1), torch.stack(starts)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keep the inputs and the states in front of the chunks."""
+        *tensors, ctx.chunk = inputs
+        ctx.save_for_backward(*tensors, output[1])
+        ctx.mark_non_differentiable(output[1])
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, wanted: Tensor, _: Any) -> Any:
+        """The same recurrence from the last token to the first, chunk by chunk; states are made again."""
+        inputs, steps, write, read, rates, starts = ctx.saved_tensors
+        parts = list(zip(_chunks(ctx.chunk, inputs, steps, write, read, wanted), starts.unbind(), strict=True))
+        later, of_rates, found = torch.zeros_like(starts[0]), torch.zeros_like(rates), []
+        for (x, dt, b, c, g), state in reversed(parts):
+            states, decay = torch.stack(_states(state, x, dt, b, rates)), (dt[..., None] * rates).exp_()
+            each = []  # gradients of the states, the last first
+            for share, direct in zip(
+                reversed(decay.unbind()), reversed((g[..., None] * c[:, :, None]).unbind()), strict=True
+            ):
+                each.append(direct + later)
+                later = each[-1] * share
+            of_states = torch.stack(each[::-1])  # (K, B, E, N)
+            of_exponent = of_states * states[:-1] * decay
+            of_rates = of_rates + (of_exponent * dt[..., None]).sum((0, 1))
+            written = (of_states @ b[..., None]).squeeze(-1)  # gradients of dt * x
+            of_write = ((dt * x)[:, :, None] @ of_states).squeeze(2)
+            of_read = (g[:, :, None] @ states[1:]).squeeze(2)
+            found.append((written * dt, (of_exponent * rates).sum(-1) + written * x, of_write, of_read))
+        of_tokens = (torch.cat(part).transpose(0, 1) for part in zip(*found[::-1], strict=True))
+        return *of_tokens, of_rates, None
+
+
+def _chunks(chunk: int, *values: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """``(B, L, D)`` values with the tokens in front, ``(K, B, D)`` of one chunk after another."""
+    return zip(*(value.transpose(0, 1).contiguous().split(chunk) for value in values), strict=True)
+
+
+def _states(state: Tensor, x: Tensor, dt: Tensor, b: Tensor, rates: Tensor) -> list[Tensor]:
+    """``(B, E, N)`` the state in front of a chunk, and behind every token of it."""
+    decay, gain = (dt[..., None] * rates).exp_(), (dt * x)[..., None] * b[:, :, None]
+    states = [state]
+    for share, gained in zip(decay.unbind(), gain.unbind(), strict=True):
+        states.append(torch.addcmul(gained, share, states[-1]))
+    return states
+
+
+class ScanOutput(NamedTuple):
+    """What a block gives, and what its tokens chose.
+
+    Attributes:
+        tokens: ``(B, L, E)``.
+        gate: ``(B, L, E)`` the gate before its activation.
+        coefficients: Of the tokens.
+    """
+
+    tokens: Tensor
+    gate: Tensor
+    coefficients: Coefficients
+
+
+class SelectiveBlock(nn.Module):
+    """A selective state-space block: tokens choose step sizes, what is written and read, and a gate.
+
+    ``(y + D x) * silu(z)`` with ``x`` and ``z`` linear in the token, ``dt`` through a softplus from a space of ``rank``
+    channels, ``A = -exp(log_rates)`` and ``y`` the :func:`selective_scan`, the sum over several orders of the tokens.
+    Mamba's convolution over neighbouring tokens and its last projection are left out, as tokens here are few.
+
+    Args:
+        width: Channels of a token, ``E``.
+        states: Of each channel, ``N``.
+        rank: Channels from which step sizes are made; ``None``: ``width / 16``, at least 1, as in Mamba.
+    """
+
+    def __init__(self, width: int, states: int = 16, rank: int | None = None) -> None:
+        super().__init__()
+        self.width, self.states, self.rank = width, states, rank or max(width // 16, 1)
+        self.project = nn.Linear(width, 2 * width, bias=False)  # x, then the gate
+        self.choose = nn.Linear(width, self.rank + 2 * states, bias=False)
+        self.widen = nn.Linear(self.rank, width)
+        self.log_rates = nn.Parameter(torch.arange(1.0, states + 1).log().repeat(width, 1))
+        self.skip = nn.Parameter(torch.ones(width))
+        first = torch.exp(torch.linspace(math.log(1e-3), math.log(1e-1), width))  # step sizes at the start
+        with torch.no_grad():
+            self.widen.bias.copy_(first + torch.log(-torch.expm1(-first)))  # the inverse of softplus
+
+    def close_gate(self) -> None:
+        """Let the block give zeros, exactly, until the gate has learned."""
+        with torch.no_grad():
+            self.project.weight[self.width :] = 0
+
+    def forward(self, tokens: Tensor, orders: Tensor | None = None) -> ScanOutput:
+        """Scan ``(B, L, E)`` tokens.
+
+        Args:
+            tokens: In at least 32 bits; autocast does not reach the recurrence, whose rounding would add up.
+            orders: ``(O, L)`` places of the tokens in each order of scanning; ``None``: as they are.
+        """
+        with torch.autocast(tokens.device.type, enabled=False):
+            x, gate = self.project(tokens).chunk(2, dim=2)
+            low, write, read = self.choose(x).split([self.rank, self.states, self.states], dim=2)
+            chosen = Coefficients(F.softplus(self.widen(low)), write, read, -self.log_rates.exp())
+            scanned = selective_scan(x, chosen) if orders is None else scan_in_orders(x, chosen, orders)
+            return ScanOutput((scanned + self.skip * x) * F.silu(gate), gate, chosen)
+
+
+def scan_in_orders(inputs: Tensor, coefficients: Coefficients, orders: Tensor) -> Tensor:
+    """The sum of the scans over several orders of the tokens, each put back in place, ``(B, L, E)``.
+
+    Args:
+        inputs: ``(B, L, E)``.
+        coefficients: Of the tokens.
+        orders: ``(O, L)`` permutations of the places.
+    """
+    count, back = len(orders), orders.argsort(dim=1)
+    steps, write, read, rates = coefficients
+    x, dt, b, c = (_ordered(value, orders) for value in (inputs, steps, write, read))
+    scanned = selective_scan(x, Coefficients(dt, b, c, rates)).unflatten(0, (count, -1))  # (O, B, L, E)
+    return torch.stack([part[:, places] for part, places in zip(scanned, back, strict=True)]).sum(0)
+
+
+def _ordered(values: Tensor, orders: Tensor) -> Tensor:
+    """``(B, L, D)`` in every order, one behind another: ``(O * B, L, D)``."""
+    return values[:, orders].transpose(0, 1).flatten(0, 1)
+
+
+def map_orders(side: int) -> Tensor:
+    """``(4, side^2)`` places of a square map: along rows, rows reversed, along columns, columns reversed."""
+    rows = torch.arange(side * side)
+    columns = rows.view(side, side).T.flatten()
+    return torch.stack([rows, rows.flip(0), columns, columns.flip(0)])
+
+
+@cache
+def _kernel() -> Callable[..., Tensor] | None:
+    """The kernel of ``mamba_ssm``; ``None``: the package is not installed, or not for this machine."""
+    try:
+        found: Callable[..., Tensor] = import_module("mamba_ssm.ops.selective_scan_interface").selective_scan_fn
+    except (ImportError, AttributeError, OSError):  # a build for another torch does not load
+        return None
+    return found
+
+
+def _of_kernel(kernel: Callable[..., Any], inputs: Tensor, coefficients: Coefficients) -> Tensor:
+    """The kernel takes channels in front of tokens."""
+    steps, write, read, rates = coefficients
+    turned = (value.transpose(1, 2).contiguous() for value in (inputs, steps, write, read))
+    x, dt, b, c = turned
+    output: Tensor = kernel(x, dt, rates, b, c)
+    return output.transpose(1, 2)
