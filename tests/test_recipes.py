@@ -104,6 +104,14 @@ REFUSED = {
     "bic": "nobody tells where that is",
     "icarl": "nobody tells where that is",
     "prd": "PRD takes its copy when a task ends",
+    "fast_slow_weights": "FastSlowWeights moves its slow weights when a task ends",
+    **dict.fromkeys(
+        (
+            *("bag_of_tricks", "mamba_fscil", "preassigned_prototypes", "pseudo_classes"),
+            *("rotation_task", "subnet_tuning", "supervised_contrast"),
+        ),
+        "ends its base session when a task ends",
+    ),
     "dkvb": "DKVB fits its keys to the first task's images",
     "ranpac": "RanPAC chooses the ridge when a task ends",
     **dict.fromkeys(
