@@ -234,6 +234,8 @@ __all__ = [
     "PreassignedPrototypes",
     "PromptSRC",
     "ProtoCL",
+    "PreassignedPrototypes",
+    "ProtoCL",
     "ProtocolGuard",
     "PrototypeClassifier",
     "PseudoClasses",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ from lightning_cl.callbacks.few_shot.base_session import check_base_session
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.training import MethodModule, Step
+from lightning_cl.training.batch import Inputs
 from lightning_cl.training.loss_terms import zero_through
 
 
@@ -43,15 +44,23 @@ class BaseTerm(MethodModule):
         return {self.name: zero_through(own, step.module.device)} if own else {}
 
 
-def square_images(inputs: Any, who: str) -> Tensor:
-    """The inputs, if they are images that can be turned.
+def with_images(inputs: Any, change: Callable[[Tensor], Tensor], who: str) -> Any:
+    """The inputs with their square images changed; what else they have stays.
+
+    Args:
+        inputs: ``(B, C, S, S)``, or several inputs with such images among them.
+        change: Of the images.
+        who: The method, for the error.
 
     Raises:
-        ValueError: If they are not ``(B, C, S, S)``.
+        ValueError: If there are no square images.
     """
-    if isinstance(inputs, Tensor) and inputs.ndim == 4 and inputs.shape[2] == inputs.shape[3]:
-        return inputs
-    given = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
+    parts = inputs.parts if isinstance(inputs, Inputs) else {0: inputs}
+    for place, part in parts.items():
+        if isinstance(part, Tensor) and part.ndim == 4 and part.shape[2] == part.shape[3]:
+            changed = change(part)
+            return Inputs({**parts, place: changed}) if isinstance(inputs, Inputs) else changed
+    given = [tuple(p.shape) if isinstance(p, Tensor) else type(p).__name__ for p in parts.values()]
     raise ValueError(
         f"{who} turns images `(B, C, S, S)` of equal height and width, but the batch has {given}; leave it out."
     )

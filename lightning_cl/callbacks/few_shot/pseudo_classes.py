@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import check_above
-from lightning_cl.callbacks.few_shot.base_term import BaseTerm, BaseTermMethod, square_images
+from lightning_cl.callbacks.few_shot.base_term import BaseTerm, BaseTermMethod, with_images
 from lightning_cl.nn.heads import cosine_logits
 from lightning_cl.training import Step
 
@@ -28,9 +28,12 @@ class PseudoClassTerm(BaseTerm):
 
     def term(self, step: Step) -> Tensor:
         """Cross-entropy over classes and pseudo-classes of a batch and of the same batch turned by a quarter."""
-        images, targets = square_images(step.inputs, "PseudoClasses"), step.targets
-        answers, call = step.learn(torch.cat([images, torch.rot90(images, 1, (2, 3))]))
-        pseudo = cosine_logits(call.features.to(self.rows.dtype), self.rows, self.scale)
+        targets = step.targets
+        given = (step.inputs, with_images(step.inputs, lambda images: torch.rot90(images, 1, (2, 3)), "PseudoClasses"))
+        passes = [step.learn(inputs) for inputs in given]
+        answers = torch.cat([answers for answers, _ in passes])
+        features = torch.cat([call.features for _, call in passes]).to(self.rows.dtype)
+        pseudo = cosine_logits(features, self.rows, self.scale)
         present = torch.zeros(len(self.rows), dtype=torch.bool)
         present[list(step.task.seen_classes)] = True
         pseudo = pseudo.masked_fill(~present.to(pseudo.device, non_blocking=True), -torch.inf)
@@ -46,8 +49,8 @@ class PseudoClasses(BaseTermMethod):
     turned by a quarter, which are their own pseudo-class; in the base session, the first task. Afterwards it does
     nothing, and pseudo-classes are never among the answers. Their logits are cosines with rows that are learned, those
     of the classes are the method's beside it, such as :class:`TEEN`. The paper's code is not public: the transform
-    and the weight are our reading. Works on images of equal height and width; a step of the base session makes one more
-    forward pass over two batches.
+    and the weight are our reading. Works on images of equal height and width; a step of the base session makes two more
+    forward passes.
 
     Args:
         strength: Weight of the term, at least 0; with 0 the run is the same as without the callback.

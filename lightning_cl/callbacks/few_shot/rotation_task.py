@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.few_shot.base_term import BaseTerm, BaseTermMethod, square_images, turned
+from lightning_cl.callbacks.few_shot.base_term import BaseTerm, BaseTermMethod, turned, with_images
 from lightning_cl.training import Step
 
 
@@ -24,9 +24,8 @@ class RotationTerm(BaseTerm):
 
     def term(self, step: Step) -> Tensor:
         """Cross-entropy of the turns of a batch, each image with one that changes from epoch to epoch."""
-        images = square_images(step.inputs, "RotationTask")
-        turns = turns_of(step, len(images)).to(images.device)
-        _, call = step.learn(turned(images, turns))
+        turns = turns_of(step, len(step.targets)).to(step.targets.device)
+        _, call = step.learn(with_images(step.inputs, lambda images: turned(images, turns), "RotationTask"))
         return F.cross_entropy(self.layer(call.features.to(self.layer.weight.dtype)), turns)
 
 

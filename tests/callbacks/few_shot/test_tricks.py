@@ -18,10 +18,11 @@ from lightning_cl.callbacks import (
     SubnetTuning,
     SupervisedContrast,
 )
-from lightning_cl.callbacks.few_shot.base_term import square_images, turned
+from lightning_cl.callbacks.few_shot.base_term import turned, with_images
 from lightning_cl.callbacks.few_shot.subnet_tuning import subnet_of
 from lightning_cl.datamodules import FewShot
 from lightning_cl.nn.losses import supervised_contrastive
+from lightning_cl.training.batch import Inputs
 
 from ..by_hand import CLASSES, LR, Net, make_stream, run, start, weights
 
@@ -71,7 +72,13 @@ def test_a_quarter_turn_of_each_image() -> None:
 @pytest.mark.parametrize("inputs", [torch.zeros(2, 5), torch.zeros(2, 1, 4, 3), {"image": 1}])
 def test_only_square_images_are_turned(inputs: Any) -> None:
     with pytest.raises(ValueError, match=r"RotationTask turns images .* but the batch has"):
-        square_images(inputs, "RotationTask")
+        with_images(inputs, torch.neg, "RotationTask")
+
+
+def test_other_inputs_beside_the_images_stay() -> None:
+    found = with_images(Inputs({"mask": torch.ones(2, 3), "images": torch.ones(2, 1, 4, 4)}), torch.neg, "RotationTask")
+    assert found.parts["mask"].sum() == 6
+    assert found.parts["images"].sum() == -32
 
 
 def first_step(trick: Any, part: str) -> tuple[Net, Tensor, Tensor, dict[str, Tensor]]:
