@@ -115,7 +115,8 @@ def balanced_weights(targets: Tensor) -> Tensor:
     Lengths of ``sqrt(B / (K n_y))`` of the rows, as in the code of Mamba-FSCIL, are the same.
     """
     _, places, counts = targets.unique(return_inverse=True, return_counts=True)
-    return len(targets) / (len(counts) * counts[places]).double()
+    weights: Tensor = len(targets) / (len(counts) * counts[places]).double()
+    return weights
 
 
 def suppression(gate: Tensor, base: Tensor, on_base: float, on_novel: float) -> Tensor:

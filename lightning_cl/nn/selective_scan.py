@@ -82,7 +82,7 @@ class _Scan(torch.autograd.Function):
         ctx.mark_non_differentiable(output[1])
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, wanted: Tensor, _: Any) -> Any:
         """The same recurrence from the last token to the first, chunk by chunk; states are made again."""
         inputs, steps, write, read, rates, starts = ctx.saved_tensors
