@@ -55,7 +55,7 @@ def with_images(inputs: Any, change: Callable[[Tensor], Tensor], who: str) -> An
     Raises:
         ValueError: If there are no square images.
     """
-    parts = inputs.parts if isinstance(inputs, Inputs) else {0: inputs}
+    parts: dict[Any, Any] = inputs.parts if isinstance(inputs, Inputs) else {0: inputs}
     for place, part in parts.items():
         if isinstance(part, Tensor) and part.ndim == 4 and part.shape[2] == part.shape[3]:
             changed = change(part)

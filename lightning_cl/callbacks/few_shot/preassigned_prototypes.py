@@ -36,7 +36,7 @@ class FixedPrototypes(MethodModule):
         """Cosines with the simplex in the base session; afterwards what the method beside it answers."""
         if self.finished.value:
             return logits + zero_through(self.parameters(), logits.device) if self.training else logits
-        answers = self.simplex(self.projection(features.to(self.simplex.weight.dtype)))
+        answers: Tensor = self.simplex(self.projection(features.to(self.simplex.weight.dtype)))
         head = [p for p in module.continual_head.parameters() if p.requires_grad]
         return answers.to(logits.dtype) + zero_through(head, logits.device)
 

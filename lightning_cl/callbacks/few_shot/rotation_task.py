@@ -34,7 +34,8 @@ def turns_of(step: Step, count: int) -> Tensor:
     trainer = step.module.trainer
     places = trainer.datamodule.train_batch(trainer.fit_loop.batch_idx).index
     joined = torch.arange(count - len(places))  # replayed samples behind the stream's
-    return (torch.cat([places, joined]) + trainer.current_epoch) % 4
+    turns: Tensor = (torch.cat([places, joined]) + trainer.current_epoch) % 4
+    return turns
 
 
 @dataclass(eq=False)
