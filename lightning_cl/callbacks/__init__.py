@@ -235,6 +235,7 @@ __all__ = [
     "PromptSRC",
     "ProtoCL",
     "PreassignedPrototypes",
+    "PromptSRC",
     "ProtoCL",
     "ProtocolGuard",
     "PrototypeClassifier",
