@@ -18,8 +18,19 @@ from lightning_cl.datamodules.batch_form import (
     find_places,
     part_at,
 )
+from lightning_cl.nn.replay import join, padded_alike
 
-__all__ = ["INPUT_KEYS", "TARGET_KEYS", "TEXT_KEYS", "Inputs", "call_with", "takes_names", "unpack", "unpack_for"]
+__all__ = [
+    "INPUT_KEYS",
+    "TARGET_KEYS",
+    "TEXT_KEYS",
+    "Inputs",
+    "call_with",
+    "joined_inputs",
+    "takes_names",
+    "unpack",
+    "unpack_for",
+]
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,13 @@ class Inputs:
     def nbytes(self) -> int:
         """Bytes of all parts."""
         return sum(int(part.nbytes) for part in self.parts.values())
+
+
+def joined_inputs(first: Any, second: Any) -> Any:
+    """The rows of the second behind those of the first, both as :func:`unpack` gives inputs."""
+    if isinstance(first, Inputs) and isinstance(second, Inputs):
+        return Inputs(join(*padded_alike(first.parts, second.parts)))
+    return join(*padded_alike(first, second))
 
 
 def call_with(forward: Callable[..., Any], inputs: Any) -> Any:
