@@ -40,7 +40,7 @@ SHORT += ["--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "
 def short(recipe: str) -> list[str]:
     """The options with the place that the digits have in this recipe."""
     text = (RECIPES / f"{recipe}.yaml").read_text(encoding="utf-8")
-    within = "Corrupted" in text or "PermutedLabels" in text
+    within = any(name in text for name in ("Corrupted", "PermutedLabels", "LabelLevels"))
     return [option.replace("source.test", "source.source.test") if within else option for option in SHORT]
 
 

@@ -21,6 +21,7 @@ from lightning_cl.callbacks.architecture.dynamically_expandable import Dynamical
 from lightning_cl.callbacks.architecture.expert_gate import ExpertGate
 from lightning_cl.callbacks.architecture.foster import FOSTER
 from lightning_cl.callbacks.architecture.memo import MEMO
+from lightning_cl.callbacks.architecture.tame import TAME
 from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
 from lightning_cl.callbacks.checkpoints.continual_checkpoint import ContinualCheckpoint
 from lightning_cl.callbacks.distillation.ebll import EBLL
@@ -178,6 +179,7 @@ __all__ = [
     "SLCA",
     "SLM",
     "SLNID",
+    "TAME",
     "TEEN",
     "WA",
     "ZSCL",

@@ -101,6 +101,16 @@ class Trunks(nn.Module):
         """Copy the weights as they are now."""
         self.copies.append(NamedTensors({n: t.detach().clone() for n, t in self.weights(module).items()}))
 
+    def take(self, module: Any, index: int) -> None:
+        """Copy the weights as they are now in the place of a copy, or as the next one."""
+        if index == len(self):
+            self.add(module)
+            return
+        weights = self.weights(module)
+        with torch.no_grad():
+            for name, kept in self.copies[index].items():  # type: ignore[operator]
+                kept.copy_(weights[name])
+
     def clear(self) -> None:
         """Give all copies up."""
         self.copies = nn.ModuleList()

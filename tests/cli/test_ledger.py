@@ -23,6 +23,7 @@ from lightning_cl.metrics.functional.summary import (
     DEFINITIONS,
     FEW_SHOT_DEFINITIONS,
     FORGET_DEFINITIONS,
+    LEVEL_DEFINITIONS,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +59,7 @@ def test_an_entry_is_well_formed(name: str) -> None:
     if claim.recipe:
         known |= {"anytime/a_auc", "anytime/a_last", *(f"few_shot/{metric}" for metric in FEW_SHOT_DEFINITIONS)}
         known |= {f"forget/{metric}" for metric in FORGET_DEFINITIONS}
+        known |= {f"level_{level}/{metric}" for level in range(2) for metric in LEVEL_DEFINITIONS}
         known |= {f"adaptation/{metric}" for metric in ADAPTATION_DEFINITIONS}
         assert set(claim.numbers) <= known
     for metric, number in claim.numbers.items():
