@@ -37,6 +37,5 @@ def fit_selector(features: Tensor, experts: Tensor, count: int, epochs: int, lr:
     torch.nn.init.zeros_(head.bias)
     optimizer, generator = torch.optim.Adam(head.parameters(), lr=lr), torch.Generator().manual_seed(0)
     inputs = (features - scaling[0]) / scaling[1]
-    with torch.inference_mode(False):
-        fit_head(head.forward, (inputs, experts), optimizer, generator, epochs=epochs, batch_size=64)
+    fit_head(head.forward, (inputs, experts), optimizer, generator, epochs=epochs, batch_size=64)
     return torch.cat([head.weight.detach(), head.bias.detach()[:, None]], dim=1), scaling

@@ -90,6 +90,27 @@ def memory_step(module: Any, optimizer: Optimizer, slots: Tensor, loss: MemoryLo
     module.restore_protected()
 
 
+def over_memory(module: Any, values: Callable[[Drawn], Tensor]) -> Tensor:
+    """``(n, ...)`` values of all samples of the memory, as an evaluation sees these, in the order of their slots.
+
+    They are the same on all processes, each of which computes a share. It is not for an empty memory.
+
+    Args:
+        module: The LightningModule.
+        values: ``(b, ...)`` of the rows that it is given; without gradient.
+    """
+    stream, memory, parts = module.trainer.datamodule, module.continual.memory, []
+    view, stream.train_view = stream.train_view, "eval"
+    for slots in memory.buffer.used.split(memory.batch_size):
+        drawn = module.read(slots)
+        own = values(drawn)
+        found = own.new_zeros(len(slots), *own.shape[1:])
+        found[drawn.start : drawn.start + drawn.real] = own[: drawn.real]
+        parts.append(all_sum(found))
+    stream.train_view = view
+    return torch.cat(parts)
+
+
 def tune_on_memory(module: Any, weights: Sequence[Tensor], steps: int, lr: float) -> None:
     """Steps of SGD with momentum 0.9 and a cosine from ``lr`` to 0 on random batches of the memory.
 

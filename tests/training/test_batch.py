@@ -5,7 +5,7 @@ from collections import OrderedDict, namedtuple
 import pytest
 import torch
 
-from lightning_cl.training.batch import INPUT_KEYS, TARGET_KEYS, Inputs, call_with, takes_names, unpack
+from lightning_cl.training.batch import INPUT_KEYS, TARGET_KEYS, Inputs, call_with, joined_inputs, takes_names, unpack
 
 X, Y = torch.zeros(2, 3), torch.tensor([1, 0])
 Named = namedtuple("Named", ["x", "y"])
@@ -59,3 +59,13 @@ def test_a_single_input_keeps_its_name_where_it_is_asked_for():
 )
 def test_what_takes_its_inputs_by_name_only(forward, expected):
     assert takes_names(forward) == expected
+
+
+def test_inputs_are_joined_row_behind_row_and_shorter_texts_are_padded():
+    assert joined_inputs(X, X[:1] + 1)[:, 0].tolist() == [0, 0, 1]
+    first = Inputs({"input_ids": torch.tensor([[5, 6, 7]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)})
+    second = Inputs({"input_ids": torch.tensor([[8, 9]]), "attention_mask": torch.ones(1, 2, dtype=torch.long)})
+    joined = joined_inputs(first, second)
+    assert isinstance(joined, Inputs)
+    assert joined.parts["input_ids"].tolist() == [[5, 6, 7], [8, 9, 0]]
+    assert joined.parts["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]

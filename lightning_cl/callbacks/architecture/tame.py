@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +15,6 @@ from lightning_cl.callbacks.arguments import check_above, check_at_least
 from lightning_cl.callbacks.head_kinds import check_linear
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
 from lightning_cl.nn.counter import Counter
-from lightning_cl.nn.distributed import all_sum
 from lightning_cl.nn.expert_selector import fit_selector, select
 from lightning_cl.nn.head_layer import class_rows
 from lightning_cl.nn.loss_shift import LossShift
@@ -24,6 +24,8 @@ from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule, Step, TaskData
 from lightning_cl.training.batch import call_with
 from lightning_cl.training.evaluation_mode import evaluating
+from lightning_cl.training.memory import Drawn
+from lightning_cl.training.memory_steps import over_memory
 from lightning_cl.training.trunks import Trunks
 
 
@@ -171,18 +173,14 @@ class Experts(MethodModule):
         memory = module.continual.memory
         if self.count < 2 or not len(memory.buffer):
             return
-        used = memory.buffer.used
-        stream = module.trainer.datamodule
-        view, stream.train_view = stream.train_view, "eval"
-        features = torch.cat([self._features(module, slots) for slots in used.split(memory.batch_size)])
-        stream.train_view = view
-        experts = memory.extras["expert"][used.to(memory.extras["expert"].device)].to(features.device)
+        features, experts = over_memory(module, partial(self._inputs, module)), memory.extras["expert"]
+        experts = experts[memory.buffer.used.to(experts.device)].to(features.device)
         selector, scaling = fit_selector(features, experts - 1, self.count, self.epochs, self.lr)
         self.selector[1 : self.count + 1], self.scaling[:] = selector, scaling
 
-    def _features(self, module: Any, slots: Tensor) -> Tensor:
-        """``(n, D)`` of samples of the memory, by the network as it came, on all processes."""
-        drawn, self._asking = module.read(slots), True
+    def _inputs(self, module: Any, drawn: Drawn) -> Tensor:
+        """``(n, D)`` features by the network as it came."""
+        self._asking = True
         try:
             with evaluating(module), torch.no_grad():
                 call_with(module, drawn.inputs)
@@ -190,9 +188,7 @@ class Experts(MethodModule):
             self._asking = False
         asked, self._asked = self._asked, None
         assert asked is not None
-        found = asked.new_zeros(len(slots), asked.shape[1], dtype=torch.float32)
-        found[drawn.start : drawn.start + drawn.real] = asked[: drawn.real].float()
-        return all_sum(found)
+        return asked.float()
 
 
 @dataclass(eq=False)

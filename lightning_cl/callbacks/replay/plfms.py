@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -13,12 +14,13 @@ from lightning_cl.callbacks.arguments import check_above, check_at_least
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayStore
 from lightning_cl.datamodules.sampling import share
 from lightning_cl.nn.counter import Counter
-from lightning_cl.nn.distributed import all_sum
 from lightning_cl.nn.label_tree import child_of_each, of_own_level, pseudo_labels
 from lightning_cl.nn.precision import wide
 from lightning_cl.nn.replay import SampleImportance
 from lightning_cl.training import MethodModule, Step
 from lightning_cl.training.batch import joined_inputs
+from lightning_cl.training.memory import Drawn
+from lightning_cl.training.memory_steps import over_memory
 
 
 def taken_from_stream(
@@ -99,25 +101,17 @@ class FlexibleMemory(MethodModule):
         memory = module.continual.memory
         if self.steps.value % self.period or not len(memory.buffer):
             return
-        stream = module.trainer.datamodule
-        view, stream.train_view = stream.train_view, "eval"
-        used = memory.buffer.used
-        found = torch.cat([self._look(module, slots) for slots in used.split(memory.batch_size)]).cpu()
-        stream.train_view = view
+        used, found = memory.buffer.used, over_memory(module, partial(self._look, module)).cpu()
         memory.buffer.policy.refresh(used, found[:, 0])
         memory.write_extra("pseudo", used, found[:, 1].long())
         memory.write_extra("confidence", used, found[:, 2].float())
 
-    def _look(self, module: Any, slots: Tensor) -> Tensor:
-        """``(n, 3)`` loss, pseudo-label and its confidence of samples of the memory, on all processes."""
-        drawn = module.read(slots)
+    def _look(self, module: Any, drawn: Drawn) -> Tensor:
+        """``(n, 3)`` loss, pseudo-label and its confidence of samples of the memory."""
         logits = wide(module.continual.mask(Step(module, None).look(drawn.inputs).raw_logits))
         losses = F.cross_entropy(of_own_level(logits, drawn.labels, self.level), drawn.labels, reduction="none")
         pseudo, confidence = pseudo_labels(logits, self.finer[drawn.labels], drawn.extras["pseudo"], self.threshold)
-        own = torch.stack([losses.double(), pseudo.double(), confidence.double()], dim=1)
-        found = own.new_zeros(len(slots), 3)
-        found[drawn.start : drawn.start + drawn.real] = own[: drawn.real]
-        return all_sum(found)
+        return torch.stack([losses.double(), pseudo.double(), confidence.double()], dim=1)
 
 
 @dataclass(eq=False)
