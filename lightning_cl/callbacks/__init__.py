@@ -123,10 +123,10 @@ from lightning_cl.callbacks.replay.kfpf import KFPF
 from lightning_cl.callbacks.replay.mer import MER
 from lightning_cl.callbacks.replay.mir import MIR
 from lightning_cl.callbacks.replay.onpro import OnPro
+from lightning_cl.callbacks.replay.plfms import PLFMS
 from lightning_cl.callbacks.replay.protocl import ProtoCL
 from lightning_cl.callbacks.replay.reloop2 import ReLoop2
 from lightning_cl.callbacks.replay.scr import SCR
-from lightning_cl.callbacks.replay.plfms import PLFMS
 from lightning_cl.callbacks.sharded_backbone import ShardedBackbone
 from lightning_cl.callbacks.two_phase import TwoPhaseProtocol
 from lightning_cl.callbacks.unlearning.unlearning import Unlearning
@@ -172,9 +172,9 @@ __all__ = [
     "NHL",
     "OWM",
     "PFNR",
+    "PLFMS",
     "PRD",
     "SCR",
-    "PLFMS",
     "SEMA",
     "SLCA",
     "SLM",

@@ -153,6 +153,7 @@ class PLFMS(ExperienceReplay):
     state_key: ClassVar[str] = "lightning_cl.PLFMS"
     joins: ClassVar[bool] = False
     draws: ClassVar[bool] = False
+    one_pass: ClassVar[bool] = True
     policies: ClassVar[Any] = ("importance",)
     policy: ClassVar[Any] = "importance"  # type: ignore[misc]
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5, "period": 2}
