@@ -52,13 +52,13 @@ class LossShift(nn.Module):
         self.window, self.deviations, self.smoothing, self.cooldown = window, deviations, smoothing, cooldown
         self.register_buffer("losses", torch.zeros(learners, window, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(learners, dtype=torch.long))
-        self.register_buffer("smoothed", torch.tensor(math.nan, dtype=torch.float64))
+        self.register_buffer("smoothed", torch.tensor(0.0, dtype=torch.float64))
         self.register_buffer("waited", torch.tensor(0))
 
     def observe(self, loss: float, learner: int = 0) -> bool:
         """Take the next loss of the learner whose turn it is; whether it has jumped."""
         before, waited, bound = float(self.smoothed), int(self.waited) + 1, self.bound(learner)
-        now = loss if math.isnan(before) else self.smoothing * loss + (1 - self.smoothing) * before
+        now = loss if waited == 1 else self.smoothing * loss + (1 - self.smoothing) * before
         self.smoothed.fill_(now)
         self.waited.fill_(waited)
         if loss <= bound:
@@ -75,7 +75,7 @@ class LossShift(nn.Module):
 
     def restart(self) -> None:
         """Begin to smooth and to wait anew, as another learner's turn begins."""
-        self.smoothed.fill_(math.nan)
+        self.smoothed.zero_()
         self.waited.zero_()
 
     def check_length(self, steps: float) -> None:
