@@ -14,7 +14,7 @@ from lightning_cl import __version__
 from lightning_cl.cli import ledger
 from lightning_cl.cli.commands import SUITES
 from lightning_cl.cli.comparison_options import Options, read_options, recipes_of
-from lightning_cl.cli.configs import UsageError, find_config, part_names, require_writable
+from lightning_cl.cli.configs import UsageError, find_config, part_names, require_writable, write_output
 from lightning_cl.cli.leaderboard import boards
 from lightning_cl.cli.ledger import Claim, Measurement, Number
 from lightning_cl.reports.compared_runs import COLUMNS, values_of
@@ -126,6 +126,5 @@ def write_page(folder: Path, page: Path, least: int = 3) -> None:
     made = boards([ledger.read_claim(name, folder) for name in ledger.claim_names(folder)], least)
     if not made:
         raise UsageError(f"{folder} holds no stream with {least} measured methods, so there is nothing to rank.")
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(leaderboard_page(made, __version__), encoding="utf-8")
+    write_output(page, leaderboard_page(made, __version__), "--page")
     print(f"Leaderboard: {page}")

@@ -43,6 +43,15 @@ def suggestion(given: str, known: Sequence[str], listing: str | None = None) -> 
     return " ".join([*sentences, f"`{listing}` shows all."] if listing else sentences)
 
 
+def write_output(path: Path, text: str, option: str) -> None:
+    """Write a file that the user asked for, and the folders above it; what hinders is said with the option."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror}); give another file with `{option}`.") from error
+
+
 def require_writable(folder: Path, instead: str) -> None:
     """Refuse a folder that cannot be made or written; ``instead`` gives another one on the command line."""
     whole = folder.absolute()

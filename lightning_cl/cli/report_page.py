@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_cl.cli.configs import UsageError
+from lightning_cl.cli.configs import UsageError, write_output
 from lightning_cl.reports.page import page, unique_names
 from lightning_cl.reports.report import FILE_NAME, ContinualReport, read
 
@@ -23,13 +23,7 @@ def write(files: Sequence[Path], output: Path | None) -> Path:
         raise UsageError(f"{error} Give fewer folders.") from error
     of_one = files[0].parent / "report.html" if len(files) == 1 else Path("comparison.html")
     target = output or of_one
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(
-            f"{target} cannot be written ({error.strerror}); give another file with `--output`."
-        ) from error
+    write_output(target, text, "--output")
     return target
 
 
