@@ -7,7 +7,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from lightning_cl.nn.half_masks import frozen_share
+from lightning_cl.nn.half_masks import embedding_names, frozen_share
 
 BLOCKS = 4
 
@@ -60,6 +60,33 @@ def test_other_networks_by_layers() -> None:
     layers = {str(i): {bool(m.all()) for n, m in masks.items() if n.startswith(f"{i}.")} for i in range(4)}
     assert all(len(found) == 1 for found in layers.values())
     assert sum(found == {True} for found in layers.values()) == 2
+
+
+class Sentences(nn.Module):
+    """Embeddings as Hugging Face names them, one of a name of its own, and two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        parts = {"word_embeddings": nn.Embedding(5, 2), "LayerNorm": nn.LayerNorm(2), "projection": nn.Conv2d(1, 2, 2)}
+        self.embeddings = nn.ModuleDict(parts)
+        self.embeddings.register_parameter("cls_token", nn.Parameter(torch.zeros(1, 1, 2)))
+        self.tokens = nn.Embedding(5, 2)
+        self.pos_embed = nn.Parameter(torch.zeros(1, 4, 2))
+        self.encoder = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+
+
+def test_embeddings_are_always_trained() -> None:
+    net = Sentences()
+    found = embedding_names(net)
+    names = {name for name, _ in net.named_parameters()}
+    assert found == {name for name in names if not name.startswith("encoder.")}
+    masks = frozen_share(dict(net.named_parameters()), 1.0, torch.Generator(), found)
+    assert all(bool(mask.all()) == (name not in found) == bool(mask.any()) for name, mask in masks.items())
+
+
+def test_a_network_that_makes_embeddings_is_none() -> None:
+    net = nn.ModuleDict({"embedding": nn.Linear(2, 3), "embedder": nn.Conv2d(1, 2, 3)})
+    assert not embedding_names(net)
 
 
 @pytest.mark.parametrize(("share", "frozen"), [(0.0, False), (1.0, True)])

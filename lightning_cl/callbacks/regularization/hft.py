@@ -13,7 +13,7 @@ from lightning_cl.callbacks.arguments import check_share
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.nn.half_masks import frozen_share
+from lightning_cl.nn.half_masks import embedding_names, frozen_share
 from lightning_cl.nn.masks import ElementMask
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule
@@ -32,7 +32,7 @@ class FrozenHalf(MethodModule):
         """Draw again, the same on all processes."""
         generator = torch.Generator().manual_seed(mix_seed(module.trainer.datamodule.seed, 0x4F7, task.index))
         weights = {name: weight for name, weight in trained(module).items() if name in self.frozen.names}
-        masks = frozen_share(weights, self.share, generator)
+        masks = frozen_share(weights, self.share, generator, embedding_names(module))
         for name, mask in self.frozen.items():
             mask.copy_(masks[name])
 
@@ -57,9 +57,9 @@ class HFT(ContinualMethod):
     optimiser; the rest is fine-tuned, and the next task draws again. In a transformer as timm writes it: two of the
     four attention matrices ``q, k, v, proj`` of each block, ``fc1`` in one half of the blocks and ``fc2`` in the other,
     and so for the two norms; embeddings, the last norm and the head are always trained. In any other network half of
-    the layers but the head. The paper has language models alone; this is its category level carried over to vision.
-    Made for networks that are pre-trained. Works on any module; needs task boundaries, keeps a mask and a copy of the
-    frozen weights, and costs no pass.
+    the layers but embeddings and the head. The paper has language models alone; this is its category level carried over
+    to vision. Made for networks that are pre-trained. Works on any module; needs task boundaries, keeps a mask and a
+    copy of the frozen weights, and costs no pass.
 
     Args:
         share: Of each category that stays, in [0, 1]; with 0 it is plain fine-tuning.

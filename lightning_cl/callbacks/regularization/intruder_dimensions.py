@@ -46,9 +46,7 @@ class DirectionCheck(MethodModule):
             weight = module.get_parameter(name)
             if bank.up.shape[-1] == len(weight):
                 own[name] = weight + bank.delta(0)
-        return {
-            n: w for n, w in own.items() if min(w.view(len(w), -1).shape if w.ndim > 1 else (1,)) > 1 and self._at(n)
-        }
+        return {n: w for n, w in own.items() if _is_matrix(w) and self._at(n)}
 
     def _at(self, name: str) -> bool:
         return self.at is None or re.search(self.at, name) is not None

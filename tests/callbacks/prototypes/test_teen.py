@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_cl.callbacks import TEEN, ContinualCallback, ContinualEvaluation
-from lightning_cl.datamodules import ArraySource, ContinualDataModule, FewShot
+from lightning_cl.datamodules import ArraySource, ClassIncremental, ContinualDataModule, FewShot
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CLASSES, BASE, SHOTS = 10, 6, 3
@@ -41,7 +41,7 @@ class Module(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-2)
 
 
-def make_stream() -> ContinualDataModule:
+def make_stream(scenario: Any = None) -> ContinualDataModule:
     """Each class is a bright spot at its own place, with noise."""
     rng, splits = np.random.default_rng(0), []
     for each in (20, 6):
@@ -50,7 +50,9 @@ def make_stream() -> ContinualDataModule:
         images[np.arange(len(labels)), labels // 5 * 4 + 1, labels % 5 + 1] += 180
         splits.append((images.astype(np.uint8), labels))
     source = ArraySource(*splits, augment="none")
-    return ContinualDataModule(source, FewShot(BASE, 2, SHOTS), batch_size=16, epochs_per_task=[6, 1, 1])
+    return ContinualDataModule(
+        source, scenario or FewShot(BASE, 2, SHOTS), batch_size=16, epochs_per_task=1 if scenario else [6, 1, 1]
+    )
 
 
 class Watch(ContinualCallback):
@@ -113,3 +115,9 @@ def test_features_can_be_taken_as_they_are():
     seed_everything(0, verbose=False)
     fresh = Module().state_dict()
     assert all(torch.equal(value, fresh[name]) for name, value in watch.states[-1].items() if name in fresh)
+
+
+def test_a_stream_without_a_base_session_is_refused():
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=[TEEN()])
+    with pytest.raises(ValueError, match=r"TEEN learns its features .* has 2 classes and a later one 8; use"):
+        trainer.fit(Module(), datamodule=make_stream(ClassIncremental(classes_per_task=[2, CLASSES - 2])))

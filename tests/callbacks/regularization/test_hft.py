@@ -65,6 +65,26 @@ def test_every_task_draws_again(watch: Watch) -> None:
     assert len(chosen) > 1
 
 
+class Tokens(Four):
+    """What is embedded is added before the layers."""
+
+    def __init__(self, lr: float = 0.01) -> None:
+        super().__init__(lr)
+        self.tokens = nn.Embedding(3, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.body(x.flatten(1) + self.tokens(torch.arange(len(x)) % 3)))
+
+
+def test_embeddings_are_trained_where_all_else_stays() -> None:
+    watch = Watch()
+    run(HFT(1.0), callbacks=[watch], net=Tokens())
+    for before, after in watch.states:
+        stays = {name: torch.equal(after[name], before[name]) for name in after if not name.startswith("fc.")}
+        assert stays.pop("tokens.weight") is False
+        assert all(stays.values())
+
+
 def test_without_a_share_it_is_fine_tuning() -> None:
     assert_fine_tuning(HFT(0.0))
 
