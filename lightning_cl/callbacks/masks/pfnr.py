@@ -84,10 +84,10 @@ class PFNR(TaskMethod):
     """Score masks of progressive Fourier neural representation (PFNR; Kang et al., ICLR 2024, arXiv:2306.11305).
 
     Weights and a score for each of them train together. In every layer a task uses the weights whose ``|score|`` is at
-    least the ``k``-th smallest, ``k = 1 + round(sparsity (n - 1))``, with a straight-through gradient of 1 to the
-    scores, and keeps a bit for each weight when it ends. Weights that earlier tasks use take part in later ones but no
-    longer move, so earlier answers stay bit for bit (as in winning sub-networks, WSN). Scores are drawn anew for every
-    task, as a linear layer is. The paper represents videos, one a session, and enlarges a decoder by complex spectral
+    least the ``k``-th smallest, ``k = 1 + round(sparsity (n - 1))``, with a straight-through gradient of 1 to
+    ``|score|``, and keeps a bit for each weight when it ends. Weights that earlier tasks use take part in later ones
+    but no longer move, so earlier answers stay bit for bit (as in winning sub-networks, WSN). Scores are drawn anew for
+    every task, as a linear layer is. The paper represents videos, one a session, and enlarges a decoder by complex spectral
     weights with masks of their own, which are not here. The classes of a task are its head. Biases, norms (affine and
     statistics), tokens and all else stay as the first task left them.
 

@@ -20,10 +20,10 @@ class BoxSource(SourceOfSets):
     """Detection and instance segmentation: map-style data sets of ``(image, {"boxes": ..., "labels": ..., ...})``.
 
     For ``MultiLabelIncremental``, in which an image comes in every task that holds one of its classes; boxes that come
-    by domain are ``DatasetSource(classes=False, collate_fn=as_lists)``. While training, boxes
-    (masks, and all else that has an entry for each label) of classes that the current task does not hold are left out,
-    and else those of classes not seen yet. Batches are lists of images and of such dictionaries, as torchvision's
-    detectors take them; the items' own transforms stay in force.
+    by domain are ``DatasetSource(classes=False, collate_fn=as_lists)``. While training, the boxes of classes that the
+    current task does not hold are left out, and else those of classes not seen yet; so are masks and all other tensors
+    with an entry for each label but ``image_id``, ``size`` and ``orig_size``, which are of the image. Batches are lists
+    of images and of such dictionaries, as torchvision's detectors take them; the items' own transforms stay in force.
 
     Args:
         train: Training data set.
@@ -100,11 +100,17 @@ def hide_boxes(first_label: int, trainer: Any, batch: Any, *_: Any) -> Any:
     return images, [kept_boxes(target, known) for target in targets]
 
 
+#: Tensors of one or two numbers that are of the image, however many boxes it has.
+OF_IMAGE = {"image_id", "size", "orig_size"}
+
+
 def kept_boxes(target: Mapping[str, Any], labels: Tensor) -> dict[str, Any]:
     """A target with the boxes of the given labels only, and what belongs to them."""
     own = target["labels"]
     keep = torch.isin(own, labels.to(own.device))
     per_box = {
-        name for name, part in target.items() if isinstance(part, Tensor) and part.ndim and len(part) == len(own)
+        name
+        for name, part in target.items()
+        if name not in OF_IMAGE and isinstance(part, Tensor) and part.ndim and len(part) == len(own)
     }
     return {name: part[keep] if name in per_box else part for name, part in target.items()}

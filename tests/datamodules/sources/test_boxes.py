@@ -61,6 +61,15 @@ def test_an_image_without_a_box_left_keeps_empty_tensors():
     assert (target["boxes"].shape, target["masks"].shape, target["image_id"]) == ((0, 4), (0, 2, 2), 0)
 
 
+def test_what_is_of_the_image_stays_whole():
+    """Height and width are two numbers, and so are the labels of two boxes; an id is one, as is a box."""
+    sizes = {"orig_size": torch.tensor([4, 7]), "size": torch.tensor([8, 14]), "image_id": torch.tensor([5])}
+    for held, count in (([0, 1], 1), ([1], 0)):
+        target = kept_boxes({**items([held])[0][1], **sizes}, torch.tensor([1]))
+        assert len(target["labels"]) == len(target["boxes"]) == count
+        assert all(torch.equal(target[name], size) for name, size in sizes.items())
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
