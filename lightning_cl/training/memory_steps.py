@@ -101,13 +101,15 @@ def over_memory(module: Any, values: Callable[[Drawn], Tensor]) -> Tensor:
     """
     stream, memory, parts = module.trainer.datamodule, module.continual.memory, []
     view, stream.train_view = stream.train_view, "eval"
-    for slots in memory.buffer.used.split(memory.batch_size):
-        drawn = module.read(slots)
-        own = values(drawn)
-        found = own.new_zeros(len(slots), *own.shape[1:])
-        found[drawn.start : drawn.start + drawn.real] = own[: drawn.real]
-        parts.append(all_sum(found))
-    stream.train_view = view
+    try:
+        for slots in memory.buffer.used.split(memory.batch_size):
+            drawn = module.read(slots)
+            own = values(drawn)
+            found = own.new_zeros(len(slots), *own.shape[1:])
+            found[drawn.start : drawn.start + drawn.real] = own[: drawn.real]
+            parts.append(all_sum(found))
+    finally:
+        stream.train_view = view
     return torch.cat(parts)
 
 

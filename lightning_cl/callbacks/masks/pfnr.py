@@ -87,9 +87,9 @@ class PFNR(TaskMethod):
     least the ``k``-th smallest, ``k = 1 + round(sparsity (n - 1))``, with a straight-through gradient of 1 to
     ``|score|``, and keeps a bit for each weight when it ends. Weights that earlier tasks use take part in later ones
     but no longer move, so earlier answers stay bit for bit (as in winning sub-networks, WSN). Scores are drawn anew for
-    every task, as a linear layer is. The paper represents videos, one a session, and enlarges a decoder by complex spectral
-    weights with masks of their own, which are not here. The classes of a task are its head. Biases, norms (affine and
-    statistics), tokens and all else stay as the first task left them.
+    every task, as a linear layer is. The paper represents videos, one a session, and enlarges a decoder by complex
+    spectral weights with masks of their own, which are not here. The classes of a task are its head. Biases, norms
+    (affine and statistics), tokens and all else stay as the first task left them.
 
     Works on modules of linear layers and convolutions; needs the end of a task and the task of every evaluation sample
     (``ContinualDataModule(task_identity=True)``); keeps a score, a bit a task and a bit in all for each weight, and no
