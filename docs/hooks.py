@@ -142,6 +142,7 @@ def needs(method: Any) -> list[str]:
         "the task of every sample, also at test time (`ContinualDataModule(task_identity=True)`)": (
             method.needs_task_identity
         ),
+        "square images": method.needs_images,
         "to be the only method that makes the logits": method.replaces_head,
         "to be the only method that puts parts into the backbone": method.adapts_backbone,
         "to be the only method that shares out the weights": method.owns_weights,

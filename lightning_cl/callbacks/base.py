@@ -86,6 +86,7 @@ class ContinualMethod(ContinualCallback):
     owns_weights: ClassVar[bool] = False
     #: The method answers only for samples whose task it is told (task-incremental learning).
     needs_task_identity: ClassVar[bool] = False
+    needs_images: ClassVar[bool] = False  #: The method changes images, so inputs must be some.
     #: The streams that it is made for.
     stream_kind: ClassVar[StreamKind] = "labelled"
 

@@ -39,6 +39,7 @@ class NearestErrors(nn.Module):
     def __init__(self, width: int, num_classes: int, capacity: int, topk: int, temperature: float) -> None:
         super().__init__()
         self.topk, self.temperature = topk, temperature
+        self.growing = ("errors",)
         self.register_buffer("keys", torch.zeros(capacity, width))
         self.register_buffer("errors", torch.zeros(capacity, num_classes))
         self.register_buffer("filled", torch.zeros((), dtype=torch.long))
@@ -78,6 +79,7 @@ class SketchedErrors(nn.Module):
         super().__init__()
         self.decay = decay
         generator = torch.Generator().manual_seed(0)
+        self.growing = ("sums",)
         self.register_buffer("planes", torch.randn(tables, width, bits, generator=generator))
         self.register_buffer("sums", torch.zeros(tables, 2**bits, num_classes))
         self.register_buffer("counts", torch.zeros(tables, 2**bits))

@@ -16,6 +16,11 @@ ACTIVATIONS = (
 )  # fmt: skip
 
 
+def is_activation(part: nn.Module) -> bool:
+    """One of :data:`ACTIVATIONS`, or of the activations of Hugging Face's transformers."""
+    return isinstance(part, ACTIVATIONS) or type(part).__module__ == "transformers.activations"
+
+
 def unit_layers(module: nn.Module, head: nn.Module) -> dict[str, nn.Module]:
     """The activation layers of a network by name; where it has none, its linear layers and convolutions but the head.
 
@@ -24,7 +29,7 @@ def unit_layers(module: nn.Module, head: nn.Module) -> dict[str, nn.Module]:
         head: The layer that makes the class logits.
     """
     own = {name: part for name, part in module.named_modules() if not name.startswith("continual")}
-    found: dict[str, nn.Module] = {name: part for name, part in own.items() if isinstance(part, ACTIVATIONS)}
+    found: dict[str, nn.Module] = {name: part for name, part in own.items() if is_activation(part)}
     inside = {id(part) for part in head.modules()}
     weighted = (nn.Linear, nn.Conv1d, nn.Conv2d)
     return found or {n: part for n, part in own.items() if isinstance(part, weighted) and id(part) not in inside}
@@ -48,7 +53,7 @@ def unit_outputs(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Ten
 def _keep(calls: list[Tensor], layer: nn.Module, inputs: Any, output: Any) -> None:
     if isinstance(output, Tensor) and output.ndim > 1:
         # A copy: a layer behind it may work in place.
-        calls.append(output.detach().clone() if isinstance(layer, ACTIVATIONS) else output.detach().relu())
+        calls.append(output.detach().clone() if is_activation(layer) else output.detach().relu())
 
 
 @contextmanager

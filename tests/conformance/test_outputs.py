@@ -32,6 +32,8 @@ def tries() -> Iterator[Any]:
         cases = [case for case in CASES if not (takes(method, "stages") and case in NO_MAPS)]
         if takes(method, "at"):  # of linear layers in numbered blocks
             cases = [case for case in cases if case is not AUXILIARY]
+        if method.needs_images:
+            cases = [case for case in cases if case not in (HF_TEXTS, HF_DECODER)]
         if takes(method, "views"):  # of tensors of images
             cases = [case for case in cases if case is not HF_IMAGES]
         if method.stream_kind != "labelled":  # which the texts' own stream is

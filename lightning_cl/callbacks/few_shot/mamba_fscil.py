@@ -235,7 +235,7 @@ class MambaFSCIL(ContinualMethod):
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
     trains_head: ClassVar[bool] = False
-    small: ClassVar[dict[str, Any]] = {"states": 2, "side": 2, "steps": 3, "batch_size": 6}
+    small: ClassVar[dict[str, Any]] = {"states": 2, "side": 2, "steps": 3, "batch_size": 6, "classes": 10}
 
     strength: float = 10.0
     states: int = 16

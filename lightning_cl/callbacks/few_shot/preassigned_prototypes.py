@@ -23,13 +23,14 @@ from lightning_cl.training.loss_terms import zero_through
 class FixedPrototypes(MethodModule):
     """The simplex, and a projection to as many channels as it needs."""
 
-    def __init__(self, module: Any, num_classes: int, scale: float) -> None:
+    def __init__(self, module: Any, num_classes: int, scale: float, classes: int | None = None) -> None:
         super().__init__()
-        head = module.continual_head
-        width = max(head.in_features, num_classes - 1)
+        head, allocated = module.continual_head, max(classes or 0, num_classes)
+        width = max(head.in_features, allocated - 1)
+        self.num_classes = num_classes
         narrow = width != head.in_features
         self.projection = nn.Linear(head.in_features, width, dtype=head.weight.dtype) if narrow else nn.Identity()
-        self.simplex = ETFHead(width, num_classes, torch.Generator().manual_seed(0), scale).to(head.weight.dtype)
+        self.simplex = ETFHead(width, allocated, torch.Generator().manual_seed(0), scale).to(head.weight.dtype)
         self.finished = Counter()
 
     def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:
@@ -38,7 +39,7 @@ class FixedPrototypes(MethodModule):
             return logits + zero_through(self.parameters(), logits.device) if self.training else logits
         answers: Tensor = self.simplex(self.projection(features.to(self.simplex.weight.dtype)))
         head = [p for p in module.continual_head.parameters() if p.requires_grad]
-        return answers.to(logits.dtype) + zero_through(head, logits.device)
+        return answers[:, : self.num_classes].to(logits.dtype) + zero_through(head, logits.device)
 
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """The head in the base session, in which it does not answer."""
@@ -64,6 +65,7 @@ class PreassignedPrototypes(ContinualMethod):
 
     Args:
         scale: Of the cosines, above 0.
+        classes: Rows of the simplex where more classes may come than the stream has.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss; with ``"all"`` novel ones push from the start.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
@@ -73,8 +75,10 @@ class PreassignedPrototypes(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.PreassignedPrototypes"
+    small: ClassVar[dict[str, Any]] = {"classes": 10}
 
     scale: float = 16.0
+    classes: int | None = None
     _: KW_ONLY
     train_mask: TrainMask = "seen"
 
@@ -89,4 +93,4 @@ class PreassignedPrototypes(ContinualMethod):
 
     def build(self, pl_module: Any, info: Any) -> FixedPrototypes:
         """The simplex and the projection."""
-        return FixedPrototypes(pl_module, info.num_classes, self.scale)
+        return FixedPrototypes(pl_module, info.num_classes, self.scale, self.classes)

@@ -65,6 +65,7 @@ class PseudoClasses(BaseTermMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.PseudoClasses"
+    needs_images: ClassVar[bool] = True
 
     scale: float = 16.0
 

@@ -60,6 +60,7 @@ class RotationTask(BaseTermMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.RotationTask"
+    needs_images: ClassVar[bool] = True
 
     strength: float = 0.5
 

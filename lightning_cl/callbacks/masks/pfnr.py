@@ -24,7 +24,7 @@ def best_scored(scores: Tensor, sparsity: float) -> Tensor:
         scores: Any shape, with ``n`` elements.
         sparsity: Share ``s`` that is off, in [0, 1]; of 101 elements with 0.5, 51 are on.
     """
-    rank = 1 + round(sparsity * (scores.numel() - 1))
+    rank = 1 + round(sparsity * (int(scores.numel()) - 1))  # a tensor while a module is traced
     size = scores.detach().abs()
     return size >= size.flatten().kthvalue(rank).values
 

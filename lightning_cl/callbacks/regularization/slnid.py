@@ -14,7 +14,7 @@ from lightning_cl.callbacks.arguments import check_above, check_at_least
 from lightning_cl.callbacks.regularization.mas import MAS, SensitivityPenalty
 from lightning_cl.nn.decorrelation import local_inhibition
 from lightning_cl.nn.plasticity import by_unit
-from lightning_cl.nn.unit_outputs import ACTIVATIONS
+from lightning_cl.nn.unit_outputs import is_activation
 from lightning_cl.nn.weights import NamedTensors
 from lightning_cl.training import Step, TaskData
 from lightning_cl.training.batch import call_with
@@ -33,7 +33,7 @@ def activation_widths(module: nn.Module) -> dict[str, int]:
             continue
         if isinstance(part, (nn.Linear, nn.Conv2d)):
             width = int(part.weight.shape[0])
-        elif isinstance(part, ACTIVATIONS) and width:
+        elif is_activation(part) and width:
             found[name] = width
     return found
 
