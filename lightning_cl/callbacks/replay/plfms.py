@@ -47,8 +47,9 @@ class FlexibleMemory(MethodModule):
         super().__init__()
         self.length, self.pace, self.period, self.threshold = length, pace, period, threshold
         several = len(set(info.class_levels)) > 1
-        self.register_buffer("level", torch.tensor(info.class_levels if several else (0,) * info.num_classes))
-        self.register_buffer("finer", child_of_each(info.levels if several else (), info.num_classes))
+        levels = torch.tensor(info.class_levels if several else (0,) * info.num_classes)
+        self.register_buffer("level", levels, persistent=False)  # both are told by the stream, which may grow
+        self.register_buffer("finer", child_of_each(info.levels if several else (), info.num_classes), persistent=False)
         self.steps = Counter()
 
     def own_step(self, step: Step) -> Tensor:
