@@ -104,10 +104,16 @@ REFUSED = {
     "bic": "nobody tells where that is",
     "icarl": "nobody tells where that is",
     "prd": "PRD takes its copy when a task ends",
+    "expert_gate": "ExpertGate fits a gate when a task ends",
+    "gere": "GeRe without `general` draws on the samples of the first task",
+    "seq_star": "when a task ends",
+    "shrink_and_perturb": "ShrinkAndPerturb shrinks the weights when a task ends",
+    "slm": "SLM takes the next updates when a task ends",
+    "warmup_at_shift": "WarmupAtShift warms up when a task ends",
     "fast_slow_weights": "FastSlowWeights moves its slow weights when a task ends",
     **dict.fromkeys(
         (
-            *("bag_of_tricks", "mamba_fscil", "preassigned_prototypes", "pseudo_classes"),
+            *("bag_of_tricks", "mamba_fscil", "preassigned_prototypes", "pseudo_classes", "teen"),
             *("rotation_task", "subnet_tuning", "supervised_contrast"),
         ),
         "ends its base session when a task ends",
@@ -115,10 +121,15 @@ REFUSED = {
     "dkvb": "DKVB fits its keys to the first task's images",
     "ranpac": "RanPAC chooses the ridge when a task ends",
     **dict.fromkeys(
-        ("clr", "contracon", "dst", "generative_kernel", "hat", "hypernetwork", "packnet", "piggyback", "supsup"),
+        (
+            *("clr", "contracon", "dst", "generative_kernel", "hat", "hypernetwork", "packnet", "pfnr", "piggyback"),
+            "supsup",
+        ),
         "keeps a head for each task, but the classes",
     ),
 }
+#: Methods whose window of losses is longer than a run cut so short.
+SHORT_OF_LOSSES = {("digits", "task_free_mas"), ("digits_si_blurry", "task_free_mas"), ("digits_si_blurry", "tame")}
 QUICK = {("digits", "prototypes"), ("digits_si_blurry", "mvp_r")}
 #: On the stream whose recipes do not run the method themselves, see above.
 PAIRS = [
@@ -136,6 +147,10 @@ def test_every_method_runs_on_the_offline_streams(stream, method, tmp_path, monk
     if stream == "digits_si_blurry" and method in REFUSED:
         assert code == 2
         assert REFUSED[method] in capsys.readouterr().err
+        return
+    if (stream, method) in SHORT_OF_LOSSES:
+        assert code == 2
+        assert "window" in capsys.readouterr().err
         return
     assert code == 0
     report = read(Path("runs", f"{stream}_{method}", "version_0"))
