@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lightning_cl.callbacks import FastSlowWeights
 from lightning_cl.callbacks.architecture.growth import GrowingMethod
 from lightning_cl.datamodules import SiBlurry
 
@@ -68,12 +69,14 @@ def options(turn, stream):
 def test_a_chain_of_power_cuts(method, stream, ends, count, saving, whole, tmp_path):
     if stream is ONLINE and method.stream_kind != "labelled":
         pytest.skip("the method is made for another kind of stream")
-    if stream is ONLINE and issubclass(method, GrowingMethod):
-        pytest.skip("the method begins a new trunk where a task ends, and nobody tells where that is")
+    if stream is ONLINE and issubclass(method, (GrowingMethod, FastSlowWeights)):
+        pytest.skip("the method does something where a task ends, and nobody tells where that is")
     if stream is ONLINE and method.needs_task_identity:
         pytest.skip("the method keeps a head for each task, and the classes of this stream are in several")
     expected = whole(ASKING, method, stream)
-    assert expected["steps"] == ends[-1]
+    if method.stream_kind == "labelled":
+        assert expected["steps"] == ends[-1]
+    assert expected["steps"] >= ends[-1]
     points = draw_points(f"chain of {count} in {method.__name__}", count, ends)
     for turn, point in enumerate(points):
         killed = attempt(ASKING, method, tmp_path, point, saving, **options(turn, stream))

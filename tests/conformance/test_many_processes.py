@@ -101,7 +101,8 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize("count", [2, 3])
 def test_several_processes_equal_one(method, count, whole):
     (_, alone), (_, together) = whole(method, 1), whole(method, count)
-    assert [len(rows) for rows in together[1].values()] == [13, 13, 1] * 4
+    if method.stream_kind == "labelled":
+        assert [len(rows) for rows in together[1].values()] == [13, 13, 1] * 4
     assert_same_run(together, alone)
 
 
@@ -112,7 +113,7 @@ def test_resumed_on_another_number_of_processes(method, before, after, whole, tm
     _, expected = whole(method, 1)
     for step in CUTS:
         resumed = fit(method, tmp_path / f"from{step}", after, folder / f"step={step}.ckpt")
-        assert list(resumed[1]) == list(range(step, 4 * STEPS_PER_EPOCH))
+        assert list(resumed[1]) == [done for done in expected[1] if done >= step]
         assert_same_run(resumed, expected)
 
 
