@@ -72,7 +72,8 @@ def test_every_method_runs_in_bf16(method, tmp_path) -> None:
     assert all(math.isfinite(loss) for loss in run.watcher.losses)
     assert run.evaluation.total.sum() > 0
     state = run.result()
-    assert [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()] == []
+    numbers = {n: v for n, v in state.items() if v.is_floating_point() and not n.endswith("attn_mask")}  # of CLIP
+    assert [name for name, value in numbers.items() if not value.isfinite().all()] == []
     kept = {n: v.dtype for n, v in run.module.state_dict().items() if n.startswith("net.")}
     assert set(kept.values()) <= {torch.float32}  # mixed: weights stay in full precision
 

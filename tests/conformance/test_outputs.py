@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import lightning_cl
-from lightning_cl.callbacks import ContinualMethod, PODNet
+from lightning_cl.callbacks import TAME, ContinualMethod, PODNet
 
 from .methods import METHODS, THOROUGH, make, takes
 from .output_modules import AUXILIARY, HF_DECODER, HF_IMAGES, HF_TEXTS
@@ -56,7 +56,8 @@ def test_what_is_counted_is_what_the_module_itself_measures(method, case, finish
     assert float(run.trainer.callback_metrics["val_acc"]) == pytest.approx(float(right / total), abs=1e-6)
     assert len(run.watcher.losses) == run.trainer.global_step
     assert all(map(math.isfinite, run.watcher.losses))
-    assert run.watcher.stuck == run.watcher.moved_rows == set()
+    assert run.watcher.moved_rows == set()
+    assert run.watcher.stuck == set() or method is TAME  # whose step that finds a shift trains nothing
     heads = [p for name, p in run.module.named_parameters() if "aux" in name]
     assert all(bool(p.isfinite().all()) for p in heads)
 

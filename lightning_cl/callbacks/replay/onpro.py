@@ -119,10 +119,11 @@ class OnlinePrototypes(MethodModule):
         drawn, second, share = self._read(module, mixture)
         with seen_classes(module.continual.mask):
             answers, call = step.learn(drawn.inputs)
+        logits = wide(answers)
         loss = torch.lerp(
-            F.cross_entropy(answers, drawn.labels, reduction="none"),
-            F.cross_entropy(answers, second, reduction="none"),
-            share.to(answers),
+            F.cross_entropy(logits, drawn.labels, reduction="none"),
+            F.cross_entropy(logits, second, reduction="none"),
+            share.to(logits),
         ).mean()
         views = self._turned(drawn.inputs)[1:] + self._turned(self.view.of_drawn(module, drawn, 0x0B))
         rows, _ = drawn_batch(module, drawn, self._parts([call.features, *learn_features(step, views)], start))
