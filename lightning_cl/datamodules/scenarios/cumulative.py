@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from lightning_cl.datamodules.scenarios.base import Scenario
+from lightning_cl.datamodules.scenarios.derived import DerivedScenario
 from lightning_cl.datamodules.scenarios.forget import Forget
-from lightning_cl.datamodules.sources.base import Source
 
 
-class Cumulative(Scenario):
+class Cumulative(DerivedScenario):
     """Another scenario, with the samples of all earlier tasks in every task: the past is kept as a whole.
 
     Evaluation is that of the other scenario. With :class:`ImbalanceAwareJoint` every task is a joint training from the
@@ -33,26 +32,10 @@ class Cumulative(Scenario):
                 f"`scenario` is {other}, whose tasks cannot be added up: they arrive once, ask to forget, or have no "
                 "labels; give one of shuffled, labelled tasks, such as `FewShot` or `ClassIncremental`."
             )
-        self.scenario, self.few_shot, self.multi_label = scenario, scenario.few_shot, scenario.multi_label
+        super().__init__(scenario)
         self.remarks = (*scenario.remarks, "every task has the samples of all tasks before it, too")
-
-    def for_source(self, source: Source) -> Scenario:
-        """With what the other scenario becomes for the source."""
-        opened = self.scenario.for_source(source)
-        return self if opened is self.scenario else Cumulative(opened)
 
     def train_tasks(self, labels: Tensor, domains: Tensor | None, num_classes: int, seed: int) -> list[Tensor]:
         """Positions of each task's samples and of all before it, sorted ascending."""
         tasks = self.scenario.train_tasks(labels, domains, num_classes, seed)
         return list(accumulate(tasks, lambda known, task: torch.cat([known, task]).unique()))
-
-    def eval_tasks(
-        self,
-        labels: Tensor,
-        domains: Tensor | None,
-        num_classes: int,
-        seed: int,
-        classes_per_task: Sequence[Sequence[int]],
-    ) -> list[Tensor]:
-        """Positions of each task's own evaluation samples."""
-        return self.scenario.eval_tasks(labels, domains, num_classes, seed, classes_per_task)

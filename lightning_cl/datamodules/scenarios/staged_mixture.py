@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from lightning_cl.datamodules.sampling import mix_seed, permutation
 from lightning_cl.datamodules.scenarios.base import Scenario
-
-if TYPE_CHECKING:
-    from lightning_cl.datamodules.sources.base import Source
+from lightning_cl.datamodules.scenarios.derived import DerivedScenario
 
 
-class StagedMixture(Scenario):
+class StagedMixture(DerivedScenario):
     """Staged fine-tuning with a share of all earlier stages (dual-stage mixed fine-tuning, DMT; arXiv:2310.05492).
 
     Stage ``t`` holds all samples of task ``t`` of another scenario, and of each earlier task ``j`` the same
@@ -41,35 +35,18 @@ class StagedMixture(Scenario):
                 f"`stages` is a {type(stages).__name__}, whose tasks cannot be mixed: they come in one ordered pass, "
                 "ask to forget, or hide labels; give a scenario with labelled tasks, such as `ClassIncremental`."
             )
-        self.stages, self.keep_fraction, self.seed = stages, keep_fraction, seed
-        self.few_shot, self.multi_label = stages.few_shot, stages.multi_label
+        super().__init__(stages)
+        self.keep_fraction, self.seed = keep_fraction, seed
         again = f"{100 * keep_fraction:.4g} % of the samples of each stage are read again in every later one"
         self.remarks = (again, *stages.remarks)
 
-    def for_source(self, source: Source) -> Scenario:
-        """With the stages for it."""
-        found = copy.copy(self)
-        found.stages = self.stages.for_source(source)
-        return found
-
     def train_tasks(self, labels: Tensor, domains: Tensor | None, num_classes: int, seed: int) -> list[Tensor]:
         """Positions of each stage's own samples and of those kept of earlier ones, sorted ascending, none twice."""
-        tasks = self.stages.train_tasks(labels, domains, num_classes, seed)
+        tasks = self.scenario.train_tasks(labels, domains, num_classes, seed)
         drawn = mix_seed(seed if self.seed is None else self.seed, 0xD37)
         counts = [kept_count(len(own), self.keep_fraction) for own in tasks]
         kept = [own[permutation(len(own), drawn, at)[: counts[at]]] for at, own in enumerate(tasks)]
         return [torch.cat([own, *kept[:at]]).unique() for at, own in enumerate(tasks)]
-
-    def eval_tasks(
-        self,
-        labels: Tensor,
-        domains: Tensor | None,
-        num_classes: int,
-        seed: int,
-        classes_per_task: Sequence[Sequence[int]],
-    ) -> list[Tensor]:
-        """Those of the stages."""
-        return self.stages.eval_tasks(labels, domains, num_classes, seed, classes_per_task)
 
 
 def kept_count(samples: int, share: float) -> int:
