@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.adapters.lora import added_adapters, linear_only, usual_linears
+from lightning_cl.callbacks.adapters.lora import linear_adapters
 from lightning_cl.callbacks.arguments import check_at_least, check_pattern
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
@@ -125,11 +125,10 @@ class L2M(ContinualMethod):
         """Modulators that add nothing yet, and keys at random."""
         mixture = Mixture()
 
-        def make(layer: nn.Module) -> Bank:
-            layer = linear_only(layer, self.at, "L2M")
+        def make(layer: nn.Linear) -> Bank:
             return PooledLoRA(mixture, self.pool_size, layer.in_features, layer.out_features, self.rank, 2.0)
 
-        adapters = added_adapters(pl_module, make, self.at, usual_linears(pl_module), "l2m")
+        adapters = linear_adapters(pl_module, make, self.at, "L2M")
         width = pl_module.continual_head.in_features
         part = ModulatorPool(adapters, mixture, width, self.pool_size, self.pull)
         part.ask_before(pl_module)

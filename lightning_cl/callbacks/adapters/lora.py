@@ -74,6 +74,25 @@ def linear_only(layer: nn.Module, at: str | None, who: str) -> nn.Linear:
     return layer
 
 
+def linear_adapters(pl_module: Any, make: Callable[[nn.Linear], Bank], at: str | None, who: str) -> Adapters:
+    """Adapters at the linear layers whose names end as ``at`` says, or within numbered blocks; all else is frozen.
+
+    Args:
+        pl_module: With a class head, which stays trained.
+        make: The adapters of a layer.
+        at: Regular expression; ``None``: the usual layers.
+        who: The method, whose name in small letters is that of the places.
+
+    Raises:
+        ValueError: If there is no such layer, or one is not linear.
+    """
+
+    def checked(layer: nn.Module) -> Bank:
+        return make(linear_only(layer, at, who))
+
+    return added_adapters(pl_module, checked, at, usual_linears(pl_module), who.lower())
+
+
 @dataclass(eq=False)
 class LoRA(ContinualMethod):
     r"""Low-rank adaptation (LoRA; Hu et al., ICLR 2022, arXiv:2106.09685), without a continual method.
@@ -119,8 +138,7 @@ class LoRA(ContinualMethod):
     def build(self, pl_module: Any, info: Any) -> AddedParts:
         """``A`` and ``B`` for every chosen layer."""
 
-        def make(layer: nn.Module) -> Bank:
-            layer = linear_only(layer, self.at, "LoRA")
+        def make(layer: nn.Linear) -> Bank:
             return blocks.LoRA(1, layer.in_features, layer.out_features, self.rank, self.alpha / self.rank)
 
-        return AddedParts(added_adapters(pl_module, make, self.at, usual_linears(pl_module), "lora"))
+        return AddedParts(linear_adapters(pl_module, make, self.at, "LoRA"))

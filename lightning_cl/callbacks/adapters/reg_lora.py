@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.adapters.lora import added_adapters, linear_only, usual_linears
+from lightning_cl.callbacks.adapters.lora import linear_adapters
 from lightning_cl.callbacks.adapters.task_adapters import SummedAdapters
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_pattern, check_share
 from lightning_cl.callbacks.regularized import RegularizedMethod
@@ -111,10 +111,9 @@ class RegLoRA(RegularizedMethod):
     def build(self, pl_module: Any, info: Any) -> KeyElements:
         """A slot of every chosen layer for each task; nothing is noted yet."""
 
-        def make(layer: nn.Module) -> Bank:
-            layer = linear_only(layer, self.at, "RegLoRA")
+        def make(layer: nn.Linear) -> Bank:
             scale = self.alpha / self.rank
             return LoRA(info.num_tasks, layer.in_features, layer.out_features, self.rank, scale)
 
-        adapters = added_adapters(pl_module, make, self.at, usual_linears(pl_module), "reglora")
+        adapters = linear_adapters(pl_module, make, self.at, "RegLoRA")
         return KeyElements(adapters, self.strength, self.keep)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.adapters.lora import added_adapters, linear_only, usual_linears
+from lightning_cl.callbacks.adapters.lora import linear_adapters
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_pattern
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.boundaries import check_boundaries
@@ -190,12 +190,11 @@ class SLM(ContinualMethod):
         if self.groups > width:
             raise ValueError(f"`groups` is {self.groups}, but features have {width} channels; give at most as many.")
 
-        def make(layer: nn.Module) -> Bank:
-            layer = linear_only(layer, self.at, "SLM")
+        def make(layer: nn.Linear) -> Bank:
             slots = info.num_tasks * self.per_task
             return PooledLoRA(mixture, slots, layer.in_features, layer.out_features, self.rank)
 
-        adapters = added_adapters(pl_module, make, self.at, usual_linears(pl_module), "slm")
+        adapters = linear_adapters(pl_module, make, self.at, "SLM")
         part = UpdateStore(adapters, mixture, width, info.num_tasks, self)
         part.ask_before(pl_module)
         return part
