@@ -6,13 +6,14 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped, unused-ignore]
 
 from lightning_cl import __version__
-from lightning_cl.cli.configs import packaged
-from lightning_cl.cli.ledger import Claim, Measurement
+from lightning_cl.cli.configs import UsageError, packaged, write_output
+from lightning_cl.cli.ledger import Claim, Measurement, claim_names, read_claim
 
 #: Parts of a stream that decide what is learned and how it is measured; batch size and epochs are the method's affair.
 _DECISIVE = ("source", "scenario", "evaluate_on")
@@ -162,3 +163,23 @@ def _cells(row: Row, metrics: Sequence[str]) -> list[str]:
     mark = " *" if row.is_old else ""
     seeds = str(len(row.measured.seeds))
     return [row.method + mark, *(row.cell(metric) for metric in metrics), seeds, minutes, f"`{row.claim}`"]
+
+
+def write_page(folder: Path, page: Path, least: int = 3) -> None:
+    """Write the leaderboard of a ledger as a page that opens offline, and say where.
+
+    Args:
+        folder: Of the ledger.
+        page: The file.
+        least: Smallest number of methods of a stream.
+
+    Raises:
+        UsageError: If there is nothing to rank, or the page cannot be written.
+    """
+    made = boards([read_claim(name, folder) for name in claim_names(folder)], least)
+    if not made:
+        raise UsageError(f"{folder} holds no stream with {least} measured methods, so there is nothing to rank.")
+    from lightning_cl.reports.leaderboard import leaderboard_page  # imports torch
+
+    write_output(page, leaderboard_page(made, __version__), "--page")
+    print(f"Leaderboard: {page}")

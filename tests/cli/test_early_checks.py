@@ -52,6 +52,8 @@ WRONG = {
     "compare --seeds 3 --seeds 4": "`--seeds` is given twice; give it once.",
     "report a --output": "expected one argument",
     "report a --format pdf": "`report` has no option `--format`",
+    "bench nowhere": "no recipe `nowhere`",
+    "bench digits --methods nothing": "there is no method `nothing` for `digits`",
     "report gone": "there is no folder gone; give the folder that a run wrote.",
     "report .": "holds no run: there is no continual_report.json.",
     "sweep digits_l2p --param model.lr": "`--param model.lr` has no values; write `--param model.lr=VALUES` with",
