@@ -30,7 +30,10 @@ def runs(claim: Claim, results: Path = RESULTS) -> dict[int, Path]:
 
 
 def values(claim: Claim, folder: Path) -> dict[str, float]:
-    """Metric to percent; or perplexities at the end of a run."""
+    """Metric to percent; or perplexities at the end of a run; or what a benchmark computed of its runs itself."""
+    if (own := folder / "percent.json").exists():
+        found: dict[str, float] = json.loads(own.read_text())
+        return found
     if claim.unit == "perplexity":
         last = json.loads((folder / "perplexity.json").read_text())[-1]
         return {f"perplexity/{name}": value for name, value in last.items()}
@@ -44,7 +47,8 @@ def measurement(claim: Claim, folders: dict[int, Path], hardware: str) -> Measur
     found = [values(claim, folder) for folder in folders.values()]
     minutes = [float((folder / "minutes.txt").read_text().split()[0]) for folder in folders.values()]
     first = next(iter(folders.values()))
-    version = __version__ if claim.unit == "perplexity" else read_report(first).versions["lightning_cl"]
+    reported = (first / "continual_report.json").exists()
+    version = read_report(first).versions["lightning_cl"] if reported else __version__
     numbers = {metric: summary([one[metric] for one in found]) for metric in claim.numbers}
     return Measurement(tuple(folders), numbers, version, hardware, round(statistics.fmean(minutes), 1), None)
 

@@ -72,17 +72,18 @@ def fresh_task_loss(
         lr: Of Adam.
     """
     copies = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
-    width = features(copies).shape[1]
-    head = [targets.new_zeros(num_classes, width, dtype=torch.float), targets.new_zeros(num_classes, dtype=torch.float)]
-    trained = [*(part.requires_grad_() for part in head), *copies.values()]
+    given = features(copies)
+    head = [
+        torch.zeros(size, device=given.device).requires_grad_() for size in ((num_classes, given.shape[1]), num_classes)
+    ]
+    trained = [*head, *copies.values()]
     optimizer = torch.optim.Adam(trained, lr)
-
-    def loss() -> Tensor:
-        return F.cross_entropy(F.linear(features(copies).float(), *head), targets)
-
-    for _ in range(steps):
-        gradients = torch.autograd.grad(loss(), trained, allow_unused=True)
+    for step in range(steps):
+        found = given if step == 0 else features(copies)
+        loss = F.cross_entropy(F.linear(found.float(), *head), targets)
+        gradients = torch.autograd.grad(loss, trained, allow_unused=True)
         for part, gradient in zip(trained, gradients, strict=True):
             part.grad = gradient
         optimizer.step()
-    return float(loss().detach())
+    with torch.no_grad():
+        return float(F.cross_entropy(F.linear(features(copies).float(), *head), targets))

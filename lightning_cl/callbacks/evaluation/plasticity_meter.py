@@ -46,19 +46,21 @@ class PlasticityMeter(ContinualCallback):
     - ``active_units``: share of outputs above 0, the mean over layers (FAU, arXiv:2310.07418);
     - ``effective_rank``: of what reaches the head, ``exp`` of the entropy of its singular values;
     - ``weight_norm``: of all trained weights; ``gradient_norm``: of the batch's gradient before methods change it;
-    - ``fresh_task_loss``, every ``fresh_every`` batches: the loss in nats on random labels for these samples after
-      ``fresh_steps`` steps of Adam on a copy of the weights with a head of zeros; ``ln C`` before the first step.
+    - ``fresh_task_loss``, every ``fresh_every`` batches: the loss in nats on random labels for the first
+      ``fresh_samples`` of these after ``fresh_steps`` steps of Adam on a copy of the weights with a head of zeros;
+      ``ln C`` before the first step.
 
     Units are the outputs of activation layers (``nn.ReLU``, ``nn.GELU``, ...); where a network has none as modules, the
     positive part of its linear layers and convolutions. GELU and others are never exactly 0, so there dormant units are
-    rare. With the defaults it costs about 1.4 % of 4,000 batches of 16 images on a small ViT (from one measurement over
-    800), and less with larger batches. A run that is much shorter pays mostly for the fresh task before it, which costs
-    as much as about 30 such batches; ``fresh_every=None`` leaves it out.
+    rare. A measurement costs about as much as one or two training batches of 16 images, a fresh task as much as about
+    ``fresh_steps`` batches of ``fresh_samples``: with the defaults together less than 2 % of a run of 800 such batches
+    on a small ViT, and less of a longer one.
 
     Args:
         every: Batches from one measurement to the next, at least 1.
         fresh_every: Batches from one fresh task to the next, a multiple of ``every``; ``None``: no fresh task.
         samples: Training samples that are looked at, at least 2.
+        fresh_samples: How many of them at most are in a fresh task, at least 2.
         fresh_steps: Steps on a fresh task, at least 1.
         fresh_lr: Of these steps, above 0.
         threshold: Below which a unit is dormant, at least 0.
@@ -76,16 +78,19 @@ class PlasticityMeter(ContinualCallback):
         every: int = 200,
         fresh_every: int | None = 4000,
         samples: int = 64,
-        fresh_steps: int = 10,
+        fresh_steps: int = 8,
         fresh_lr: float = 0.01,
         threshold: float = 0.025,
         head: str | None = None,
+        fresh_samples: int = 16,
     ) -> None:
         self.every, self.fresh_every, self.samples, self.fresh_steps = every, fresh_every, samples, fresh_steps
+        self.fresh_samples = fresh_samples
         self.fresh_lr, self.threshold, self.head = fresh_lr, threshold, head
         if samples < 2:
             raise ValueError(f"`samples` is {samples}, so there is nothing to measure on; give at least 2.")
         check_at_least(self, 1, "every", "fresh_steps")
+        check_at_least(self, 2, "fresh_samples")
         check_at_least(self, 0, "threshold")
         check_above(self, 0, "fresh_lr")
         if fresh_every is not None and (fresh_every < 1 or fresh_every % every):
@@ -140,7 +145,7 @@ class PlasticityMeter(ContinualCallback):
         pl_module.log_dict(logged, on_step=True, on_epoch=False)
 
     def _measured(self, trainer: Trainer, module: LightningModule, seed: int | None) -> dict[str, float]:
-        inputs, weights = self._samples(trainer, module), trained(module)
+        inputs, weights = self._looked_at(trainer, module), trained(module)
         with evaluating(module), unit_outputs(self._units) as outputs:
             features = self._features(module, inputs, {})
         calls = [by_unit(values) for layer in outputs.values() for values in layer]
@@ -155,23 +160,28 @@ class PlasticityMeter(ContinualCallback):
         }
         if seed is not None:
             classes = trainer.datamodule.info.num_classes  # type: ignore[attr-defined]
-            drawn = torch.randint(classes, (len(features),), generator=torch.Generator().manual_seed(seed))
-            learn = partial(self._features, module, inputs)
+            few, count = self._read(trainer, module, min(self.fresh_samples, self.samples))
+            drawn = torch.randint(classes, (count,), generator=torch.Generator().manual_seed(seed))
+            learn = partial(self._features, module, few)
             with in_eval_mode(module):
                 found["fresh_task_loss"] = fresh_task_loss(
                     learn, weights, drawn.to(features.device), classes, self.fresh_steps, self.fresh_lr
                 )
         return found
 
-    def _samples(self, trainer: Trainer, module: LightningModule) -> Any:
+    def _looked_at(self, trainer: Trainer, module: LightningModule) -> Any:
         """Inputs of the current task's first samples, on the device; read once a task."""
-        stream: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if self._probe is None or self._probe[0] != stream.task_index:
-            index = stream.layout.train_index[stream.task_index][: self.samples]
-            batch = transferred(trainer, stream.batch(index, view="eval"))
-            inputs = unpack(batch, stream.batch_keys, takes_names(module.forward))[0]
-            self._probe = stream.task_index, inputs
+        task: int = trainer.datamodule.task_index  # type: ignore[attr-defined]
+        if self._probe is None or self._probe[0] != task:
+            self._probe = task, self._read(trainer, module, self.samples)[0]
         return self._probe[1]
+
+    def _read(self, trainer: Trainer, module: LightningModule, count: int) -> tuple[Any, int]:
+        """Inputs of up to ``count`` of the current task's first samples, on the device, and how many these are."""
+        stream: Any = trainer.datamodule  # type: ignore[attr-defined]
+        index = stream.layout.train_index[stream.task_index][:count]
+        batch = transferred(trainer, stream.batch(index, view="eval"))
+        return unpack(batch, stream.batch_keys, takes_names(module.forward))[0], len(index)
 
     def _features(self, module: nn.Module, inputs: Any, weights: Mapping[str, Tensor]) -> Tensor:
         """``(N, D)`` what reaches the head with these weights in the place of the module's own."""

@@ -11,7 +11,8 @@ import torch
 from datamodules.tiny_stream import BATCHES, EPOCHS, TinyModule, make_stream, make_trainer
 
 from lightning_cl.callbacks import ContinualEvaluation, FineTuning, PlasticityMeter
-from lightning_cl.nn.plasticity import effective_rank
+from lightning_cl.datamodules.sampling import mix_seed
+from lightning_cl.nn.plasticity import effective_rank, fresh_task_loss
 from lightning_cl.reports.report import read
 
 STEPS = sum(batches * epochs for batches, epochs in zip(BATCHES, EPOCHS, strict=True))
@@ -43,7 +44,7 @@ def test_it_leaves_no_trace_and_its_numbers_are_in_the_report(tmp_path: Path) ->
 
 def test_its_numbers_are_those_of_the_weights_after_the_batch(tmp_path: Path) -> None:
     """The last measurement of a run whose last batch is measured, made again by hand."""
-    meter = PlasticityMeter(every=STEPS - 1, fresh_every=None, samples=6)
+    meter = PlasticityMeter(every=STEPS - 1, fresh_every=STEPS - 1, samples=6, fresh_samples=3, fresh_steps=2)
     module = fitted(tmp_path, FineTuning(), meter)
     row = meter.state_dict()["rows"][-1]
     assert row["batch"] == STEPS - 1
@@ -57,6 +58,15 @@ def test_its_numbers_are_those_of_the_weights_after_the_batch(tmp_path: Path) ->
     assert row["effective_rank"] == pytest.approx(effective_rank(inputs[-1]), rel=1e-6)
     squares = sum(float(p.square().sum()) for p in module.parameters())
     assert row["weight_norm"] == pytest.approx(math.sqrt(squares), rel=1e-5)
+
+    def features(weights: dict[str, torch.Tensor]) -> torch.Tensor:
+        torch.func.functional_call(module, weights, (images[:3],))
+        return inputs[-1]
+
+    drawn = torch.Generator().manual_seed(mix_seed(stream.seed, 0x91A, STEPS - 1))
+    labels = torch.randint(stream.info.num_classes, (3,), generator=drawn)
+    by_hand = fresh_task_loss(features, dict(module.named_parameters()), labels, stream.info.num_classes, 2, 0.01)
+    assert row["fresh_task_loss"] == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_it_goes_on_where_it_was() -> None:
@@ -74,6 +84,7 @@ def test_it_goes_on_where_it_was() -> None:
         ({"every": 0}, "`every` is 0"),
         ({"every": 100, "fresh_every": 150}, "multiple of `every`, 100"),
         ({"fresh_lr": 0.0}, "above 0"),
+        ({"fresh_samples": 1}, "`fresh_samples` is 1"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(options: dict[str, Any], message: str) -> None:
