@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conformance.methods import METHODS, THOROUGH, make
+from conformance.methods import CHOSEN, METHODS, make
 from conformance.modules import PLAIN, suited
 from conformance.runs import assert_same_bits, attached, train
 from conformance.streams import digits
@@ -40,7 +40,9 @@ def test_a_compiled_module_answers_the_same(method, whole: bool) -> None:
             assert_close(compiled(images(count)), logits.detach(), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", [pytest.param(m, id=m.__name__, marks=pytest.mark.slow) for m in THOROUGH])
+@pytest.mark.parametrize(
+    "method", [pytest.param(m, id=m.__name__, marks=pytest.mark.slow) for m in METHODS if m.__name__ in CHOSEN]
+)
 def test_a_module_that_was_compiled_before_the_fit_trains_the_same(method, tmp_path) -> None:
     """``torch.compile(module)`` gives Lightning compiled steps, which must not hide what the method adds to them."""
     torch._dynamo.reset()
