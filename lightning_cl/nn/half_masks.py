@@ -7,11 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Generator, Tensor, nn
 
+from lightning_cl.nn.transformer_layers import Block, Unit, transformer_blocks
+
 #: What transformers of timm, Hugging Face and OpenCLIP call their embeddings, where these are no ``nn.Embedding``.
 EMBEDDINGS = {"embeddings", "patch_embed", "pos_embed", "positional_embedding", "cls_token", "class_embedding"}
-
-#: Frozen parts of parameters: a name, and which thirds of its rows; ``None``: all of it.
-Unit = list[tuple[str, int | None]]
 
 
 def embedding_names(network: nn.Module) -> set[str]:
@@ -26,10 +25,10 @@ def frozen_share(
 ) -> dict[str, Tensor]:
     """Masks, true where a weight stays, of a random share of each category (HFT, arXiv:2404.18466).
 
-    In a transformer as timm writes it: of each block's four attention matrices ``q``, ``k``, ``v`` (thirds of the rows
-    of ``attn.qkv``) and ``attn.proj`` a share; ``mlp.fc1`` in a share of the blocks and ``mlp.fc2`` in as many of the
-    others; and so for ``norm1`` and ``norm2``. Biases go with their matrix; all else is trained. In any other network
-    a share of the layers but the embeddings, as a whole.
+    In a transformer whose layers have names that are known (see :func:`transformer_blocks`): of each attention's four
+    matrices a share; the first matrix of the MLP in a share of the blocks, and the other or others in as many of the
+    other blocks; and so for the norms. Biases go with their matrix; all else is trained. In any other network a share
+    of the layers but the embeddings, as a whole.
 
     Args:
         weights: The parameters among which to choose, by name.
@@ -37,30 +36,39 @@ def frozen_share(
         generator: On the CPU; the same one gives the same masks everywhere.
         embeddings: Names of parameters that are never chosen.
     """
-    prefixes = sorted({name.removesuffix("attn.qkv.weight") for name in weights if name.endswith("attn.qkv.weight")})
-    frozen: list[Unit] = []
-    for block in prefixes:
-        thirds: list[Unit] = [_layer(weights, f"{block}attn.qkv", part) for part in range(3)]
-        frozen += _some([*thirds, _layer(weights, f"{block}attn.proj")], share, generator)
-    for first, second in (("mlp.fc1", "mlp.fc2"), ("norm1", "norm2")):
-        order = torch.randperm(len(prefixes), generator=generator).tolist()
-        count = int(share * len(order))
-        frozen += [_layer(weights, prefixes[i] + first) for i in order[:count]]
-        frozen += [_layer(weights, prefixes[i] + second) for i in order[len(order) - count :]]
-    if not prefixes:
-        layers = list(dict.fromkeys(name.rpartition(".")[0] for name in weights if name not in embeddings))
-        units = [[entry for entry in _layer(weights, layer) if entry[0] not in embeddings] for layer in layers]
-        frozen = _some(units, share, generator)
+    blocks = transformer_blocks(weights, embeddings)
+    frozen = _of_blocks(blocks, share, generator) if blocks else _of_layers(weights, share, generator, embeddings)
     masks = {name: torch.zeros(weight.shape, dtype=torch.bool) for name, weight in weights.items()}
     for name, part in (entry for unit in frozen for entry in unit):
-        rows = masks[name] if part is None else masks[name].chunk(3)[part]
+        mask = masks[name]
+        wide = mask.ndim > 1 and mask.shape[1] == 3 * mask.shape[0]  # GPT-2 has a layer's outputs in columns
+        rows = mask if part is None else mask.chunk(3, int(wide))[part]
         rows.fill_(True)
     return masks
 
 
-def _layer(weights: Mapping[str, Tensor], layer: str, part: int | None = None) -> Unit:
-    """The parameters of a layer itself."""
-    return [(name, part) for name in weights if name.rpartition(".")[0] == layer]
+def _of_blocks(blocks: Sequence[Block], share: float, generator: Generator) -> list[Unit]:
+    frozen: list[Unit] = []
+    for block in blocks:
+        for units in block.attentions.values():
+            frozen += _some(units, share, generator)
+    for category in ([block.mlp for block in blocks], [block.norms for block in blocks]):
+        order = torch.randperm(len(category), generator=generator).tolist()
+        count = int(share * len(order))
+        frozen += [unit for i in order[:count] for unit in category[i][: len(category[i]) // 2]]
+        frozen += [unit for i in order[len(order) - count :] for unit in category[i][len(category[i]) // 2 :]]
+    return frozen
+
+
+def _of_layers(
+    weights: Mapping[str, Tensor], share: float, generator: Generator, embeddings: Collection[str]
+) -> list[Unit]:
+    layers: dict[str, Unit] = {}
+    for name in weights:
+        unit = layers.setdefault(name.rpartition(".")[0], [])
+        if name not in embeddings:
+            unit.append((name, None))
+    return _some([unit for unit in layers.values() if unit], share, generator)
 
 
 def _some(units: Sequence[Unit], share: float, generator: Generator) -> list[Unit]:

@@ -54,12 +54,13 @@ class HFT(ContinualMethod):
     """Half fine-tuning (HFT; Hui et al., ACL 2025, arXiv:2404.18466).
 
     In every task, also the first, a random share of each category of weights stays bit for bit as it is, under any
-    optimiser; the rest is fine-tuned, and the next task draws again. In a transformer as timm writes it: two of the
-    four attention matrices ``q, k, v, proj`` of each block, ``fc1`` in one half of the blocks and ``fc2`` in the other,
-    and so for the two norms; embeddings, the last norm and the head are always trained. In any other network half of
-    the layers but embeddings and the head. The paper has language models alone; this is its category level carried over
-    to vision. Made for networks that are pre-trained. Works on any module; needs task boundaries, keeps a mask and a
-    copy of the frozen weights, and costs no pass.
+    optimiser; the rest is fine-tuned, and the next task draws again. In a transformer with the names of timm,
+    open_clip or Hugging Face: two of the four matrices ``q, k, v, o`` of each attention, the first matrix of the MLP in
+    one half of the blocks and the second (or the other two) in the other half, and so for the norms; embeddings, the
+    last norm and the head are always trained. In any other network half of the layers but embeddings and the head. The
+    paper has language models alone; this is its category level, carried over to vision. Made for networks that are
+    pre-trained. Works on any module; needs task boundaries, keeps a mask and a copy of the frozen weights, and costs no
+    pass.
 
     Args:
         share: Of each category that stays, in [0, 1]; with 0 it is plain fine-tuning.
