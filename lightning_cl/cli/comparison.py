@@ -29,7 +29,7 @@ from lightning_cl.namespace import PYTORCH
 from lightning_cl.reports.comparison import Comparison, Failure, Run
 from lightning_cl.reports.comparison_tables import rich_comparison
 from lightning_cl.reports.files import to_json
-from lightning_cl.reports.report import FILE_NAME, read
+from lightning_cl.reports.report import FILE_NAME, ContinualReport, read
 
 CONFIG, RESULT, OUTPUT = "run.yaml", "result.json", "output.txt"
 #: Callbacks that every run of a comparison has: results, checkpoints to continue from, costs.
@@ -223,9 +223,16 @@ def carry_out(planned: PlannedRun, head: str, debug: bool) -> Run | Failure:
         if folder is None:
             return Failure(planned.method, str(planned.seed), problem or "it left no report")
     report = read(folder)
-    accuracy = report.metrics.get(f"{report.matrix_name}/average_accuracy")
-    print(f"{head}: {say}" + ("" if accuracy is None else f", average accuracy {100 * accuracy:.1f} %"), flush=True)
+    print(f"{head}: {say}{_reached(report)}", flush=True)
     return Run(planned.method, str(planned.seed), report, str(folder))
+
+
+def _reached(report: ContinualReport) -> str:
+    if report.metric is not None:
+        value = report.metrics.get(f"{report.metric}/average_value")
+        return "" if value is None else f", average {report.unit.label} {report.unit.text(value)}"
+    accuracy = report.metrics.get(f"{report.matrix_name}/average_accuracy")
+    return "" if accuracy is None else f", average accuracy {100 * accuracy:.1f} %"
 
 
 def publish(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +57,26 @@ COLUMNS = (
 )
 
 
+#: What is compared of a metric in the accuracy's place: its name in reports, behind the metric's, and what it is.
+_OF_METRIC = (
+    ("average_value", "", "{}, mean over tasks after the last one"),
+    ("average_incremental_value", " AIA", "mean of that after every task"),
+    ("forgetting", " forgetting", "what old tasks lost since their best value, positive is worse"),
+)
+
+
+def metric_columns(reports: Iterable[ContinualReport]) -> list[Column]:
+    """The columns of reports of a metric other than the accuracy: by its own name, with its direction."""
+    units = dict.fromkeys(report.unit for report in reports if report.metric is not None)
+    return [
+        Column(
+            f"{unit.metric}/{key}", f"{unit.metric}{title}", 1.0, 3, says=f"{says}; {unit.label}" if not title else says
+        )
+        for unit in units
+        for key, title, says in _OF_METRIC
+    ]
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run: the method's name, its seed (or another name of the repetition), its report and its folder."""
@@ -77,7 +97,7 @@ class Failure:
 
 
 def values_of(report: ContinualReport) -> dict[str, float]:
-    """The values of :data:`COLUMNS` that a report knows, unscaled, by key."""
+    """The values of :data:`COLUMNS` and :func:`metric_columns` that a report knows, unscaled, by key."""
     anytime: Mapping[str, Any] = (report.anytime or {}).get("metrics", {})
     cost: Mapping[str, Any] = report.facts.get("RunCost", {})
     latency = sorted((int(size), value) for size, value in cost.get("latency_ms", {}).items())
@@ -89,6 +109,7 @@ def values_of(report: ContinualReport) -> dict[str, float]:
         "latency_single_ms": latency[0][1] if latency and latency[0][0] == 1 else None,
         "latency_batch_ms": latency[-1][1] if latency else None,
     }
+    found |= {column.key: report.metrics.get(column.key) for column in metric_columns([report])}
     for column in COLUMNS:
         if column.key not in found:
             places = (f"{report.matrix_name}/{column.key}", f"few_shot/{column.key}")
@@ -149,13 +170,15 @@ class ComparedRuns:
 
     def columns(self, cost: bool | None = None) -> list[Column]:
         """The columns for which some run has a value; of costs, of results, or both."""
-        found = [c for c in COLUMNS if any(c.key in values for values in self._values.values())]
+        known = [*metric_columns(run.report for run in self.runs), *COLUMNS]
+        found = [c for c in known if any(c.key in values for values in self._values.values())]
         return [c for c in found if cost is None or c.cost == cost]
 
     def headline(self) -> Column:
-        """What the figure shows first: A_AUC, or the session average, where all runs have it; else the accuracy."""
-        by_key = {column.key: column for column in COLUMNS}
-        for key in ("a_auc", "average_session_accuracy"):
+        """What the figure shows first: A_AUC, the session average, or a metric where all have it; else the accuracy."""
+        own = metric_columns(run.report for run in self.runs)[:1]
+        by_key = {column.key: column for column in (*own, *COLUMNS)}
+        for key in ("a_auc", "average_session_accuracy", *(column.key for column in own)):
             if all(key in values for values in self._values.values()):
                 return by_key[key]
         return by_key["average_accuracy"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_cl.reports import drawing as draw
 from lightning_cl.reports.anytime_plots import frame_samples, mark_tasks
-from lightning_cl.reports.compared_runs import COLUMNS, Column, ComparedRuns, mean_and_deviation
+from lightning_cl.reports.compared_runs import Column, ComparedRuns, mean_and_deviation
 from lightning_cl.reports.plots import COLUMN_WIDTH
 from lightning_cl.reports.report import ContinualReport, read
 
@@ -77,8 +77,9 @@ def plot_comparison(comparison: ComparedRuns) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
 
     shown = [comparison.headline()]
-    forgotten = "f_last" if shown[0].key == "a_auc" else "forgetting"
-    shown += [c for c in COLUMNS if c.key == forgotten and any(comparison.values(m, c.key) for m in comparison.methods)]
+    own = shown[0].key.rpartition("/")[0]  # the name of a metric in the accuracy's place
+    forgotten = f"{own}/forgetting" if own else "f_last" if shown[0].key == "a_auc" else "forgetting"
+    shown += [column for column in comparison.columns(cost=False) if column.key == forgotten]
     count = len(comparison.methods)
     figure = Figure(figsize=(COLUMN_WIDTH, 0.75 + 0.26 * count), dpi=300, layout="constrained")
     FigureCanvasAgg(figure)
@@ -94,7 +95,8 @@ def plot_comparison(comparison: ComparedRuns) -> tuple[Figure, list[Axes]]:
 
 def _draw(ax: Axes, comparison: ComparedRuns, column: Column, colour: str, marker: str) -> None:
     name = column.title.removesuffix(" %")
-    draw.frame(ax, None, f"{name[0].upper()}{name[1:]} (%)", "")
+    percent = name != column.title
+    draw.frame(ax, None, f"{name[0].upper()}{name[1:]} (%)" if percent else name, "")
     ax.grid(axis="x", which="both", color="0.9", lw=0.5)
     ax.set_axisbelow(True)
     lowest = 0.0
@@ -109,6 +111,8 @@ def _draw(ax: Axes, comparison: ComparedRuns, column: Column, colour: str, marke
         )
         if len(values) > 1:
             ax.plot(values, [row + _SPREAD] * len(values), "|", color="0.45", ms=3.5, mew=0.7, clip_on=False)
+    if not percent:
+        return
     ax.set_xlim(min(0.0, 1.05 * lowest), 100)
     ax.set_xticks([0, 50, 100])  # more would meet beside long names
     ax.set_xticks([25, 75], minor=True)

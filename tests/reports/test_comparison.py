@@ -155,3 +155,26 @@ def test_markdown_has_a_cell_for_every_column() -> None:
     assert len({line.count("|") for line in rows[:4]}) == len({line.count("|") for line in rows[4:]}) == 1
     assert "| two | - |" in text
     assert runs_csv(Comparison("digits", tuple(runs(0.5)))).count("\n") == 2
+
+
+def test_another_metric_has_its_name_and_direction(tmp_path: Path) -> None:
+    """Errors of 2.0 on the first task, then 6.0 and 4.0: their mean is 5.0, and 4.0 were lost."""
+    errors = torch.tensor([[2.0, NAN], [6.0, 4.0]], dtype=torch.float64)
+    measured = ContinualReport(class_il=errors, stream_hash="a" * 64, metric="MeanSquaredError", higher_is_better=False)
+    comparison = Comparison("s", (Run("one", "0", measured), Run("two", "0", measured)))
+    found = values_of(measured)
+    assert (found["MeanSquaredError/average_value"], found["MeanSquaredError/forgetting"]) == (5.0, 4.0)
+    assert "average_accuracy" not in found
+    assert [column.key.rpartition("/")[2] for column in comparison.columns()] == [
+        "average_value", "average_incremental_value", "forgetting",
+    ]  # fmt: skip
+    text = markdown(comparison)
+    assert "| method | MeanSquaredError | MeanSquaredError AIA | MeanSquaredError forgetting |" in text
+    assert "MeanSquaredError (lower is better)" in text
+    assert "| one | 5.000 | 3.500 | 4.000 |" in text
+    assert read_csv(comparison.write(tmp_path) / "comparison.csv")[0]["MeanSquaredError/average_value"] == "5.0"
+    assert [ax.get_xlabel() for ax in plot_comparison(comparison)[1]] == [
+        "MeanSquaredError", "MeanSquaredError forgetting",
+    ]  # fmt: skip
+    beside = Comparison("s", (Run("one", "0", measured), Run("two", "0", report())))
+    assert beside.headline().key == "average_accuracy"
