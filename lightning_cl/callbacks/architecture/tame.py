@@ -267,6 +267,10 @@ class TAME(ExperienceReplay):
         check_at_least(self, 1, "max_experts", "selector_epochs")
         check_above(self, 0, "selector_lr")
 
+    def bytes_beside(self, pl_module: Any) -> int:
+        """Those of the expert, a whole number."""
+        return super().bytes_beside(pl_module) + 8
+
     def build(self, pl_module: Any, info: Any) -> Experts:
         """No expert yet but the module."""
         check_linear(pl_module, "TAME", "keeps a head for each expert", "use another head")

@@ -57,7 +57,8 @@ class FlexibleMemory(MethodModule):
         module, memory = step.module, step.module.continual.memory
         memory.left_out = False  # samples count, although the user's step is not made
         given = step.targets
-        module.keep(pseudo=torch.full_like(given, -1), confidence=torch.zeros(len(given), device=given.device))
+        unsure = torch.zeros(len(given), dtype=torch.float32, device=given.device)
+        module.keep(pseudo=torch.full_like(given, -1), confidence=unsure)
         rows, slots = self._mixture(module)
         drawn = module.read(slots) if len(slots) else None
         counted = torch.ones(len(rows), dtype=torch.bool)
@@ -175,6 +176,10 @@ class PLFMS(ExperienceReplay):
 
     def _policy(self, num_classes: int) -> SampleImportance:
         return SampleImportance()
+
+    def bytes_beside(self, pl_module: Any) -> int:
+        """Those of importance, pseudo-label and confidence."""
+        return super().bytes_beside(pl_module) + 8 + 4
 
     def build(self, pl_module: Any, info: Any) -> FlexibleMemory:
         """The step, and what it knows of the levels."""
