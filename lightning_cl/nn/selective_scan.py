@@ -44,7 +44,7 @@ def selective_scan(inputs: Tensor, coefficients: Coefficients, chunk: int | None
     Args:
         inputs: ``(B, L, E)`` ``x``.
         coefficients: Of the tokens; in the precision of the inputs.
-        chunk: Tokens whose coefficients, ``(chunk, B, E, N)``, are made together, which changes time alone; ``None``:
+        chunk: Tokens whose coefficients, ``(chunk, B, N, E)``, are made together, which changes time alone; ``None``:
             as many as fit into a processor's cache.
 
     Returns:
@@ -59,19 +59,24 @@ def selective_scan(inputs: Tensor, coefficients: Coefficients, chunk: int | None
 
 
 class _Scan(torch.autograd.Function):
-    """The recurrence in chunks of tokens; of the states only those in front of each chunk are kept for the gradient."""
+    """The recurrence in chunks of tokens; of the states only those in front of each chunk are kept for the gradient.
+
+    Within, states are ``(B, N, E)``: their channels, of which there are more, lie next to each other.
+    """
 
     generate_vmap_rule = True  # for gradients of single samples
 
     @staticmethod
     def forward(inputs: Tensor, steps: Tensor, write: Tensor, read: Tensor, rates: Tensor, chunk: int) -> Any:
-        """``(B, L, E)`` the output, and the ``(K, B, E, N)`` states in front of the chunks."""
+        """``(B, L, E)`` the output, and the ``(K, B, N, E)`` states in front of the chunks."""
+        rates = rates.T.contiguous()
         state, outputs, starts = inputs.new_zeros(len(inputs), *rates.shape), [], []
         for x, dt, b, c in _chunks(chunk, inputs, steps, write, read):
             starts.append(state)
-            states = _states(state, x, dt, b, rates)[1:]
-            state = states[-1]
-            outputs.append((torch.stack(states) @ c[..., None]).squeeze(-1))  # (K, B, E)
+            decay = _decay(dt, rates)
+            states = _states(state, x, dt, b, decay)
+            state = states[-1].clone()  # or all others would stay, too
+            outputs.append((c[:, :, None] @ states).squeeze(2))  # (K, B, E)
         return torch.cat(outputs).transpose(0, 1), torch.stack(starts)
 
     @staticmethod
@@ -86,25 +91,25 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, wanted: Tensor, _: Any) -> Any:
         """The same recurrence from the last token to the first, chunk by chunk; states are made again."""
         inputs, steps, write, read, rates, starts = ctx.saved_tensors
+        rates = rates.T.contiguous()
         parts = list(zip(_chunks(ctx.chunk, inputs, steps, write, read, wanted), starts.unbind(), strict=True))
         later, of_rates, found = torch.zeros_like(starts[0]), torch.zeros_like(rates), []
         for (x, dt, b, c, g), state in reversed(parts):
-            states, decay = torch.stack(_states(state, x, dt, b, rates)), (dt[..., None] * rates).exp_()
-            each = []  # gradients of the states, the last first
-            for share, direct in zip(
-                reversed(decay.unbind()), reversed((g[..., None] * c[:, :, None]).unbind()), strict=True
-            ):
-                each.append(direct + later)
-                later = each[-1] * share
-            of_states = torch.stack(each[::-1])  # (K, B, E, N)
-            of_exponent = of_states * states[:-1] * decay
-            of_rates = of_rates + (of_exponent * dt[..., None]).sum((0, 1))
-            written = (of_states @ b[..., None]).squeeze(-1)  # gradients of dt * x
-            of_write = ((dt * x)[:, :, None] @ of_states).squeeze(2)
-            of_read = (g[:, :, None] @ states[1:]).squeeze(2)
-            found.append((written * dt, (of_exponent * rates).sum(-1) + written * x, of_write, of_read))
+            decay = _decay(dt, rates)
+            states, of_states = _states(state, x, dt, b, decay), g[:, :, None] * c[..., None]  # (K, B, N, E)
+            for share, of_state in zip(reversed(decay.unbind()), reversed(of_states.unbind()), strict=True):
+                later = of_state.add_(later) * share
+            of_exponent = of_states * decay
+            of_exponent[0].mul_(state)
+            of_exponent[1:].mul_(states[:-1])
+            written = (b[:, :, None] @ of_states).squeeze(2)  # gradients of dt * x
+            of_write = (of_states @ (dt * x)[..., None]).squeeze(3)
+            of_read = (states @ g[..., None]).squeeze(3)
+            of_steps = (of_exponent * rates).sum(2) + written * x
+            of_rates = of_rates + (of_exponent * dt[:, :, None]).sum((0, 1))
+            found.append((written * dt, of_steps, of_write, of_read))
         of_tokens = (torch.cat(part).transpose(0, 1) for part in zip(*found[::-1], strict=True))
-        return *of_tokens, of_rates, None
+        return *of_tokens, of_rates.T, None
 
 
 def _chunks(chunk: int, *values: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -112,13 +117,43 @@ def _chunks(chunk: int, *values: Tensor) -> Iterator[tuple[Tensor, ...]]:
     return zip(*(value.transpose(0, 1).contiguous().split(chunk) for value in values), strict=True)
 
 
-def _states(state: Tensor, x: Tensor, dt: Tensor, b: Tensor, rates: Tensor) -> list[Tensor]:
-    """``(B, E, N)`` the state in front of a chunk, and behind every token of it."""
-    decay, gain = (dt[..., None] * rates).exp_(), (dt * x)[..., None] * b[:, :, None]
-    states = [state]
-    for share, gained in zip(decay.unbind(), gain.unbind(), strict=True):
-        states.append(torch.addcmul(gained, share, states[-1]))
+def _decay(dt: Tensor, rates: Tensor) -> Tensor:
+    """``(K, B, N, E)`` ``exp(dt A)``, as a power of 2, which takes a third of the time."""
+    return (dt[:, :, None] * (rates / math.log(2))).exp2_()
+
+
+def _states(state: Tensor, x: Tensor, dt: Tensor, b: Tensor, decay: Tensor) -> Tensor:
+    """``(K, B, N, E)`` the states behind every token of a chunk, of the one in front of it."""
+    states = (dt * x)[:, :, None] * b[..., None]
+    for share, gained in zip(decay.unbind(), states.unbind(), strict=True):
+        state = gained.addcmul_(share, state)
     return states
+
+
+class _Softplus(torch.autograd.Function):
+    """``max(x, 0) + log(u) + (e - (u - 1)) / u`` with ``e = exp(-|x|)`` and ``u = 1 + e``, which is rounded."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        e = x.abs().neg_().exp_()
+        u = 1 + e
+        return e.sub_(u - 1).div_(u).add_(u.log()).add_(x.clamp_min(0))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, wanted: Tensor) -> Tensor:
+        return wanted * ctx.saved_tensors[0].sigmoid()
+
+
+def softplus(x: Tensor) -> Tensor:
+    """``log(1 + exp(x))`` to the rounding of its precision, in a third of the time that PyTorch takes on a CPU."""
+    value: Tensor = _Softplus.apply(x)
+    return value
 
 
 class ScanOutput(NamedTuple):
@@ -175,7 +210,7 @@ class SelectiveBlock(nn.Module):
         with torch.autocast(tokens.device.type, enabled=False):
             x, gate = self.project(tokens).chunk(2, dim=2)
             low, write, read = self.choose(x).split([self.rank, self.states, self.states], dim=2)
-            chosen = Coefficients(F.softplus(self.widen(low)), write, read, -self.log_rates.exp())
+            chosen = Coefficients(softplus(self.widen(low)), write, read, -self.log_rates.exp())
             scanned = selective_scan(x, chosen) if orders is None else scan_in_orders(x, chosen, orders)
             return ScanOutput((scanned + self.skip * x) * F.silu(gate), gate, chosen)
 

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from lightning_cl.nn import selective_scan as scans
-from lightning_cl.nn.selective_scan import Coefficients, SelectiveBlock, map_orders, scan_in_orders, selective_scan
+from lightning_cl.nn.selective_scan import (
+    Coefficients,
+    SelectiveBlock,
+    map_orders,
+    scan_in_orders,
+    selective_scan,
+    softplus,
+)
 
 
 def drawn(tokens: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Coefficients]:
@@ -131,3 +138,15 @@ def test_a_block_against_its_formula() -> None:
 def test_step_sizes_begin_between_a_thousandth_and_a_tenth() -> None:
     bias = SelectiveBlock(5).widen.bias
     torch.testing.assert_close(torch.log1p(bias.exp())[[0, 2, 4]], torch.tensor([1e-3, 1e-2, 1e-1]))
+
+
+def test_softplus_against_doubles() -> None:
+    """Where `1 + exp(x)` rounds to 1, too; and its gradient, the sigmoid."""
+    values = torch.cat([torch.linspace(-90, 90, 1801), torch.tensor([0.0, -17.5, -200.0, 300.0])])
+    exact = [max(x, 0.0) + math.log1p(math.exp(-abs(x))) for x in values.double().tolist()]
+    expected = torch.tensor(exact, dtype=torch.float64)
+    torch.testing.assert_close(softplus(values).double(), expected, rtol=4e-7, atol=1e-38)
+    x = torch.tensor([-3.0, 0.0, 2.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(softplus, x)
+    assert torch.autograd.gradgradcheck(softplus, x)
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(softplus))(x), x.detach().sigmoid())
