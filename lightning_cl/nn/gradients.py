@@ -40,7 +40,8 @@ def project_on_references(gradient: Tensor, references: Tensor, margin: float = 
     """``g + G^T v`` with ``v = argmin v (G G^T + ridge) v / 2 + v G g, v >= margin`` (GEM, arXiv:1706.08840).
 
     A gradient whose product with no row is negative comes back as it is. The problem has one unknown a row and is
-    solved in float64 on the host, as non-negative least squares.
+    solved in float64 on the host, as non-negative least squares; unless ``v = margin`` solves it, for which the
+    products of the rows with each other are not needed.
 
     Args:
         gradient: ``(D,)``.
@@ -51,6 +52,9 @@ def project_on_references(gradient: Tensor, references: Tensor, margin: float = 
     dots = (references @ gradient).double().cpu()
     if not bool((dots < 0).any()):
         return gradient
+    least = gradient + margin * references.sum(dim=0)  # the answer if no row asks for more than the margin
+    if margin and bool((references @ least + ridge * margin >= 0).all()):
+        return least
     gram = (references @ references.T).double().cpu()
     return gradient + dual_of(gram, dots, margin, ridge).to(gradient) @ references
 

@@ -70,6 +70,16 @@ def test_all_constraints_hold_afterwards():
     assert (rows.double() @ exact).min() >= -1e-5
 
 
+@pytest.mark.parametrize("against", [0.1, 3.0])
+def test_the_margin_alone_is_the_answer_only_where_it_solves_the_program(against):
+    torch.manual_seed(1)
+    rows = torch.randn(5, 60, dtype=torch.float64)
+    g = -against * rows[2]
+    dual = dual_of(rows @ rows.T, rows @ g, 0.5, 1e-3)
+    assert bool((dual == 0.5).all()) == (against == 0.1)
+    assert_close(project_on_references(g, rows, 0.5, 1e-3), g + dual @ rows)
+
+
 def test_a_vector_of_gradients_and_back():
     parts = [torch.randn(3, 2), torch.randn(()), torch.randn(2, 2, 2, 2).to(memory_format=torch.channels_last)]
     copies = [torch.zeros_like(part) for part in parts]

@@ -28,7 +28,9 @@ class EveryTasksGradient(MemoryGradients):
         tasks = torch.zeros_like(past, dtype=torch.long) if whole else self.tasks(module)
         groups = [((tasks == task) & past).nonzero().flatten() for task in tasks[past].unique().tolist()]
         size = module.continual.memory.batch_size
-        references = torch.stack([memory_gradient(module, slots, weights, size) for slots in groups])
+        references = gradient.new_empty(len(groups), len(gradient))  # filled row by row: they exist once
+        for row, slots in zip(references, groups, strict=True):
+            row.copy_(memory_gradient(module, slots, weights, size))
         return project_on_references(gradient, references, self.margin, self.ridge)
 
 
