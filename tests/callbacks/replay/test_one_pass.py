@@ -23,21 +23,13 @@ ONLINE = [
 ]
 #: Bytes that are kept beside each sample and its label: logits, the task, a score, importance, a pseudo-label, the
 #: expert.
-BESIDE = {
-    "AGEM": 8,
-    "DER": 8 * CLASSES,
-    "DERPlusPlus": 8 * CLASSES,
-    "GEM": 8,
-    "GSS": 8,
-    "CLIB": 17,
-    "PLFMS": 29,
-    "TAME": 8,
-}
+BESIDE = {"AGEM": 8, "DER": 8 * CLASSES, "DERPlusPlus": 8 * CLASSES, "GEM": 8, "GSS": 8, "CLIB": 17, "PLFMS": 29}
+BESIDE["TAME"] = 8
 
 
 @cache
 def online(kind: Any) -> tuple[Any, Any, Counter[int], list[int]]:
-    """After one pass over an online stream: module, method, reads of each sample, and reads of what is no more known."""
+    """After one pass online: module, method, reads of each sample, and what was read again and not remembered."""
     stream, seen, unknown = make_online(), Counter[int](), list[int]()
     method = kind(**{**kind.small, "memory_size": SLOTS})
     whole = stream.source.item
