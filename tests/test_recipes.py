@@ -102,7 +102,7 @@ REFUSED = {
     "ovor": "virtual outliers are made with",  # a task of one sample
     "acil": "ACIL is for tasks of disjoint classes",
     "bic": "nobody tells where that is",
-    "icarl": "nobody tells where that is",
+    **dict.fromkeys(("icarl", "sharp"), "nobody tells where that is"),
     "prd": "PRD takes its copy when a task ends",
     "expert_gate": "ExpertGate fits a gate when a task ends",
     "gere": "GeRe without `general` draws on the samples of the first task",

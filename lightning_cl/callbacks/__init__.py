@@ -127,6 +127,7 @@ from lightning_cl.callbacks.replay.plfms import PLFMS
 from lightning_cl.callbacks.replay.protocl import ProtoCL
 from lightning_cl.callbacks.replay.reloop2 import ReLoop2
 from lightning_cl.callbacks.replay.scr import SCR
+from lightning_cl.callbacks.replay.sharp import SHARP
 from lightning_cl.callbacks.sharded_backbone import ShardedBackbone
 from lightning_cl.callbacks.two_phase import TwoPhaseProtocol
 from lightning_cl.callbacks.unlearning.unlearning import Unlearning
@@ -176,6 +177,7 @@ __all__ = [
     "PRD",
     "SCR",
     "SEMA",
+    "SHARP",
     "SLCA",
     "SLM",
     "SLNID",

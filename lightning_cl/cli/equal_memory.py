@@ -14,6 +14,7 @@ from lightning_cl.cli.command import ContinualCLI, built
 from lightning_cl.cli.configs import UsageError
 from lightning_cl.datamodules import ContinualDataModule
 from lightning_cl.training.batch import unpack
+from lightning_cl.training.evaluation_mode import evaluating
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,10 @@ class MeasuringCLI(ContinualCLI):
         kept = sum(int(getattr(c, "memory_size", 0)) for c in methods)
         as_given = any(getattr(c, "store", "index") == "sample" for c in methods)
         size = image.nbytes + 8 if as_given else image.numel()  # a label of 8 bytes
+        if any(isinstance(c, ExperienceReplay) and not c.keeps_samples for c in methods):
+            size = 0
+            with evaluating(self.model):  # what is kept is known after a pass
+                self.model(image[None])
         size += sum(c.bytes_beside(self.model) for c in methods if isinstance(c, ExperienceReplay))
         model = stored_bytes((*self.model.parameters(), *dict(self.model.named_buffers()).values()))
         samples = sum(len(part) for part in stream.layout.train_index)

@@ -47,6 +47,11 @@ class ReplayMixin(ContinualMixin):
         assert memory is not None
         return Replay(self, memory).draw(super().on_after_batch_transfer, count)
 
+    def recall(self) -> Drawn | None:
+        """What is kept of a batch of the memory, without its samples; ``None`` while it is empty."""
+        assert self.continual.memory is not None
+        return Replay(self, self.continual.memory).recall()
+
     def read(self, slots: Tensor) -> Drawn:
         """The samples in ``(n,)`` slots of the memory, at least one, shared out over the processes."""
         assert self.continual.memory is not None

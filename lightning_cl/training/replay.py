@@ -140,18 +140,29 @@ class Replay:
 
     def read(self, after_transfer: Callable[[Any, int], Any], slots: Tensor) -> Drawn:
         """The samples in ``(n,)`` slots, at least one, shared out over the processes; see :meth:`draw`."""
-        memory, buffer, trainer = self.memory, self.memory.buffer, self.trainer
+        memory, own, part = self.memory, *self._own(slots)
         memory.draws += 1
-        start, stop = self._part_of(len(slots))
-        own = slots[start:stop] if stop > start else slots[:1]  # all processes make a pass
-        items = buffer.read(own)
-        device = trainer.strategy.root_device
-        batch = self._made(items, start) if memory.by_index else move_data_to_device(self._pinned(items), device)
+        items, device = memory.buffer.read(own), self.trainer.strategy.root_device
+        batch = self._made(items, part.start) if memory.by_index else move_data_to_device(self._pinned(items), device)
         after = vars(self.stream).get("on_after_batch_transfer")  # of a wrapped data module
         batch = (after or after_transfer)(batch, 0)
         inputs, labels = unpack_for(self.module, batch)
+        return part._replace(inputs=inputs, labels=labels, extras=memory.read_extras(own, labels.device))
+
+    def recall(self) -> Drawn | None:
+        """What is kept of a batch of the memory, without the samples, of which nothing is read; see :meth:`draw`."""
+        memory, device = self.memory, self.trainer.strategy.root_device
+        if not len(memory.buffer):
+            return None
+        own, part = self._own(memory.buffer.draw(memory.batch_size))
+        return part._replace(labels=memory.buffer.labels[own].to(device), extras=memory.read_extras(own, device))
+
+    def _own(self, slots: Tensor) -> tuple[Tensor, Drawn]:
+        """The drawn slots of which this process has the samples, and what share of them these are."""
+        start, stop = self._part_of(len(slots))
+        own = slots[start:stop] if stop > start else slots[:1]  # all processes make a pass
         weight, part = self._weight_of(stop - start, len(slots)), (stop - start) / len(slots)
-        return Drawn(inputs, labels, memory.read_extras(own, labels.device), weight, part, start, len(slots))
+        return own, Drawn(None, own, {}, weight, part, start, len(slots))
 
     def _part_of(self, count: int) -> tuple[int, int]:
         """Start and stop of this process's part of ``count`` drawn samples.

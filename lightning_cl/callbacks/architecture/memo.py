@@ -73,8 +73,17 @@ class MEMO(DynamicallyExpandable):
         return SpecialisedBlocks(pl_module, info, self, self.stage or last_stage(pl_module))
 
 
-def last_stage(module: Any) -> str:
+def last_stage(
+    module: Any,
+    does: str = "MEMO shares the first parts of a network and copies its last ones",
+    which: str = "the first part that each task gets of its own",
+) -> str:
     """Dotted path of the last stage of a network, or else of its last trained part beside the head.
+
+    Args:
+        module: A LightningModule with methods.
+        does: What a method does with the stage, as the start of a sentence.
+        which: Part is to be named where none is found.
 
     Raises:
         ValueError: If that is all of the network.
@@ -90,6 +99,5 @@ def last_stage(module: Any) -> str:
         if len(parts) > 1:
             return parts[-1]
     raise ValueError(
-        f"MEMO shares the first parts of a network and copies its last ones, but no stages were found in this "
-        f'{type(module).__name__}; name the first part that each task gets of its own with `stage="..."`.'
+        f'{does}, but no stages were found in this {type(module).__name__}; name {which} with `stage="..."`.'
     )

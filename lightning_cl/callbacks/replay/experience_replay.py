@@ -70,6 +70,8 @@ class ExperienceReplay(ContinualMethod):
     needs_every_class: ClassVar[bool] = False
     #: The method's paper has every sample once.
     one_pass: ClassVar[bool] = False
+    #: Samples can be read from the memory; else it holds only what is kept beside them, known after a pass.
+    keeps_samples: ClassVar[bool] = True
 
     memory_size: int = 500
     batch_size: int = 32
@@ -206,6 +208,7 @@ class ExperienceReplay(ContinualMethod):
             return {}
         buffer = self.memory.buffer
         stored = "positions in the training data" if self.memory.by_index else "samples"
+        stored = stored if self.keeps_samples else "activations"
         facts = {"stored_samples": len(buffer), "stored_bytes": self.memory.nbytes, "stored_as": stored}
         beside = self.memory.bytes_beside
         return {**facts, "stored_bytes_beside": beside} if beside else facts

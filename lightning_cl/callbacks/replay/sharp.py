@@ -1,0 +1,242 @@
+"""SHARP-style replay: what the first parts of a network made of earlier samples is remembered, in 8 bits a number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cl.callbacks.architecture.memo import last_stage
+from lightning_cl.callbacks.arguments import check_above, check_at_least
+from lightning_cl.callbacks.base import require_stream
+from lightning_cl.callbacks.boundaries import check_boundaries
+from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayStore
+from lightning_cl.namespace import LightningModule, Trainer
+from lightning_cl.nn.counter import Counter
+from lightning_cl.nn.heads.neighbors import neighbor_logits
+from lightning_cl.nn.losses import supervised_contrastive
+from lightning_cl.nn.precision import wide
+from lightning_cl.nn.quantization import Quantized, dequantize, quantize
+from lightning_cl.nn.replay import Herding
+from lightning_cl.nn.weights import trained
+from lightning_cl.training import MethodModule, Step, TaskData
+from lightning_cl.training.batch import unpack_for
+from lightning_cl.training.evaluation_mode import evaluating
+from lightning_cl.training.find_modules import part_at
+from lightning_cl.training.global_batch import drawn_batch, global_batch, term_of_all
+from lightning_cl.training.loss_terms import zero_through
+from lightning_cl.training.memory import Drawn
+from lightning_cl.training.transfer import transferred
+
+
+class HiddenReplay(MethodModule):
+    """The parts in front of the stage, and the features of all remembered samples, which answer."""
+
+    makes_logits = True
+    loss_factor = 0.0
+    references: Tensor
+    owners: Tensor
+
+    def __init__(self, module: Any, method: SHARP, stage: str) -> None:
+        super().__init__()
+        self.temperature, self.neighbors, self.finished = method.temperature, method.neighbors, Counter()
+        width = module.continual_head.in_features
+        self.register_buffer("references", torch.zeros(method.memory_size, width))
+        self.register_buffer("owners", torch.full((method.memory_size,), -1))  # their classes
+        names = [name for name, _ in module.named_modules() if not f"{name}.".startswith("continual.")]
+        before = names[: names.index(stage)]
+        self.front = tuple(n for n in before if n and not f"{stage}.".startswith(f"{n}."))
+        self._front_weights = tuple(n for n in trained(module) if n.rpartition(".")[0] in before)
+        self._joining: Tensor | None = None  # rows that join the next pass behind the front
+        self._joined = 0  # how many did
+        self._shape = torch.Size()  # of what the stage is given of a sample
+        self._entered: list[Tensor] | None = None  # what it is given, where somebody asks
+        self._drawn: Drawn | None = None
+        part_at(module, stage, "stage").register_forward_pre_hook(self._enter)
+
+    def _enter(self, stage: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Forward pre-hook of the stage: remembered rows stand behind the others; a front at rest gets no gradient."""
+        hidden, rows = given[0], self._joining
+        self._joining, self._joined = None, 0 if rows is None else len(rows)
+        if self.finished.value:
+            hidden = hidden.detach()
+        if rows is not None:
+            hidden = torch.cat([hidden, rows.to(hidden)])
+        self._shape = hidden.shape[1:]
+        if self._entered is not None:
+            self._entered.append(hidden)
+        return (hidden, *given[1:])
+
+    # ------------------------------------------------------------------ a training step
+
+    def start_step(self, step: Step) -> None:
+        """Draw what joins the pass; after the first task, the front is in eval mode."""
+        self._drawn = step.module.recall()
+        self._joining = None if self._drawn is None else unpacked(self._drawn.extras)
+        for name in self.front if self.finished.value else ():
+            step.module.get_submodule(name).training = False
+
+    def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:
+        """The votes of the nearest references; in training, and before there are any, the head's own logits."""
+        joined, self._joined = self._joined, 0
+        logits = logits[: len(logits) - joined]
+        known = self.owners >= 0
+        if module.training or joined or not bool(known.any()):
+            return logits
+        votes = neighbor_logits(
+            wide(features), self.references[known], self.owners[known], logits.shape[1], self.neighbors
+        )
+        return votes.to(logits.dtype)
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        """The supervised contrastive loss of the stream's features and the memory's."""
+        module, drawn, features = step.module, self._drawn, wide(step.calls[0].features)
+        self._drawn = None
+        rows, labels, _ = global_batch(module, features[: len(step.targets)], step.targets)
+        if drawn is not None:
+            more, theirs = drawn_batch(module, drawn, features[len(step.targets) :])
+            rows, labels = torch.cat([rows, more]), torch.cat([labels, theirs])
+        term = term_of_all(module, supervised_contrastive(rows, labels, self.temperature))
+        if self.finished.value and module.trainer.world_size > 1:
+            term = term + zero_through(self._resting(module), module.device)
+        return {"sharp": term}
+
+    def edit_gradients(self, module: Any, optimizer: Any) -> None:
+        """Without a gradient no optimiser moves the front, whatever momentum and decay it has."""
+        for parameter in self._resting(module):
+            parameter.grad = None
+
+    def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """The front, after the first task."""
+        return ((parameter, torch.ones_like(parameter, dtype=torch.bool)) for parameter in self._resting(module))
+
+    def _resting(self, module: Any) -> list[nn.Parameter]:
+        return [module.get_parameter(name) for name in self._front_weights] if self.finished.value else []
+
+    # ------------------------------------------------------------------ a task's end
+
+    def end_task(self, module: Any, data: TaskData) -> None:
+        """Choose samples of the task, keep what the stage is given of them, and take all references anew."""
+        memory = module.continual.memory
+        self.finished.set(self.finished.value + 1)
+        features, labels, positions = data.all_features()
+        rows, slots = memory.buffer.place(labels, features)
+        chosen = positions.cpu()[rows]
+        places = dict(zip(chosen.tolist(), slots.tolist(), strict=True))
+        for hidden, _, found in data.over(chosen).features(partial(self._hidden, module)) if len(rows) else ():
+            packed = quantize(hidden.view(-1, *self._shape))
+            where = torch.tensor([places[place] for place in found.tolist()])
+            for name, values in packed._asdict().items():
+                memory.write_extra(name, where, values)
+        self._refer(module, data)
+
+    def _hidden(self, module: Any, inputs: Any) -> Tensor:
+        """``(B, D)`` what the stage is given, each sample in one row."""
+        self._entered = []
+        module.head_input(inputs)
+        (hidden,), self._entered = self._entered, None
+        return hidden.flatten(1).float()
+
+    def _refer(self, module: Any, data: TaskData) -> None:
+        """Features of all that is remembered, which joins passes of one sample."""
+        memory, stream = module.continual.memory, module.trainer.datamodule
+        batch = stream.batch(stream.layout.train_index[data.task.index][:1], view="eval")
+        inputs = unpack_for(module, transferred(module.trainer, batch))[0]
+        self.owners.copy_(memory.buffer.labels)
+        for slots in memory.buffer.used.split(memory.batch_size):
+            self._joining = unpacked(memory.read_extras(slots, module.device))
+            with evaluating(module):
+                self.references[slots] = module.head_input(inputs)[1:].to(self.references)
+
+
+def unpacked(extras: dict[str, Tensor]) -> Tensor:
+    """``(n, ...)`` remembered activations."""
+    return dequantize(Quantized(**extras))
+
+
+@dataclass(eq=False)
+class SHARP(ExperienceReplay):
+    """Hidden-activation replay in the style of SHARP (Gurbuz et al., arXiv:2305.18563).
+
+    The memory holds no samples but what a stage of the network is given of them in eval mode, in 8 bits a number
+    between the least and the largest of a sample. In every step a batch of it joins that of the stream in front of the
+    stage, so that a step makes one pass, and the supervised contrastive loss on what reaches the head takes the place
+    of the user's loss. The ``neighbors`` nearest remembered features (by the cosine) vote for the class; they are taken
+    anew when a task ends. After the first task all in front of the stage (what the network registers before it) stays
+    bit for bit, in eval mode, so what is remembered stays true; it then costs no backward pass.
+
+    Left out is the paper's sparse network, in which single units mature, drop connections and grow others: there the
+    front changes where it is not mature yet, and the activations of the last task are kept alone; here they are of all
+    tasks, in equal shares of their classes, chosen by herding. Works on modules whose stages are called once in a pass,
+    with a tensor; needs task boundaries, and for whole answers no step: while a task is trained, evaluations know the
+    classes of earlier ones.
+
+    Args:
+        memory_size: Slots of the memory, at least one a class.
+        batch_size: Remembered activations in every training batch, over all processes.
+        temperature: Of the loss, above 0; the paper's are 0.05 to 0.2.
+        neighbors: Of a vote, at least 1; the paper's.
+        stage: Dotted path of the part whose input is remembered. ``None``: the last one of ``layer1`` to ``layer4`` of
+            a ResNet, of ``stages``, or of the ``blocks`` of a transformer; in another network its last trained part
+            before the head. An earlier one learns more and remembers more bytes.
+        head: Dotted path of the layer that makes the class logits; found when ``None``.
+        train_mask: Of no effect.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
+
+    Raises:
+        ValueError: As :class:`ExperienceReplay`, and for a number out of its range; when attached, without stages or
+            for a memory smaller than the number of classes; in ``setup``, on an online stream.
+    """
+
+    state_key: ClassVar[str] = "lightning_cl.SHARP"
+    adds_loss: ClassVar[bool] = True
+    replaces_head: ClassVar[bool] = True
+    joins: ClassVar[bool] = False
+    needs_every_class: ClassVar[bool] = True
+    keeps_samples: ClassVar[bool] = False
+    policies: ClassVar[Any] = ("herding",)
+    policy: ClassVar[Any] = "herding"  # type: ignore[misc]
+    store: ClassVar[ReplayStore] = "index"  # type: ignore[misc]
+    device: ClassVar[None] = None  # type: ignore[misc]
+    small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5, "neighbors": 3}
+
+    temperature: float = 0.1
+    neighbors: int = 5
+    stage: str | None = None
+    _: KW_ONLY
+    reset_optimizer: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_above(self, 0, "temperature")
+        check_at_least(self, 1, "neighbors")
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """As :class:`ExperienceReplay`."""
+        stream = require_stream(trainer, "SHARP")
+        check_boundaries(stream, "SHARP", "remembers activations", "`SCR`, which remembers samples in every step")
+        super().setup(trainer, pl_module, stage)
+
+    def _policy(self, num_classes: int) -> Herding:
+        return Herding()
+
+    def bytes_beside(self, pl_module: Any) -> int:
+        """Those of what the stage was given of a sample in the last pass, and of its range."""
+        (part,) = (p for p in pl_module.continual.parts.values() if isinstance(p, HiddenReplay))
+        return part._shape.numel() + 8
+
+    def build(self, pl_module: Any, info: Any) -> HiddenReplay:
+        """References of nothing yet."""
+        does = "SHARP remembers what the last parts of a network are given"
+        stage = self.stage or last_stage(pl_module, does, "the part whose input is remembered")
+        part_at(pl_module, stage, "stage")
+        return HiddenReplay(pl_module, self, stage)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Nothing is remembered before a task's end."""
