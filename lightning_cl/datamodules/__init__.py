@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.scenarios.sample_incremental import SampleIncremental
     from lightning_cl.datamodules.scenarios.si_blurry import SiBlurry
     from lightning_cl.datamodules.scenarios.staged_mixture import StagedMixture
+    from lightning_cl.datamodules.scenarios.support_sets import SupportSets
     from lightning_cl.datamodules.scenarios.table import TableScenario
     from lightning_cl.datamodules.scenarios.unlabelled_domains import UnlabelledDomains
     from lightning_cl.datamodules.sources.arrays import ArraySource
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.sources.litdata_source import LitDataSource
     from lightning_cl.datamodules.sources.mini_imagenet import MiniImageNet
     from lightning_cl.datamodules.sources.multi_label import MultiLabelSource
+    from lightning_cl.datamodules.sources.overwritten_labels import OverwrittenLabels
     from lightning_cl.datamodules.sources.permuted_labels import PermutedLabels
     from lightning_cl.datamodules.sources.text import TextSource
     from lightning_cl.datamodules.sources.tiny_imagenet import TinyImageNet
@@ -101,6 +103,7 @@ _LAZY = {
     "MultiLabelIncremental": "scenarios.multi_label",
     "MultiLabelSource": "sources.multi_label",
     "Omniglot": "sources.torchvision_sources",
+    "OverwrittenLabels": "sources.overwritten_labels",
     "PadTokens": "collate",
     "PermutedLabels": "sources.permuted_labels",
     "PowerLaw": "scenarios.power_law",
@@ -112,6 +115,7 @@ _LAZY = {
     "StagedMixture": "scenarios.staged_mixture",
     "StreamInfo": "task",
     "StreamTable": "table",
+    "SupportSets": "scenarios.support_sets",
     "TableScenario": "scenarios.table",
     "Task": "task",
     "TextSource": "sources.text",
@@ -159,6 +163,7 @@ __all__ = [
     "MultiLabelIncremental",
     "MultiLabelSource",
     "Omniglot",
+    "OverwrittenLabels",
     "PadTokens",
     "PermutedLabels",
     "PowerLaw",
@@ -170,6 +175,7 @@ __all__ = [
     "StagedMixture",
     "StreamInfo",
     "StreamTable",
+    "SupportSets",
     "TableScenario",
     "Task",
     "TextSource",

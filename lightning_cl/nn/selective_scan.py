@@ -147,7 +147,9 @@ class _Softplus(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, wanted: Tensor) -> Tensor:
-        return wanted * ctx.saved_tensors[0].sigmoid()
+        (x,) = ctx.saved_tensors
+        gradient: Tensor = wanted * x.sigmoid()
+        return gradient
 
 
 def softplus(x: Tensor) -> Tensor:
