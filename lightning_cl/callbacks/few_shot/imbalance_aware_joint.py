@@ -12,16 +12,21 @@ from torch import Tensor
 from lightning_cl.callbacks.arguments import check_above, check_choice, check_share
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.head_kinds import check_own_rows
+from lightning_cl.datamodules.sampling import share
 from lightning_cl.datamodules.scenarios.cumulative import Cumulative
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.namespace import LightningModule, Trainer
+from lightning_cl.nn.cutmix import cutmix, draw_cutmix
 from lightning_cl.nn.heads import cosine_answer
 from lightning_cl.nn.imbalance import inverse_weights, ldam_margins, log_priors, with_margins
 from lightning_cl.nn.losses import effective_weights
 from lightning_cl.nn.weights import Snapshot
 from lightning_cl.training import MethodModule, Step
+from lightning_cl.training.batch import unpack_for
 from lightning_cl.training.phases import is_last_share
+from lightning_cl.training.step_seed import step_seed
 from lightning_cl.training.teacher import weights_and_statistics
+from lightning_cl.training.transfer import transferred
 
 Remedy = Literal["none", "balanced_softmax", "balanced_ce", "ldam"]
 
@@ -65,15 +70,55 @@ class JointTraining(MethodModule):
     def losses(self, step: Step) -> dict[str, Tensor]:
         """Weighted cross-entropy in place of the user's loss."""
         cosines = step.memo.pop(self, None)
-        if cosines is None:
-            return {}
-        method, targets = self.method, step.targets
+        return {} if cosines is None else {self.method.remedy: self._weighed(step, cosines, step.targets)}
+
+    def own_step(self, step: Step) -> Tensor | None:
+        """In some steps, in place of the user's: the loss on images with a part of others, which classes share evenly.
+
+        The labels of both count by their areas.
+        """
+        module = step.module
+        generator = torch.Generator().manual_seed(step_seed(module, 0xC30))
+        if not self._pastes(module) or float(torch.rand((), generator=generator)) >= self.method.paste:
+            return None
+        others, theirs = self._drawn_evenly(step, generator)
+        mixed, kept = cutmix(_images(step.inputs), _images(others), *draw_cutmix(generator))
+        answers, _ = step.learn(mixed)
+        cosines = step.memo.pop(self, None)
+        first, second = (
+            F.cross_entropy(answers, targets) if cosines is None else self._weighed(step, cosines, targets)
+            for targets in (step.targets, theirs)
+        )
+        return kept * first + (1 - kept) * second
+
+    def _pastes(self, module: Any) -> bool:
+        """Neither in the first three epochs of a task nor in its last."""
+        task = module.trainer.datamodule.task
+        epoch = module.trainer.current_epoch - task.first_epoch
+        return self.method.paste > 0 and 3 <= epoch < task.epochs - 1
+
+    def _drawn_evenly(self, step: Step, generator: torch.Generator) -> tuple[Any, Tensor]:
+        """As many samples of the task as the batch has, with weights ``1 / n_c``, and their labels."""
+        module, trainer, stream = step.module, step.module.trainer, step.module.trainer.datamodule
+        index = stream.layout.train_index[step.task.index]
+        weights = (1 / self.counts.cpu().double())[stream.source.train_labels[index]]
+        total = stream.train_batch_size(trainer.fit_loop.batch_idx)
+        drawn = index[torch.multinomial(weights, total, replacement=True, generator=generator)]
+        start, _ = share(total, trainer.world_size, trainer.global_rank)
+        rows = (start + torch.arange(len(step.targets))).clamp(max=total - 1)  # a process without a sample repeats one
+        batch = stream.batch(drawn[rows], stream.train_view, seed=step_seed(module, 0xC31), start=start)
+        inputs, labels = unpack_for(module, transferred(trainer, batch))
+        return inputs, labels
+
+    def _weighed(self, step: Step, cosines: Tensor, targets: Tensor) -> Tensor:
+        """The loss of a remedy that stands in place of the user's."""
+        method = self.method
         if method.remedy == "ldam":
             cosines = with_margins(cosines, targets, method.scale * ldam_margins(self.counts))
         weights = inverse_weights(self.counts) if method.remedy == "balanced_ce" else self._deferred(step)
         logits = cosines.masked_fill(~step.module.continual.mask.train_allowed, -torch.inf)
         each = F.cross_entropy(logits, targets, reduction="none")
-        return {method.remedy: (weights.to(each)[targets] * each).mean()}
+        return (weights.to(each)[targets] * each).mean()
 
     def _deferred(self, step: Step) -> Tensor:
         """Weights by the effective number of samples in the last epochs of a task; before, all weigh the same."""
@@ -84,6 +129,15 @@ class JointTraining(MethodModule):
         known = self.counts > 0
         found[known] = effective_weights(self.counts[known], 0.9999)
         return found
+
+
+def _images(inputs: Any) -> Tensor:
+    if isinstance(inputs, Tensor) and inputs.ndim == 4:
+        return inputs
+    raise ValueError(
+        "ImbalanceAwareJoint pastes parts of images `(B, C, H, W)` into others, but the batch has "
+        f"{tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__}; set `paste=0`."
+    )
 
 
 @dataclass(eq=False)
@@ -99,20 +153,27 @@ class ImbalanceAwareJoint(ContinualMethod):
     cosine of the label, if ``deferred``, with weights by effective numbers of samples in the last epochs. The last two
     stand in place of the user's loss. With equal counts and without margins all are the cross-entropy.
 
+    Beside any of these, with the probability ``paste`` a step is one of CMO: a rectangle of each image is replaced by
+    that of an image of the task that was drawn with a weight of ``1 / n_c``, and the labels of both count by their
+    areas, in the remedy's loss, which then takes the place of the user's; neither in a task's first three epochs nor in
+    its last. Terms of other methods are left out in such a step.
+
     The past is kept as a whole, by the stream and not by the method: it is a reference and no method for a bounded
     memory. Works on any module with a class head; needs task boundaries; keeps one copy of the weights. Of the paper's
-    remedies CMO, DeepSMOTE, the class-balanced sampler and ImbSAM are left out.
+    remedies DeepSMOTE, the class-balanced sampler and ImbSAM are left out.
 
     Args:
         remedy: ``"none"``, ``"balanced_softmax"``, ``"balanced_ce"`` or ``"ldam"``.
         scale: Of the cosines, above 0; the paper's is 16, and 30 with ``"ldam"``.
         deferred: Share of a task's steps, the last ones, that ``"ldam"`` weighs by effective numbers, in [0, 1].
+        paste: Probability of a step of CMO, in [0, 1]; the paper's is 0.5.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
-        ValueError: If an argument is out of its range; in ``setup``, on a few-shot stream that is not cumulative.
+        ValueError: If an argument is out of its range; in ``setup``, on a few-shot stream that is not cumulative; in a
+            step of CMO, if inputs are no images.
     """
 
     state_key: ClassVar[str] = "lightning_cl.ImbalanceAwareJoint"
@@ -122,6 +183,7 @@ class ImbalanceAwareJoint(ContinualMethod):
     remedy: Remedy = "balanced_softmax"
     scale: float = 16.0
     deferred: float = 0.0
+    paste: float = 0.0
     _: KW_ONLY
     train_mask: TrainMask = "seen"
     reset_optimizer: bool = True
@@ -130,7 +192,7 @@ class ImbalanceAwareJoint(ContinualMethod):
         super().__post_init__()
         check_choice(self, "remedy", Remedy)
         check_above(self, 0, "scale")
-        check_share(self, "deferred")
+        check_share(self, "deferred", "paste")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse few-shot sessions without their past; attach to the module, once."""

@@ -130,8 +130,8 @@ class HiddenReplay(MethodModule):
         for hidden, _, found in data.over(chosen).features(partial(self._hidden, module)) if len(rows) else ():
             packed = quantize(hidden.view(-1, *self._shape))
             where = torch.tensor([places[place] for place in found.tolist()])
-            for name, values in packed._asdict().items():
-                memory.write_extra(name, where, values)
+            for name in ("codes", "low", "step"):
+                memory.write_extra(name, where, getattr(packed, name))
         self._refer(module, data)
 
     def _hidden(self, module: Any, inputs: Any) -> Tensor:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_cl.callbacks import ImbalanceAwareJoint
+from lightning_cl.callbacks.few_shot import imbalance_aware_joint as joint
 from lightning_cl.datamodules import Cumulative, FewShot
 
 from ..by_hand import ByHand as Plain
@@ -86,6 +87,60 @@ def test_effective_numbers_weigh_the_last_share_alone() -> None:
     assert not torch.equal(first.fc.weight, second.fc.weight)
 
 
+@pytest.mark.parametrize("remedy", ["none", "balanced_softmax", "ldam"])
+def test_a_step_of_cmo_is_the_formula_on_both_labels(remedy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every draw is noted, and the loss typed out with the weights of that step."""
+    made: list[tuple[int, float, Tensor]] = []
+    given: dict[str, Any] = {}
+    whole = joint.cutmix
+
+    def noted(images: Tensor, others: Tensor, *where: Any) -> tuple[Tensor, float]:
+        mixed, kept = whole(images, others, *where)
+        given.update(mixed=mixed, kept=kept)
+        return mixed, kept
+
+    own, drawn = joint.JointTraining.own_step, joint.JointTraining._drawn_evenly
+
+    def evenly(part: Any, *args: Any) -> Any:
+        inputs, given["theirs"] = drawn(part, *args)
+        return inputs, given["theirs"]
+
+    def step_made(part: Any, step: Any) -> Any:
+        loss = own(part, step)
+        if loss is not None:
+            task, net = step.task.index, step.module
+            counts = torch.tensor([BASE] * 2 + [NOVEL] * 2 * task, dtype=torch.float64)
+            rows = net.fc.weight[: len(counts)]
+            cosines = F.cosine_similarity(net.body(given["mixed"])[:, None], rows[None], dim=2)
+            margins = 0.5 * counts**-0.25 / (counts**-0.25).max() * (remedy == "ldam")
+            each = []
+            for labels in (step.targets, given["theirs"]):
+                logits = 4 * (cosines - margins * F.one_hot(labels, len(counts)))
+                each.append(F.cross_entropy(logits + (counts.log() if remedy == "balanced_softmax" else 0), labels))
+            expected = given["kept"] * each[0] + (1 - given["kept"]) * each[1]
+            torch.testing.assert_close(loss, expected)
+            epoch = net.trainer.current_epoch - step.module.trainer.datamodule.task.first_epoch
+            made.append((epoch, given["kept"], given["theirs"]))
+        return loss
+
+    monkeypatch.setattr(joint, "cutmix", noted)
+    monkeypatch.setattr(joint.JointTraining, "own_step", step_made)
+    monkeypatch.setattr(joint.JointTraining, "_drawn_evenly", evenly)
+    stream = make_stream(scenario=Cumulative(FewShot(2, 2, NOVEL)), epochs_per_task=6)
+    run(ImbalanceAwareJoint(remedy, scale=4.0, paste=0.7), stream=stream)
+    assert {epoch for epoch, _, _ in made} == {3, 4}
+    assert len({kept for _, kept, _ in made}) > 2
+    novel = torch.cat([theirs for *_, theirs in made[-4:]])  # of the last session, six classes
+    assert float((novel > 1).double().mean()) > 0.45  # a third of the task's samples, two thirds of what is pasted
+
+
+def test_without_a_probability_nothing_is_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joint, "cutmix", None)
+    fitted(ImbalanceAwareJoint(paste=0.0))
+    with pytest.raises(ValueError, match=r"pastes parts of images .* but the batch has \(3, 16\); set `paste=0`"):
+        joint._images(torch.zeros(3, 16))
+
+
 def test_sessions_without_their_past_are_refused() -> None:
     with pytest.raises(ValueError, match=r"do not hold their past; use `Cumulative\(FewShot"):
         run(ImbalanceAwareJoint(), stream=make_stream(scenario=FewShot(2, 2, NOVEL)))
@@ -97,6 +152,7 @@ def test_sessions_without_their_past_are_refused() -> None:
         ({"remedy": "luck"}, "`remedy` is 'luck'; give one of"),
         ({"scale": 0.0}, "`scale` is 0.0; give a number above 0"),
         ({"deferred": 2.0}, r"`deferred` is 2.0; give a number in \[0, 1\]"),
+        ({"paste": 2.0}, r"`paste` is 2.0; give a number in \[0, 1\]"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], words: str) -> None:
