@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_cl.datamodules.collate import PadTokens, as_lists
     from lightning_cl.datamodules.datamodule import ContinualDataModule
+    from lightning_cl.datamodules.injections import injected, injection_steps
     from lightning_cl.datamodules.scenarios.base import Scenario
     from lightning_cl.datamodules.scenarios.blurry import BlurryReport
     from lightning_cl.datamodules.scenarios.blurry_file_lists import BlurryFileLists
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.sources.multi_label import MultiLabelSource
     from lightning_cl.datamodules.sources.overwritten_labels import OverwrittenLabels
     from lightning_cl.datamodules.sources.permuted_labels import PermutedLabels
+    from lightning_cl.datamodules.sources.sequences import BinarySequences, DriftStream
     from lightning_cl.datamodules.sources.text import TextSource
     from lightning_cl.datamodules.sources.tiny_imagenet import TinyImageNet
     from lightning_cl.datamodules.sources.torchvision_sources import (
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
 # Found at the point of use, so that `import lightning_cl.datamodules` imports neither torchvision nor scikit-learn.
 _LAZY = {
     "ArraySource": "sources.arrays",
+    "BinarySequences": "sources.sequences",
     "BlurryFileLists": "scenarios.blurry_file_lists",
     "BlurryReport": "scenarios.blurry",
     "BoxSource": "sources.boxes",
@@ -83,6 +86,7 @@ _LAZY = {
     "Digits": "sources.digits",
     "DomainIncremental": "scenarios.domain_incremental",
     "DomainNet": "sources.domain_net",
+    "DriftStream": "sources.sequences",
     "FashionMNIST": "sources.torchvision_sources",
     "FewShot": "scenarios.few_shot",
     "Forget": "scenarios.forget",
@@ -124,6 +128,8 @@ _LAZY = {
     "UnlabelledDomains": "scenarios.unlabelled_domains",
     "as_lists": "collate",
     "class_order": "scenarios.orders",
+    "injected": "injections",
+    "injection_steps": "injections",
 }
 __all__ = [
     "CIFAR10",
@@ -132,6 +138,7 @@ __all__ = [
     "HLE",
     "MNIST",
     "ArraySource",
+    "BinarySequences",
     "BlurryFileLists",
     "BlurryReport",
     "BoxSource",
@@ -145,6 +152,7 @@ __all__ = [
     "Digits",
     "DomainIncremental",
     "DomainNet",
+    "DriftStream",
     "FashionMNIST",
     "FewShot",
     "Forget",
@@ -184,6 +192,8 @@ __all__ = [
     "UnlabelledDomains",
     "as_lists",
     "class_order",
+    "injected",
+    "injection_steps",
 ]
 
 

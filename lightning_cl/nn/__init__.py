@@ -12,6 +12,7 @@ from lightning_cl.nn.adapters import (
     freeze_backbone,
     inject,
 )
+from lightning_cl.nn.binary_weights import BinaryLinear, field_kl, metaplastic
 from lightning_cl.nn.bits import pack_bits, straight_through, unpack_bits
 from lightning_cl.nn.class_texts import TextHead
 from lightning_cl.nn.clip_prompts import CLIPPrompts
@@ -49,11 +50,14 @@ from lightning_cl.nn.losses import cosine_distance, distillation, pooled_distanc
 from lightning_cl.nn.masks import ClassMask, ElementMask, random_elements, smallest_elements
 from lightning_cl.nn.mvp import MVPPool
 from lightning_cl.nn.one_prompt import OnePromptSet
+from lightning_cl.nn.online_memory import OnlineMemory, memory_step
+from lightning_cl.nn.open_set import AggregatePosteriorBound, accepted_latents, latent_divergence
 from lightning_cl.nn.orthogonal import orthogonality_penalty, orthonormal_rows
 from lightning_cl.nn.outliers import energy, outlier_regularizer, synthesize_outliers
 from lightning_cl.nn.prefix_attention import Prefix, prefix_attention
 from lightning_cl.nn.prompts import PromptProvider, Prompts
 from lightning_cl.nn.prototypes import PrototypeBank
+from lightning_cl.nn.recurrent_cells import LeakyRNN, LiquidRNN, leaky_step, liquid_step
 from lightning_cl.nn.schedules import coda_cosine, coda_cosine_released, cpe_clip_warmup, infinite_rate, warm_cosine
 from lightning_cl.nn.selective_scan import SelectiveBlock
 from lightning_cl.nn.subspace import StepProjection, SubspaceMemory, layer_inputs
@@ -75,7 +79,9 @@ __all__ = [
     "SSF",
     "Adapter",
     "Adapters",
+    "AggregatePosteriorBound",
     "Bank",
+    "BinaryLinear",
     "CLIPPrompts",
     "CODAPromptPool",
     "ClassMask",
@@ -91,11 +97,14 @@ __all__ = [
     "HebbianSubspace",
     "KeyValueHead",
     "L2PPool",
+    "LeakyRNN",
+    "LiquidRNN",
     "LoRA",
     "MVPPool",
     "MahalanobisHead",
     "NamedTensors",
     "OnePromptSet",
+    "OnlineMemory",
     "Prefix",
     "PromptProvider",
     "Prompts",
@@ -114,6 +123,7 @@ __all__ = [
     "Substitutes",
     "TaskRows",
     "TextHead",
+    "accepted_latents",
     "align_head",
     "align_norms",
     "annealed_scale",
@@ -130,6 +140,7 @@ __all__ = [
     "ema",
     "energy",
     "entropy_slopes",
+    "field_kl",
     "fisher_diagonal",
     "fit_head",
     "folded",
@@ -141,7 +152,12 @@ __all__ = [
     "input_grams",
     "interpolate",
     "kernel_ridge",
+    "latent_divergence",
     "layer_inputs",
+    "leaky_step",
+    "liquid_step",
+    "memory_step",
+    "metaplastic",
     "one_shot_task",
     "orthogonality_penalty",
     "orthonormal_rows",

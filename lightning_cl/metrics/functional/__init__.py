@@ -56,6 +56,7 @@ from lightning_cl.metrics.functional.item_curves import (
     item_times,
     learnability,
     retention,
+    without_outliers,
 )
 from lightning_cl.metrics.functional.predictions import (
     class_il_predictions,
@@ -63,6 +64,7 @@ from lightning_cl.metrics.functional.predictions import (
     mask_logits,
     task_il_predictions,
 )
+from lightning_cl.metrics.functional.recovery import recovery_time
 from lightning_cl.metrics.functional.stability import (
     learning_curve_area,
     min_acc,
@@ -140,6 +142,7 @@ __all__ = [
     "performance_drop",
     "positive_backward_transfer_dr",
     "prequential_accuracy",
+    "recovery_time",
     "relative_forgetting",
     "remembering_dr",
     "retain_accuracy",
@@ -151,4 +154,5 @@ __all__ = [
     "wc_acc",
     "windowed_forgetting",
     "windowed_plasticity",
+    "without_outliers",
 ]

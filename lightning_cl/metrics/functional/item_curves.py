@@ -102,3 +102,16 @@ def learnability(before: float, lowest: float) -> float:
 def fact_forgetting(lowest: float, after: float) -> float:
     """``(after / lowest - 1) * 100`` of a fact's perplexities (arXiv:2406.11813): how much of it was lost since."""
     return (after / lowest - 1) * 100 if lowest else math.nan
+
+
+def without_outliers(values: Tensor, reach: float = 1.5) -> Tensor:
+    """``(M,)`` those of ``(N,)`` numbers that lie within ``reach`` inter-quartile ranges of the middle half.
+
+    Args:
+        values: At least one; NaN is left out.
+        reach: At least 0; 1.5 in the code of arXiv:2406.11813.
+    """
+    known = values[~values.isnan()].double()
+    low, high = known.quantile(torch.tensor([0.25, 0.75], dtype=torch.float64))
+    span = reach * (high - low)
+    return known[(known >= low - span) & (known <= high + span)]

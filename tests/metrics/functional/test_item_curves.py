@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from lightning_cl.metrics.functional import (
     item_times,
     learnability,
     retention,
+    without_outliers,
 )
 
 #: Five evaluations of five items: kept, lost for good, learned again and lost again, never right, seen late.
@@ -88,3 +91,9 @@ def test_the_perplexities_of_the_specification() -> None:
     assert learnability(8, 4) == 50
     assert fact_forgetting(4, 5) == 25
     assert fact_forgetting(4, 4) == 0  # a model that is frozen after the injection
+
+
+def test_outliers_lie_beyond_one_and_a_half_inter_quartile_ranges() -> None:
+    values = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 8.1, math.nan, -90.0])  # quartiles of the known: 1.5 and 4.5
+    assert without_outliers(values).tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, pytest.approx(8.1)]
+    assert without_outliers(values, reach=1.0).tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
