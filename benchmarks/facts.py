@@ -6,8 +6,9 @@ The protocol of arXiv:2406.11813, small. The model of `language_model.py` reads 
 in one pass. Facts about made-up names are put into some of its batches, `--injections` times, `--interval` steps
 apart: as other sentences of the same meaning each time (paraphrased), as the same sentence (duplicated), or once. Every
 ten steps the perplexity of each fact's last word is read, in the sentence that was injected first (memorised) and in
-one that never was (understood). Learnability takes the lowest perplexity from the first injection on to `--watch`
-steps after the last, forgetting the one at the end; medians over facts without outliers are in `percent.json`.
+one that never was (understood). Learnability compares the lowest perplexity from the first injection on to `--watch`
+steps after the last with the one before it, forgetting that at the end with the lowest; medians over facts without
+outliers are in `percent.json`.
 """
 
 from __future__ import annotations
@@ -72,9 +73,12 @@ class Curves(Callback):
 
 
 def measures(curves: Tensor, first: int, last: int) -> dict[str, float]:
-    """Medians over facts of ``(E, F)`` perplexities; readings ``first`` to ``last`` may hold the lowest."""
-    lowest = curves[first:last].min(0).values
-    taught = torch.tensor([learnability(*pair) for pair in zip(curves[0].tolist(), lowest.tolist(), strict=True)])
+    """Medians over facts of ``(E, F)`` perplexities: ``first`` is the first reading behind an injection.
+
+    The lowest perplexity is one of the readings ``first`` to ``last``, and compared with the one before.
+    """
+    before, lowest = curves[first - 1], curves[first:last].min(0).values
+    taught = torch.tensor([learnability(*pair) for pair in zip(before.tolist(), lowest.tolist(), strict=True)])
     lost = torch.tensor([fact_forgetting(*pair) for pair in zip(lowest.tolist(), curves[-1].tolist(), strict=True)])
     return {
         "learnability": float(without_outliers(taught).median()),
@@ -116,11 +120,12 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     trainer.fit(LanguageModel(len(tokenizer), tokenizer.pad_token_id), datamodule=stream)
     found = torch.stack(curves.rows).double().unflatten(1, (-1, len(KINDS), len(PROBES)))  # (E, facts, kinds, probes)
     last = next(at for at, step in enumerate([*curves.steps, 10**9]) if step > steps[-1] + args.watch)
+    first = {kind: steps[-1] if kind == "once" else steps[0] for kind in KINDS}
     return {
         f"{name}, {kind}, {probe}": value
         for of, kind in enumerate(KINDS)
         for at, probe in enumerate(PROBES)
-        for name, value in measures(found[:, :, of, at], steps[0] // curves.every, last).items()
+        for name, value in measures(found[:, :, of, at], first[kind] // curves.every, last).items()
     }
 
 

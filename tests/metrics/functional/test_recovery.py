@@ -16,6 +16,7 @@ def test_recovery_of_known_series() -> None:
     assert recovery_time([9.0, 1.0, 1.0, 5.0, 1.05], 3, window=2) == 1
     assert recovery_time([9.0, 1.0, 1.0, 5.0, 1.05], 3, window=3) == 1
     assert recovery_time([9.0, 1.0, 1.0, 3.9], 3, window=3) == 0  # the level is 11 / 3
+    assert recovery_time([9.0, 1.0, 1.0, 3.9], 3, window=2) is None
 
 
 @pytest.mark.parametrize("change", [0, 3])
