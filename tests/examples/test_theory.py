@@ -11,7 +11,7 @@ import torch
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 
 
 def main_of(name: str, folder: Path, monkeypatch: Any) -> Any:
