@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from lightning_cl.training import private_fit as private
-from lightning_cl.training.private_fit import clipped_sum, noise_for, noisy_step, private_fit
+from lightning_cl.training import differential_privacy as private
+from lightning_cl.training.differential_privacy import clipped_sum, noise_for, noisy_step, private_fit
 
 
 def network() -> nn.Module:
