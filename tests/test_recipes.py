@@ -114,7 +114,7 @@ REFUSED = {
     **dict.fromkeys(
         (
             *("bag_of_tricks", "mamba_fscil", "preassigned_prototypes", "pseudo_classes", "teen"),
-            *("rotation_task", "subnet_tuning", "supervised_contrast"),
+            *("rotation_task", "self_supervised_pretraining", "subnet_tuning", "supervised_contrast"),
         ),
         "ends its base session when a task ends",
     ),

@@ -48,6 +48,7 @@ from lightning_cl.callbacks.few_shot.mamba_fscil import MambaFSCIL
 from lightning_cl.callbacks.few_shot.preassigned_prototypes import PreassignedPrototypes
 from lightning_cl.callbacks.few_shot.pseudo_classes import PseudoClasses
 from lightning_cl.callbacks.few_shot.rotation_task import RotationTask
+from lightning_cl.callbacks.few_shot.self_supervised_pretraining import SelfSupervisedPretraining
 from lightning_cl.callbacks.few_shot.subnet_tuning import SubnetTuning
 from lightning_cl.callbacks.few_shot.supervised_contrast import SupervisedContrast
 from lightning_cl.callbacks.finetuning import FineTuning
@@ -253,6 +254,7 @@ __all__ = [
     "RunCost",
     "SDLoRA",
     "SEQStar",
+    "SelfSupervisedPretraining",
     "ShardedBackbone",
     "ShrinkAndPerturb",
     "StreamingLDA",
