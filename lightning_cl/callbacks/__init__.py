@@ -7,6 +7,7 @@ from lightning_cl.callbacks.adapters.aper import APER
 from lightning_cl.callbacks.adapters.ear import EAR
 from lightning_cl.callbacks.adapters.ease import EASE
 from lightning_cl.callbacks.adapters.gs_lora import GSLoRA
+from lightning_cl.callbacks.adapters.gs_lora_plus_plus import GSLoRAPlusPlus
 from lightning_cl.callbacks.adapters.inflora import InfLoRA
 from lightning_cl.callbacks.adapters.l2m import L2M
 from lightning_cl.callbacks.adapters.lora import LoRA
@@ -212,6 +213,7 @@ __all__ = [
     "FineTuning",
     "GDumb",
     "GSLoRA",
+    "GSLoRAPlusPlus",
     "GeRe",
     "GenerativeKernel",
     "ICaRL",

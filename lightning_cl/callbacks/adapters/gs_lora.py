@@ -83,7 +83,7 @@ class GSLoRA(ContinualMethod):
     merges ``B A`` into ``W`` and begins with a fresh ``A`` and ``B = 0``. All else, the head too, stays bit for bit
     (running statistics of batch norm aside).
     The official code pairs each batch of one set with one of the other and draws ``A`` narrower after the first
-    request; here they come mixed, as the stream shuffles them. GS-LoRA++ (prototypes, averages) is not here.
+    request; here they come mixed, as the stream shuffles them. :class:`GSLoRAPlusPlus` adds prototypes and an average.
 
     Needs task boundaries and the retained samples that the stream lets it read; no further pass and no copy but one of
     what stays. Works on networks with MLPs in numbered blocks: ViT, Eva, Swin and ConvNeXt of timm, open_clip,
@@ -151,6 +151,10 @@ class GSLoRA(ContinualMethod):
         else:
             pattern = rf"(?!continual\.)(?:.*\.)?(?:{self.at})"
         adapters = inject(pl_module, make, at=pattern, site="gs_lora")
+        return self.forgetting(pl_module, info, adapters)
+
+    def forgetting(self, pl_module: Any, info: Any, adapters: Adapters) -> ForgettingUpdates:
+        """What learns the updates."""
         return ForgettingUpdates(adapters, adapters.names, self.bound, self.beta, self.alpha)
 
 
