@@ -117,7 +117,7 @@ class ContinualMethod(ContinualCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Attach to the module, once."""
         stream = require_stream(trainer, type(self).__name__)
-        check_labels_of_method(stream, type(self).__name__, self.several_labels)
+        check_labels_of_method(stream, type(self).__name__, self.several_labels, self.needs_head)
         check_combination(self, [c for c in callbacks_of(trainer) if isinstance(c, ContinualMethod)])
         if self.adds_loss and not pl_module.automatic_optimization:
             raise ValueError(
@@ -128,6 +128,8 @@ class ContinualMethod(ContinualCallback):
         frozen = {name for name, p in pl_module.named_parameters() if not p.requires_grad}
         self._untrained = self.state_key not in getattr(getattr(pl_module, "continual", None), "methods", ())
         self.attach_once(pl_module, stream.info)
+        masked = pl_module.continual.head_path is not None  # type: ignore[union-attr]
+        check_labels_of_method(stream, type(self).__name__, self.several_labels, masked)
         self._refuse_thawing(trainer, pl_module, frozen)
         pl_module.continual.batch_keys = stream.batch_keys  # type: ignore[union-attr]
         pl_module.continual.replays = stream.replay_share > 0  # type: ignore[union-attr]

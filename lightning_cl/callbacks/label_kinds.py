@@ -18,18 +18,19 @@ def check_single_label(stream: Any, who: str) -> None:
         )
 
 
-def check_labels_of_method(stream: Any, who: str, several: bool) -> None:
+def check_labels_of_method(stream: Any, who: str, several: bool, classifies: bool = True) -> None:
     """Refuse samples with several labels to a method for one, and the reverse.
 
     Args:
         stream: The Trainer's.
         who: The method.
         several: Whether it is for several.
+        classifies: Whether it has a class head; one that has none looks at no label.
 
     Raises:
         ValueError: If the source is of the other kind.
     """
-    if stream.source.multi_label and not several:
+    if stream.source.multi_label and classifies and not several:
         raise ValueError(
             f"{who} is for samples with one label, but {type(stream.source).__name__} has several labels a sample; use "
             "`MultiLane(multi_label=True)`, or a source with one."

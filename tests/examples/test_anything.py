@@ -38,3 +38,17 @@ def test_an_example_learns_every_task(name: str, metric: str, chance: float, tmp
     assert lost[0] is not None
     assert lost[0] > 0 > lost[1]  # the words of the report hold whatever the direction is
     assert len(file.read_text(encoding="utf-8").splitlines()) < 60
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_new_classes_of_boxes_beside_a_method_on_weights(tmp_path: Path, monkeypatch: Any) -> None:
+    """Half of the classes in each task; DuET, which looks at no label, merges what a torchvision detector learns."""
+    pytest.importorskip("pycocotools")
+    monkeypatch.chdir(tmp_path)
+    file = EXAMPLES / "new_objects.py"
+    assert len(file.read_text(encoding="utf-8").splitlines()) < 60
+    example, small = runpy.run_path(str(file)), {"images": 40, "epochs": 1, "accelerator": "cpu", **QUIET}
+    matrix = example["main"](example["DuET"](), **small).matrix()
+    report = read_report(tmp_path)
+    assert (report.metric, list(report.methods), len(report.task_classes[1])) == ("MeanAveragePrecision", ["DuET"], 5)
+    assert matrix.isnan().tolist() == [[False, True], [False, False]]
