@@ -20,7 +20,9 @@ from lightning_cl.nn.coda_prompt import CODAPromptPool
 from lightning_cl.nn.convolved_weights import convolved
 from lightning_cl.nn.data_selection import distinct, select_samples
 from lightning_cl.nn.dual_prompt import DualPromptPool
+from lightning_cl.nn.experience_selection import dual_cloning, select_transitions
 from lightning_cl.nn.fisher import fisher_diagonal, per_sample_sum
+from lightning_cl.nn.flow_matching import ActionFlow, changed_regime, follow, straight_lines
 from lightning_cl.nn.gates import annealed_scale, compensation, free_share, gate_penalty
 from lightning_cl.nn.gradients import project_on_reference, project_on_references
 from lightning_cl.nn.guard import Guard, SliceGuard
@@ -77,6 +79,7 @@ from lightning_cl.nn.weights import (
 
 __all__ = [
     "SSF",
+    "ActionFlow",
     "Adapter",
     "Adapters",
     "AggregatePosteriorBound",
@@ -128,6 +131,7 @@ __all__ = [
     "align_norms",
     "annealed_scale",
     "binary_task",
+    "changed_regime",
     "coda_cosine",
     "coda_cosine_released",
     "compensation",
@@ -137,6 +141,7 @@ __all__ = [
     "cpe_clip_warmup",
     "distillation",
     "distinct",
+    "dual_cloning",
     "ema",
     "energy",
     "entropy_slopes",
@@ -144,6 +149,7 @@ __all__ = [
     "fisher_diagonal",
     "fit_head",
     "folded",
+    "follow",
     "free_share",
     "freeze_backbone",
     "gate_penalty",
@@ -172,8 +178,10 @@ __all__ = [
     "random_elements",
     "ridge_solution",
     "select_samples",
+    "select_transitions",
     "simplex_etf",
     "smallest_elements",
+    "straight_lines",
     "straight_through",
     "substitute",
     "supervised_contrastive",
