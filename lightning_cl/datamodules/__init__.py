@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from lightning_cl.datamodules.sources.multi_label import MultiLabelSource
     from lightning_cl.datamodules.sources.overwritten_labels import OverwrittenLabels
     from lightning_cl.datamodules.sources.permuted_labels import PermutedLabels
+    from lightning_cl.datamodules.sources.selected_samples import SelectedSamples
     from lightning_cl.datamodules.sources.sequences import BinarySequences, DriftStream
     from lightning_cl.datamodules.sources.text import TextSource
     from lightning_cl.datamodules.sources.tiny_imagenet import TinyImageNet
@@ -114,6 +115,7 @@ _LAZY = {
     "Repetition": "scenarios.repetition",
     "SampleIncremental": "scenarios.sample_incremental",
     "Scenario": "scenarios.base",
+    "SelectedSamples": "sources.selected_samples",
     "SiBlurry": "scenarios.si_blurry",
     "Source": "sources.base",
     "StagedMixture": "scenarios.staged_mixture",
@@ -178,6 +180,7 @@ __all__ = [
     "Repetition",
     "SampleIncremental",
     "Scenario",
+    "SelectedSamples",
     "SiBlurry",
     "Source",
     "StagedMixture",
