@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_cl.datamodules.batch_form import TARGET_KEYS
 from lightning_cl.mixins.base import ContinualMixin
+from lightning_cl.nn.views import fixed_views
 
 
 class TaskInferenceMixin(ContinualMixin):
@@ -18,16 +19,24 @@ class TaskInferenceMixin(ContinualMixin):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The user's, in one batch for all tasks: ``(B, ...)`` inputs become ``(T * B, ...)``, task after task.
 
-        Targets that are given by name, of which the network makes a loss, meet the ``(B, C)`` logits and stay.
+        With several views of each image they are ``(T * V * B, ...)``, for each task view after view. Targets that are
+        given by name, of which the network makes a loss, meet the ``(B, C)`` logits and stay.
         """
         part: Any = next(part for part in self.continual.parts.values() if getattr(part, "infers", False))
         branches = part.branches_now(self)
         if not branches:
             return super().forward(*args, **kwargs)
         targets = {name: kwargs.pop(name) for name in TARGET_KEYS if name in kwargs}
+        views = 1 if self.continual.raw else part.views
+        if views > 1:
+            args, kwargs = apply_to_collection((args, kwargs), Tensor, partial(fixed_views, count=views))
         args, kwargs = apply_to_collection((args, kwargs), Tensor, partial(repeated, times=len(branches)))
-        with part.answering(branches):
-            return super().forward(*args, **kwargs, **targets)
+        part.views_now = views
+        try:
+            with part.answering(branches):
+                return super().forward(*args, **kwargs, **targets)
+        finally:
+            part.views_now = 1
 
 
 def repeated(rows: Tensor, times: int) -> Tensor:

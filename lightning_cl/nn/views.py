@@ -109,3 +109,23 @@ def contrastive_view(
     weights = view.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
     luma = (weights * view).sum(dim=1, keepdim=True).expand_as(view)
     return torch.where(each(grayed < gray), luma, view)
+
+
+def fixed_views(images: Tensor, count: int) -> Tensor:
+    """Images and ``count - 1`` views of each, the same changes for all images and in every call, view after view.
+
+    A view cuts out at least 0.6 of the area and changes contrast and brightness by up to 0.2; see
+    :func:`contrastive_view`. Nothing is mirrored.
+
+    Args:
+        images: ``(B, C, H, W)`` floating point numbers; anything else comes ``count`` times as it is.
+        count: At least 1.
+
+    Returns:
+        ``(count * B, ...)``.
+    """
+    if images.ndim != 4 or not images.is_floating_point():
+        return images.repeat(count, *(1,) * (images.ndim - 1)) if images.ndim else images
+    draws = torch.rand(count, 9, generator=torch.Generator().manual_seed(0))
+    views = [contrastive_view(images, own.expand(len(images), 9), 0.6, False, 0.2, 0.0) for own in draws[1:]]
+    return torch.cat([images, *views])

@@ -19,7 +19,7 @@ from lightning_cl.cli.command import read as read_config
 from lightning_cl.cli.comparison import NEEDED, PlannedRun
 from lightning_cl.cli.comparison_options import Options, choose, read_options, read_seeds
 from lightning_cl.cli.configs import RECIPES, UsageError
-from lightning_cl.cli.equal_memory import Footprint, aligned_sizes, remarks, with_memory
+from lightning_cl.cli.equal_memory import Footprint, aligned_sizes, measure, remarks, with_memory
 from lightning_cl.cli.options import parse
 from lightning_cl.cli.processes import in_process
 from lightning_cl.reports.report import read
@@ -276,6 +276,12 @@ def test_other_streams_are_refused_with_both_hashes(capfd: pytest.CaptureFixture
     hashes = [read(path.parent).stream_hash[:16] for path in Path("runs").rglob("continual_report.json")]
     assert len(set(hashes)) == 2
     assert all(part in message for part in hashes)
+
+
+def test_a_memory_of_activations_counts_these_and_no_image() -> None:
+    """17 tokens of 128 channels in 8 bits each, and their range."""
+    footprint = measure(["fit", "--config", "digits_sharp"], False)
+    assert (footprint.memory_size, footprint.sample_bytes) == (200, 17 * 128 + 8)
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ class ConvolvedWeights(TaskParts):
         self.banks = nn.ModuleDict(
             {key_of(n): KernelBank(info.num_tasks, groups[n], method.size, m.weight) for n, m in layers.items()}
         )
-        self.norms = TaskRows(norms, info.num_tasks)
+        self.norms, self.views = TaskRows(norms, info.num_tasks), method.views
 
     def weights(self, name: str, layer: Any) -> Mapping[str, Any]:
         """The first task has the layer's own, the others what their kernels make of them."""
@@ -97,8 +97,10 @@ class ConTraCon(InferringMethod):
     reconstruction head is left out, and its network's attention pooling is the first task's.
 
     ``task_by="entropy"`` finds the task of every evaluation sample, without task identity: the one whose network
-    answers with the lowest entropy over its classes. A sample passes once for every task, in one batch, and
-    ``validation_step`` must call ``self(inputs)``. The paper averages 16 augmented views for that, we take one.
+    answers with the lowest entropy over its classes. A sample passes ``views`` times for every task, in one batch, and
+    ``validation_step`` must call ``self(inputs)``. The logits of a task are averaged over the image and ``views - 1``
+    changed copies, cut and recoloured the same way in every evaluation; the paper's 16 are 6 plain ones and 10 by
+    AutoAugment, drawn at random.
 
     Works on modules with linear layers; needs the end of a task and, with ``task_by="identity"``, the task of every
     evaluation sample (``ContinualDataModule(task_identity=True)``); keeps ``heads * (size ** 2 + 2)`` numbers for each
@@ -111,6 +113,7 @@ class ConTraCon(InferringMethod):
             as those that make queries, keys and values, or all of them in a module without.
         heads: Groups of rows of each query, key or value; those of the attention around the layer when ``None``, and
             one without.
+        views: Of each image for finding its task, at least 1; of no effect with ``task_by="identity"``.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: ``"task"``; no other is taken.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
@@ -127,10 +130,11 @@ class ConTraCon(InferringMethod):
     size: int = 15
     at: str | None = None
     heads: int | None = None
+    views: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 1, "size", "heads")
+        check_at_least(self, 1, "size", "heads", "views")
         check_pattern(self, "at")
 
     def build(self, pl_module: Any, info: Any) -> ConvolvedWeights:

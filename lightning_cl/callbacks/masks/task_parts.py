@@ -39,10 +39,14 @@ class TaskParts(MethodModule, Substitutes):
         layers: Names of the layers.
         finished: How many tasks have ended.
         infers: Nobody tells the task of evaluation samples: all tasks answer, and the surest one counts for a sample.
+        views: Of each image that a task answers for then, whose logits are averaged.
+        views_now: How many each sample has in the pass that is made.
     """
 
     takes_task: bool = True
     infers: bool = False
+    views: int = 1
+    views_now: int = 1
     allowed: Tensor
 
     def __init__(
@@ -99,6 +103,8 @@ class TaskParts(MethodModule, Substitutes):
 
     def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:
         """The logits of the task's own classes, the others far below; where several answer, of the surest one's."""
+        if self.views_now > 1:
+            logits = logits.unflatten(0, (len(self.branches), self.views_now, -1)).mean(1).flatten(0, 1)
         if len(self.branches) < 2:
             return fill_masked(logits, self.allowed[self.task])
         each, allowed = logits.unflatten(0, (len(self.branches), -1)), self.allowed[list(self.branches)]

@@ -10,6 +10,7 @@ from torch import nn
 
 from lightning_cl.callbacks import ConTraCon, FineTuning
 from lightning_cl.nn.convolved_weights import convolved
+from lightning_cl.nn.views import fixed_views
 
 from ..by_hand import Net, make_stream, run, weights
 from .task_runs import IMAGES, Ends, Mixed, answers, assert_earlier_answers_stay, told_run
@@ -122,3 +123,31 @@ def test_a_module_without_linear_layers_is_refused():
 
     with pytest.raises(ValueError, match=r"Bare trains no `nn.Linear` besides its head whose weights ConTraCon could"):
         ConTraCon().attach_once(Bare(), make_stream().info)
+
+
+def test_logits_of_several_views_are_averaged_before_a_task_is_chosen():
+    torch.manual_seed(0)
+    module = run(ConTraCon(3, task_by="entropy", views=4), net=Attends(), stream=make_stream()).eval()
+    source = make_stream().source
+    source.setup()
+    transform = source.eval_transform()
+    images = torch.stack([transform(source.item("test", i)[0]) for i in range(0, 12, 2)] + [IMAGES[0]]).double()
+    views = fixed_views(images, 4)
+    assert views.shape == (28, *images.shape[1:])
+    assert torch.equal(views[:7], images)
+    assert len({tuple(view.flatten().tolist()) for view in views.split(7)}) == 4
+    each = torch.stack([answers(module, task, views).unflatten(0, (4, 7)).mean(0) for task in range(3)])  # (3, 7, 2)
+    shares = F.softmax(each, -1)
+    task = (-shares * shares.log()).sum(-1).argmin(0)
+    with torch.no_grad():
+        module.continual.task = None
+        found = module(images)
+        alone = torch.cat([module(image[None]) for image in images])
+    expected = each[task, torch.arange(7)]
+    rows = torch.arange(7)[:, None]
+    torch.testing.assert_close(found[rows, torch.stack([2 * task, 2 * task + 1], 1)], expected)
+    torch.testing.assert_close(found, alone)
+    assert int(task.max()) > 0
+    module.continual.parts["contracon"].views = 1
+    with torch.no_grad():
+        assert float((module(images) - found).abs().max()) > 1e-3
