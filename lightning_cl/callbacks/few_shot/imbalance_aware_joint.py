@@ -28,7 +28,7 @@ from lightning_cl.training.step_seed import step_seed
 from lightning_cl.training.teacher import weights_and_statistics
 from lightning_cl.training.transfer import transferred
 
-Remedy = Literal["none", "balanced_softmax", "balanced_ce", "ldam"]
+Remedy = Literal["none", "balanced_softmax", "balanced_ce", "ldam", "resample"]
 
 
 class JointTraining(MethodModule):
@@ -41,7 +41,7 @@ class JointTraining(MethodModule):
     def __init__(self, module: Any, num_classes: int, method: ImbalanceAwareJoint) -> None:
         super().__init__()
         self.method, self.fresh = method, Snapshot(weights_and_statistics(module))
-        self.loss_factor = 1.0 if method.remedy in ("none", "balanced_softmax") else 0.0
+        self.loss_factor = 0.0 if method.remedy in ("balanced_ce", "ldam") else 1.0
         self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.long))
 
     def start_task(self, module: Any, task: Any) -> None:
@@ -73,15 +73,17 @@ class JointTraining(MethodModule):
         return {} if cosines is None else {self.method.remedy: self._weighed(step, cosines, step.targets)}
 
     def own_step(self, step: Step) -> Tensor | None:
-        """In some steps, in place of the user's: the loss on images with a part of others, which classes share evenly.
+        """The loss on samples that classes share evenly, or on images with a part of such, in place of the user's.
 
-        The labels of both count by their areas.
+        The labels of image and part count by their areas.
         """
-        module = step.module
-        generator = torch.Generator().manual_seed(step_seed(module, 0xC30))
-        if not self._pastes(module) or float(torch.rand((), generator=generator)) >= self.method.paste:
+        generator = torch.Generator().manual_seed(step_seed(step.module, 0xC30))
+        pastes = float(torch.rand((), generator=generator)) < self.method.paste and self._may_paste(step.module)
+        if not pastes and self.method.remedy != "resample":
             return None
         others, theirs = self._drawn_evenly(step, generator)
+        if not pastes:
+            return F.cross_entropy(step.learn(others)[0], theirs)
         mixed, kept = cutmix(_images(step.inputs), _images(others), *draw_cutmix(generator))
         answers, _ = step.learn(mixed)
         cosines = step.memo.pop(self, None)
@@ -91,11 +93,10 @@ class JointTraining(MethodModule):
         )
         return kept * first + (1 - kept) * second
 
-    def _pastes(self, module: Any) -> bool:
+    def _may_paste(self, module: Any) -> bool:
         """Neither in the first three epochs of a task nor in its last."""
         task = module.trainer.datamodule.task
-        epoch = module.trainer.current_epoch - task.first_epoch
-        return self.method.paste > 0 and 3 <= epoch < task.epochs - 1
+        return bool(3 <= module.trainer.current_epoch - task.first_epoch < task.epochs - 1)
 
     def _drawn_evenly(self, step: Step, generator: torch.Generator) -> tuple[Any, Tensor]:
         """As many samples of the task as the batch has, with weights ``1 / n_c``, and their labels."""
@@ -150,20 +151,21 @@ class ImbalanceAwareJoint(ContinualMethod):
     head, times ``scale``. Remedies for base classes having a hundred times the samples of novel ones, with the counts
     ``n`` of the task: ``"balanced_softmax"`` adds ``log(n_c / sum n)`` to the logits in training alone;
     ``"balanced_ce"`` weighs samples by ``1 / n_c``; ``"ldam"`` takes margins ``n_c^(-1/4)`` of at most 0.5 off the
-    cosine of the label, if ``deferred``, with weights by effective numbers of samples in the last epochs. The last two
-    stand in place of the user's loss. With equal counts and without margins all are the cross-entropy.
+    cosine of the label, if ``deferred``, with weights by effective numbers of samples in the last epochs;
+    ``"resample"`` learns, for each batch of the stream, one whose samples are drawn with a weight of ``1 / n_c``. The
+    last three stand in place of the user's loss. With equal counts and without margins all are the cross-entropy.
 
     Beside any of these, with the probability ``paste`` a step is one of CMO: a rectangle of each image is replaced by
     that of an image of the task that was drawn with a weight of ``1 / n_c``, and the labels of both count by their
     areas, in the remedy's loss, which then takes the place of the user's; neither in a task's first three epochs nor in
-    its last. Terms of other methods are left out in such a step.
+    its last. Terms of other methods are left out in such steps, and in those of ``"resample"``.
 
     The past is kept as a whole, by the stream and not by the method: it is a reference and no method for a bounded
     memory. Works on any module with a class head; needs task boundaries; keeps one copy of the weights. Of the paper's
-    remedies DeepSMOTE, the class-balanced sampler and ImbSAM are left out.
+    remedies DeepSMOTE and ImbSAM are left out.
 
     Args:
-        remedy: ``"none"``, ``"balanced_softmax"``, ``"balanced_ce"`` or ``"ldam"``.
+        remedy: ``"none"``, ``"balanced_softmax"``, ``"balanced_ce"``, ``"ldam"`` or ``"resample"``.
         scale: Of the cosines, above 0; the paper's is 16, and 30 with ``"ldam"``.
         deferred: Share of a task's steps, the last ones, that ``"ldam"`` weighs by effective numbers, in [0, 1].
         paste: Probability of a step of CMO, in [0, 1]; the paper's is 0.5.

@@ -134,6 +134,34 @@ def test_a_step_of_cmo_is_the_formula_on_both_labels(remedy: Any, monkeypatch: p
     assert float((novel > 1).double().mean()) > 0.45  # a third of the task's samples, two thirds of what is pasted
 
 
+def test_resampled_batches_hold_all_classes_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, learned = joint.JointTraining._drawn_evenly, list[tuple[int, Any, Tensor]]()
+    own = joint.JointTraining.own_step
+
+    def evenly(part: Any, step: Any, generator: Any) -> Any:
+        inputs, labels = drawn(part, step, generator)
+        learned.append((step.task.index, inputs, labels))
+        return inputs, labels
+
+    def step_made(part: Any, step: Any) -> Any:
+        loss, net = own(part, step), step.module
+        _, inputs, labels = learned[-1]
+        rows = net.fc.weight[: 2 * (step.task.index + 1)]
+        logits = 4 * F.cosine_similarity(net.body(inputs)[:, None], rows[None], dim=2)
+        torch.testing.assert_close(loss, F.cross_entropy(logits, labels))
+        return loss
+
+    monkeypatch.setattr(joint.JointTraining, "_drawn_evenly", evenly)
+    monkeypatch.setattr(joint.JointTraining, "own_step", step_made)
+    net = fitted(ImbalanceAwareJoint("resample", scale=4.0))
+    assert not any(net.tasks)  # no step of the user's
+    last = torch.cat([labels for task, _, labels in learned if task == 2])
+    assert len(last) == 2 * (2 * BASE + 4 * NOVEL)  # as many as the stream has, in two epochs
+    counts = last.bincount(minlength=6).double() / len(last)
+    assert float(counts[:2].sum()) < 0.45  # a third; of the task's samples they are 20 of 32
+    assert float(counts.min()) > 0.06
+
+
 def test_without_a_probability_nothing_is_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joint, "cutmix", None)
     fitted(ImbalanceAwareJoint(paste=0.0))
