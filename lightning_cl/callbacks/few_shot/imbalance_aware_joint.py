@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above, check_choice, check_share
+from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_share
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.head_kinds import check_own_rows
 from lightning_cl.datamodules.sampling import share
@@ -20,10 +22,11 @@ from lightning_cl.nn.cutmix import cutmix, draw_cutmix
 from lightning_cl.nn.heads import cosine_answer
 from lightning_cl.nn.imbalance import inverse_weights, ldam_margins, log_priors, with_margins
 from lightning_cl.nn.losses import effective_weights
-from lightning_cl.nn.weights import Snapshot
+from lightning_cl.nn.weights import Snapshot, trained
 from lightning_cl.training import MethodModule, Step
 from lightning_cl.training.batch import unpack_for
 from lightning_cl.training.phases import is_last_share
+from lightning_cl.training.sharpness import uphill_difference
 from lightning_cl.training.step_seed import step_seed
 from lightning_cl.training.teacher import weights_and_statistics
 from lightning_cl.training.transfer import transferred
@@ -43,6 +46,7 @@ class JointTraining(MethodModule):
         self.method, self.fresh = method, Snapshot(weights_and_statistics(module))
         self.loss_factor = 0.0 if method.remedy in ("balanced_ce", "ldam") else 1.0
         self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.long))
+        self._uphill: dict[str, Tensor] = {}  # what is added to the gradients of the step that is being made
 
     def start_task(self, module: Any, task: Any) -> None:
         """Begin anew, and count the classes of the task."""
@@ -70,7 +74,35 @@ class JointTraining(MethodModule):
     def losses(self, step: Step) -> dict[str, Tensor]:
         """Weighted cross-entropy in place of the user's loss."""
         cosines = step.memo.pop(self, None)
-        return {} if cosines is None else {self.method.remedy: self._weighed(step, cosines, step.targets)}
+        if self.method.radius and step.task.index:
+            novel = ~torch.isin(step.targets, self._base(step))
+            found = uphill_difference(step, partial(self._part, step, novel), self.method.radius)
+            self._uphill = {name: value + self._uphill.get(name, 0) for name, value in found.items()}
+        return {} if cosines is None else {self.method.remedy: self._weighed(step, cosines, step.targets).mean()}
+
+    @torch.no_grad()
+    def edit_gradients(self, module: Any, optimizer: Any) -> None:
+        """Novel classes learn where the loss is higher."""
+        for name, parameter in trained(module, optimizer).items():
+            change = self._uphill.pop(name, None)
+            if change is not None and parameter.grad is not None:
+                parameter.grad += change / module.trainer.accumulate_grad_batches
+
+    @staticmethod
+    def _base(step: Step) -> Tensor:
+        """Classes of the first task."""
+        stream = step.module.trainer.datamodule
+        return torch.tensor(stream.info.classes_per_task[0], device=step.targets.device)
+
+    def _part(self, step: Step, rows: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        """The share of some rows in the mean loss of the batch."""
+        answers, _ = step.learn(step.inputs, weights)
+        cosines = step.memo.pop(self, None)
+        if cosines is None:
+            each = F.cross_entropy(answers, step.targets, reduction="none")
+        else:
+            each = self._weighed(step, cosines, step.targets)
+        return (each * rows).mean()
 
     def own_step(self, step: Step) -> Tensor | None:
         """The loss on samples that classes share evenly, or on images with a part of such, in place of the user's.
@@ -88,7 +120,7 @@ class JointTraining(MethodModule):
         answers, _ = step.learn(mixed)
         cosines = step.memo.pop(self, None)
         first, second = (
-            F.cross_entropy(answers, targets) if cosines is None else self._weighed(step, cosines, targets)
+            F.cross_entropy(answers, targets) if cosines is None else self._weighed(step, cosines, targets).mean()
             for targets in (step.targets, theirs)
         )
         return kept * first + (1 - kept) * second
@@ -112,14 +144,14 @@ class JointTraining(MethodModule):
         return inputs, labels
 
     def _weighed(self, step: Step, cosines: Tensor, targets: Tensor) -> Tensor:
-        """The loss of a remedy that stands in place of the user's."""
+        """``(B,)`` the loss of a remedy that stands in place of the user's."""
         method = self.method
         if method.remedy == "ldam":
             cosines = with_margins(cosines, targets, method.scale * ldam_margins(self.counts))
         weights = inverse_weights(self.counts) if method.remedy == "balanced_ce" else self._deferred(step)
         logits = cosines.masked_fill(~step.module.continual.mask.train_allowed, -torch.inf)
         each = F.cross_entropy(logits, targets, reduction="none")
-        return (weights.to(each)[targets] * each).mean()
+        return weights.to(each)[targets] * each
 
     def _deferred(self, step: Step) -> Tensor:
         """Weights by the effective number of samples in the last epochs of a task; before, all weigh the same."""
@@ -160,15 +192,20 @@ class ImbalanceAwareJoint(ContinualMethod):
     areas, in the remedy's loss, which then takes the place of the user's; neither in a task's first three epochs nor in
     its last. Terms of other methods are left out in such steps, and in those of ``"resample"``.
 
+    With a ``radius`` above 0 steps are those of ImbSAM: after the first task, novel classes have the gradient that
+    their share of the loss has at ``w + radius g / |g|``, with ``g`` the one at ``w``; base classes have theirs at
+    ``w``. A user's loss is then taken for the cross-entropy, and a step makes two more passes.
+
     The past is kept as a whole, by the stream and not by the method: it is a reference and no method for a bounded
     memory. Works on any module with a class head; needs task boundaries; keeps one copy of the weights. Of the paper's
-    remedies DeepSMOTE and ImbSAM are left out.
+    remedies DeepSMOTE is left out.
 
     Args:
         remedy: ``"none"``, ``"balanced_softmax"``, ``"balanced_ce"``, ``"ldam"`` or ``"resample"``.
         scale: Of the cosines, above 0; the paper's is 16, and 30 with ``"ldam"``.
         deferred: Share of a task's steps, the last ones, that ``"ldam"`` weighs by effective numbers, in [0, 1].
         paste: Probability of a step of CMO, in [0, 1]; the paper's is 0.5.
+        radius: Of ImbSAM, at least 0; the paper's is 0.05.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
@@ -181,11 +218,13 @@ class ImbalanceAwareJoint(ContinualMethod):
     state_key: ClassVar[str] = "lightning_cl.ImbalanceAwareJoint"
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
+    small: ClassVar[dict[str, Any]] = {"radius": 0.05}
 
     remedy: Remedy = "balanced_softmax"
     scale: float = 16.0
     deferred: float = 0.0
     paste: float = 0.0
+    radius: float = 0.0
     _: KW_ONLY
     train_mask: TrainMask = "seen"
     reset_optimizer: bool = True
@@ -194,6 +233,7 @@ class ImbalanceAwareJoint(ContinualMethod):
         super().__post_init__()
         check_choice(self, "remedy", Remedy)
         check_above(self, 0, "scale")
+        check_at_least(self, 0, "radius")
         check_share(self, "deferred", "paste")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
