@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_cl.namespace import rank_zero_warn
 from lightning_cl.nn.distributed import all_sum, gather_rows
 from lightning_cl.training.batch import Inputs, unpack_for
 from lightning_cl.training.evaluation_mode import evaluating, in_default_precision
@@ -111,6 +112,11 @@ class TaskData:
     def _passes(self, view: View, epoch: int) -> Iterator[tuple[Any, Tensor, Any, int]]:
         """Inputs and targets as a step gets them, which of the rows count, and the most rows of any process."""
         trainer = self.module.trainer
+        if self.index is None and trainer.datamodule.online:
+            rank_zero_warn(
+                "a method passes over the samples of a task once more, but this stream shows each of them once, so "
+                "this is no online result; use a method that needs no such pass, or a scenario with tasks."
+            )
         loader = trainer.datamodule.train_loader_for(self.task.index, view, epoch, self.index)
         order, longest = loader.sampler.order(), -(-loader.batch_size // trainer.world_size)
         for batch_idx, batch in enumerate(in_default_precision(loader)):

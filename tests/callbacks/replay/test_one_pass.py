@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import lightning_cl.callbacks
-from lightning_cl.callbacks import CLIB, SHARP, BiC, ExperienceReplay, ICaRL
+from lightning_cl.callbacks import CLIB, EWC, SCR, SHARP, BiC, ExperienceReplay, FineTuning, ICaRL
 
 from ..by_hand import CLASSES, EACH, make_online, run
 
@@ -71,3 +71,13 @@ def test_several_epochs_are_told_of_and_one_is_not(recwarn: pytest.WarningsRecor
     assert not recwarn
     with pytest.warns(UserWarning, match="CLIB is made for one pass over the stream, but a task has 5 epochs: its"):
         CLIB()._tell_of_epochs(5)
+
+
+def test_a_second_pass_over_a_stream_that_shows_samples_once_is_told_of(recwarn: pytest.WarningsRecorder) -> None:
+    with pytest.warns(UserWarning, match="a method passes over the samples of a task once more, but this stream shows"):
+        run(EWC(), stream=make_online())
+    recwarn.clear()
+    for method in (SCR(12, 5, width=6), FineTuning()):
+        run(method, stream=make_online(), lr=0.01)
+    run(EWC())
+    assert not [w for w in recwarn if "once more" in str(w.message)]
