@@ -292,12 +292,12 @@ def drawn(name: str) -> str:
 
 def leaderboard(_: str = "") -> str:
     """The measured claims of the ledger, a table with a figure for each stream."""
-    from lightning_cl.cli.leaderboard import boards, markdown
+    from lightning_cl.cli.leaderboard import AXES, boards, markdown
     from lightning_cl.cli.ledger import claim_names, read_claim
     from lightning_cl.reports.leaderboard import figures
 
     made = boards([read_claim(name) for name in claim_names()])
-    return markdown(made, figures(made))
+    return markdown(made, figures(made, AXES))
 
 
 GENERATORS = {

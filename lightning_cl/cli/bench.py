@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from lightning_cl.cli import ledger
 from lightning_cl.cli.commands import SUITES
@@ -26,11 +28,38 @@ def main(options: argparse.Namespace, rest: Sequence[str], debug: bool) -> int:
     given = argparse.Namespace(
         methods=names, config=[suite], seeds=options.seeds, align=None, folder=options.folder or "runs/bench", target=""
     )
-    asked = read_options(given, rest)
+    asked, budget = read_options(given, rest), None if options.budget is None else read_budget(options.budget)
     assert isinstance(asked, Options)
+    if budget is not None and budget.of == "bytes":
+        asked = replace(asked, most_bytes=budget.most)
     from lightning_cl.cli.bench_runs import run
 
-    return run(suite, asked, options, debug)
+    return run(suite, asked, options, budget, debug)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run may cost at most: ``"bytes"`` stored, or ``"samples"`` through the network, forward and backward."""
+
+    of: str
+    most: int
+
+    def over(self, costs: dict[str, float]) -> float | None:
+        """What a run cost, where that is more; ``None`` where it is not, or nothing is known."""
+        keys = ("stored_bytes",) if self.of == "bytes" else ("forward_samples", "backward_samples")
+        cost = sum(costs.get(key, 0) for key in keys)
+        return cost if cost > self.most else None
+
+
+def read_budget(text: str) -> Budget:
+    """``"bytes=20000000"`` or ``"samples=50000"``; anything else is refused."""
+    found = re.fullmatch(r"(bytes|samples)=([1-9][0-9_]*)", text)
+    if found is None:
+        raise UsageError(
+            f"`--budget {text}` is no budget; give what a run may store, `--budget bytes=20000000`, or the samples it "
+            "may send through the network in training, forward and backward together, `--budget samples=50000`."
+        )
+    return Budget(found[1], int(found[2].replace("_", "")))
 
 
 def method_names(stream: str) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from lightning_cl import __version__
 from lightning_cl.cli import comparison, ledger
+from lightning_cl.cli.bench import Budget
 from lightning_cl.cli.comparison_options import Options
 from lightning_cl.cli.configs import UsageError, require_writable
 from lightning_cl.cli.leaderboard import write_page
@@ -25,8 +26,8 @@ _FEW_SHOT = ("average_session_accuracy", "base_accuracy", "novel_accuracy", "har
 _TOLERANCE = 4.0  # of another run of the same command, in percent
 
 
-def run(suite: str, asked: Options, options: argparse.Namespace, debug: bool) -> int:
-    """Run all methods of a suite that can run on it, enter them, and write the page."""
+def run(suite: str, asked: Options, options: argparse.Namespace, budget: Budget | None, debug: bool) -> int:
+    """Run all methods of a suite that can run on it, enter those within the budget, and write the page."""
     configs, unable = sort_out(asked, debug)
     require_writable(asked.folder, "`--folder`")
     if not configs:
@@ -37,14 +38,29 @@ def run(suite: str, asked: Options, options: argparse.Namespace, debug: bool) ->
         runs, failures = comparison.carry_out_all(able, planned, debug)
     except KeyboardInterrupt:
         return 130
-    comparison.publish(suite, runs, failures, (*notes, *unable), able.folder)
+    words = (*asked.words, *(() if budget is None else ("--budget", options.budget)))
+    by_method = {done.method: [other for other in runs if other.method == done.method] for done in runs}
+    claims = [entry(suite, method, found, words) for method, found in by_method.items()]
+    over = over_budget(claims, budget)
+    comparison.publish(suite, runs, failures, (*notes, *unable, *over.values()), able.folder)
     folder = options.ledger or able.folder / "ledger"
     folder.mkdir(parents=True, exist_ok=True)
-    for method in dict.fromkeys(done.method for done in runs):
-        claim = entry(suite, method, [done for done in runs if done.method == method], asked.words)
-        (folder / f"{claim.name}.yaml").write_text(claim.to_yaml(), encoding="utf-8")
+    for claim in claims:
+        if claim.name not in over:
+            (folder / f"{claim.name}.yaml").write_text(claim.to_yaml(), encoding="utf-8")
     write_page(folder, options.page or able.folder / "leaderboard.html", least=1)
     return 1 if failures else 0
+
+
+def over_budget(claims: Sequence[Claim], budget: Budget | None) -> dict[str, str]:
+    """Names of claims that cost more than the budget, each with a sentence about it."""
+    over = {}
+    for claim in claims if budget is not None else ():
+        assert claim.measured is not None
+        cost = budget.over(dict(claim.measured.costs)) if budget is not None else None
+        if cost is not None and budget is not None:
+            over[claim.name] = f"{claim.claim} is not ranked: it took {cost:.0f} of {budget.most} {budget.of}"
+    return over
 
 
 def sort_out(options: Options, debug: bool) -> tuple[dict[str, Any], list[str]]:
@@ -80,7 +96,7 @@ def entry(suite: str, method: str, runs: Sequence[Run], words: Sequence[str]) ->
         seeds=seeds,
         unit="percent",
         numbers={metric: Number(None, None, _TOLERANCE) for metric in numbers},
-        measured=Measurement(seeds, numbers, __version__, hardware(), mean, None),
+        measured=Measurement(seeds, numbers, __version__, hardware(), mean, None, ledger.mean_costs(found)),
     )
 
 

@@ -193,6 +193,12 @@ onto a page that opens offline. With --page alone: the page of what the package 
         (
             ("--methods", "A,B", "as for `compare`; all without", _ONCE),
             ("--seeds", "3", "seeds 0, 1, 2 for `seed_everything` and `data.seed`; `--seeds 1,3,5` gives them", _ONCE),
+            (
+                "--budget",
+                "bytes=N",
+                "what a run may store (memories fill it), or `samples=N` through the network; more is not ranked",
+                _ONCE,
+            ),
             ("--folder", "DIR", "where runs and tables go; runs/bench by default", {**_ONCE, "type": Path}),
             ("--ledger", "FOLDER", "where results are entered; DIR/SUITE/ledger by default", {"type": Path}),
             ("--page", "FILE", "leaderboard.html in DIR/SUITE by default", {"type": Path}),

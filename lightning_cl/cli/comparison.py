@@ -22,7 +22,7 @@ from lightning_cl.cli.command import read as read_config
 from lightning_cl.cli.command import run
 from lightning_cl.cli.comparison_options import MethodChoice, Options
 from lightning_cl.cli.configs import UsageError, require_writable
-from lightning_cl.cli.equal_memory import Footprint, aligned_sizes, measure, remarks, with_memory
+from lightning_cl.cli.equal_memory import Footprint, aligned_sizes, measure, remarks, too_large, with_memory
 from lightning_cl.cli.processes import in_process
 from lightning_cl.cli.protocol_check import newest_version
 from lightning_cl.namespace import PYTORCH
@@ -176,16 +176,28 @@ def plan(options: Options, debug: bool) -> tuple[list[PlannedRun], tuple[str, ..
 def plan_runs(options: Options, configs: dict[str, Config], debug: bool) -> tuple[list[PlannedRun], tuple[str, ...]]:
     """The runs of configurations that were read, by method, with memories aligned if that was asked."""
     notes: tuple[str, ...] = ()
-    if options.align == "memory":
-        trials = {name: PlannedRun.of(name, options.seeds[0], options.folder, c) for name, c in configs.items()}
-        footprints = {name: footprint(trial, debug) for name, trial in trials.items()}
-        sizes = aligned_sizes(footprints)
-        configs |= {name: with_memory(configs[name], size) for name, size in sizes.items()}
-        notes = remarks(footprints, sizes)
+    if options.align == "memory" or options.most_bytes is not None:
+        configs, notes = _with_equal_memory(options, configs, debug)
     planned = [
         PlannedRun.of(name, seed, options.folder, config) for name, config in configs.items() for seed in options.seeds
     ]
     return planned, notes
+
+
+def _with_equal_memory(
+    options: Options, configs: dict[str, Config], debug: bool
+) -> tuple[dict[str, Config], tuple[str, ...]]:
+    """Configurations that store equally much, and what was done; without those that store more than they may."""
+    trials = {name: PlannedRun.of(name, options.seeds[0], options.folder, c) for name, c in configs.items()}
+    footprints = {name: footprint(trial, debug) for name, trial in trials.items()}
+    most = options.most_bytes
+    large = {} if most is None else too_large(footprints, most)
+    if len(large) == len(configs):
+        raise UsageError(f"no method fits into the budget; {next(iter(large.values()))}.")
+    footprints = {name: found for name, found in footprints.items() if name not in large}
+    sizes = aligned_sizes(footprints, most)
+    fitting = {name: with_memory(configs[name], sizes[name]) if name in sizes else configs[name] for name in footprints}
+    return fitting, (*remarks(footprints, sizes, most), *large.values())
 
 
 def method_config(method: MethodChoice, words: Sequence[str], debug: bool) -> Config:

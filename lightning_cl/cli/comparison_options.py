@@ -43,6 +43,7 @@ class Options:
     align: str | None
     folder: Path
     words: tuple[str, ...]
+    most_bytes: int | None = None  # that a method may store; its memory fills them
 
 
 def main(given: argparse.Namespace, rest: Sequence[str], debug: bool) -> int:

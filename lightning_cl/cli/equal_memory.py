@@ -32,12 +32,16 @@ class Footprint:
         return self.model_bytes + min(self.memory_size, self.train_samples) * self.sample_bytes
 
 
-def aligned_sizes(footprints: Mapping[str, Footprint]) -> dict[str, int]:
+def aligned_sizes(footprints: Mapping[str, Footprint], most: int | None = None) -> dict[str, int]:
     """Memory sizes of the methods that have a memory, so that all store as much as the largest (arXiv:2302.03648).
 
     ``floor((largest total - model) / bytes of a sample)``, at most all training samples.
+
+    Args:
+        footprints: By method.
+        most: Bytes that each may store, in place of the largest total.
     """
-    most = max((footprint.total for footprint in footprints.values()), default=0)
+    most = max((footprint.total for footprint in footprints.values()), default=0) if most is None else most
     return {
         name: min((most - f.model_bytes) // f.sample_bytes, f.train_samples)
         for name, f in footprints.items()
@@ -45,9 +49,19 @@ def aligned_sizes(footprints: Mapping[str, Footprint]) -> dict[str, int]:
     }
 
 
-def remarks(footprints: Mapping[str, Footprint], sizes: Mapping[str, int]) -> tuple[str, ...]:
+def too_large(footprints: Mapping[str, Footprint], most: int) -> dict[str, str]:
+    """Methods that store more than so many bytes even with a memory of one sample, each with a sentence about it."""
+    least = {name: f.model_bytes + (f.sample_bytes if f.memory_size else 0) for name, f in footprints.items()}
+    return {
+        name: f"{name} cannot run here: it stores at least {size} bytes, over the budget of {most}"
+        for name, size in least.items()
+        if size > most
+    }
+
+
+def remarks(footprints: Mapping[str, Footprint], sizes: Mapping[str, int], most: int | None = None) -> tuple[str, ...]:
     """Say which memories were aligned, and which could not be."""
-    most = max(footprint.total for footprint in footprints.values())
+    most = max(footprint.total for footprint in footprints.values()) if most is None else most
     lines = [f"memories aligned to {most / 2**20:.2f} MiB of parameters, buffers and kept data"]
     for name, footprint in footprints.items():
         if name in sizes:

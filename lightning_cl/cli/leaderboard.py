@@ -23,6 +23,8 @@ _BENCHMARK = re.compile(r"(?P<script>\S+/(?P<stem>\w+)\.(?:py|yaml))")
 _DATA = re.compile(r"(\w+)\.npz")
 _BENCH = re.compile(r"lightning-cl bench (\S+)")
 _METHOD = re.compile(r"--methods? (\w+)")
+#: What a run costs, each with the words for its axis.
+AXES = {"minutes": "Minutes of one run", "mebibytes": "MiB of parameters, buffers and kept data"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,17 @@ class Row:
     def value(self, metric: str) -> float:
         """The mean over the seeds; below everything where it was not measured."""
         return float(self.measured.numbers[metric]["mean"]) if metric in self.measured.numbers else float("-inf")
+
+    @property
+    def minutes(self) -> float | None:
+        """Of one run, if they were kept."""
+        return self.measured.minutes
+
+    @property
+    def mebibytes(self) -> float | None:
+        """Of parameters, buffers and kept data, if they are known."""
+        stored = self.measured.costs.get("stored_bytes")
+        return None if stored is None else stored / 2**20
 
     @property
     def is_old(self) -> bool:
@@ -63,16 +76,17 @@ class Board:
         """For links and files: letters, digits and underscores."""
         return re.sub(r"\W+", "_", f"{self.title} {self.metrics[0]}").strip("_").lower()
 
-    def points(self) -> tuple[dict[str, tuple[float, float]], list[str]]:
-        """Method to minutes and first metric, of those with minutes; and the methods of the :meth:`front`."""
-        timed = [(row.method, row.measured.minutes, row.value(self.metrics[0])) for row in self.rows]
-        return {name: (time, value) for name, time, value in timed if time}, [row.method for row in self.front()]
+    def points(self, cost: str = "minutes") -> tuple[dict[str, tuple[float, float]], list[str]]:
+        """Method to cost (of ``AXES``) and first metric, where the cost is known; and those of the :meth:`front`."""
+        known = [(row.method, getattr(row, cost), row.value(self.metrics[0])) for row in self.rows]
+        named = [row.method for row in self.front(cost)]
+        return {name: (paid, value) for name, paid, value in known if paid}, named
 
-    def front(self) -> list[Row]:
-        """The rows that no other beats in both, minutes and first metric, by minutes."""
-        timed = sorted((row for row in self.rows if row.measured.minutes), key=_minutes_first(self.metrics))
+    def front(self, cost: str = "minutes") -> list[Row]:
+        """The rows that no other beats in both, a cost and the first metric, by cost."""
+        known = [row for row in self.rows if getattr(row, cost)]
         best: list[Row] = []
-        for row in timed:
+        for row in sorted(known, key=lambda row: (getattr(row, cost), -row.value(self.metrics[0]))):
             if not best or row.value(self.metrics[0]) > best[-1].value(self.metrics[0]):
                 best.append(row)
         return best
@@ -141,28 +155,26 @@ def _shared(names: Sequence[str]) -> int:
     return len(start[: start.rfind("_") + 1])
 
 
-def _minutes_first(metrics: Sequence[str]) -> Any:
-    return lambda row: (row.measured.minutes, -row.value(metrics[0]))
-
-
 def markdown(boards: Sequence[Board], figures: Mapping[str, str]) -> str:
     """The tables with their figures, for a page of the documentation."""
     parts = []
     for board in boards:
-        head = ["Method", *(f"`{metric}`" for metric in board.metrics), "Seeds", "Minutes", "Claim"]
+        head = ["Method", *(f"`{metric}`" for metric in board.metrics), "Seeds", "Minutes", "MiB", "Claim"]
         lines = [head, ["---"] * len(head), *(_cells(row, board.metrics) for row in board.rows)]
         parts += [f"## {board.title}", ""]
-        if board.name in figures:
-            parts += [f"![{board.metrics[0]} against minutes]({figures[board.name]})", ""]
+        for cost in AXES:
+            if (name := f"{board.name}_{cost}") in figures:
+                parts += [f"![{board.metrics[0]} against {cost}]({figures[name]})", ""]
         parts += [*(f"| {' | '.join(line)} |" for line in lines), ""]
     return "\n".join(parts)
 
 
 def _cells(row: Row, metrics: Sequence[str]) -> list[str]:
-    minutes = "" if row.measured.minutes is None else f"{row.measured.minutes:g}"
+    minutes = "" if row.minutes is None else f"{row.minutes:g}"
+    stored = "" if row.mebibytes is None else f"{row.mebibytes:.2f}"
     mark = " *" if row.is_old else ""
     seeds = str(len(row.measured.seeds))
-    return [row.method + mark, *(row.cell(metric) for metric in metrics), seeds, minutes, f"`{row.claim}`"]
+    return [row.method + mark, *(row.cell(metric) for metric in metrics), seeds, minutes, stored, f"`{row.claim}`"]
 
 
 def write_page(folder: Path, page: Path, least: int = 3) -> None:
@@ -181,5 +193,5 @@ def write_page(folder: Path, page: Path, least: int = 3) -> None:
         raise UsageError(f"{folder} holds no stream with {least} measured methods, so there is nothing to rank.")
     from lightning_cl.reports.leaderboard import leaderboard_page  # imports torch
 
-    write_output(page, leaderboard_page(made, __version__), "--page")
+    write_output(page, leaderboard_page(made, __version__, AXES), "--page")
     print(f"Leaderboard: {page}")

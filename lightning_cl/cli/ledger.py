@@ -9,7 +9,7 @@ import hashlib
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from lightning_cl.cli.configs import PACKAGE, UsageError, packaged, suggestion
 LEDGER = PACKAGE / "ledger"
 NOT_RUN = "not yet run"
 UNITS = ("percent", "ratio", "perplexity")
+#: Costs of a run that an entry may hold: bytes of parameters, buffers and kept data; samples through the network.
+COSTS = ("stored_bytes", "forward_samples", "backward_samples")
 #: Settings of the Trainer, and callbacks, that only look or save: a run with them ends in the same bits as one without.
 _LOOKING = {"logger", "num_sanity_val_steps"}
 _OBSERVERS = {"ContinualCheckpoint", "ModelCheckpoint", "ProtocolGuard", "RichProgressBar", "TQDMProgressBar"}
@@ -44,6 +46,7 @@ class Measurement:
     hardware: str
     minutes: float | None  # of one seed; None: not kept
     recipe_hash: str | None  # None for a command of another kind
+    costs: Mapping[str, float] = field(default_factory=dict)  # mean over the seeds, of those of COSTS that are known
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ class Claim:
 def _plain(value: Any) -> Any:
     """In plain values, in the order of the fields."""
     if isinstance(value, (Claim, Measurement, Number)):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        content = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {key: item for key, item in content.items() if key != "costs" or item}
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return list(value) if isinstance(value, tuple) else value
@@ -122,6 +126,12 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
     """Mean and standard deviation (of a sample) of one value a seed."""
     spread = round(statistics.stdev(values), 3) if len(values) > 1 else None
     return {"mean": round(statistics.fmean(values), 3), "std": spread, "values": [round(value, 3) for value in values]}
+
+
+def mean_costs(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The mean of each cost that all runs know, of the values of one report each."""
+    known = [key for key in COSTS if all(run.get(key) is not None for run in runs)]
+    return {key: round(statistics.fmean(run[key] for run in runs), 1) for key in known}
 
 
 def verdict(claim: Claim, means: Mapping[str, float]) -> dict[str, bool | None]:
@@ -202,7 +212,10 @@ def _number(name: str, metric: str, data: Any) -> Number:
 def _measurement(name: str, data: Any, numbers: Mapping[str, Number]) -> Measurement | None:
     if data == NOT_RUN:
         return None
-    given = _fields(name, ", `measured`", data, [field.name for field in fields(Measurement)])
+    keys = [field.name for field in fields(Measurement)]
+    given = _fields(name, ", `measured`", data, keys if "costs" in data else keys[:-1])
+    if set(given.get("costs", ())) - set(COSTS):
+        raise UsageError(f"ledger entry `{name}` has unknown `costs`: {sorted(given['costs'])}; known: {list(COSTS)}.")
     if set(given["numbers"]) - set(numbers):
         raise UsageError(f"ledger entry `{name}` measured something that it does not claim; claimed: {list(numbers)}.")
     for metric, values in given["numbers"].items():

@@ -61,8 +61,10 @@ def measure(claim: Claim, seeds: Sequence[int], extra: Sequence[str], folder: Pa
             f"`{claim.name}` was measured by a benchmark of the repository, not by a recipe: {claim.command}"
         )
     from lightning_cl.cli.command import run  # imports torch
+    from lightning_cl.reports.compared_runs import values_of
 
     values: dict[str, list[float]] = {metric: [] for metric in claim.numbers}
+    costs = []
     began = time.monotonic()
     for seed in seeds:
         here, before = folder / f"seed_{seed}", set((folder / f"seed_{seed}").glob("version_*"))
@@ -75,12 +77,13 @@ def measure(claim: Claim, seeds: Sequence[int], extra: Sequence[str], folder: Pa
         if code:
             return code
         reached = _report(set(here.glob("version_*")) - before, here)
+        costs.append(values_of(reached))
         for metric in values:
             values[metric].append(_value(reached, metric, claim))
     minutes = round((time.monotonic() - began) / 60 / len(seeds), 2)
     numbers = {metric: ledger.summary(found) for metric, found in values.items()}
     known = ledger.recipe_hash(claim.recipe, claim.overrides)
-    return Measurement(tuple(seeds), numbers, __version__, hardware(), minutes, known)
+    return Measurement(tuple(seeds), numbers, __version__, hardware(), minutes, known, ledger.mean_costs(costs))
 
 
 def _report(new: set[Path], folder: Path) -> Any:

@@ -15,6 +15,7 @@ from lightning_cl.training import MethodModule, Step
 from lightning_cl.training.evaluated_batch import announce
 from lightning_cl.training.find_backbone import find_attention
 from lightning_cl.training.prompt_use import PromptUse
+from lightning_cl.training.training_queries import TrainingQueries
 
 
 class PromptedBackbone(MethodModule):
@@ -26,6 +27,8 @@ class PromptedBackbone(MethodModule):
         backbone: Dotted path of the network, of a family in :mod:`lightning_cl.nn.attention`; found when ``None``.
         cache_queries: Compute the query of an evaluation image once per run. Needs evaluation transforms without
             randomness.
+        cache_training_queries: Compute the query of a training image once a task, too. Needs training images that are
+            the same in every epoch; does nothing in a stream without boundaries.
 
     Raises:
         ValueError: If there is no (single) network of a known family, the module has prompts already, or the provider
@@ -38,7 +41,12 @@ class PromptedBackbone(MethodModule):
     provider: PromptProvider
 
     def __init__(
-        self, module: Any, provider: PromptProvider, backbone: str | None = None, cache_queries: bool = True
+        self,
+        module: Any,
+        provider: PromptProvider,
+        backbone: str | None = None,
+        cache_queries: bool = True,
+        cache_training_queries: bool = False,
     ) -> None:
         super().__init__()
         _, vit, family = find_attention(module, backbone)
@@ -50,6 +58,8 @@ class PromptedBackbone(MethodModule):
         self.provider = provider.to(device=reference.device, dtype=reference.dtype)
         self.__dict__["_vit"] = vit  # a part of the user's module
         self.cache_queries = cache_queries and provider.needs_query
+        cached = cache_training_queries and provider.needs_query
+        self._training_queries = TrainingQueries(provider, vit.prompt_state()[1]) if cached else None
         self._use: PromptUse | None = PromptUse(vit, provider)  # until it is known
         expect_eval_mode()
 
@@ -65,9 +75,12 @@ class PromptedBackbone(MethodModule):
         self.provider.pending_losses.clear()
         if self._use is not None:
             self._use.begin_step()
+        if self._training_queries is not None:
+            self._training_queries.announce(step.module)
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """The provider's terms, averaged over the forward passes of the step."""
+        self.provider.training_queries.forget_expectation()
         if self._use is not None and not step.module.automatic_optimization:  # its backward passes are over
             self._use.require(step.module)
         terms = list(self.provider.pending_losses)

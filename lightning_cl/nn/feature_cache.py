@@ -130,6 +130,42 @@ class FeatureCache:
         self.prints[split][index] = prints
         self.known[split][index] = True
 
+    def look_up(self, compute: Callable[[Tensor | None], Tensor], inputs: Tensor) -> Tensor:
+        """``(B, D)`` features of announced samples and of others behind them; what is not known is not remembered.
+
+        Which rows are computed depends on these samples alone, not on the passes before.
+
+        Args:
+            compute: Computes features (given the rows to compute, or all).
+            inputs: ``(B, ...)`` what they are computed from.
+        """
+        count = 0 if self._expected is None else len(self._expected[1])
+        if not 0 < count <= inputs.shape[0]:
+            return compute(None)
+        known = self.matches(sample_fingerprints(inputs[:count]))
+        if not bool(known.any()):
+            return compute(None)
+        features = self.recall()
+        if len(known) == inputs.shape[0] and bool(known.all()):
+            return features
+        rest = torch.ones(inputs.shape[0], dtype=torch.bool)
+        rest[:count] = ~known
+        computed = compute(rest.nonzero().flatten())
+        whole = computed.new_empty(inputs.shape[0], computed.shape[1])
+        whole[(~rest).to(whole.device)] = features[known.to(features.device)].to(whole)
+        whole[rest.to(whole.device)] = computed
+        return whole
+
+    def take(self, split: str) -> tuple[Tensor, Tensor]:
+        """Hand out the features and fingerprints of a split, and forget them.
+
+        Raises:
+            KeyError: If nothing of it was remembered.
+        """
+        self.forget_expectation()
+        del self.known[split]
+        return self.features.pop(split), self.prints.pop(split)
+
     def _make_room(self, split: str, size: int, like: Tensor) -> None:
         with torch.inference_mode(False):  # inference tensors could not be filled outside of inference mode
             self.known[split] = torch.zeros(size, dtype=torch.bool)

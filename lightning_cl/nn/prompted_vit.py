@@ -49,10 +49,8 @@ class PromptedViT(FrozenBackbone, _Base):
             x = blocks[:first](x)
             if not provider.needs_query:
                 query = None
-            elif provider.training:  # only images of an evaluation come again
-                query = self._query(x, first)
             else:
-                query = cache.get(lambda rows: self._query(x, first, rows), images)
+                query = provider.query(lambda rows: self._query(x, first, rows), images, cache)
         prompts: Prompts = provider(query)
         if prompts.loss is not None and provider.training:
             provider.pending_losses.append(prompts.loss)
@@ -154,4 +152,5 @@ def install_prompts(vit: Any, provider: PromptProvider) -> None:
 
 
 def _forget_queries(vit: Any, keys: Any) -> None:
-    vit.prompt_state()[1].clear()  # other weights, other queries
+    for cache in (vit.prompt_state()[1], vit.prompt_state()[0].training_queries):
+        cache.clear()  # other weights, other queries

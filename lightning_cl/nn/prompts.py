@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_cl.nn.feature_cache import FeatureCache
 from lightning_cl.nn.prefix_attention import Prefix
 
 
@@ -68,11 +69,23 @@ class PromptProvider(nn.Module):
         self.register_load_state_dict_post_hook(_read_task)  # type: ignore[no-untyped-call]
         #: Loss terms of the current step's forward passes, until the step collects them.
         self.pending_losses: list[Tensor] = []
+        #: Queries of training images that come again as they are; empty unless somebody announces these.
+        self.training_queries = FeatureCache()
 
     def start_task(self, task: int) -> None:
         """Prepare the parameters of ``task`` in place; overriding methods call ``super()`` first."""
         self.task = task
         self.task_counter.fill_(task)
+
+    def query(self, compute: Callable[[Tensor | None], Tensor], images: Tensor, evaluated: FeatureCache) -> Tensor:
+        """``(B, D)`` queries of images, from memory where they were announced and are known.
+
+        Args:
+            compute: Computes them (given the rows to compute, or all).
+            images: ``(B, ...)`` what the network is given.
+            evaluated: Queries of evaluation images.
+        """
+        return self.training_queries.look_up(compute, images) if self.training else evaluated.get(compute, images)
 
     def forward(self, query: Tensor | None) -> Prompts:
         """Prompts for a batch.

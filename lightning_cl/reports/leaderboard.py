@@ -1,4 +1,4 @@
-"""A leaderboard as a page that opens offline, and its figure: what accuracy so many minutes buy."""
+"""A leaderboard as a page that opens offline, and its figures: what accuracy so many minutes, or bytes, buy."""
 
 from __future__ import annotations
 
@@ -14,25 +14,28 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plot_minutes(points: Mapping[str, tuple[float, float]], named: Collection[str], metric: str) -> tuple[Figure, Axes]:
-    """A point for each method, accuracy in percent against minutes of one run on a logarithmic axis.
+def plot_cost(
+    points: Mapping[str, tuple[float, float]], named: Collection[str], metric: str, axis: str
+) -> tuple[Figure, Axes]:
+    """A point for each method, accuracy in percent against a cost on a logarithmic axis.
 
     Args:
-        points: Method to minutes (above 0) and percent.
+        points: Method to cost (above 0) and percent.
         named: Methods whose names are written beside their points, those that no other beats in both.
         metric: What the percent are of.
+        axis: What the cost is.
 
     Raises:
         ValueError: If there is no point.
     """
     if not points:
-        raise ValueError("there is no method with minutes, so nothing to draw.")
+        raise ValueError("there is no method whose cost is known, so nothing to draw.")
     figure, ax = draw.new_axes(None, (COLUMN_WIDTH, COLUMN_WIDTH * 0.62))
-    draw.frame(ax, None, "Minutes of one run", f"{metric} (%)")
+    draw.frame(ax, None, axis, f"{metric} (%)")
     ax.set_xscale("log")
-    for method, (minutes, percent) in points.items():
+    for method, (cost, percent) in points.items():
         best = method in named
-        ax.plot(minutes, percent, "o", ms=3.5 if best else 2.5, color=draw.COLOURS[0] if best else "0.6")
+        ax.plot(cost, percent, "o", ms=3.5 if best else 2.5, color=draw.COLOURS[0] if best else "0.6")
     for place, method in enumerate(name for name in named if name in points):
         offset = (3, -8 if place % 2 else 3)  # points, now above, now below: neighbours on the line are near
         ax.annotate(method, points[method], xytext=offset, textcoords="offset points", fontsize=draw.SMALL)
@@ -42,20 +45,28 @@ def plot_minutes(points: Mapping[str, tuple[float, float]], named: Collection[st
     return figure, ax
 
 
-def leaderboard_page(boards: Sequence[Any], version: str) -> str:
+def leaderboard_page(boards: Sequence[Any], version: str, axes: Mapping[str, str]) -> str:
     """All tables with their figures, in one HTML file that needs no network and no other file.
 
     Args:
         boards: As :func:`lightning_cl.cli.leaderboard.boards` gives them.
         version: Of the package; results of another one are marked.
+        axes: Costs, each with the words for its axis.
     """
-    return render("leaderboard.html", {}, boards=boards, drawn=figures(boards), version=version)
+    return render("leaderboard.html", {}, boards=boards, drawn=figures(boards, axes), axes=axes, version=version)
 
 
-def figures(boards: Sequence[Any]) -> dict[str, str]:
-    """The figure of each table by its name, as a data address; none where no minutes are known."""
+def figures(boards: Sequence[Any], axes: Mapping[str, str]) -> dict[str, str]:
+    """Figures as data addresses by ``"{name of the table}_{cost}"``; none where a cost is not known.
+
+    Args:
+        boards: See :func:`leaderboard_page`.
+        axes: Costs, each with the words for its axis.
+    """
     found = {}
-    for board in (board for board in boards if board.front()):
-        points, named = board.points()
-        found[board.name] = draw.svg_address(plot_minutes(points, named, board.metrics[0])[0])
+    for board in boards:
+        for cost, axis in axes.items():
+            points, named = board.points(cost)
+            if points:
+                found[f"{board.name}_{cost}"] = draw.svg_address(plot_cost(points, named, board.metrics[0], axis)[0])
     return found

@@ -19,7 +19,7 @@ from lightning_cl.cli.command import read as read_config
 from lightning_cl.cli.comparison import NEEDED, PlannedRun
 from lightning_cl.cli.comparison_options import Options, choose, read_options, read_seeds
 from lightning_cl.cli.configs import RECIPES, UsageError
-from lightning_cl.cli.equal_memory import Footprint, aligned_sizes, measure, remarks, with_memory
+from lightning_cl.cli.equal_memory import Footprint, aligned_sizes, measure, remarks, too_large, with_memory
 from lightning_cl.cli.options import parse
 from lightning_cl.cli.processes import in_process
 from lightning_cl.reports.report import read
@@ -160,6 +160,7 @@ def test_memories_grow_to_what_the_largest_stores() -> None:
     one, ten = Footprint(parameters, 2000, 3072, 50_000), Footprint(10 * parameters, 2000, 3072, 50_000)
     assert aligned_sizes({"one": one, "ten": ten}) == {"one": 7431, "ten": 2000}
     assert aligned_sizes({"none": Footprint(100, 0, 1, 9), "all": Footprint(10, 2, 5, 9)}) == {"all": 9}
+    assert aligned_sizes({"none": Footprint(100, 0, 1, 9), "all": Footprint(10, 2, 5, 9)}, most=32) == {"all": 4}
     said = remarks({"none": Footprint(100, 0, 1, 99), "all": Footprint(0, 200, 5, 99)}, {"all": 99})
     assert "all: memory of 99 samples (all training samples), in place of 200" in said
     assert any(line.startswith("none: stores") for line in said)
@@ -303,3 +304,10 @@ def test_the_comparison_of_the_manual(capfd: pytest.CaptureFixture[str]) -> None
     assert reached["prototypes"] >= 0.93
     assert reached["finetune"] < 0.5
     assert "± standard deviation" not in (folder / "comparison.md").read_text()
+
+
+def test_what_does_not_fit_into_a_budget_is_named() -> None:
+    footprints = {"small": Footprint(50, 0, 5, 9), "large": Footprint(61, 0, 5, 9), "full": Footprint(56, 2, 5, 9)}
+    assert too_large(footprints, 61) == {}
+    assert list(too_large(footprints, 60)) == ["large", "full"]
+    assert too_large(footprints, 60)["full"].endswith("it stores at least 61 bytes, over the budget of 60")

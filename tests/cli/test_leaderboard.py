@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from lightning_cl.cli import main
-from lightning_cl.cli.leaderboard import Board, boards, markdown, stream_of
-from lightning_cl.cli.ledger import Claim, Measurement, Number, claim_names, read_claim
+from lightning_cl.cli.bench import Budget, read_budget
+from lightning_cl.cli.bench_runs import over_budget
+from lightning_cl.cli.configs import UsageError
+from lightning_cl.cli.leaderboard import AXES, Board, boards, markdown, stream_of
+from lightning_cl.cli.ledger import Claim, Measurement, Number, claim_names, mean_costs, read_claim
+from lightning_cl.reports.leaderboard import figures
 
 METRIC = "class_il/average_accuracy"
 SHORT = (
@@ -18,8 +22,11 @@ SHORT = (
 )
 
 
-def claim(method: str, mean: float, minutes: float | None, std: float | None = None, version: str = "x") -> Claim:
-    measured = Measurement((0, 1), {METRIC: {"mean": mean, "std": std, "values": []}}, version, "", minutes, None)
+def claim(
+    method: str, mean: float, minutes: float | None, std: float | None = None, costs: dict | None = None
+) -> Claim:
+    numbers = {METRIC: {"mean": mean, "std": std, "values": []}}
+    measured = Measurement((0, 1), numbers, "x", "", minutes, None, costs or {})
     return Claim(
         *(f"bench_s_{method}", "", (), (), f"lightning-cl bench s.yaml --methods {method}", None, (0, 1), "percent"),
         *({METRIC: Number(None, None, 1.0)}, measured),
@@ -36,8 +43,41 @@ def test_the_best_comes_first_and_the_front_is_what_no_other_beats() -> None:
     assert points == {"b": (4.0, 80.0), "c": (5.0, 70.0), "a": (2.0, 60.0), "d": (2.0, 50.0)}
     assert named == ["a", "b"]
     text = markdown([board], {})
-    assert "| a * | 60.0 ± 1.5 | 2 | 2 | `bench_s_a` |" in text  # another version
-    assert "| e * | 90.0 | 2 |  | `bench_s_e` |" in text
+    assert "| a * | 60.0 ± 1.5 | 2 | 2 |  | `bench_s_a` |" in text  # another version
+    assert "| e * | 90.0 | 2 |  |  | `bench_s_e` |" in text
+
+
+def test_bytes_have_a_figure_of_their_own_where_they_are_known() -> None:
+    made = [claim("a", 60.0, 2.0, costs={"stored_bytes": 2**20}), claim("b", 80.0, None), claim("c", 70.0, 1.0)]
+    (board,) = boards([*made, claim("d", 50.0, 3.0, costs={"stored_bytes": 2**21})])
+    assert board.points("mebibytes") == ({"a": (1.0, 60.0), "d": (2.0, 50.0)}, ["a"])
+    drawn = figures([board], AXES)
+    assert list(drawn) == [f"{board.name}_minutes", f"{board.name}_mebibytes"]
+    text = markdown([board], drawn)
+    assert "| a * | 60.0 | 2 | 2 | 1.00 | `bench_s_a` |" in text
+    assert text.count("data:image/svg+xml") == 2
+
+
+def test_costs_are_entered_and_read_again(tmp_path: Path) -> None:
+    runs = [{"stored_bytes": 10.0, "forward_samples": 4.0, "other": 1.0}, {"stored_bytes": 20.0}]
+    entered = claim("a", 60.0, 2.0, costs=mean_costs(runs))
+    (tmp_path / "bench_s_a.yaml").write_text(entered.to_yaml())
+    measured = read_claim("bench_s_a", tmp_path).measured
+    assert measured is not None
+    assert measured.costs == {"stored_bytes": 15.0}
+    assert "costs" not in claim("b", 60.0, 2.0).to_yaml()
+    (tmp_path / "bench_s_a.yaml").write_text(entered.to_yaml().replace("stored_bytes", "euros"))
+    with pytest.raises(UsageError, match=r"unknown `costs`: \['euros'\]"):
+        read_claim("bench_s_a", tmp_path)
+
+
+def test_what_costs_more_than_the_budget_is_named() -> None:
+    made = [claim("a", 60.0, 2.0, costs={"forward_samples": 30, "backward_samples": 21}), claim("b", 80.0, 1.0)]
+    assert over_budget(made, None) == over_budget(made, Budget("samples", 51)) == {}
+    over = over_budget(made, read_budget("samples=5_0"))
+    assert list(over) == ["bench_s_a"]
+    assert over["bench_s_a"].endswith("is not ranked: it took 51 of 50 samples")
+    assert over_budget(made, Budget("bytes", 1)) == {}
 
 
 def test_fewer_methods_than_three_are_no_table() -> None:
@@ -91,6 +131,7 @@ def test_a_page_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFix
         (["nowhere"], "no recipe `nowhere`"),
         (["digits", "--methods", "nothing"], "there is no method `nothing` for `digits`"),
         (["digits", "--seed_everything", "3"], "is set by `compare`; use `--seeds`"),
+        (["digits", "--budget", "bytes=many"], "is no budget; give what a run may store, `--budget bytes=20000000`"),
     ],
 )
 def test_bad_input(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -178,3 +178,42 @@ def test_fingerprints_are_of_rows_whatever_the_batch():
     assert torch.equal(sample_fingerprints(rows)[[4, 2]], sample_fingerprints(rows[[4, 2]]))
     assert len(sample_fingerprints(torch.arange(5))) == 5
     assert len(sample_fingerprints(torch.zeros(5, 2, dtype=torch.complex64))) == 5
+
+
+def look_up(cache, backbone, index, images):
+    index = torch.tensor(index)
+    return cache.look_up(backbone(index), images)
+
+
+def test_known_samples_are_looked_up_and_others_computed_each_time(backbone):
+    cache = FeatureCache()
+    cache.expect("train", torch.tensor([2, 5]), 10)
+    cache.remember(FEATURES[[2, 5]], sample_fingerprints(IMAGES[[2, 5]]))
+    for _ in range(2):  # 3 is not known; 8 and 9 stand behind the announced samples
+        cache.expect("train", torch.tensor([5, 3, 2]), 10)
+        order = [5, 3, 2, 8, 9]
+        assert torch.equal(look_up(cache, backbone, order, IMAGES[order]), FEATURES[order])
+    assert backbone.computed == [[3, 8, 9]] * 2
+    assert cache.known["train"].nonzero().flatten().tolist() == [2, 5]
+
+
+def test_what_is_not_as_it_was_is_computed_in_one_piece(backbone):
+    cache = FeatureCache()
+    cache.expect("train", torch.tensor([2, 5]), 10)
+    cache.remember(FEATURES[[2, 5]], sample_fingerprints(IMAGES[[2, 5]]))
+    assert torch.equal(look_up(cache, backbone, [5, 2], IMAGES[[5, 2]]), FEATURES[[5, 2]])  # in another order
+    cache.expect("train", torch.tensor([2, 5, 7]), 10)
+    look_up(cache, backbone, [2, 5], IMAGES[[2, 5]])  # fewer than announced
+    cache.forget_expectation()
+    look_up(cache, backbone, [2, 5], IMAGES[[2, 5]])
+    assert backbone.computed == [[5, 2], [2, 5], [2, 5]]
+
+
+def test_a_split_that_is_taken_is_forgotten(backbone):
+    cache = FeatureCache()
+    ask(cache, backbone, [0, 1], split="pass", size=2)
+    features, prints = cache.take("pass")
+    assert torch.equal(features, FEATURES[[0, 1]])
+    assert torch.equal(prints, sample_fingerprints(IMAGES[[0, 1]]))
+    with pytest.raises(KeyError):
+        cache.take("pass")

@@ -31,6 +31,7 @@ class CODAPrompt(PromptMethod):
         train_mask: Which classes compete in the training loss; the paper's is ``"task"``.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first; the paper does.
         cache_queries: Compute the query of an evaluation image once per run.
+        cache_training_queries: Compute the query of a training image once a task, where images are not augmented.
     """
 
     state_key: ClassVar[str] = "lightning_cl.CODAPrompt"

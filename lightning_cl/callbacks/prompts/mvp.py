@@ -202,6 +202,7 @@ class MVP(PromptMethod):
     variant: Literal["paper", "code"] = "paper"
     use_last_layer: bool = False
     reset_optimizer: bool = field(init=False, default=False)
+    cache_training_queries: bool = field(init=False, default=False)  # made for streams without boundaries
     _: KW_ONLY
     train_mask: TrainMask = "seen"
 

@@ -35,6 +35,7 @@ class OnePrompt(PromptMethod):
     lengths: int | Sequence[int] = (5, 5, 20, 20, 20)
     init_range: tuple[float, float] = (0.0, 1.0)
     cache_queries: bool = field(init=False, default=False)  # there are none
+    cache_training_queries: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

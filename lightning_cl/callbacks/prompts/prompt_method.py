@@ -31,6 +31,9 @@ class PromptMethod(ContinualMethod):
         backbone: Dotted path of the network (see :mod:`lightning_cl.nn.attention`); found when ``None``.
         cache_queries: Compute the query of an evaluation image once per run. Needs evaluation transforms without
             randomness, which is what the sources have.
+        cache_training_queries: Compute the query of a training image once a task, in a pass before its first step.
+            Needs training images that are the same in every epoch (a source with ``augment="none"``); keeps a query for
+            each image of the task, in no checkpoint. Does nothing in a stream without boundaries.
     """
 
     adapts_backbone: ClassVar[bool] = True
@@ -42,6 +45,7 @@ class PromptMethod(ContinualMethod):
     reset_optimizer: bool = True
     backbone: str | None = None
     cache_queries: bool = True
+    cache_training_queries: bool = False
 
     @classmethod
     def backbones(cls) -> str:
@@ -76,7 +80,7 @@ class PromptMethod(ContinualMethod):
     def build(self, pl_module: Any, info: Any) -> PromptedBackbone:
         """The prompts in the module's transformer."""
         provider = self.provider(info, *self.sizes(pl_module))
-        return PromptedBackbone(pl_module, provider, self.backbone, self.cache_queries)
+        return PromptedBackbone(pl_module, provider, self.backbone, self.cache_queries, self.cache_training_queries)
 
     def sizes(self, pl_module: Any) -> tuple[int, int]:
         """Width of the network and outputs of the head, for :meth:`provider`."""

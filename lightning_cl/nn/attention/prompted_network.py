@@ -83,8 +83,8 @@ def _prompted(network: Any, run: Run, args: Any, kwargs: dict[str, Any]) -> Any:
     if provider.needs_query:
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim]
         ask = partial(_query, network, provider.query_layer, run, args, kwargs)
-        # Only images of an evaluation come again; of several inputs none alone tells which they were.
-        query = ask() if provider.training or len(tensors) != 1 else cache.get(ask, tensors[0])
+        # Of several inputs none alone tells which they were.
+        query = ask() if len(tensors) != 1 else provider.query(ask, tensors[0], cache)
     prompts: Prompts = provider(query)
     if prompts.loss is not None and provider.training:
         provider.pending_losses.append(prompts.loss)
@@ -185,4 +185,5 @@ def _removing(hooks: list[Any]) -> Iterator[None]:
 
 
 def _forget_queries(network: Any, keys: Any) -> None:
-    network.prompt_state()[1].clear()  # other weights, other queries
+    for cache in (network.prompt_state()[1], network.prompt_state()[0].training_queries):
+        cache.clear()  # other weights, other queries

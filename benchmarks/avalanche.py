@@ -1,0 +1,166 @@
+"""Fine-tuning, replay and EWC beside Avalanche: seconds an epoch and peak memory, at equal updates on the same digits.
+
+    pip install avalanche-lib
+    python benchmarks/avalanche.py
+
+Five tasks of two classes of scikit-learn's digits, the same multi-layer perceptron, batches and number of updates. Both
+train and neither evaluates; the libraries take turns, and a figure is the median over the rounds of Avalanche's seconds
+over ours in the same round. Peak memory is what a run adds to the process, each in a process of its own. Without
+`avalanche-lib` it says so and ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import multiprocessing
+import platform
+import resource
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from sklearn.datasets import load_digits
+from step_cost import Classifier
+from torch import Tensor, nn
+
+TASKS, BATCH, MEMORY, EWC_STRENGTH = 5, 16, 100, 1.0
+METHODS = ("fine-tuning", "replay", "EWC")
+
+
+def images() -> tuple[Tensor, Tensor]:
+    """Digits in the order of their classes: ``(N, 64)`` in [0, 1] and labels."""
+    data = load_digits()
+    labels = torch.as_tensor(data.target, dtype=torch.int64)
+    order = labels.argsort(stable=True)
+    return torch.as_tensor(data.data, dtype=torch.float32)[order] / 16, labels[order]
+
+
+def network() -> nn.Module:
+    """The same weights on both sides."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 400), nn.ReLU(), nn.Linear(400, 400), nn.ReLU(), nn.Linear(400, 10))
+
+
+def ours(method: str, epochs: int) -> None:
+    """A fit of the Trainer over the whole stream."""
+    from lightning import Trainer
+
+    from lightning_cl.callbacks import EWC, ExperienceReplay
+    from lightning_cl.datamodules import ArraySource, ClassIncremental, ContinualDataModule
+
+    callbacks: dict[str, list[Any]] = {
+        "fine-tuning": [],
+        "replay": [ExperienceReplay(memory_size=MEMORY, batch_size=BATCH)],
+        "EWC": [EWC(strength=EWC_STRENGTH, fisher="batch", train_mask="all")],
+    }
+    data = images()
+    source = ArraySource(data, data, layout="ND")
+    stream = ContinualDataModule(source, ClassIncremental(TASKS, class_order="natural"), BATCH, epochs)
+    options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    options |= {"enable_model_summary": False, "accelerator": "cpu", "limit_val_batches": 0, "max_epochs": -1}
+    Trainer(**options, callbacks=callbacks[method]).fit(Classifier(network()), datamodule=stream)
+
+
+def theirs(method: str, epochs: int) -> None:
+    """A training of Avalanche over the same tasks."""
+    from avalanche.benchmarks import benchmark_from_datasets
+    from avalanche.benchmarks.utils import as_classification_dataset
+    from avalanche.training.plugins import EvaluationPlugin
+    from avalanche.training.supervised import EWC, Naive, Replay
+    from torch.utils.data import TensorDataset
+
+    inputs, labels = images()
+    parts = [labels // 2 == task for task in range(TASKS)]
+    sets = []
+    for part in parts:
+        dataset: Any = TensorDataset(inputs[part], labels[part])
+        dataset.targets = labels[part].tolist()
+        sets.append(as_classification_dataset(dataset))
+    stream = benchmark_from_datasets(train=sets, test=sets).train_stream
+    net = network()
+    shared = {
+        "model": net, "optimizer": torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9),
+        "criterion": nn.CrossEntropyLoss(),
+        "train_mb_size": BATCH, "train_epochs": epochs, "evaluator": EvaluationPlugin(loggers=[]),
+    }  # fmt: skip
+    strategies: dict[str, Callable[[], Any]] = {
+        "fine-tuning": lambda: Naive(**shared),
+        "replay": lambda: Replay(mem_size=MEMORY, **shared),
+        "EWC": lambda: EWC(ewc_lambda=EWC_STRENGTH, **shared),
+    }
+    strategy = strategies[method]()
+    for experience in stream:
+        strategy.train(experience)
+
+
+def seconds_of(run: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _peak(run: Callable[[], None], answer: Any) -> None:
+    torch.set_num_threads(1)
+    quiet()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run()
+    answer.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def peak_of(run: Callable[[], None]) -> float:
+    """Megabytes that imports and a run add to a fresh process that has torch."""
+    context = multiprocessing.get_context("spawn")
+    answer = context.Queue()
+    child = context.Process(target=_peak, args=(run, answer))
+    child.start()
+    megabytes: float = answer.get(timeout=300)
+    child.join()
+    return megabytes
+
+
+def quiet() -> None:
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    args = parser.parse_args()
+    if find_spec("avalanche") is None:
+        print("skipped: avalanche-lib is not installed (`pip install avalanche-lib`).")
+        return
+    torch.set_num_threads(1)
+    quiet()
+    table: dict[str, Any] = {}
+    for method in METHODS:
+        sides = {"ours": partial(ours, method, args.epochs), "theirs": partial(theirs, method, args.epochs)}
+        rounds = [{name: seconds_of(run) for name, run in sides.items()} for _ in range(args.rounds + 1)][1:]
+        ratios = [found["theirs"] / found["ours"] for found in rounds]
+        peaks = {name: peak_of(run) for name, run in sides.items()}
+        table[method] = {
+            "seconds, theirs to ours": [round(f(ratios), 2) for f in (median, min, max)],
+            "our seconds an epoch": round(median(r["ours"] for r in rounds) / args.epochs / TASKS, 3),
+            "peak memory, theirs to ours": round(peaks["theirs"] / peaks["ours"], 2),
+        }
+        print(method, table[method], flush=True)
+    if args.out:
+        import avalanche
+
+        about = {"machine": platform.machine(), "torch": torch.__version__, "avalanche": avalanche.__version__}
+        settings = {"epochs": args.epochs, "rounds": args.rounds, "batch_size": BATCH, "memory": MEMORY}
+        args.out.write_text(json.dumps({"settings": settings, **about, "methods": table}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
