@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 #: Of an import of the package alone, and of the command as far as its help: not counting what Python itself loads.
 MOST_ALONE, MOST_OF_HELP = 10, 120
 #: What a fit needs beside torch, timm and lightning: the parser of the command line.
@@ -35,6 +37,7 @@ def test_help_loads_the_parser_of_the_words_alone() -> None:
     assert {name for name in others if not name.startswith("_")} <= {"cython_runtime", "lightning_cl", "yaml"}
 
 
+@pytest.mark.slow
 def test_a_fit_loads_no_package_that_torch_timm_and_lightning_do_not() -> None:
     code = (
         "import lightning, timm, torch; base = set(sys.modules)\n"

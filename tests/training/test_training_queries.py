@@ -86,9 +86,8 @@ def test_two_processes_end_as_one(tmp_path):
 def test_replayed_images_are_computed_beside_known_ones(tmp_path):
     counter, replay = Passes(), ExperienceReplay(memory_size=12, batch_size=4)
     run(tmp_path, make(DualPrompt, **CACHED), callbacks=[replay, counter])
-    first = 3 * 27 + 27 + 8
-    replayed = 2 * 3 * 4 * 4  # in two tasks of three epochs of four steps, 4 images each
-    assert sum(counter.images) == first + 2 * (first) + 2 * replayed
+    replayed = 35 * 4  # beside every batch but the first
+    assert sum(counter.images) == 3 * 81 + 81 + 3 * 8 + 2 * replayed
 
 
 def test_augmented_images_are_refused(tmp_path):
