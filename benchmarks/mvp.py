@@ -43,7 +43,7 @@ def training_step(module: Classifier, batch: Any) -> Callable[[], None]:
         optimizer.zero_grad()
         module.training_step(batch, 0).backward()
         optimizer.step()
-        module._restore_protected()
+        module.restore_protected()
 
     return step
 

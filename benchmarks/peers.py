@@ -70,7 +70,7 @@ def cached(module: Any, images: Tensor, step: Callable[[], None]) -> Callable[[]
     places = torch.arange(len(images))
     evaluated.expect("pass", places, len(images))
     with torch.no_grad():
-        module.eval()(images)
+        module.eval().net(images)
     queries, prints = evaluated.take("pass")
     module.train()
     provider.training_queries.expect("train", places, len(images))

@@ -75,7 +75,7 @@ def training_step(module: Classifier, batch: Any) -> Callable[[], None]:
         sum(losses, output).backward()
         losses.clear()
         optimizer.step()
-        module._restore_protected()
+        module.restore_protected()
 
     return step
 

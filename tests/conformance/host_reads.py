@@ -64,13 +64,13 @@ def _site(frame: Any) -> str | None:
 
 
 class Opening(Callback):
-    """Begins to count where a step begins, but for the first of each task; :class:`Closing` ends it."""
+    """Begins to count where a step begins, but for the first and last of a task; :class:`Closing` ends it."""
 
     def __init__(self, reads: HostReads, stack: ExitStack) -> None:
         self.reads, self.stack = reads, stack
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if batch_idx:
+        if 0 < batch_idx < trainer.num_training_batches - 1:
             self.stack.enter_context(self.reads)
 
 

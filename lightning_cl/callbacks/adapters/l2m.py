@@ -72,7 +72,8 @@ class ModulatorPool(QueryingMethod):
     def _count(self, step: Step, ids: Tensor) -> None:
         trainer = step.module.trainer
         real = trainer.world_size == 1 or trainer.datamodule.train_weight(trainer.fit_loop.batch_idx) > 0
-        self.counts += all_sum(torch.bincount(ids, minlength=len(self.counts)) * real)
+        chosen = torch.zeros_like(self.counts).index_add_(0, ids, torch.ones_like(ids))
+        self.counts += all_sum(chosen * real)
 
 
 @dataclass(eq=False)

@@ -30,6 +30,12 @@ class MergedAdapters(AlignedGaussians, TaskAdapters):
         self.keep_gaussians(method, head, num_classes)
         self.first_means = PrototypeHead(num_classes, head.in_features, "cosine", normalize=False)
         self.is_aligned = Counter()
+        self._known: Tensor | None = None  # ids of the classes that are counted
+
+    def start_run(self, module: Any) -> None:
+        """Take the counted classes from a checkpoint."""
+        super().start_run(module)
+        self._known = None
 
     def start_task(self, module: Any, task: Any) -> None:
         """The new adapter starts as the last one ended."""
@@ -42,8 +48,9 @@ class MergedAdapters(AlignedGaussians, TaskAdapters):
         if not self.method.strength:
             return {}
         rows, factor = global_rows(step.module, step.features)
-        known = self.statistics.means[self.statistics.counts > 0].to(rows)
-        term = self_contrast(torch.cat([known, rows]))
+        if self._known is None:
+            self._known = (self.statistics.counts > 0).nonzero().flatten()
+        term = self_contrast(torch.cat([self.statistics.means[self._known].to(rows), rows]))
         # The value is the global one; the gradient that of this process's rows, weighed as the loss of a step will be.
         return {"contrast": self.method.strength * (term.detach() + factor * (term - term.detach()))}
 
@@ -77,7 +84,7 @@ class MergedAdapters(AlignedGaussians, TaskAdapters):
     def end_task(self, module: Any, data: TaskData) -> None:
         """Count the task's classes with its adapter and with the first; then align the head with all classes."""
         super().end_task(module, data)
-        index = data.task.index
+        index, self._known = data.task.index, None
 
         def both(inputs: Any) -> Tensor:
             found: Tensor = module.head_input(inputs)

@@ -40,6 +40,11 @@ class GatedExperts(MethodModule):
         self.experts = FeatureExperts(num_tasks, width, method.hidden, classes).to(head.weight.device)
         self.begun, self.teacher = Counter(), Counter(-1)
         self.register_buffer("known", torch.zeros(num_tasks, classes, dtype=torch.bool))
+        self._taught: Tensor | None = None  # ids of the teacher's classes
+
+    def start_run(self, module: Any) -> None:
+        """Take the teacher's classes from a checkpoint."""
+        self._taught = None
 
     def start_task(self, module: Any, task: Any) -> None:
         """Fit the task's gate; its expert begins as that of the most related task, which teaches if it is near."""
@@ -54,6 +59,7 @@ class GatedExperts(MethodModule):
             self.teacher.set(nearest if others[nearest] > method.related else -1)
         send_from_first_process([*self.gate.buffers(), *self.experts.parameters(), self.teacher.saved])
         self.teacher.set(int(self.teacher.saved))
+        self._taught = None
         self.known[slot] = False
         self.known[slot, list(task.classes)] = True
         self.begun.set(slot + 1)
@@ -63,7 +69,9 @@ class GatedExperts(MethodModule):
         teacher, slot = self.teacher.value, self.begun.value - 1
         if teacher < 0 or not self.method.strength:
             return {}
-        features, classes = step.features, self.known[teacher]
+        if self._taught is None:
+            self._taught = self.known[teacher].nonzero().flatten()
+        features, classes = step.features, self._taught
         wanted = self.experts.logits(features, teacher).detach()[:, classes]
         term = distillation(self.experts.logits(features, slot)[:, classes], wanted, self.method.temperature)
         return {"expert": self.method.strength * term}

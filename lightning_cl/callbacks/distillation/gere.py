@@ -49,8 +49,13 @@ class GeneralSamples(MethodModule):
         count = len(next(iter(parts.values()))) if parts else count
         self.register_buffer("index", torch.zeros(0 if parts else count, dtype=torch.long))
         self.register_buffer("states", torch.zeros(count, width, dtype=torch.int8))
+        self._positions: Tensor | None = None  # the index on the host
         self.register_buffer("low", torch.zeros(width))
         self.register_buffer("high", torch.zeros(width))
+
+    def start_run(self, module: Any) -> None:
+        """Take the positions from a checkpoint."""
+        self._positions = None
 
     def start_task(self, module: Any, task: Any) -> None:
         """Take the features of the model as it comes."""
@@ -75,6 +80,7 @@ class GeneralSamples(MethodModule):
         own = module.trainer.datamodule.layout.train_index[task]
         chosen = own[permutation(len(own), module.trainer.datamodule.seed, 0x6E4E)[: len(self.index)]]
         self.index.copy_(chosen[torch.arange(len(self.index)) % len(chosen)])  # again where there are too few
+        self._positions = None
 
     @torch.no_grad()
     def _take(self, features: Tensor) -> None:
@@ -95,7 +101,9 @@ class GeneralSamples(MethodModule):
         """Some of the samples, as the module takes them."""
         if not self.parts:
             stream = module.trainer.datamodule
-            batch = stream.batch(self.index.cpu()[rows], view="eval")
+            if self._positions is None:
+                self._positions = self.index.cpu()
+            batch = stream.batch(self._positions[rows], view="eval")
             return unpack_for(module, transferred(module.trainer, batch))[0]
         parts: dict[Any, Tensor] = {name: self.get_buffer(f"general_{name}") for name in self.parts}
         chosen = {name: part[rows.to(part.device)] for name, part in parts.items()}

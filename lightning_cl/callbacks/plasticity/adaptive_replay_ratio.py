@@ -63,7 +63,8 @@ class ReplayRatio(UpdateSchedule):
             step.look(first_rows(step.inputs, max(real, 1)))
         calls = [by_unit(values) for layer in outputs.values() for values in layer]
         if real:
-            self.sums += self.sums.new_tensor([sum(int((v > 0).sum()) for v in calls), sum(v.numel() for v in calls)])
+            self.sums[0] += sum((v > 0).sum() for v in calls)
+            self.sums[1] += sum(v.numel() for v in calls)
 
     def _compare(self) -> None:
         active, every = all_sum(self.sums).tolist()
