@@ -157,7 +157,7 @@ class ElementMask(NamedTensors):
         return (Guard(weights[name], mask) for name, mask in self.items())
 
 
-def smallest_elements(weight: Tensor, share: float, among: Tensor) -> Tensor:
+def smallest_elements(weight: Tensor, share: float, among: Tensor | None = None) -> Tensor:
     """Mask of the ``int(share * n)`` smallest by magnitude of the ``n`` elements that are true in ``among``.
 
     Exactly as many, also among equals: those of the lowest index (PackNet, arXiv:1711.05769; DST's death).
@@ -165,12 +165,14 @@ def smallest_elements(weight: Tensor, share: float, among: Tensor) -> Tensor:
     Args:
         weight: Any shape.
         share: In [0, 1].
-        among: Boolean, of the weight's shape.
+        among: Boolean, of the weight's shape, which waits for the device; all elements when ``None``.
     """
-    size = weight.detach().abs().float().masked_fill(~among, torch.inf).flatten()
-    chosen = torch.zeros_like(among).flatten()
-    chosen[size.sort(stable=True).indices[: int(share * int(among.sum()))]] = True
-    return chosen.view_as(among)
+    size = weight.detach().abs().float()
+    count = size.numel() if among is None else int(among.sum())
+    size = (size if among is None else size.masked_fill(~among, torch.inf)).flatten()
+    chosen = torch.zeros_like(size, dtype=torch.bool)
+    chosen[size.sort(stable=True).indices[: int(share * count)]] = True
+    return chosen.view_as(weight)
 
 
 def random_elements(shape: Sequence[int], share: float, generator: torch.Generator) -> Tensor:

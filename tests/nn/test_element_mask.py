@@ -52,6 +52,7 @@ def test_gradients_weights_and_guards():
 def test_the_smallest_elements_are_counted_exactly():
     weight, free = torch.tensor([0.1, -0.5, 0.2, 0.05]), torch.ones(4, dtype=torch.bool)
     assert smallest_elements(weight, 0.5, free).tolist() == [True, False, False, True]  # PackNet's worked example
+    assert smallest_elements(weight, 0.5).tolist() == [True, False, False, True]
     free[3] = False
     assert smallest_elements(weight, 0.5, free).tolist() == [True, False, False, False]
     same = smallest_elements(torch.ones(3, 3), 0.5, torch.ones(3, 3, dtype=torch.bool))

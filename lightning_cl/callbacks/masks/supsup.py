@@ -41,8 +41,7 @@ class Supermasks(BinaryMasks):
 
     def chosen(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """All but the ``int((1 - share) * n)`` smallest by magnitude."""
-        everything = torch.ones_like(scores, dtype=torch.bool)
-        return ~smallest_elements(scores, 1 - self.share, everything), scores.abs()
+        return ~smallest_elements(scores, 1 - self.share), scores.abs()
 
     def fixed(self, layer: Any) -> Tensor:
         """The layer's weights, or their signs."""
