@@ -251,7 +251,7 @@ def main() -> None:
     parser.add_argument("--model", default="vit_tiny_patch16_224")
     parser.add_argument("--image-size", type=int, default=112)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--images-per-class", type=int, default=8, help="of 20 classes, for class means")
+    parser.add_argument("--images-per-class", type=int, default=4, help="of 20 classes, for class means")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
@@ -260,12 +260,11 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    ratios: Ratios = {}
+    table: dict[str, list[float]] = {}
     for part in args.parts:
-        ratios |= PARTS[part](args)
-    table = {name: [round(f(values), 2) for f in (median, min, max)] for name, values in ratios.items()}
-    for name, (middle, least, most) in table.items():
-        print(f"{name:60s} {middle:5.2f} ({least:.2f} to {most:.2f})")
+        for name, values in PARTS[part](args).items():
+            middle, least, most = table[name] = [round(f(values), 2) for f in (median, min, max)]
+            print(f"{name:60s} {middle:5.2f} ({least:.2f} to {most:.2f})", flush=True)
     if args.out:
         about = {"machine": platform.machine(), "torch": torch.__version__}
         settings = {key: value for key, value in vars(args).items() if key not in ("out", "device")}
