@@ -4,8 +4,8 @@
     python benchmarks/peers.py --parts prompts memory
 
 The references are typed anew in `benchmarks/references/`. Both sides take turns, round by round; a figure is the median
-over the rounds of the reference's time over ours in the same round, with the smallest and the largest beside it, so a
-machine that slows down for a while slows both. More than 1: we are faster.
+over the rounds of the reference's processor time over ours in the same round, with the smallest and the largest beside
+it, so a machine that slows down for a while slows both. More than 1: we are faster.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import logging
 import platform
 import re
+import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +26,7 @@ from typing import Any
 
 import timm
 import torch
-from prompts import CLASSES, evaluation, prepare, timed, training_step
+from prompts import CLASSES, evaluation, prepare, training_step
 from references import loops, two_pass
 from step_cost import Classifier
 from torch import Tensor
@@ -38,6 +39,7 @@ from lightning_cl.callbacks import (
     DualPrompt,
     ExperienceReplay,
     LwF,
+    OnePrompt,
     PrototypeClassifier,
 )
 from lightning_cl.datamodules import ArraySource, ClassIncremental, ContinualDataModule
@@ -53,15 +55,23 @@ Ratios = dict[str, list[float]]
 
 
 def references(vit: Any) -> dict[str, Callable[[], Any]]:
-    """The published forms, and the two of CODA-Prompt's code with a ViT that is frozen, as ours is."""
+    """The published forms, and the same with a ViT that is frozen, as ours is and that of the ports of L2P."""
     coda, dual = partial(two_pass.CODA, vit.embed_dim, TASKS), partial(two_pass.Dual, vit.embed_dim, TASKS)
     return {
         "CODA-Prompt": lambda: two_pass.Prefixed(vit, coda()),
         "DualPrompt": lambda: two_pass.Prefixed(vit, dual()),
         "L2P": lambda: two_pass.L2PTokens(vit),
+        "L2P, frozen": lambda: two_pass.L2PTokens(vit, frozen=True),
         "CODA-Prompt, frozen": lambda: two_pass.Prefixed(vit, coda(), frozen=True),
         "DualPrompt, frozen": lambda: two_pass.Prefixed(vit, dual(), frozen=True),
     }
+
+
+def seconds_of(step: Callable[[], None]) -> float:
+    """Processor time, which others on the machine change least."""
+    start = time.process_time()
+    step()
+    return time.process_time() - start
 
 
 def cached(module: Any, images: Tensor, step: Callable[[], None]) -> Callable[[], None]:
@@ -108,14 +118,13 @@ def prompts(args: argparse.Namespace) -> Ratios:
     steps = prompt_steps(args)
     for step in (*steps.values(), *steps.values()):
         step()
-    rounds = [{name: timed(step, "cpu") for name, step in steps.items()} for _ in range(args.rounds)]
+    rounds = [{name: seconds_of(step) for name, step in steps.items()} for _ in range(args.rounds)]
     ratios: Ratios = {}
     for name in OURS:
         for kind in ("step", "cached step"):
             ratios[f"{name}: {kind}"] = [r[f"{name}: their step"] / r[f"{name}: {kind}"] for r in rounds]
             frozen = f"{name}, frozen: their step"
-            if frozen in steps:
-                ratios[f"{name}: {kind}, theirs frozen, too"] = [r[frozen] / r[f"{name}: {kind}"] for r in rounds]
+            ratios[f"{name}: {kind}, theirs frozen, too"] = [r[frozen] / r[f"{name}: {kind}"] for r in rounds]
         first, later, theirs = (f"{name}: {what} evaluation" for what in ("first", "later", "their"))
         all_of_a_run, again = TASKS * (TASKS + 1) // 2, TASKS * (TASKS - 1) // 2
         ratios[f"{name}: evaluations of a run"] = [
@@ -141,13 +150,16 @@ def _resident(what: str) -> float:
 
 
 def memory(args: argparse.Namespace) -> Ratios:
-    """Peak memory of a step: of the reference over ours."""
-    steps = prompt_steps(args)
-    peaks = [{name: peak_of(step) for name, step in steps.items() if "step" in name} for _ in range(3)]
-    found: Ratios = {f"{name}: memory of a step": [] for name in OURS}
-    for peak in peaks:
-        for name in OURS:
-            found[f"{name}: memory of a step"].append(peak[f"{name}: their step"] / peak[f"{name}: step"])
+    """Peak memory of a step: of the reference over ours, and of ours over that of prompts without a query pass."""
+    steps = {name: step for name, step in prompt_steps(args).items() if name.endswith(": step") or "their step" in name}
+    images = torch.rand(args.batch_size, 3, args.image_size, args.image_size)
+    one = prepare(OnePrompt, args, TASKS, 0)
+    steps["OnePrompt: step"] = training_step(one, (images, torch.arange(args.batch_size) % (CLASSES // TASKS)))
+    peaks = [{name: peak_of(step) for name, step in steps.items()} for _ in range(3)]
+    found: Ratios = {}
+    for name in OURS:
+        found[f"{name}: memory of a step"] = [p[f"{name}: their step"] / p[f"{name}: step"] for p in peaks]
+        found[f"{name}: memory over OnePrompt's"] = [p[f"{name}: step"] / p["OnePrompt: step"] for p in peaks]
     return found
 
 
@@ -194,7 +206,7 @@ def in_turn(sides: dict[str, Callable[[], None]], rounds: int) -> list[dict[str,
     found = []
     for number in range(rounds):
         order = list(sides) if number % 2 else list(reversed(sides))
-        found.append({name: timed(sides[name], "cpu") for name in order})
+        found.append({name: seconds_of(sides[name]) for name in order})
     return found
 
 

@@ -1,8 +1,8 @@
 """CODA-Prompt, DualPrompt and L2P as their published loops make them: two passes of the whole ViT, plain PyTorch.
 
-Typed anew from the formulas. As in the released code of CODA-Prompt (which has DualPrompt, too) the ViT is only left
-out of the optimiser, so a step computes the gradients of all its weights; of L2P's two copies of the ViT both are
-frozen. Attention is torch's fused one, which the released code did not have.
+Typed anew from the formulas. As in the released code of CODA-Prompt (which has DualPrompt, too) and of L2P the ViT is
+only left out of the optimiser, so a step computes the gradients of all its weights; with ``frozen=True`` it does not.
+Attention is torch's fused one, which the released code did not have.
 """
 
 from __future__ import annotations
@@ -107,11 +107,12 @@ def attend(attention: Any, x: Tensor, prefix: Any) -> Tensor:
 class L2PTokens(nn.Module):
     """Tokens of the nearest keys in front of the patches; the queries come from a second copy of the ViT."""
 
-    def __init__(self, vit: Any, size: int = 10, length: int = 5, top_k: int = 5) -> None:
+    def __init__(self, vit: Any, size: int = 10, length: int = 5, top_k: int = 5, frozen: bool = False) -> None:
         super().__init__()
         self.vit, self.asked, self.top_k = vit, copy.deepcopy(vit).eval(), top_k
-        for name, parameter in self.named_parameters():
-            parameter.requires_grad_(name.startswith("vit.head."))
+        self.asked.requires_grad_(False)
+        for name, parameter in vit.named_parameters():
+            parameter.requires_grad_(not frozen or name.startswith("head."))
         self.prompt = nn.Parameter(torch.empty(size, length, vit.embed_dim).uniform_(-1, 1))
         self.keys = nn.Parameter(torch.empty(size, vit.embed_dim).uniform_(-1, 1))
 
