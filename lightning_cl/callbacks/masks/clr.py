@@ -46,8 +46,10 @@ class ChannelKernels(FrozenNetwork):
         """Add the gradient of ``strength * sum ||w||``, of each tensor of the task; a tensor of zeros has none."""
         moved = {id(p) for p in trained(module, optimizer).values() if p.grad is not None}
         for parameter, rows in self._own(module) if self.strength else ():
-            if id(parameter) in moved and (length := parameter[rows].norm()) > 0:
-                parameter.grad[rows] += self.strength * parameter[rows] / length  # type: ignore[index]
+            if id(parameter) in moved:
+                own: Tensor = parameter * _wide(rows, parameter) if isinstance(rows, Tensor) else parameter[rows]
+                gradient: Any = parameter.grad if isinstance(rows, Tensor) else parameter.grad[rows]  # type: ignore[index]
+                gradient += self.strength * own / own.norm().clamp_min(torch.finfo(own.dtype).tiny)
 
     def _own(self, module: Any) -> Iterator[tuple[nn.Parameter, Any]]:
         """Parameters of the current task, with the rows that are its own."""
@@ -76,6 +78,11 @@ def convolutions(module: Any, skip_pointwise: bool) -> dict[str, Any]:
             "`skip_pointwise=False`, if there are some of one pixel)."
         )
     return found
+
+
+def _wide(rows: Tensor, like: Tensor) -> Tensor:
+    """A mask of rows that multiplies a tensor."""
+    return rows.view(-1, *[1] * (like.ndim - 1))
 
 
 @dataclass(eq=False)
