@@ -37,6 +37,7 @@ KNOWN = {
     "callbacks/adaptation/cotta.py:adaptation_loss": CHOICE,
     "callbacks/plasticity/dormant_reset.py:after_step": CHOICE,
     "callbacks/plasticity/adaptive_replay_ratio.py:_compare": "once a window of updates",
+    "callbacks/few_shot/imbalance_aware_joint.py": "which sample is pasted is drawn on the host, by counts",
     "callbacks/language/mulki.py:losses": "classes that have a prototype decide the shapes",
     "nn/gradient_subspace.py:follow": "directions of a gradient that is not finite would be no directions",
     "nn/heads/gram.py:ridge_solution": "a matrix that cannot be solved is told at once",
