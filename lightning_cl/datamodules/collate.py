@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from lightning_cl.sample_list import SampleList
+
 _MASK, _IDS = "attention_mask", "input_ids"
 #: What a loss on tokens leaves out (``ignore_index`` of Hugging Face and of PyTorch).
 IGNORED = -100
@@ -17,8 +19,11 @@ _TOKEN_LABELS = ("labels", "label")
 
 
 def as_lists(items: list[Any]) -> tuple[list[Any], ...]:
-    """Collate tuples into one list for each of their parts, as torchvision's detectors take images and boxes."""
-    return tuple(list(part) for part in zip(*items, strict=True))
+    """Collate tuples into one list for each of their parts, as torchvision's detectors take images and boxes.
+
+    The lists are of a kind by which replay knows that their entries are samples.
+    """
+    return tuple(SampleList(part) for part in zip(*items, strict=True))
 
 
 @dataclass(frozen=True)

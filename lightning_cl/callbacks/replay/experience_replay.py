@@ -34,7 +34,8 @@ class ExperienceReplay(ContinualMethod):
     batch and, where a task has several epochs, in its first. Sizes are those of all processes together; all of them
     hold the same memory, and a result does not depend on how many there are.
 
-    Since old classes are among the samples, ``train_mask="task"`` of any method is read as ``"seen"``.
+    Since old classes are among the samples, ``train_mask="task"`` of any method is read as ``"seen"``. A stream without
+    classes (regression, boxes by domain) is repeated to a module without a class head, too.
 
     Args:
         memory_size: Slots of the memory.
@@ -85,6 +86,7 @@ class ExperienceReplay(ContinualMethod):
         super().__post_init__()
         self.memory: Memory | None = None
         self._stream_hash: str | None = None
+        self._classes = True
         for name, size in (("memory_size", self.memory_size), ("batch_size", self.batch_size)):
             if size < 1:
                 raise ValueError(f"`{name}` is {size}; give a number of samples of at least 1.")
@@ -101,6 +103,11 @@ class ExperienceReplay(ContinualMethod):
                 '`store="sample"`, or leave `device` out.'
             )
 
+    @property
+    def needs_head(self) -> bool:  # type: ignore[override]
+        """A stream without classes is repeated as it is, also to a module without a class head."""
+        return self._classes or type(self) is not ExperienceReplay
+
     # ------------------------------------------------------------------ life cycle
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -109,6 +116,7 @@ class ExperienceReplay(ContinualMethod):
         self._check_company(trainer, stream)
         if self.one_pass and stage == "fit":
             self._tell_of_epochs(max(stream.planned.epochs))
+        self._classes = stream.source.has_classes
         super().setup(trainer, pl_module, stage)
         continued = trainer.current_epoch > 0 and self._stream_hash == stream.info.fingerprint
         if self.memory is None or (stage == "fit" and not continued):

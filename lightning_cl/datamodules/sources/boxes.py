@@ -14,6 +14,7 @@ from lightning_cl.datamodules.sources.base import Split
 from lightning_cl.datamodules.sources.labels import ClassNames, as_ids
 from lightning_cl.datamodules.sources.multi_label import SourceOfSets
 from lightning_cl.datamodules.sources.targets import check_indexed
+from lightning_cl.sample_list import SampleList
 
 
 class BoxSource(SourceOfSets):
@@ -97,7 +98,7 @@ def hide_boxes(first_label: int, trainer: Any, batch: Any, *_: Any) -> Any:
     images, targets = batch
     stream = trainer.datamodule
     known = torch.tensor(list(stream.task.classes if trainer.training else stream.exposed_classes)) + first_label
-    return images, [kept_boxes(target, known) for target in targets]
+    return images, SampleList(kept_boxes(target, known) for target in targets)
 
 
 #: Tensors of one or two numbers that are of the image, however many boxes it has.

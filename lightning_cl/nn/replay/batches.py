@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_cl.sample_list import SampleList
+
 _PLAIN = (str, bytes, int, float, type(None))
 
 
 def is_list_leaf(part: Any) -> bool:
-    """Whether a part of a batch is a list of plain values, one per row, as a collate function leaves strings."""
-    return isinstance(part, (list, tuple)) and all(isinstance(value, _PLAIN) for value in part)
+    """Whether a part of a batch is a list with an entry per row: of plain values, as strings, or a ``SampleList``."""
+    listed = isinstance(part, (list, tuple))
+    return isinstance(part, SampleList) or (listed and all(isinstance(value, _PLAIN) for value in part))
 
 
 def leaves(batch: Any, path: str = "batch") -> Iterator[tuple[str, Any]]:
@@ -70,7 +73,8 @@ def take(batch: Any, rows: Tensor) -> Any:
     def pick(path: str, leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
             return leaf[rows.to(leaf.device, non_blocking=True)]
-        return [leaf[row] for row in rows.tolist()]
+        chosen = [leaf[row] for row in rows.tolist()]
+        return SampleList(chosen) if isinstance(leaf, SampleList) else chosen
 
     return map_leaves(pick, batch)
 
@@ -146,7 +150,8 @@ def gather_rows_of(batch: Any, sizes: Sequence[int]) -> Any:
             return _gather_tensor(leaf, sizes)
         parts: list[Any] = [None] * len(sizes)
         torch.distributed.all_gather_object(parts, leaf)
-        return [value for part in parts for value in part]
+        joint = [value for part in parts for value in part]
+        return SampleList(joint) if isinstance(leaf, SampleList) else joint
 
     return map_leaves(gather, batch)
 

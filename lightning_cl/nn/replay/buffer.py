@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_cl.nn.replay.batches import check_alike, check_rows, leaves, map_leaves, take
 from lightning_cl.nn.replay.policies import Policy, Reservoir
 from lightning_cl.nn.replay.sequences import padded_alike
+from lightning_cl.sample_list import SampleList
 
 
 class ReplayBuffer:
@@ -127,6 +128,11 @@ class ReplayBuffer:
     def _allocate(self, path: str, rows: Any) -> Any:
         if isinstance(rows, Tensor):
             return torch.zeros(self.capacity, *rows.shape[1:], dtype=rows.dtype, device=self.device)
+        if isinstance(rows, SampleList):
+            raise ValueError(
+                f"`{path}` is a list with an entry of any size for each sample, of which a memory keeps the positions "
+                'alone; set `store="index"`.'
+            )
         return [None] * self.capacity
 
     # ------------------------------------------------------------------ drawing

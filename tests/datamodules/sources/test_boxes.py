@@ -39,7 +39,8 @@ def test_images_come_in_every_task_that_holds_one_of_their_classes():
     assert [index.tolist() for index in stream.layout.train_index] == [[0, 1, 3], [2, 3, 4]]
     assert [index.tolist() for index in stream.eval_data("test").index] == [[0, 1, 3], [2, 4]]
     images, targets = next(iter(stream.train_dataloader()))
-    assert [type(part) for part in (images, targets)] == [list, list]
+    assert isinstance(images, list)
+    assert isinstance(targets, list)
     assert len(images) == len(targets) == 2
 
 
