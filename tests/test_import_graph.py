@@ -13,7 +13,7 @@ from documented import ROOT
 PACKAGE = ROOT / "lightning_cl"
 #: From the ground up: what stands in a row may import from rows above it, and within itself.
 LAYERS = (
-    {"namespace"},
+    {"namespace", "sample_list"},
     {"versions", "leftovers", "checkpoint_file", "nn", "metrics", "class_embeddings"},
     {"reports", "datamodules"},
     {"training", "models"},
