@@ -21,7 +21,7 @@ from lightning_cl.training.evaluation_mode import evaluating
 class Footprint:
     """What a method stores at the end of a stream."""
 
-    model_bytes: int  # parameters and buffers, methods included
+    model_bytes: int  # parameters and buffers, methods included, but what grows with the memory
     memory_size: int  # samples that its memory can hold; 0: it has none
     sample_bytes: int  # of one of them
     train_samples: int  # of the stream, more than which no memory can hold
@@ -105,10 +105,12 @@ class MeasuringCLI(ContinualCLI):
             size = 0
             with evaluating(self.model):  # what is kept is known after a pass
                 self.model(image[None])
-        size += sum(c.bytes_beside(self.model) for c in methods if isinstance(c, ExperienceReplay))
+        replays = [c for c in methods if isinstance(c, ExperienceReplay)]
+        within = sum(c.bytes_within(self.model) for c in replays)
+        size += within + sum(c.bytes_beside(self.model) for c in replays)
         model = stored_bytes((*self.model.parameters(), *dict(self.model.named_buffers()).values()))
         samples = sum(len(part) for part in stream.layout.train_index)
-        self.footprint = Footprint(model, kept, int(size), samples)
+        self.footprint = Footprint(model - kept * within, kept, int(size), samples)
 
 
 def measure(words: list[str], debug: bool) -> Footprint:

@@ -224,3 +224,7 @@ class ExperienceReplay(ContinualMethod):
     def bytes_beside(self, pl_module: Any) -> int:
         """Bytes that are kept beside each sample and its label (its logits, say), of a module with this method."""
         return self._policy(pl_module.continual.info.num_classes).bytes_per_slot
+
+    def bytes_within(self, pl_module: Any) -> int:
+        """Bytes that a module with this method keeps in its buffers for each slot of the memory."""
+        return 0

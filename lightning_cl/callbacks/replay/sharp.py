@@ -226,8 +226,17 @@ class SHARP(ExperienceReplay):
 
     def bytes_beside(self, pl_module: Any) -> int:
         """Those of what the stage was given of a sample in the last pass, and of its range."""
+        return self._part(pl_module)._shape.numel() + 8
+
+    def bytes_within(self, pl_module: Any) -> int:
+        """Those of a reference and its class."""
+        part = self._part(pl_module)
+        return part.references[0].nbytes + part.owners[0].nbytes
+
+    @staticmethod
+    def _part(pl_module: Any) -> HiddenReplay:
         (part,) = (p for p in pl_module.continual.parts.values() if isinstance(p, HiddenReplay))
-        return part._shape.numel() + 8
+        return part
 
     def build(self, pl_module: Any, info: Any) -> HiddenReplay:
         """References of nothing yet."""
