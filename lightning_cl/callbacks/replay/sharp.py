@@ -172,8 +172,8 @@ class SHARP(ExperienceReplay):
     Left out is the paper's sparse network, in which single units mature, drop connections and grow others: there the
     front changes where it is not mature yet, and the activations of the last task are kept alone; here they are of all
     tasks, in equal shares of their classes, chosen by herding. Works on modules whose stages are called once in a pass,
-    with a tensor; needs task boundaries, and for whole answers no step: while a task is trained, evaluations know the
-    classes of earlier ones.
+    with a tensor; needs task boundaries, so that while a task is trained evaluations know the classes of earlier ones
+    alone. Keeps ``D`` bytes for an activation of ``D`` numbers, and a pass over each task when it ends.
 
     Args:
         memory_size: Slots of the memory, at least one a class.
