@@ -105,6 +105,7 @@ REFUSED = {
     **dict.fromkeys(("icarl", "sharp"), "nobody tells where that is"),
     "prd": "PRD takes its copy when a task ends",
     "expert_gate": "ExpertGate fits a gate when a task ends",
+    "imbalance_aware_joint": "ImbalanceAwareJoint begins anew when a task ends",
     "gere": "GeRe without `general` draws on the samples of the first task",
     "seq_star": "when a task ends",
     "shrink_and_perturb": "ShrinkAndPerturb shrinks the weights when a task ends",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning_cl.callbacks.combination import check_combination
 from lightning_cl.callbacks.label_kinds import check_labels_of_method
-from lightning_cl.callbacks.stream_kind import StreamKind, check_stream_kind
+from lightning_cl.callbacks.stream_kind import Boundaries, StreamKind, check_stream_kind
 from lightning_cl.datamodules.stream_identity import refuse_other_stream
 from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.mixins.base import STRICTNESS, ContinualMixin, ContinualState, TrainMask, method_names
@@ -84,11 +84,11 @@ class ContinualMethod(ContinualCallback):
     adapts_backbone: ClassVar[bool] = False
     #: The method decides for every weight which task it belongs to: only one can.
     owns_weights: ClassVar[bool] = False
-    #: The method answers only for samples whose task it is told (task-incremental learning).
-    needs_task_identity: ClassVar[bool] = False
+    rewrites_weights: ClassVar[bool] = False  #: The method changes weights of all tasks at once, as by an average.
+    needs_task_identity: ClassVar[bool] = False  #: The method answers only for samples whose task it is told.
     needs_images: ClassVar[bool] = False  #: The method changes images, so inputs must be some.
-    #: The streams that it is made for.
-    stream_kind: ClassVar[StreamKind] = "labelled"
+    stream_kind: ClassVar[StreamKind] = "labelled"  #: The streams that it is made for.
+    boundaries: ClassVar[Boundaries] = "unused"  #: Whether it does something where a task begins or ends.
 
     _: KW_ONLY
     head: str | None = None

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
+
+from lightning_cl.namespace import rank_zero_warn
 
 #: What a method learns from: labelled tasks, or tasks some of which ask to forget classes or have no labels.
 StreamKind = Literal["labelled", "forget", "unlabelled"]
+#: What a method does where tasks begin and end: nothing; something, and a stream of one ordered pass tells it; or
+#: something, and such a stream is refused.
+Boundaries = Literal["unused", "taken", "needed"]
+
+
+def told_boundaries(methods: Iterable[Any], stream: Any) -> list[str]:
+    """Names of the methods that an online stream tells what it hides from others: where its tasks begin and end."""
+    return [type(m).__name__ for m in methods if stream.online and m.boundaries == "taken"]
 
 
 def check_stream_kind(method: Any, stream: Any) -> None:
-    """Check that a stream gives what a method needs.
+    """Check that a stream gives what a method needs; warn where it is told more than an online method may know.
 
     Raises:
         ValueError: If it asks to forget nothing, has labels everywhere, lacks labels, or does not tell the task of
@@ -35,4 +46,10 @@ def check_stream_kind(method: Any, stream: Any) -> None:
         raise ValueError(
             f"{name} answers only for samples whose task it is told (task-incremental learning), but this stream does "
             "not; set `ContinualDataModule(task_identity=True)`, or use another method."
+        )
+    if told_boundaries([method], stream):
+        rank_zero_warn(
+            f"{name} does something where a task begins or ends, which a stream of one ordered pass hides; here it is "
+            f"told the {stream.info.num_tasks} tasks of {scenario}. Say so beside its numbers (the report does), or "
+            "use a method that needs no task boundaries."
         )

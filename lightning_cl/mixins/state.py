@@ -102,7 +102,7 @@ class ContinualState(nn.Module):
     @property
     def ordered_parts(self) -> list[MethodModule]:
         """The methods' modules: those that make the logits before those that change them."""
-        return sorted(self.parts.values(), key=lambda part: not part.makes_logits)  # type: ignore[arg-type]
+        return sorted(self.parts.values(), key=lambda part: (not part.makes_logits, part.comes_last))  # type: ignore[arg-type]
 
     @property
     def task(self) -> int | None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
+
+from lightning_cl.nn.eager import uncompiled
 
 Weights = Mapping[str, Tensor]
 #: A scalar from weights, inputs and one more tensor with a row a sample.
@@ -140,19 +141,13 @@ def _vectorised(
         return loss(known, apply_to_collection(row, Tensor, lambda tensor: tensor[None]), wanted[None])
 
     try:
-        with _uncompiled():
+        with uncompiled():
             gradients = torch.func.vmap(torch.func.grad(one), in_dims=(None, 0, 0))(weights, inputs, targets)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, NotImplementedError, AssertionError):  # the loss's own is raised again below
         return None
     return {name: of(gradient).sum(dim=0) for name, gradient in gradients.items()}
-
-
-def _uncompiled() -> AbstractContextManager[Any]:
-    """Networks inside run as they were before ``torch.compile``, which cannot be traced below ``vmap``."""
-    stance = getattr(torch.compiler, "set_stance", None)  # torch 2.6
-    return nullcontext() if stance is None else cast("AbstractContextManager[Any]", stance("force_eager"))
 
 
 def _one_by_one(

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from lightning_cl.nn.eager import uncompiled
 from lightning_cl.nn.subspace import layer_inputs
 
 
@@ -39,7 +40,8 @@ def input_grams(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
         grams[name] = torch.zeros(width, width, dtype=torch.float64, device=next(layer.parameters()).device)
     handles = [layer.register_forward_pre_hook(partial(_count, grams[name])) for name, layer in layers.items()]
     try:
-        yield grams
+        with uncompiled():
+            yield grams
     finally:
         for handle in handles:
             handle.remove()

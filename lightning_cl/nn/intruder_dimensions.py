@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 #: Singular values count as equal, or as zero, within this share of the largest.
 SAME = 1e-6
+#: A layer of this shape alone may be any, such as the first of an MLP that is three times as wide.
+_FUSED = re.compile("qkv|in_proj|query_key_value|c_attn", re.IGNORECASE)
 
 
 class Intruders(NamedTuple):
@@ -43,9 +46,13 @@ def as_matrices(weight: Tensor, parts: int = 1) -> list[Tensor]:
     return list(matrix.chunk(parts))
 
 
-def fused_parts(weight: Tensor) -> int:
-    """3 for the shape of a fused query, key and value projection, three times as many rows as columns; else 1."""
-    return 3 if weight.ndim == 2 and weight.shape[0] == 3 * weight.shape[1] else 1
+def fused_parts(name: str, weight: Tensor) -> int:
+    """3 for a fused query, key and value projection, by its name and its rows, three times the columns; else 1.
+
+    Names contain ``qkv``, ``in_proj`` (as in ``nn.MultiheadAttention``), ``query_key_value`` or ``c_attn``.
+    """
+    fused = weight.ndim == 2 and weight.shape[0] == 3 * weight.shape[1] and _FUSED.search(name) is not None
+    return 3 if fused else 1
 
 
 def find_intruders(before: Tensor, after: Tensor, top: int = 10, threshold: float = 0.5) -> Intruders:

@@ -122,14 +122,14 @@ def infinite_rate(step: int, lengths: tuple[int, int, int], steps: int, constant
     ``constant * (least / constant) ** t`` down to ``least``.
 
     Args:
-        step: Within the stream, from 0; past the end the rate stays at ``least``.
+        step: Within the stream, from 0; past the end the rate stays what it was there.
         lengths: Steps of warm-up, cool-down and annealing, each at least 0.
         steps: Of the stream.
         constant: Above 0.
         least: Above 0, at most ``constant``.
     """
     warmup, cooldown, annealing = lengths
-    if step > steps - annealing:
+    if annealing and step > steps - annealing:
         return float(constant * (least / constant) ** min((step - steps + annealing) / annealing, 1.0))
     if step < warmup:
         return least + (1 - least) * step / warmup

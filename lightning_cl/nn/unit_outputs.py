@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_cl.nn.eager import uncompiled
+
 #: Layers that make the answers of units, where a network has them as modules.
 ACTIVATIONS = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus,
@@ -44,7 +46,8 @@ def unit_outputs(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Ten
     found: dict[str, list[Tensor]] = {name: [] for name in layers}
     handles = [layer.register_forward_hook(partial(_keep, found[name])) for name, layer in layers.items()]
     try:
-        yield found
+        with uncompiled():
+            yield found
     finally:
         for handle in handles:
             handle.remove()
@@ -62,7 +65,8 @@ def layer_input(layer: nn.Module) -> Iterator[list[Tensor]]:
     found: list[Tensor] = []
     handle = layer.register_forward_pre_hook(partial(_note, found))
     try:
-        yield found
+        with uncompiled():
+            yield found
     finally:
         handle.remove()
 

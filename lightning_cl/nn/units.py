@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_cl.nn.eager import uncompiled
 from lightning_cl.nn.input_grams import has_input_rows
 from lightning_cl.nn.plasticity import by_unit
 from lightning_cl.nn.unit_outputs import layer_input
@@ -50,7 +51,8 @@ def unit_links(module: nn.Module, run: Callable[[Mapping[str, Tensor]], Tensor])
     own = {name for name, p in module.named_parameters() if p.requires_grad}
     hooks = [layer.register_forward_pre_hook(partial(_note, order, name)) for name, layer in layers.items()]
     try:
-        run({})
+        with uncompiled():
+            run({})
     finally:
         for hook in hooks:
             hook.remove()

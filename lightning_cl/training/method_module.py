@@ -20,6 +20,7 @@ class MethodModule(nn.Module):
 
     Attributes:
         makes_logits: Whether :meth:`answer` makes the logits anew; such a method answers before those that change them.
+        comes_last: Whether it acts behind all other methods, however the list was written.
         former_keys: Prefixes of state keys in older checkpoints, each with the prefix below this module now.
         known_as: Names under which the LightningModule shows pieces of this module, unless it has such an attribute of
             its own; each with the piece's name here.
@@ -31,6 +32,7 @@ class MethodModule(nn.Module):
     """
 
     makes_logits: ClassVar[bool] = False
+    comes_last: ClassVar[bool] = False
     former_keys: ClassVar[Mapping[str, str]] = {}
     known_as: ClassVar[Mapping[str, str]] = {}
     takes_task: bool = False

@@ -117,6 +117,24 @@ def arc_formula(z: Tensor, y: Tensor, outputs: int) -> Tensor:
     return ((SCALE * own).exp().div((SCALE * own).exp() + others)).log().neg().mean()
 
 
+def probability(z: Tensor, y: Tensor) -> Tensor:
+    return of_class(log_softmax(z), y).exp()
+
+
+def uncertainty(z: Tensor) -> Tensor:
+    return -(log_softmax(z).exp() * log_softmax(z)).sum(1).mean()
+
+
+def prior(classes: Tensor) -> Tensor:
+    """Logarithms of the shares of classes in the data, for logit adjustment (arXiv:2007.07314)."""
+    return (1 + classes.double()).log()
+
+
+def reverse(p: Tensor, y: Tensor) -> Tensor:
+    """The other half of the symmetric cross-entropy (arXiv:1908.06112)."""
+    return -(p * F.one_hot(y, p.shape[1]).to(p.dtype).clamp(1e-4, 1).log()).sum(1).mean()
+
+
 LOSSES = {
     "cross-entropy": Loss(F.cross_entropy, lambda z, y, k, n: entropy(z, y)),
     "label smoothing": Loss(
@@ -146,6 +164,41 @@ LOSSES = {
         lambda z, y, k, n: entropy(z, y) + 0.01 * z.square().sum() / (len(y) * n),
     ),
     "arc margin in the step": Loss(arc, lambda z, y, k, n: arc_formula(z, y, n)),
+    "one-hot cross-entropy": Loss(
+        lambda z, y: -(one_hot(z, y) * z.log_softmax(1)).sum(1).mean(), lambda z, y, k, n: entropy(z, y)
+    ),
+    "one-hot focal": Loss(
+        lambda z, y: -(one_hot(z, y) * (1 - z.softmax(1)) ** GAMMA * z.log_softmax(1)).sum(1).mean(),
+        lambda z, y, k, n: focal(z, y),
+    ),
+    "low entropy": Loss(
+        lambda z, y: F.cross_entropy(z, y) - 0.1 * (z.softmax(1) * z.log_softmax(1)).sum(1).mean(),
+        lambda z, y, k, n: entropy(z, y) + 0.1 * uncertainty(z),
+    ),
+    "high entropy": Loss(
+        lambda z, y: F.cross_entropy(z, y) - 0.1 * torch.distributions.Categorical(logits=z).entropy().mean(),
+        lambda z, y, k, n: entropy(z, y) - 0.1 * uncertainty(z),
+    ),
+    "learned temperature": Loss(lambda z, y: F.cross_entropy(2.5 * z, y), lambda z, y, k, n: entropy(2.5 * z, y)),
+    "logit adjustment": Loss(
+        lambda z, y: F.cross_entropy(z + prior(torch.arange(CLASSES)), y), lambda z, y, k, n: entropy(z + prior(k), y)
+    ),
+    "Brier score": Loss(
+        lambda z, y: (z.softmax(1) - one_hot(z, y)).square().sum(1).mean(),
+        lambda z, y, k, n: (log_softmax(z).exp() - one_hot(z, y)).square().sum(1).mean(),
+    ),
+    "hinge": Loss(
+        F.multi_margin_loss,
+        lambda z, y, k, n: ((1 - of_class(z, y)[:, None] + z).clamp_min(0).sum(1) - 1).mean() / n,
+    ),
+    "generalised cross-entropy": Loss(
+        lambda z, y: ((1 - of_class(z.softmax(1), y) ** 0.7) / 0.7).mean(),
+        lambda z, y, k, n: ((1 - probability(z, y) ** 0.7) / 0.7).mean(),
+    ),
+    "symmetric cross-entropy": Loss(
+        lambda z, y: F.cross_entropy(z, y) + 0.5 * reverse(z.softmax(1), y),
+        lambda z, y, k, n: entropy(z, y) + 0.5 * reverse(log_softmax(z).exp(), y),
+    ),
 }
 
 
@@ -183,6 +236,18 @@ def test_a_loss_trains_the_allowed_columns_by_its_formula(name: str, mask: str) 
     for gradient, known in zip(found, expected, strict=True):
         assert_close(gradient, known, rtol=1e-6, atol=1e-9)
     assert not found[1][[c for c in range(CLASSES) if c not in COLUMNS[mask]]].any()
+
+
+@pytest.mark.parametrize("mask", COLUMNS)
+def test_dropout_behind_the_head_is_finite(mask: str) -> None:
+    """Where it drops a masked column this competes for a sample, but its row gets no gradient."""
+    torch.manual_seed(0)
+    net, columns = module_in_task_1(mask), torch.tensor(COLUMNS[mask])
+    features = net.body(torch.randn(12, 1, 4, 4, dtype=torch.float64)).detach()
+    loss = F.cross_entropy(F.dropout(net.fc(features), 0.5), columns[torch.randint(len(columns), (12,))])
+    (found,) = torch.autograd.grad(loss, [net.fc.weight])
+    assert bool(loss.isfinite() & found.isfinite().all())
+    assert not found[[c for c in range(CLASSES) if c not in COLUMNS[mask]]].any()
 
 
 @pytest.mark.parametrize("mask", COLUMNS)

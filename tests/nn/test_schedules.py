@@ -113,4 +113,4 @@ def test_the_infinite_schedule():
     assert rates[30:161] == pytest.approx([1.65e-4] * 131)
     assert rates[180] == pytest.approx(7.0356e-5, rel=1e-4)  # the middle of the annealing
     assert rates[200:] == pytest.approx([3e-5] * 2)
-    assert infinite_rate(5, (0, 0, 0), 9, 0.55, 0.1) == 0.55
+    assert [infinite_rate(step, (0, 0, 0), 9, 0.55, 0.1) for step in (5, 9, 10, 50)] == [0.55] * 4

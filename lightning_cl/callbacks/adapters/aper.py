@@ -12,6 +12,7 @@ from lightning_cl.callbacks.adapters.tunings import Tuning, several_paths, tuned
 from lightning_cl.callbacks.arguments import check_at_least, check_choice, check_share
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.head_kinds import check_own_rows
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import Adapters, unfolded
 from lightning_cl.nn.feature_reuse import FeatureBypass
@@ -114,6 +115,7 @@ class APER(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.APER"
+    boundaries: ClassVar[Boundaries] = "taken"
     adapts_backbone: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"rank": 4, "dropout": 0.0}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_cl.callbacks.adapters.task_adapters import PerTaskMethod, TaskAdapters, folded_adapters
 from lightning_cl.callbacks.arguments import check_at_least, check_share
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.adapters import Adapters, unfolded
 from lightning_cl.nn.heads import cosine_answer
 from lightning_cl.nn.heads.subspaces import SubspaceMeans
@@ -80,6 +81,7 @@ class EASE(PerTaskMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.EASE"
+    boundaries: ClassVar[Boundaries] = "taken"
     replaces_head: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"rank": 4, "dropout": 0.0}
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_cl.callbacks.adapters.task_adapters import PerTaskMethod, SummedAdapters
 from lightning_cl.callbacks.arguments import check_share
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.adapters import Adapters, FixedDownLoRA, freeze_backbone, inject
 from lightning_cl.nn.distributed import send_from_first_process
 from lightning_cl.nn.subspace import SubspaceMemory
@@ -84,6 +85,7 @@ class InfLoRA(PerTaskMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.InfLoRA"
+    boundaries: ClassVar[Boundaries] = "taken"
     small: ClassVar[dict[str, Any]] = {"rank": 2}
 
     rank: int = 10

@@ -11,6 +11,7 @@ from lightning_cl.callbacks.adapters.lora import layer_pattern, linear_only, usu
 from lightning_cl.callbacks.adapters.task_adapters import SummedAdapters
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_pattern
 from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import Adapters, RankOne, freeze_all_but, inject
 from lightning_cl.nn.adapters.injection import named_parts
@@ -60,6 +61,7 @@ class MoRA(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.MoRA"
+    boundaries: ClassVar[Boundaries] = "taken"
     adapts_backbone: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"rank": 2, "topk": 3}
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_cl.callbacks.adapters.aligned_gaussians import AlignedGaussians
 from lightning_cl.callbacks.adapters.task_adapters import PerTaskMethod, TaskAdapters, folded_adapters
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_share
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.adapters import Adapters, unfolded
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.heads import PrototypeHead
@@ -142,6 +143,7 @@ class MOS(PerTaskMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.MOS"
+    boundaries: ClassVar[Boundaries] = "taken"
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"rank": 4, "dropout": 0.0, "samples": 8, "align_epochs": 2}

@@ -12,6 +12,7 @@ from lightning_cl.callbacks.adapters.lora import linear_adapters
 from lightning_cl.callbacks.adapters.task_adapters import SummedAdapters
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_pattern, check_share
 from lightning_cl.callbacks.regularized import RegularizedMethod
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.adapters import Adapters, Bank, LoRA
 from lightning_cl.nn.weights import NamedTensors
 from lightning_cl.training import Step, TaskData
@@ -91,6 +92,7 @@ class RegLoRA(RegularizedMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.RegLoRA"
+    boundaries: ClassVar[Boundaries] = "taken"
     adds_loss: ClassVar[bool] = True
     adapts_backbone: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"rank": 2, "alpha": 4.0}

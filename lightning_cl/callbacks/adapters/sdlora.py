@@ -10,6 +10,7 @@ from torch import nn
 from lightning_cl.callbacks.adapters.inflora import QKV
 from lightning_cl.callbacks.adapters.task_adapters import PerTaskMethod, SummedAdapters
 from lightning_cl.callbacks.arguments import check_above
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.adapters import Adapters, ScaledLoRA, freeze_backbone, inject
 from lightning_cl.training.find_backbone import find_vit
 
@@ -56,6 +57,7 @@ class SDLoRA(PerTaskMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.SDLoRA"
+    boundaries: ClassVar[Boundaries] = "taken"
     small: ClassVar[dict[str, Any]] = {"rank": 2}
 
     rank: int = 10

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_cl.callbacks.adapters.aligned_gaussians import AlignedGaussians
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_share
 from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.heads.aging import AgingGaussians, Shrink, age_share, normalized_cross_entropy
@@ -108,6 +109,7 @@ class SLCA(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.SLCA"
+    boundaries: ClassVar[Boundaries] = "taken"
     adds_loss: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"samples": 8, "align_epochs": 2, "backbone_lr": 0.1}
 

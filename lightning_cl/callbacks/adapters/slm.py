@@ -14,6 +14,7 @@ from lightning_cl.callbacks.adapters.lora import linear_adapters
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_pattern
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.boundaries import check_boundaries
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.datamodules.sampling import permutation
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import Adapters, Bank, Mixture, PooledLoRA
@@ -154,6 +155,7 @@ class SLM(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.SLM"
+    boundaries: ClassVar[Boundaries] = "needed"
     adapts_backbone: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"per_task": 2, "topk": 2, "rank": 2, "groups": 2}
 

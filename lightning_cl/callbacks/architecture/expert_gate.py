@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_above, check_at_least
-from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.boundaries import check_boundaries
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.namespace import LightningModule, Trainer
@@ -128,6 +129,7 @@ class ExpertGate(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.ExpertGate"
+    boundaries: ClassVar[Boundaries] = "needed"
     adds_loss: ClassVar[bool] = True
     trains_head: ClassVar[bool] = False
     replaces_head: ClassVar[bool] = True
@@ -153,9 +155,9 @@ class ExpertGate(ContinualMethod):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check that tasks begin somewhere, and attach."""
+        name = type(self).__name__
+        check_boundaries(require_stream(trainer, name), name, "fits a gate", "`GSS`, which needs none")
         super().setup(trainer, pl_module, stage)
-        stream = trainer.datamodule  # type: ignore[attr-defined]
-        check_boundaries(stream, type(self).__name__, "fits a gate", "`GSS`, which needs none")
 
     def build(self, pl_module: Any, info: Any) -> GatedExperts:
         """Room for a gate and an expert a task; the module is frozen."""

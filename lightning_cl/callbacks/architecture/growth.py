@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.head_kinds import check_linear
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.head_layer import class_rows
@@ -126,6 +127,7 @@ class GrowingMethod(ContinualMethod):
     """Base of methods with a new trunk for every task."""
 
     adds_loss: ClassVar[bool] = True
+    boundaries: ClassVar[Boundaries] = "needed"
     replaces_head: ClassVar[bool] = True
     owns_weights: ClassVar[bool] = True
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_cl.callbacks.arguments import check_choice
 from lightning_cl.callbacks.distillation.teacher import PreviousModel
 from lightning_cl.callbacks.regularized import RegularizedMethod
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.losses import cosine_distance
 from lightning_cl.training import Step
 
@@ -58,6 +59,7 @@ class FeatureDistillation(RegularizedMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.FeatureDistillation"
+    boundaries: ClassVar[Boundaries] = "taken"
     adds_loss: ClassVar[bool] = True
 
     strength: float = 5.0

@@ -14,6 +14,7 @@ from lightning_cl.callbacks.arguments import check_above, check_at_least
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.distillation.teacher import PreviousModel, class_counts
 from lightning_cl.callbacks.head_kinds import check_linear
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.head_layer import class_rows
 from lightning_cl.nn.heads import PrototypeHead, cosine_answer, cosine_logits, imprint_rows
@@ -96,6 +97,7 @@ class LUCIR(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.LUCIR"
+    boundaries: ClassVar[Boundaries] = "taken"
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.distillation.teacher import PreviousModel
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.losses import binary_distillation
 from lightning_cl.training import Step
@@ -53,6 +54,7 @@ class LwFMC(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.LwFMC"
+    boundaries: ClassVar[Boundaries] = "taken"
     adds_loss: ClassVar[bool] = True
 
     _: KW_ONLY

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.arguments import check_above, check_at_least
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.distillation.teacher import PreviousModel, class_counts
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.heads import proxy_logits
 from lightning_cl.nn.losses import cosine_distance, pooled_distance
@@ -101,6 +102,7 @@ class PODNet(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.PODNet"
+    boundaries: ClassVar[Boundaries] = "taken"
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
 

@@ -14,6 +14,7 @@ from lightning_cl.callbacks.arguments import check_above, check_at_least, check_
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.distillation.teacher import PreviousModel
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.heads import cosine_logits
 from lightning_cl.nn.losses import distillation, supervised_contrastive
@@ -140,6 +141,7 @@ class PRD(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.PRD"
+    boundaries: ClassVar[Boundaries] = "needed"
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
     trains_head: ClassVar[bool] = False

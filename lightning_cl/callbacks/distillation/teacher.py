@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from lightning_cl.callbacks.arguments import check_above
 from lightning_cl.callbacks.regularized import RegularizedMethod
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.weights import Snapshot
 from lightning_cl.training import HeadCall, MethodModule, Step, TaskData
 from lightning_cl.training.teacher import weights_and_statistics
@@ -52,6 +53,7 @@ class DistillationMethod(RegularizedMethod):
     """
 
     adds_loss: ClassVar[bool] = True
+    boundaries: ClassVar[Boundaries] = "taken"
 
     temperature: float = 2.0
 

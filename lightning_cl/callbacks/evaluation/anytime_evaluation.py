@@ -13,6 +13,7 @@ from lightning_cl.callbacks.evaluation import stream_logging
 from lightning_cl.callbacks.evaluation.anytime_counts import PrequentialCounter, next_evaluation, stratified_subset
 from lightning_cl.callbacks.evaluation.anytime_report import describe_evaluations, log_evaluation, report_of
 from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
+from lightning_cl.callbacks.evaluation.module_answers import refuse_regression
 from lightning_cl.callbacks.evaluation.run_description import RunReporter, check_validation, write_report
 from lightning_cl.callbacks.evaluation.silent_evaluation import SilentEvaluation
 from lightning_cl.callbacks.evaluation.task_counts import SetCounts, summed
@@ -120,8 +121,10 @@ class AnytimeEvaluation(ContinualCallback):
             self._counter = PrequentialCounter(self._capture, pl_module.device, stream.info)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Read what the coming step predicts, if its samples are new."""
+        """Read what the coming step predicts, if its samples are new; refuse what has no right answers."""
         stream = require_stream(trainer, type(self).__name__)
+        if batch_idx == 0:
+            refuse_regression(batch, type(self).__name__)
         if self._counter is not None and _never_seen(trainer, stream, batch_idx):
             self._counter.watch()
 
@@ -206,7 +209,7 @@ class AnytimeEvaluation(ContinualCallback):
         if self._after is not None:
             assert self._capture is not None
             samples = require_stream(trainer, type(self).__name__).eval_batch(batch_idx, "val")
-            self._after.add(self._capture.take(len(samples.labels)), samples)
+            self._after.add(self._capture.take(len(samples.labels), batch), samples)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sum over the processes, add the task's end to the curve, and log."""

@@ -165,9 +165,9 @@ class ContinualEvaluation(MetricEvaluation):
             return
         stage = stage_of(trainer)
         given = outputs if self._stated is None else self._stated(pl_module, batch, outputs)
-        counted = self._count(trainer, given, batch_idx, stage)
+        counted = self._count(trainer, given, batch, batch_idx, stage)
         if stage == "val":
-            self.answers.end(pl_module, counted)
+            self.answers.end(pl_module, counted, self._counts.order)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sum over the processes, fill the row of the current task, and log."""
@@ -195,13 +195,16 @@ class ContinualEvaluation(MetricEvaluation):
             accuracy = correct[total > 0].double() / total[total > 0].double()
             pl_module.log(f"test/{space}/average_accuracy", accuracy.mean().float(), batch_size=1)
 
-    def _count(self, trainer: Trainer, outputs: Any, batch_idx: int, stage: Stage) -> Tensor | None:
+    def _count(self, trainer: Trainer, outputs: Any, batch: Any, batch_idx: int, stage: Stage) -> Tensor | None:
         """Count what was returned or stated, or else what the head answered; its logits, if these were counted."""
         assert self._counts is not None
         samples = require_stream(trainer, type(self).__name__).eval_batch(batch_idx, stage)
-        read = returned_answers if self._stated is None else checked_answers
-        answers = read(outputs, len(samples.labels), self._counts.columns)
-        logits = self._counts.add(samples, answers)
+        logits, size = self._counts.read(samples, batch), (len(samples.labels), self._counts.columns)
+        if self._stated is None:
+            answers = returned_answers(outputs, *size, self._counts.order)
+        else:
+            answers = checked_answers(outputs, *size)
+        self._counts.add(samples, logits, answers)
         if answers is None:
             self.answers.unread = self.answers.unread or unread_answers(outputs)
             return logits

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_cl.callbacks.evaluation.row_order import in_order, order_of, tensors_in
 from lightning_cl.nn.head_layer import pooled
 from lightning_cl.nn.masks import ClassMask, with_infinite
 from lightning_cl.training.find_modules import enclosing, find_head
@@ -32,23 +33,44 @@ class HeadCapture:
         self.mask: ClassMask | None = getattr(getattr(pl_module, "continual", None), "mask", None)
         #: What holds the head; one of them chooses a token where the head answers for all of them.
         self.networks = enclosing(pl_module, self.path)
+        #: ``(B,)`` where the samples of the batch taken last stand in what the step gave the network; ``None``: as in
+        #: the batch.
+        self.order: Tensor | None = None
         self._captured: list[Tensor] = []
+        #: What reads the inputs of a step: they may be given to a part of the module that the head is not in.
+        self._readers = [*self.networks, *(part for part in pl_module.children() if part not in self.networks)]
+        self._given: list[Tensor] = []  # to the outermost of them that runs, or ran last, and to those within it
+        self._inside = 0
+        self._answered: list[Tensor] = []
         self._hooks: list[Any] = []
 
     def start(self) -> None:
         """Read the head's answers, behind all hooks that it has so far, so that theirs are what is read."""
         self.stop()
         choosing = [network.register_forward_hook(self._choose) for network in self.networks]
-        self._hooks = [self.layer.register_forward_hook(self._keep), *choosing]
+        readers = [part for part in self._readers if part is not self.layer]
+        reading = [part.register_forward_pre_hook(self._enter, with_kwargs=True) for part in readers]
+        reading += [part.register_forward_hook(self._leave) for part in readers]
+        self._hooks = [self.layer.register_forward_hook(self._keep), *choosing, *reading]
 
     def stop(self) -> None:
         """Stop reading the head's answers."""
         for hook in self._hooks:
             hook.remove()
-        self._hooks, self._captured = [], []
+        self._hooks, self._captured, self._given, self._answered, self._inside = [], [], [], [], 0
+
+    def _enter(self, part: nn.Module, args: Any, kwargs: Any) -> None:
+        if not torch.compiler.is_compiling():  # a graph keeps no notes
+            self._given = [*(self._given if self._inside else ()), *tensors_in((args, kwargs))]
+            self._inside += 1
+
+    def _leave(self, part: nn.Module, args: Any, output: Any) -> None:
+        if not torch.compiler.is_compiling():
+            self._inside -= 1
 
     def _keep(self, layer: nn.Module, args: Any, output: Tensor) -> None:
         self._captured.append(pooled(layer, output.detach()))
+        self._answered = self._given
 
     def _choose(self, network: nn.Module, args: Any, output: Any) -> None:
         """A head that answers for every token is read where the network has chosen one."""
@@ -57,15 +79,21 @@ class HeadCapture:
             if logits is not None and logits.ndim == 2:
                 self._captured[-1] = logits.detach()
 
-    def take(self, count: int) -> Tensor:
+    def take(self, count: int, batch: Any) -> Tensor:
         """``(count, C)`` logits of the batch's samples: the head's last answer, or all of them when it came in parts.
 
-        Classes that the mask does not allow are -inf.
+        Classes that the mask does not allow are -inf. Where the step sorted its batch, the logits stand as the samples
+        do in ``batch``.
+
+        Args:
+            count: Samples of the batch that count; those behind are padding.
+            batch: As the step got it.
 
         Raises:
             RuntimeError: If the head was not called, or answered for fewer samples.
         """
-        captured, self._captured = self._captured, []
+        captured, given = self._captured, self._answered
+        self._captured, self._given, self._answered, self._inside = [], [], [], 0
         if not captured:
             raise RuntimeError(
                 f"the head `{self.path}` was not called in this evaluation step, so there are no logits to read; name "
@@ -79,4 +107,6 @@ class HeadCapture:
                 f"the head `{self.path}` answered with {tuple(logits.shape)}, and nothing around it returned logits of "
                 f"shape ({count}, {logits.shape[-1]}); let `forward` return those of the token that counts."
             )
-        return logits[:count] if self.mask is None else with_infinite(logits[:count], self.mask.eval_allowed)
+        self.order = order_of(batch, given)
+        logits = in_order(logits, self.order)[:count]
+        return logits if self.mask is None else with_infinite(logits, self.mask.eval_allowed)

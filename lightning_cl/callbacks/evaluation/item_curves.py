@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_cl.callbacks.base import ContinualCallback, require_stream
 from lightning_cl.callbacks.checkpoints.run_folder import run_folder
 from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
-from lightning_cl.callbacks.evaluation.module_answers import returned_answers
+from lightning_cl.callbacks.evaluation.module_answers import refuse_regression, returned_answers
 from lightning_cl.callbacks.label_kinds import check_single_label
 from lightning_cl.metrics.functional.item_curves import (
     NOT_EVALUATED,
@@ -73,14 +73,21 @@ class ItemCurves(ContinualCallback):
         self._seen = class_table([stream.exposed_classes], columns, pl_module.device)[0]
         self._row = torch.zeros(2, len(self._labels), dtype=torch.int32, device=pl_module.device)  # looked at, right
 
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Refuse what has no right answers."""
+        if batch_idx == 0:
+            refuse_regression(batch, type(self).__name__)
+
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Note which samples of a batch are answered right."""
         samples = require_stream(trainer, type(self).__name__).eval_batch(batch_idx, "val")
         count = len(samples.labels)
-        logits = self._capture.take(count)
-        given = returned_answers(outputs, count, logits.shape[1])
+        logits = self._capture.take(count, batch)
+        given = returned_answers(outputs, count, logits.shape[1], self._capture.order)
         scores = logits if given is None or given.ndim == 1 else given
         chosen = given if given is not None and given.ndim == 1 else class_il_predictions(scores, self._seen)
         index, labels = (t.to(logits.device, non_blocking=True) for t in (samples.index, samples.labels))

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from lightning_cl.callbacks.evaluation.row_order import in_order
 from lightning_cl.training.batch import unpack
 
 #: Functions that choose a class among scores, and losses that are given the scores that a module stands for.
@@ -19,13 +20,14 @@ _KEYS = ("preds", "predictions")
 TIES = 0.02
 
 
-def returned_answers(outputs: Any, count: int, columns: int) -> Tensor | None:
+def returned_answers(outputs: Any, count: int, columns: int, order: Tensor | None = None) -> Tensor | None:
     """Read the answers that a step returned under the key ``preds`` (or ``predictions``).
 
     Args:
         outputs: What ``validation_step`` or ``test_step`` returned.
         count: Samples of the batch that count; those behind are padding.
         columns: Outputs of the head.
+        order: Where the batch's samples stand in what the step gave the network, and so in its answers.
 
     Returns:
         ``(count, columns)`` scores, or ``(count,)`` classes as integers; ``None``: the step returned neither.
@@ -37,9 +39,9 @@ def returned_answers(outputs: Any, count: int, columns: int) -> Tensor | None:
         if not isinstance(found, Tensor) or found.ndim == 0 or len(found) < count:
             continue
         if found.is_floating_point() and found.ndim == 2 and found.shape[1] == columns:
-            return found[:count].detach()
+            return in_order(found.detach(), order)[:count]
         if not found.is_floating_point() and found.ndim == 1:
-            return found[:count].detach()
+            return in_order(found.detach(), order)[:count]
     return None
 
 
@@ -169,8 +171,14 @@ class AnswerCheck:
         choices = self._choices
         vars(module)["validation_step"] = watched
 
-    def end(self, module: Any, logits: Tensor | None = None) -> None:
-        """Compare the answers of the step that is over with ``(n, C)`` logits of the head."""
+    def end(self, module: Any, logits: Tensor | None = None, order: Tensor | None = None) -> None:
+        """Compare the answers of the step that is over with ``(n, C)`` logits of the head.
+
+        Args:
+            module: That is watched.
+            logits: ``None``: nothing is compared.
+            order: Where their samples stand in what the step gave the network.
+        """
         choices, self._choices = self._choices, None
         if choices is None:
             return
@@ -178,6 +186,7 @@ class AnswerCheck:
         answer = choices.scored if choices.chosen is None else choices.chosen
         if logits is None or answer is None or len(answer) < len(logits):
             return
+        answer = in_order(answer, order)
         self.compared += len(logits)
         self.differ += int((answer[: len(logits)].argmax(1) != logits.to(answer.device).argmax(1)).sum())
 

@@ -102,7 +102,7 @@ class MultiLabelEvaluation(RunReporter):
         """Keep the batch's logits."""
         assert self._capture is not None
         index = require_stream(trainer, type(self).__name__).eval_batch(batch_idx, _stage(trainer)).index
-        logits, places = self._capture.take(len(index)), index.to(self._scores.device)
+        logits, places = self._capture.take(len(index), batch), index.to(self._scores.device)
         self._scores[places] = logits[:, : self._scores.shape[1]].float().nan_to_num(neginf=0.0)
         self._counted[places] = 1
 

@@ -183,7 +183,7 @@ class ProtocolGuard(ContinualCallback):
         if answers is None:
             own.begin(pl_module, self._capture.layer.out_features)
         expected = probe.logits(batches)
-        own.end(pl_module, expected[batches[-1]])
+        own.end(pl_module, expected[batches[-1]], self._capture.order)
         yield _of_answers(answers or own)
         masked = getattr(pl_module, "continual", None) is not None
         yield unseen_classes(expected, stream.exposed_classes, masked)

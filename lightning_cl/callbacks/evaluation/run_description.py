@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lightning_cl.callbacks.base import ContinualCallback, ContinualMethod
 from lightning_cl.callbacks.checkpoints.run_folder import run_folder
 from lightning_cl.callbacks.evaluation.protocol_guard import ProtocolGuard
 from lightning_cl.callbacks.evaluation.task_identity import TOLD, is_told
+from lightning_cl.callbacks.stream_kind import told_boundaries
 from lightning_cl.datamodules import ContinualDataModule
 from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.namespace import LightningModule, Trainer
@@ -132,16 +134,18 @@ def describe_run(
         "stream_hash": info.fingerprint,
         "methods": {type(c).__name__: c.config() for c in methods},
         "facts": {type(c).__name__: facts for c in told if (facts := c.report_facts())},
-        "notes": _notes(stream, pl_module) + card.notes() + ([note] if note else []),
+        "notes": _notes(stream, pl_module, methods) + card.notes() + ([note] if note else []),
         "protocol": card.to_dict() if card.checks else None,
     }
 
 
-def _notes(stream: ContinualDataModule, pl_module: nn.Module) -> list[str]:
+def _notes(stream: ContinualDataModule, pl_module: nn.Module, methods: Sequence[ContinualMethod]) -> list[str]:
     held_out = "held-out training data" if stream.val_split else "the test split"
     notes = [f"the matrix was measured on {held_out}", *stream.scenario.remarks]
     if is_told(stream, pl_module):
         notes.append(TOLD)
+    if names := told_boundaries(methods, stream):
+        notes.append(f"{' and '.join(names)} was told where tasks begin and end, which this stream hides from others")
     if stream.unfinished_task is not None:
         notes.append(
             f"the run ended in task {stream.unfinished_task + 1} of {stream.info.num_tasks}, so its "

@@ -114,7 +114,7 @@ class SilentEvaluation:
             stream.standing_in = None
             if announced is not None or task is not None:
                 module.forget_images()  # type: ignore[operator]
-        return self.capture.take(count)
+        return self.capture.take(count, batch)
 
 
 def _metric_state(metric: Metric) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,18 +62,24 @@ class TaskCounts:
         """Outputs of the head."""
         return self._capture.layer.out_features
 
-    def add(self, samples: EvalBatch, answers: Tensor | None = None) -> Tensor:
-        """Count a batch, whose logits have left the head. No device synchronisation.
+    @property
+    def order(self) -> Tensor | None:
+        """Where the samples of the last batch stood in what the step gave the network; ``None``: in their places."""
+        return self._capture.order
+
+    def read(self, samples: EvalBatch, batch: Any) -> Tensor:
+        """``(B, C)`` logits of the samples of a batch, which have left the head; ``batch`` is as the step got it."""
+        return self._capture.take(len(samples.labels), batch)
+
+    def add(self, samples: EvalBatch, found: Tensor, answers: Tensor | None = None) -> None:
+        """Count a batch. No device synchronisation.
 
         Args:
             samples: Of the batch.
+            found: Their logits.
             answers: ``(B, C)`` scores that count instead of the head's, or ``(B,)`` classes that count in the
                 class-incremental space, where they cannot be restricted to the classes seen.
-
-        Returns:
-            ``(B, C)`` logits of the head.
         """
-        found = self._capture.take(len(samples.labels))
         logits = answers if answers is not None and answers.ndim == 2 else found
         labels, tasks = (t.to(logits.device, non_blocking=True) for t in (samples.labels, samples.tasks))
         chosen = best_of(logits, self._seen, labels) if answers is None or answers.ndim == 2 else answers
@@ -84,7 +91,6 @@ class TaskCounts:
             size, known = self._num_classes, (chosen >= 0) & (chosen < self._num_classes)
             cells = labels.long() * size + chosen.long().clamp(0, size - 1)
             self._confusion.scatter_add_(0, cells, known.long())
-        return found
 
     def confusion(self, trainer: Trainer) -> Tensor | None:
         """``(C, C)`` int64 on the CPU: answers among the classes seen, a row for each true class, over all processes.

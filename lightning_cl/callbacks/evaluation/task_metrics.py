@@ -185,7 +185,7 @@ class TaskMetrics:
             return given[0], given[1]
         returned = _at(outputs, _ANSWERS[:2])
         if returned is None and self._capture is not None and _are_class_ids(batch, keys):
-            logits = self._capture.take(len(samples.labels))
+            logits = self._capture.take(len(samples.labels), batch)
             return logits.masked_fill(~self._seen, -torch.inf), samples.labels.to(logits.device)
         # With several processes the step itself is called as the module's `forward`.
         answer = next((found for found in reversed(self._answers) if found is not outputs), None)

@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_cl.callbacks.arguments import check_at_least
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.few_shot.base_session import check_base_session
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.training import MethodModule, Step
@@ -92,6 +93,7 @@ class BaseTermMethod(ContinualMethod):
     """
 
     adds_loss: ClassVar[bool] = True
+    boundaries: ClassVar[Boundaries] = "needed"
 
     strength: float = 1.0
     _: KW_ONLY

@@ -11,6 +11,7 @@ from lightning_cl.callbacks.arguments import check_share
 from lightning_cl.callbacks.base import require_stream
 from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.regularization.mas import MAS, SensitivityPenalty
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.weights import Snapshot, trained
 from lightning_cl.training import TaskData
@@ -66,6 +67,8 @@ class FastSlowWeights(MAS):
     """
 
     state_key: ClassVar[str] = "lightning_cl.FastSlowWeights"
+    boundaries: ClassVar[Boundaries] = "needed"
+    rewrites_weights: ClassVar[bool] = True
 
     beta: float = 0.3
 

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_share
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
+from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.head_kinds import check_own_rows
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.datamodules.sampling import share
 from lightning_cl.datamodules.scenarios.cumulative import Cumulative
 from lightning_cl.mixins.base import TrainMask
@@ -216,6 +218,8 @@ class ImbalanceAwareJoint(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.ImbalanceAwareJoint"
+    boundaries: ClassVar[Boundaries] = "needed"
+    rewrites_weights: ClassVar[bool] = True
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"radius": 0.05}
@@ -237,8 +241,10 @@ class ImbalanceAwareJoint(ContinualMethod):
         check_share(self, "deferred", "paste")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse few-shot sessions without their past; attach to the module, once."""
-        scenario = require_stream(trainer, "ImbalanceAwareJoint").scenario
+        """Refuse few-shot sessions without their past, and an online stream; attach to the module, once."""
+        stream = require_stream(trainer, "ImbalanceAwareJoint")
+        check_boundaries(stream, "ImbalanceAwareJoint", "begins anew", "`GDumb`, which learns its memory anew")
+        scenario = stream.scenario
         if scenario.few_shot and not isinstance(scenario, Cumulative):
             raise ValueError(
                 "ImbalanceAwareJoint begins anew in every task and learns the samples of that task alone, but the "

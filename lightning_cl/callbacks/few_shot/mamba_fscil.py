@@ -15,6 +15,7 @@ from torch.func import functional_call
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_share
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.few_shot.base_session import check_base_session
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.counter import Counter
@@ -232,6 +233,7 @@ class MambaFSCIL(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.MambaFSCIL"
+    boundaries: ClassVar[Boundaries] = "needed"
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
     trains_head: ClassVar[bool] = False

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.arguments import check_above
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.few_shot.base_session import check_base_session
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.counter import Counter
@@ -75,6 +76,7 @@ class PreassignedPrototypes(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.PreassignedPrototypes"
+    boundaries: ClassVar[Boundaries] = "needed"
     small: ClassVar[dict[str, Any]] = {"classes": 10}
 
     scale: float = 16.0

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_pattern
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.few_shot.base_session import check_base_session
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.distributed import all_sum
@@ -131,6 +132,7 @@ class SubnetTuning(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.SubnetTuning"
+    boundaries: ClassVar[Boundaries] = "needed"
     small: ClassVar[dict[str, Any]] = {"steps": 2}
 
     steps: int = 20

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_pattern, check_share
 from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import freeze_all_but
 from lightning_cl.nn.adapters.injection import named_parts
@@ -129,6 +130,7 @@ class CoSO(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.CoSO"
+    boundaries: ClassVar[Boundaries] = "taken"
     adds_loss: ClassVar[bool] = True
     adapts_backbone: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"rank": 4, "sketch": 6, "at": r"attn\.proj|mlp\.fc2"}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.arguments import check_at_least, check_share
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.gradients.layer_projection import LayerProjection
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.input_grams import input_width
 from lightning_cl.nn.subspace import SubspaceMemory
@@ -62,6 +63,7 @@ class GPM(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.GPM"
+    boundaries: ClassVar[Boundaries] = "taken"
     constrains: ClassVar[bool] = True
 
     energy: float = 0.97

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_share
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.gradients.layer_projection import LayerProjection
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.distributed import all_sum
@@ -119,6 +120,7 @@ class HLOP(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.HLOP"
+    boundaries: ClassVar[Boundaries] = "taken"
     constrains: ClassVar[bool] = True
     adds_loss: ClassVar[bool] = True  # learns where terms are collected, which manual optimisation does not do
 

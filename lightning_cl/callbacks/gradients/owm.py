@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.arguments import check_above
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.gradients.layer_projection import LayerProjection
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.input_grams import input_width
 from lightning_cl.nn.soft_projection import SoftProjection
@@ -64,6 +65,7 @@ class OWM(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.OWM"
+    boundaries: ClassVar[Boundaries] = "taken"
     constrains: ClassVar[bool] = True
 
     alpha: float = 0.3

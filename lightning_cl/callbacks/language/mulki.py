@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_share
 from lightning_cl.callbacks.language.clip_method import CLIPPromptMethod
 from lightning_cl.callbacks.language.text_features import TextFeatures
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.class_texts import fill_templates
 from lightning_cl.nn.clip_prompts import NoPrompts
@@ -206,6 +207,7 @@ class MulKI(CLIPPromptMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.MulKI"
+    boundaries: ClassVar[Boundaries] = "taken"
     adapts_backbone: ClassVar[bool] = False
     constrains: ClassVar[bool] = True
     #: Others that name a backbone freeze it.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_above, check_share
 from lightning_cl.callbacks.base import ContinualMethod, part_name
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.masks import ElementMask
@@ -155,6 +156,7 @@ class LTSFT(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.LTSFT"
+    boundaries: ClassVar[Boundaries] = "taken"
     constrains: ClassVar[bool] = True
     needs_head: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"share": 0.5, "per_layer": True}  # so that every weight learns

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_at_least, check_share
-from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.counter import Counter
+from lightning_cl.nn.guard import Guard
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule
 
@@ -22,14 +23,20 @@ from lightning_cl.training import MethodModule
 class Shrinking(MethodModule):
     """Counts optimiser steps, and shrinks the trained weights when it is time."""
 
+    comes_last = True  # when the others know what is to stay
+
     def __init__(self, shrink: float, noise: float, every: int | None) -> None:
         super().__init__()
         self.shrink, self.noise, self.every, self.made = shrink, noise, every, Counter()
 
     def start_task(self, module: Any, task: Any) -> None:
-        """Shrink before every task but the first, unless it goes by steps."""
+        """Shrink before every task but the first, unless it goes by steps, but for what other methods keep."""
         if self.every is None and task.index > 0:
+            others = [part for part in module.continual.ordered_parts if part is not self]
+            guards = [Guard(weight, rows) for part in others for weight, rows in part.protected(module)]
             self._change(module, task.index)
+            for guard in guards:
+                guard.restore()
 
     def after_step(self, module: Any, optimizer: Any) -> None:
         """Shrink after every so many steps, if it goes by them."""
@@ -67,7 +74,8 @@ class ShrinkAndPerturb(ContinualMethod):
     Before every task but the first ``w <- shrink * w + noise * n`` for all trained weights, with ``n`` standard normal:
     what was learned keeps its direction, and the network can learn something new nearly as well as from the start. It
     forgets more, so it is for streams on which new tasks count, or beside a memory. Buffers (batch norm's statistics)
-    stay. Works on any module; keeps nothing but a counter and costs no pass.
+    stay, and what other methods keep for earlier tasks. Works on any module; keeps nothing but a counter and costs no
+    pass.
 
     Args:
         shrink: In [0, 1].
@@ -83,6 +91,7 @@ class ShrinkAndPerturb(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.ShrinkAndPerturb"
+    rewrites_weights: ClassVar[bool] = True
     needs_head: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"every": 3}
 
@@ -98,9 +107,10 @@ class ShrinkAndPerturb(ContinualMethod):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a stream without boundaries that it was given no interval for."""
-        super().setup(trainer, pl_module, stage)
         if self.every is None:
-            check_boundaries(trainer.datamodule, type(self).__name__, "shrinks the weights", "give `every` in steps")  # type: ignore[attr-defined]
+            name = type(self).__name__
+            check_boundaries(require_stream(trainer, name), name, "shrinks the weights", "give `every` in steps")
+        super().setup(trainer, pl_module, stage)
 
     def build(self, pl_module: Any, info: Any) -> Shrinking:
         """A counter."""

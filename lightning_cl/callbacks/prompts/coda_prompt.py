@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from lightning_cl.callbacks.prompts.prompt_method import PromptMethod, checked_layers
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.nn.coda_prompt import CODAPromptPool
 
@@ -35,6 +36,7 @@ class CODAPrompt(PromptMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.CODAPrompt"
+    boundaries: ClassVar[Boundaries] = "taken"
     small: ClassVar[dict[str, Any]] = {"pool_size": 9, "prompt_length": 4, "layers": (0, 1), "ortho_weight": 0.1}
 
     pool_size: int = 100

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lightning_cl.callbacks.prompts.prompt_method import PromptMethod, checked_layers
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.nn.dual_prompt import DualPromptPool
 from lightning_cl.nn.l2p import BatchVote
@@ -42,6 +43,7 @@ class DualPrompt(PromptMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.DualPrompt"
+    boundaries: ClassVar[Boundaries] = "taken"
     small: ClassVar[dict[str, Any]] = {
         "general_length": 2,
         "expert_length": 4,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import check_at_least, check_choice
 from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.guard import all_rows_but
@@ -115,6 +116,7 @@ class MultiLane(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.MultiLane"
+    boundaries: ClassVar[Boundaries] = "taken"
     adapts_backbone: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"selectors": 2, "prompts": 2, "blocks": 2, "multi_label": False}

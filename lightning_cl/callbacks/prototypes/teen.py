@@ -12,6 +12,7 @@ from lightning_cl.callbacks.arguments import check_above
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.few_shot.base_session import check_base_session
 from lightning_cl.callbacks.head_kinds import check_own_rows
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.heads import cosine_answer
@@ -72,6 +73,7 @@ class TEEN(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.TEEN"
+    boundaries: ClassVar[Boundaries] = "needed"
     replaces_head: ClassVar[bool] = True
 
     alpha: float = 0.5

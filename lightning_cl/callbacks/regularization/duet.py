@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_share
 from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.task_vectors import MergeRule, away_from, old_share, ties
@@ -98,6 +99,8 @@ class DuET(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.DuET"
+    boundaries: ClassVar[Boundaries] = "taken"
+    rewrites_weights: ClassVar[bool] = True
     constrains: ClassVar[bool] = True
     needs_head: ClassVar[bool] = False
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.arguments import check_choice, check_share
 from lightning_cl.callbacks.regularization.anchor import QuadraticAnchor, fisher_of_task
 from lightning_cl.callbacks.regularized import RegularizedMethod
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.weights import Snapshot, trained
 from lightning_cl.training import TaskData
@@ -89,6 +90,7 @@ class EWC(RegularizedMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.EWC"
+    boundaries: ClassVar[Boundaries] = "taken"
     small: ClassVar[dict[str, Any]] = {"strength": 30.0}
 
     strength: float = 10000.0

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_share
 from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.half_masks import embedding_names, frozen_share
@@ -73,6 +74,7 @@ class HFT(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.HFT"
+    boundaries: ClassVar[Boundaries] = "taken"
     constrains: ClassVar[bool] = True
     needs_head: ClassVar[bool] = False
 

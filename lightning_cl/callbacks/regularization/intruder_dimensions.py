@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_at_least, check_choice, check_pattern, check_share
 from lightning_cl.callbacks.base import ContinualMethod, part_name
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import Adapters, LoRA
 from lightning_cl.nn.distributed import send_from_first_process
@@ -62,7 +63,7 @@ class DirectionCheck(MethodModule):
         """Count the intruders of every weight, and shrink them."""
         banks, self.found, self.missed, looked_at = self.banks(module), {}, {}, list[Tensor]()
         for name, now in self.weights(module).items():
-            new, self.found[name] = self._repaired(self.reference[name], now)
+            new, self.found[name] = self._repaired(name, now)
             weight, bank = module.get_parameter(name), banks.get(name)
             looked_at += [weight] if bank is None else [bank.down, bank.up]
             if new is not None and bank is None:
@@ -73,10 +74,10 @@ class DirectionCheck(MethodModule):
                 bank.up[0].copy_(up.T)
         send_from_first_process(looked_at)  # singular vectors need not be the same bits on all devices
 
-    def _repaired(self, before: Tensor, now: Tensor) -> tuple[Tensor | None, int]:
+    def _repaired(self, name: str, now: Tensor) -> tuple[Tensor | None, int]:
         """The weight with its intruders shrunk, ``None`` where there is nothing to change, and how many there are."""
-        parts = fused_parts(now)
-        pairs = list(zip(as_matrices(before, parts), as_matrices(now, parts), strict=True))
+        parts = fused_parts(name, now)
+        pairs = list(zip(as_matrices(self.reference[name], parts), as_matrices(now, parts), strict=True))
         found = [find_intruders(old, new, self.top, self.threshold) for old, new in pairs]
         count = sum(len(one.values) for one in found)
         if self.factor == 1 or not count:
@@ -96,7 +97,8 @@ class IntruderDimensions(ContinualMethod):
     original directions are not restored.
 
     It looks at the trained weights without the head, kernels of convolutions flattened and fused query, key and value
-    projections taken apart, and at layers with a LoRA of one slot (``LoRA`` in front of it in the list) as ``W + B A``.
+    projections (as their names and shapes tell) taken apart, and at layers with a LoRA of one slot (``LoRA`` in front
+    of it in the list) as ``W + B A``.
     A repaired LoRA is the best update of its rank; what that misses of the repair is in the report. Needs task
     boundaries and no data, keeps a copy of the compared weights; costs two singular value decompositions a weight and
     task. Works on any module.
@@ -118,6 +120,8 @@ class IntruderDimensions(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.IntruderDimensions"
+    boundaries: ClassVar[Boundaries] = "taken"
+    rewrites_weights: ClassVar[bool] = True
     constrains: ClassVar[bool] = True
     needs_head: ClassVar[bool] = False
 

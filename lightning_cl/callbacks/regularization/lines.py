@@ -9,6 +9,7 @@ import torch
 
 from lightning_cl.callbacks.arguments import check_choice, check_share
 from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.layer_depth import block_list, depths
 from lightning_cl.nn.weights import Snapshot, interpolate, trained
@@ -74,6 +75,8 @@ class LiNeS(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.LiNeS"
+    boundaries: ClassVar[Boundaries] = "taken"
+    rewrites_weights: ClassVar[bool] = True
     constrains: ClassVar[bool] = True
     needs_head: ClassVar[bool] = False
 

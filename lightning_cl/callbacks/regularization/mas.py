@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.arguments import check_choice, check_share
 from lightning_cl.callbacks.regularization.anchor import QuadraticAnchor, logits_of, mean_over_task
 from lightning_cl.callbacks.regularized import RegularizedMethod
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.distributed import all_sum
 from lightning_cl.nn.fisher import per_sample_sum
 from lightning_cl.training import TaskData
@@ -87,6 +88,7 @@ class MAS(RegularizedMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.MAS"
+    boundaries: ClassVar[Boundaries] = "taken"
 
     decay: float = 1.0
     granularity: Granularity = "sample"

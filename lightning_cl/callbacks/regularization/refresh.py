@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.arguments import check_at_least, check_share
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.regularization.anchor import logits_of, mean_over_task
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.nn.fisher import per_sample_sum
 from lightning_cl.nn.weights import Snapshot, trained
@@ -110,6 +111,7 @@ class Refresh(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.Refresh"
+    boundaries: ClassVar[Boundaries] = "taken"
     constrains: ClassVar[bool] = True
 
     delta: float = 1e-5

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.arguments import check_at_least, check_share
 from lightning_cl.callbacks.regularization.anchor import QuadraticAnchor
 from lightning_cl.callbacks.regularized import RegularizedMethod
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.weights import Snapshot, StepRecord, trained
 from lightning_cl.training import TaskData
@@ -107,6 +108,7 @@ class RWalk(RegularizedMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.RWalk"
+    boundaries: ClassVar[Boundaries] = "taken"
     needs_head: ClassVar[bool] = False
 
     strength: float = 10.0

@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_cl.callbacks.arguments import check_at_least
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.boundaries import check_boundaries
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.datamodules.task import Task
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.training import MethodModule, Phases, Step
@@ -78,6 +79,7 @@ class SEQStar(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.SEQStar"
+    boundaries: ClassVar[Boundaries] = "needed"
     constrains: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"warmup_epochs": 1}
 

@@ -11,6 +11,7 @@ from torch import nn
 from lightning_cl.callbacks.arguments import check_above
 from lightning_cl.callbacks.regularization.anchor import QuadraticAnchor
 from lightning_cl.callbacks.regularized import RegularizedMethod
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.weights import Snapshot, StepRecord, trained
 from lightning_cl.training import TaskData
 
@@ -75,6 +76,7 @@ class SynapticIntelligence(RegularizedMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.SynapticIntelligence"
+    boundaries: ClassVar[Boundaries] = "taken"
     needs_head: ClassVar[bool] = False
 
     damping: float = 1e-3

@@ -9,6 +9,7 @@ import torch
 
 from lightning_cl.callbacks.arguments import check_at_least
 from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.weights import Snapshot, ema
@@ -69,6 +70,8 @@ class ZSCL(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.ZSCL"
+    boundaries: ClassVar[Boundaries] = "taken"
+    rewrites_weights: ClassVar[bool] = True
     constrains: ClassVar[bool] = True
     needs_head: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"every": 2}

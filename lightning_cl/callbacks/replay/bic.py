@@ -13,6 +13,7 @@ from lightning_cl.callbacks.base import require_stream
 from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.distillation.teacher import PreviousModel, class_counts
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.heads import fit_bias
@@ -117,6 +118,7 @@ class BiC(ExperienceReplay):
     """
 
     state_key: ClassVar[str] = "lightning_cl.BiC"
+    boundaries: ClassVar[Boundaries] = "taken"
     adds_loss: ClassVar[bool] = True
 
     store: ClassVar[ReplayStore] = "index"  # type: ignore[misc]

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from lightning_cl.callbacks.arguments import check_above, check_at_least
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule, TaskData
 from lightning_cl.training.memory_steps import tune_on_memory
@@ -80,6 +81,7 @@ class FPF(ExperienceReplay):
     """
 
     state_key: ClassVar[str] = "lightning_cl.FPF"
+    boundaries: ClassVar[Boundaries] = "taken"
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5, "steps": 2}
 
     steps: int = 200

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_share
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.distributed import send_from_first_process
 from lightning_cl.nn.replay import ReplayBuffer
 from lightning_cl.nn.schedules import warm_restarts
@@ -93,6 +94,7 @@ class GDumb(ExperienceReplay):
     """
 
     state_key: ClassVar[str] = "lightning_cl.GDumb"
+    boundaries: ClassVar[Boundaries] = "taken"
     joins: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5, "epochs": 2}
 

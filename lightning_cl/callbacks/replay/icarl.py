@@ -11,6 +11,7 @@ from lightning_cl.callbacks.base import require_stream
 from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.distillation.lwf_mc import SigmoidTeacher
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayStore
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.counter import Counter
@@ -84,6 +85,7 @@ class ICaRL(ExperienceReplay):
     """
 
     state_key: ClassVar[str] = "lightning_cl.ICaRL"
+    boundaries: ClassVar[Boundaries] = "needed"
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5}

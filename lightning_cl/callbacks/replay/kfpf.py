@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from lightning_cl.callbacks.arguments import check_at_least
 from lightning_cl.callbacks.replay.fpf import FPF, ProneWeights, prone_weights
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.counter import Counter
 from lightning_cl.training import TaskData
 
@@ -66,6 +67,7 @@ class KFPF(FPF):
     """
 
     state_key: ClassVar[str] = "lightning_cl.KFPF"
+    boundaries: ClassVar[Boundaries] = "unused"
     joins: ClassVar[bool] = False
 
     _: KW_ONLY

@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_cl.callbacks import ContinualEvaluation, FineTuning, ProtocolGuard
+from lightning_cl.callbacks import AnytimeEvaluation, ContinualEvaluation, FineTuning, ItemCurves, ProtocolGuard
 from lightning_cl.callbacks.evaluation.module_answers import returned_answers
 
 ADJUSTED = torch.linspace(0, 50, NUM_CLASSES)  # the last class always wins
@@ -163,8 +163,12 @@ def test_a_regression_gets_no_accuracy(tmp_path: Any) -> None:
         def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
             return batch[0], batch[1] + 0.25
 
-    with pytest.raises(ValueError, match=r"counts right classes, .* a regression has no accuracy"):
+    with pytest.raises(ValueError, match=r"ContinualEvaluation counts right classes, .* a regression has no accuracy"):
         run(Regression, tmp_path)
+    with pytest.raises(ValueError, match="AnytimeEvaluation counts right classes"):
+        run(Regression, tmp_path, AnytimeEvaluation(report=False), num_sanity_val_steps=0)
+    with pytest.raises(ValueError, match="ItemCurves counts right classes"):
+        ItemCurves().on_validation_batch_start(None, None, (torch.rand(2, 3), torch.rand(2)), 0)  # type: ignore[arg-type]
 
 
 def test_what_counts_as_an_answer() -> None:

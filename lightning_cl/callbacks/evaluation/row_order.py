@@ -1,0 +1,54 @@
+"""Find the samples of a batch in what a network was given, where a step has sorted its batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
+
+from lightning_cl.nn.feature_cache import sample_fingerprints
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """All tensors within tuples, lists and mappings."""
+    found: list[Tensor] = []
+    apply_to_collection(value, Tensor, found.append)
+    return found
+
+
+def order_of(batch: Any, given: Sequence[Tensor]) -> Tensor | None:
+    """Where each sample of a batch stands among the rows that a network was given.
+
+    A sample that is not found (the step changed the images) has its own place, and so have equal samples. It costs
+    nothing where the step passes a tensor of the batch itself.
+
+    Args:
+        batch: As the step gets it.
+        given: The tensors that the network was given.
+
+    Returns:
+        ``(B,)`` int64 on the CPU; ``None``: they stand as they do in the batch.
+    """
+    parts = tensors_in(batch)
+    if any(tensor is part for tensor in given for part in parts):
+        return None
+    for tensor in given:
+        for part in parts:
+            if tensor.ndim > 1 and tensor.shape == part.shape and tensor.dtype == part.dtype:
+                return _order(sample_fingerprints(part), sample_fingerprints(tensor))
+    return None
+
+
+def in_order(rows: Tensor, order: Tensor | None) -> Tensor:
+    """Rows as the samples stand in the batch, by what :func:`order_of` found; as they are if these are others."""
+    return rows if order is None or len(rows) != len(order) else rows[order.to(rows.device)]
+
+
+def _order(wanted: Tensor, found: Tensor) -> Tensor | None:
+    own = torch.arange(len(wanted))
+    same = wanted[:, None] == found
+    places = torch.where(same.any(1) & (wanted != found), same.byte().argmax(1), own)
+    return None if torch.equal(places, own) else places
