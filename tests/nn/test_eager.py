@@ -43,4 +43,5 @@ def test_units_that_one_layer_reads(nets: Any) -> None:
     def run(weights: Any) -> Any:
         return torch.func.functional_call(compiled, {f"_orig_mod.{name}": w for name, w in weights.items()}, (X,))
 
+    run({})
     assert [(link.maker, link.reader) for link in unit_links(net, run)] == [("0", "2")]
