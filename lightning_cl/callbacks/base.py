@@ -66,14 +66,12 @@ class ContinualMethod(ContinualCallback):
     small: ClassVar[dict[str, Any]] = {}
     #: Which modules of the conformance suite it works on: ``"vit"``, or ``"clip"`` for models of open_clip.
     family: ClassVar[str] = "vit"
-    #: What the module becomes.
-    mixin: ClassVar[type[ContinualMixin]] = ContinualMixin
+    mixin: ClassVar[type[ContinualMixin]] = ContinualMixin  #: What the module becomes.
     #: The method adds terms to the loss, which manual optimisation does not let it do.
     adds_loss: ClassVar[bool] = False
     #: The method trains the head by gradient descent, so that others can work on the head too.
     trains_head: ClassVar[bool] = True
-    #: The method leaves something to train by gradient descent.
-    trains: ClassVar[bool] = True
+    trains: ClassVar[bool] = True  #: The method leaves something to train by gradient descent.
     #: The method works on the class head; one that does not attaches to any module, with a head or without.
     needs_head: ClassVar[bool] = True
     #: The method makes the logits itself, or works on the weights of the head: only one can.

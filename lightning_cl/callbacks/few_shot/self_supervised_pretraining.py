@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_share
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.few_shot.base_session import check_base_session
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.losses import supervised_contrastive
@@ -78,6 +79,7 @@ class SelfSupervisedPretraining(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.SelfSupervisedPretraining"
+    boundaries: ClassVar[Boundaries] = "needed"
     adds_loss: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"width": 6}
 

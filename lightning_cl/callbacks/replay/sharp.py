@@ -15,6 +15,7 @@ from lightning_cl.callbacks.arguments import check_above, check_at_least
 from lightning_cl.callbacks.base import require_stream
 from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayStore
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.heads.neighbors import neighbor_logits
@@ -193,6 +194,7 @@ class SHARP(ExperienceReplay):
     """
 
     state_key: ClassVar[str] = "lightning_cl.SHARP"
+    boundaries: ClassVar[Boundaries] = "needed"
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
     joins: ClassVar[bool] = False
