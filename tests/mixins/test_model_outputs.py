@@ -78,7 +78,7 @@ def test_an_evaluation_reads_the_logits_of_the_classes_seen(plain: Measured) -> 
     capture.start()
     with torch.no_grad():
         output = module(**batch)
-    logits = capture.take(4)
+    logits = capture.take(4, batch)
     assert_close(logits[:, :4], raw_logits(plain.eval(), batch)[:, :4])
     assert bool((logits[:, 4:] == -torch.inf).all())
     assert torch.equal(output.logits[:, :4], logits[:, :4])

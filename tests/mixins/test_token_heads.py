@@ -102,7 +102,7 @@ def test_what_a_method_makes_of_the_last_token_is_what_is_evaluated(plain: Any, 
     with torch.no_grad():
         output = module(**{name: part for name, part in BATCH.items() if name != "labels"})
     assert_close(output.logits[:, :4], expected[:, :4])
-    assert torch.equal(capture.take(4)[:, :4], output.logits[:, :4])
+    assert torch.equal(capture.take(4, BATCH)[:, :4], output.logits[:, :4])
 
 
 class Nested(TinyModule):
@@ -124,12 +124,12 @@ def test_the_token_is_looked_for_outside_of_what_answers_for_all() -> None:
     assert_close(module.head_input(x), module.score[0](module.net(x.flatten(2).mT)[:, -1]))
     capture = HeadCapture(module, 10)
     capture.start()
-    assert torch.equal(module(x)["logits"], capture.take(4))
+    assert torch.equal(module(x)["logits"], capture.take(4, x))
     module.score(module.net(x.flatten(2).mT))
     with pytest.raises(
         RuntimeError, match=r"answered with \(4, 4, 10\), and nothing around it returned logits of shape"
     ):
-        capture.take(4)
+        capture.take(4, x)
 
 
 class Averaged(TinyModule):
