@@ -26,7 +26,7 @@ from typing import Any
 
 import timm
 import torch
-from prompts import CLASSES, evaluation, prepare, training_step
+from prompts import CLASSES, prepare, training_step
 from references import loops, two_pass
 from step_cost import Classifier
 from torch import Tensor
@@ -104,13 +104,27 @@ def prompt_steps(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
         steps[f"{name}: step"] = training_step(module, batch)
         module = prepare(make, args, TASKS, 0)
         steps[f"{name}: cached step"] = cached(module, images, training_step(module, batch))
-        steps[f"{name}: first evaluation"] = evaluation(module, images, cached=False)
-        steps[f"{name}: later evaluation"] = evaluation(module, images, cached=True)
-    for name in references(timm.create_model(args.model, img_size=args.image_size)):
-        model = references(timm.create_model(args.model, num_classes=CLASSES, img_size=args.image_size))[name]()
-        steps[f"{name}: their step"] = two_pass.training_step(model, batch, 0, CLASSES // TASKS)
-        steps[f"{name}: their evaluation"] = two_pass.evaluation(model, images, 0)
+        for kind in ("first", "later"):
+            steps[f"{name}: {kind} evaluation"] = evaluation(prepare(make, args, TASKS, 0), images, kind == "later")
+    create = partial(timm.create_model, args.model, num_classes=CLASSES, img_size=args.image_size)
+    for name in references(create()):
+        trained, evaluated = (references(create())[name]() for _ in range(2))
+        steps[f"{name}: their step"] = two_pass.training_step(trained, batch, 0, CLASSES // TASKS)
+        steps[f"{name}: their evaluation"] = two_pass.evaluation(evaluated, images, 0)
     return steps
+
+
+def evaluation(module: Any, images: Tensor, known: bool) -> Callable[[], None]:
+    """A pass over a batch of evaluation images, whose queries are known or not."""
+    cache = module.eval().net.prompt_state()[1]
+
+    @torch.no_grad()
+    def step() -> None:
+        if known:
+            cache.expect("test", torch.arange(len(images)), len(images))
+        module.net(images)
+
+    return step
 
 
 def prompts(args: argparse.Namespace) -> Ratios:

@@ -150,11 +150,10 @@ def training_step(model: Any, batch: tuple[Tensor, Tensor], task: int, per_task:
 
 def evaluation(model: Any, images: Tensor, task: int) -> Callable[[], None]:
     """Both passes over a batch."""
+    model.eval()
 
     @torch.no_grad()
     def step() -> None:
-        model.eval()
         model(images, task)
-        model.train()
 
     return step
