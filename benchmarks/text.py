@@ -7,8 +7,8 @@
 mean over the tokens. Of the encoder the last `--layers` layers learn (1e-4), the others and the embeddings stay, so
 that a run takes two minutes. Every method has the same stream and number of steps; head and added parts learn with
 1e-2, the head of SEQ* with 3e-2: all 150 classes are in its loss, and rows that start near 0 need more (a head alone
-on frozen features, 65 steps a task: 12 % with 1e-3, 66 % with 1e-2, 77 % with 3e-2). `prototypes` makes one pass over frozen
-features; `joint` has all classes in one task.
+on frozen features, 65 steps a task: 12 % with 1e-3, 66 % with 1e-2, 77 % with 3e-2). `prototypes` makes one pass over
+frozen features; `joint` has all classes in one task.
 """
 
 from __future__ import annotations
