@@ -16,7 +16,7 @@ import json
 import logging
 import multiprocessing
 import platform
-import resource
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -110,9 +110,16 @@ def seconds_of(run: Callable[[], None]) -> float:
 def _peak(run: Callable[[], None], answer: Any) -> None:
     torch.set_num_threads(1)
     quiet()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _most_resident()
     run()
-    answer.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    answer.put(_most_resident() - before)
+
+
+def _most_resident() -> float:
+    """Megabytes that this process has held at most (Linux)."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) / 1024
 
 
 def peak_of(run: Callable[[], None]) -> float:
