@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lightning_cl.nn.adapters.frozen import FrozenBackbone, freeze_backbone
 from lightning_cl.nn.attention.family import AttentionFamily
 from lightning_cl.nn.attention.prompt_pass import PromptedBlock, PromptPass
+from lightning_cl.nn.eager import exporting
 from lightning_cl.nn.extension import extend
 from lightning_cl.nn.feature_cache import FeatureCache
 from lightning_cl.nn.prompts import PromptProvider, Prompts
@@ -167,12 +168,6 @@ def unanswered(network: nn.Module) -> Iterator[None]:
     finally:
         for part in parts:
             del part.__dict__["_unanswered"]
-
-
-def exporting() -> bool:
-    """Say whether a graph of the pass is being made, in which nothing can be left out."""
-    asked = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # older torch has but one of them
-    return bool(asked())
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_cl.nn.eager import exporting
 from lightning_cl.nn.heads.statistics import ClassStatistics, Covariance
 
 
@@ -96,7 +97,7 @@ class MahalanobisHead(ClassStatistics):
     @torch.no_grad()
     def _refresh(self) -> None:
         """Invert what has changed since the last time; a graph is made of what was inverted by the last answer."""
-        if torch.compiler.is_compiling() and self._made_at:
+        if exporting() and self._made_at:
             return
         counts = self.counts.tolist()
         if counts == self._made_at:
