@@ -32,17 +32,18 @@ class ContrastiveEpochs(MethodModule):
         self.project = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, method.width))
 
     def own_step(self, step: Step) -> Tensor | None:
-        """In the first epochs: the contrastive loss of two views of every image."""
-        module, trainer = step.module, step.module.trainer
-        if step.task.index or trainer.current_epoch >= self.epochs:
+        """In the first epochs: the contrastive loss of two views of every image.
+
+        What it does not reach has a gradient of zero on one process, too, for DDP waits for one of all.
+        """
+        module = step.module
+        if step.task.index or module.trainer.current_epoch >= self.epochs:
             return None
         views = [self.view.of_stream(step, purpose) for purpose in (0x55A, 0x55B)]
         both = [wide(self.project(features)) for features in learn_features(step, views)]
         rows, _, _ = global_batch(module, torch.cat(both, 1), step.targets)
         same = torch.arange(len(rows), device=rows.device).repeat(2)
         loss = term_of_all(module, supervised_contrastive(torch.cat(rows.chunk(2, 1)), same, self.temperature))
-        if trainer.world_size == 1:
-            return loss
         return loss + zero_through((p for p in module.parameters() if p.requires_grad), module.device)
 
     def losses(self, step: Step) -> dict[str, Tensor]:

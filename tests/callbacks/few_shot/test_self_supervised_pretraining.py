@@ -58,6 +58,20 @@ def test_the_first_epochs_tell_pairs_of_views_from_others(monkeypatch: pytest.Mo
     assert not torch.equal(net.body[1].weight, fitted().body[1].weight)
 
 
+def test_every_parameter_has_a_gradient_on_one_process_as_under_ddp() -> None:
+    """Otherwise decay and the step counts of an optimiser would differ between one process and several."""
+    without: list[list[str]] = []
+
+    class Noting(Net):
+        def on_before_optimizer_step(self, optimizer: Any) -> None:
+            without.append([name for name, p in self.named_parameters() if p.requires_grad and p.grad is None])
+
+    net = Noting().double()
+    run(SelfSupervisedPretraining(3, width=6), net=net, stream=make_stream(scenario=FewShot(2, 2, 3)))
+    assert len(without) > 6
+    assert not any(without)
+
+
 def test_bad_arguments_and_streams() -> None:
     with pytest.raises(ValueError, match="`epochs` is -1; give"):
         SelfSupervisedPretraining(-1)
