@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.namespace import LightningModule
 from lightning_cl.nn.open_set import AggregatePosteriorBound, accepted_latents, latent_divergence
+from lightning_cl.training.evaluation_mode import evaluating
+from lightning_cl.training.transfer import transferred
 
 
 class OpenVAE(LightningModule):
@@ -76,27 +78,28 @@ class OpenVAE(LightningModule):
         loss = F.cross_entropy(self.head(z), y) + F.l1_loss(self.decoder(z), x)
         return loss + self.beta * latent_divergence(mean, log_deviation.exp())
 
-    @torch.no_grad()
     def on_task_end(self, task: Any) -> None:
         """Fit the bounds, and draw what is replayed in the next task."""
-        x, y = self._learned_from(task)
-        was_training = self.training
-        self.eval()
+        with evaluating(self):
+            self._consolidate(*self._learned_from(task), task.index)
+
+    def _consolidate(self, x: Tensor, y: Tensor, index: int) -> None:
         latents = self.latents(x)
         self.bound.fit(latents, y, self.head(latents).argmax(1) == y)
         if self.replay:
             known = y.unique()
             quota = torch.zeros(self.head.out_features, dtype=torch.long)
             quota[known.cpu()] = -(-len(y) // len(known))
-            generator = torch.Generator().manual_seed(mix_seed(self.trainer.datamodule.seed, 0x0E5, task.index))  # type: ignore[attr-defined]
+            generator = torch.Generator().manual_seed(mix_seed(self.trainer.datamodule.seed, 0x0E5, index))  # type: ignore[attr-defined]
             z, labels = accepted_latents(self.bound, self.head, quota, generator, rounds=self.rounds)
             self.drawn = self.decoder(z), labels
-        self.train(was_training)
 
     def _learned_from(self, task: Any) -> tuple[Tensor, Tensor]:
         """All samples of a task, on every process, and those that were drawn before it."""
-        batches = list(self.trainer.datamodule.train_loader_for(task.index, "eval"))  # type: ignore[attr-defined]
-        parts = [*batches, *([self.drawn] if self.drawn is not None else [])]
+        stream: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        index = stream.layout.train_index[task.index]  # a loader would give each process its share alone
+        parts = [transferred(self.trainer, stream.batch(index, view="eval"))]
+        parts += [self.drawn] if self.drawn is not None else []
         x, y = (torch.cat([part[at].to(self.device) for part in parts]) for at in (0, 1))
         return x, y
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from conformance.runs import in_forked_processes
+from lightning import Trainer, seed_everything
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
+from lightning_cl.datamodules import ClassIncremental, ContinualDataModule, DatasetSource
 from lightning_cl.models import OpenVAE
 
 
@@ -54,3 +59,24 @@ def test_what_was_drawn_is_in_the_checkpoint() -> None:
     other.on_load_checkpoint(torch.load(file, weights_only=True))
     assert other.drawn is not None
     assert torch.equal(other.drawn[0], net.drawn[0])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_all_processes_draw_alike_from_all_samples(tmp_path: Path) -> None:
+    def rank() -> None:
+        seed_everything(0, verbose=False)
+        labels = torch.arange(5).repeat_interleave(5)
+        data = TensorDataset(torch.eye(5)[labels][:, :4] + 0.1 * torch.rand(25, 4), labels)
+        stream = ContinualDataModule(DatasetSource(data, data), ClassIncremental(5, class_order="natural"), 3, 2)
+        net = model(rounds=2)
+        quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        quiet |= {"enable_model_summary": False, "limit_val_batches": 0, "default_root_dir": tmp_path}
+        trainer = Trainer(accelerator="cpu", strategy="ddp", devices=2, max_epochs=-1, **quiet)
+        trainer.fit(net, datamodule=stream)
+        torch.save({"drawn": net.drawn, **net.bound.state_dict()}, tmp_path / f"rank{trainer.global_rank}.pt")
+
+    assert in_forked_processes(rank, count=2) == [0, 0]
+    first, second = (torch.load(tmp_path / f"rank{at}.pt", weights_only=True) for at in (0, 1))
+    assert len(first["drawn"][1]) > 5
+    assert all(torch.equal(*pair) for pair in zip(first["drawn"], second["drawn"], strict=True))
+    assert all(torch.equal(first[name].nan_to_num(), second[name].nan_to_num()) for name in ("means", "weibull"))
