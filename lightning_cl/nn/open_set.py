@@ -81,7 +81,8 @@ class AggregatePosteriorBound(nn.Module):
             labels: ``(N,)``.
             right: ``(N,)`` bool: classified right.
         """
-        self.means.fill_(torch.nan), self.weibull.fill_(torch.nan)
+        self.means.fill_(torch.nan)
+        self.weibull.fill_(torch.nan)
         seen = labels.unique()
         count = max(int(self.tail * len(labels) / max(len(seen), 1)), 2)
         for label in seen.tolist():
@@ -94,15 +95,15 @@ class AggregatePosteriorBound(nn.Module):
 
     def _distances(self, features: Tensor) -> Tensor:
         """``(N, C)`` float64 distances to the means."""
+        features, means = features.double(), self.means.double()  # in a module of another precision, too
         if self.cosine:
-            units = F.normalize(features.double(), dim=1)
-            return (1 - units @ F.normalize(self.means, dim=1).T).clamp_min(0)
-        distances: Tensor = (features.double()[:, None] - self.means).norm(dim=2)
+            return (1 - F.normalize(features, dim=1) @ F.normalize(means, dim=1).T).clamp_min(0)
+        distances: Tensor = (features[:, None] - means).norm(dim=2)
         return distances
 
     def outside(self, features: Tensor) -> Tensor:
         """``(N, C)`` float64 probability that ``(N, D)`` features lie outside of each class; without a bound, 1."""
-        shift, scale, shape = self.weibull.unbind(1)
+        shift, scale, shape = self.weibull.double().unbind(1)
         distances = self._distances(features)
         above = ((distances - shift) / scale).clamp_min(0)
         smooth = -torch.expm1(-(above**shape))

@@ -63,6 +63,11 @@ def test_unknown_inputs_lie_outside_of_every_class() -> None:
     assert bound.outlier_probability(features).lt(0.95).double().mean() > 0.97  # the tail is 5 % of the samples
 
 
+def test_in_a_module_of_single_precision_it_answers_alike() -> None:
+    bound, single, (features, _) = fitted(), fitted().float(), clouds()
+    torch.testing.assert_close(single.outside(features.float()), bound.outside(features), atol=0.02, rtol=0)
+
+
 def test_what_was_classified_wrong_does_not_count_and_a_class_without_samples_has_no_bound() -> None:
     features, labels = clouds()
     bound, right = AggregatePosteriorBound(3, 2), torch.ones(len(labels), dtype=torch.bool)
