@@ -44,7 +44,8 @@ def memory_step(
         raise ValueError(f"`kind` is {kind!r}; give one of {', '.join(map(repr, get_args(Kind)))}.")
     error = (memory @ key[..., None])[..., 0] - value
     if kind == "lp":
-        error = bound * error.sign() * error.abs() ** (bound - 1)
+        tiny = torch.finfo(error.dtype).tiny  # the slope at 0 is infinite for p below 2
+        error = bound * error.sign() * error.abs().clamp_min(tiny) ** (bound - 1)
     if kind == "huber":
         error = error.clamp(-bound, bound)
     gradient = error[..., :, None] * key[..., None, :]

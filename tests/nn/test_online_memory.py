@@ -42,6 +42,13 @@ def test_the_step_is_along_the_gradient_of_its_objective(kind: str) -> None:
     assert_close(memory_step(memory, key, value, 0.8, 0.3, kind, bound), 0.8 * memory - 0.3 * gradient)
 
 
+def test_no_error_gives_a_gradient_of_zero() -> None:
+    memory = torch.zeros(2, 2, requires_grad=True)
+    memory_step(memory, KEY, torch.zeros(2), 0.0, 0.5, "lp", 1.5).sum().backward()
+    assert memory.grad is not None
+    assert not memory.grad.any()
+
+
 def test_retention_by_divergence_minimises_its_objective_on_the_simplex() -> None:
     """``argmin_W <W, g> + KL(W || softmax(alpha log W'))/eta`` row by row, against random distributions."""
     torch.manual_seed(0)
