@@ -102,7 +102,7 @@ class MeasuringCLI(ContinualCLI):
         as_given = any(getattr(c, "store", "index") == "sample" for c in methods)
         size = image.nbytes + 8 if as_given else image.numel()  # a label of 8 bytes
         if any(isinstance(c, ExperienceReplay) and not c.keeps_samples for c in methods):
-            size = 0
+            size = 8  # a label
             with evaluating(self.model):  # what is kept is known after a pass
                 self.model(image[None])
         replays = [c for c in methods if isinstance(c, ExperienceReplay)]

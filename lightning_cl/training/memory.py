@@ -15,7 +15,7 @@ class Drawn(NamedTuple):
     """The share that this process has of a batch from the memory.
 
     Attributes:
-        inputs: As the module takes them.
+        inputs: As the module takes them; ``None`` where no sample was read.
         labels: ``(n,)`` class ids.
         extras: ``(n, ...)`` what was kept of these samples, by name.
         weight: Factor of a mean over these rows, with which DDP's mean over the processes is the mean over all rows.

@@ -280,12 +280,12 @@ def test_other_streams_are_refused_with_both_hashes(capfd: pytest.CaptureFixture
 
 
 def test_a_memory_of_activations_counts_these_and_no_image(tmp_path: Path) -> None:
-    """17 tokens of 128 channels in 8 bits each, and their range; features in 32 bits and their class, in the module."""
+    """A label; 17 tokens of 128 channels in 8 bits each, and their range; features in 32 bits and their class."""
     file = tmp_path / "larger.yaml"
     given = (RECIPES / "digits_sharp.yaml").read_text("utf-8")
     file.write_text(given.replace("memory_size: 200", "memory_size: 300"), "utf-8")
     small, large = (measure(["fit", "--config", config], False) for config in ("digits_sharp", str(file)))
-    assert (small.memory_size, small.sample_bytes) == (200, 17 * 128 + 8 + 128 * 4 + 8)
+    assert (small.memory_size, small.sample_bytes) == (200, 8 + 17 * 128 + 8 + 128 * 4 + 8)
     assert large.total - small.total == 100 * small.sample_bytes
     assert large.model_bytes == small.model_bytes
 

@@ -63,6 +63,7 @@ def test_the_memory_holds_activations_of_samples_of_their_class_in_eight_bits() 
     memory = method.memory
     assert memory.buffer.read(memory.buffer.used) is None  # no sample, and no position
     assert memory.buffer.labels.bincount().tolist() == [2] * 6
+    assert memory.nbytes == 12 * (8 + method.bytes_beside(module))  # a label, and what is kept beside it
     inputs, labels = images()
     with torch.no_grad():
         hidden = module.body[:4](inputs).float()
