@@ -101,7 +101,8 @@ class GSLoRAPlusPlus(GSLoRA):
         stay: ``w_r``, at least 0; the paper's is 0, with few samples 0.012 to 0.06.
         prototype_bound: Mean divergence in nats up to which embeddings are pushed away, at least 0; the paper's, 50
             with few samples.
-        average_from: Epochs of a request before the average begins, at least 0; ``None``: there is none.
+        average_from: Epochs of a request before the average begins, at least 0; ``None``: there is none, nor in a
+            request of no more epochs.
         decay: Of the average, in [0, 1]; the paper's.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss.

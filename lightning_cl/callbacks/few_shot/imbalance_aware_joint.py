@@ -196,7 +196,7 @@ class ImbalanceAwareJoint(ContinualMethod):
 
     With a ``radius`` above 0 steps are those of ImbSAM: after the first task, novel classes have the gradient that
     their share of the loss has at ``w + radius g / |g|``, with ``g`` the one at ``w``; base classes have theirs at
-    ``w``. A user's loss is then taken for the cross-entropy, and a step makes two more passes.
+    ``w``. A user's loss is then taken for the cross-entropy, and a step makes two more passes. Steps of CMO are plain.
 
     The past is kept as a whole, by the stream and not by the method: it is a reference and no method for a bounded
     memory. Works on any module with a class head; needs task boundaries; keeps one copy of the weights. Of the paper's
@@ -207,14 +207,14 @@ class ImbalanceAwareJoint(ContinualMethod):
         scale: Of the cosines, above 0; the paper's is 16, and 30 with ``"ldam"``.
         deferred: Share of a task's steps, the last ones, that ``"ldam"`` weighs by effective numbers, in [0, 1].
         paste: Probability of a step of CMO, in [0, 1]; the paper's is 0.5.
-        radius: Of ImbSAM, at least 0; the paper's is 0.05.
+        radius: Of ImbSAM, at least 0; the paper's is 0.05. 0 with ``"resample"``, whose steps are its own.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
-        ValueError: If an argument is out of its range; in ``setup``, on a few-shot stream that is not cumulative; in a
-            step of CMO, if inputs are no images.
+        ValueError: If an argument is out of its range, or for a radius beside ``"resample"``; in ``setup``, on a
+            few-shot stream that is not cumulative; in a step of CMO, if inputs are no images.
     """
 
     state_key: ClassVar[str] = "lightning_cl.ImbalanceAwareJoint"
@@ -239,6 +239,11 @@ class ImbalanceAwareJoint(ContinualMethod):
         check_above(self, 0, "scale")
         check_at_least(self, 0, "radius")
         check_share(self, "deferred", "paste")
+        if self.remedy == "resample" and self.radius:
+            raise ValueError(
+                f'`radius` is {self.radius}, but with `remedy="resample"` no step is one of ImbSAM; set `radius=0`, or '
+                "choose another remedy."
+            )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse few-shot sessions without their past, and an online stream; attach to the module, once."""

@@ -216,6 +216,7 @@ def test_sessions_without_their_past_are_refused() -> None:
         ({"deferred": 2.0}, r"`deferred` is 2.0; give a number in \[0, 1\]"),
         ({"radius": -1.0}, "`radius` is -1.0; give"),
         ({"paste": 2.0}, r"`paste` is 2.0; give a number in \[0, 1\]"),
+        ({"remedy": "resample", "radius": 0.1}, "`radius` is 0.1, but .* no step is one of ImbSAM; set `radius=0`"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], words: str) -> None:
