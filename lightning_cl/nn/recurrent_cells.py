@@ -40,6 +40,9 @@ class LeakyRNN(nn.Module):
         width: Of the inputs, ``D``.
         hidden: Units, ``H``; 500 in the paper.
         tau: First time constant, above 1.
+
+    Raises:
+        ValueError: If ``tau`` is not above 1.
     """
 
     def __init__(self, width: int, hidden: int, tau: float = 2.0) -> None:
@@ -73,10 +76,15 @@ class LiquidRNN(nn.Module):
         width: Of the inputs, ``D``.
         hidden: Units, ``H``.
         steps: Fused steps an input, at least 1; 6 as is usual.
+
+    Raises:
+        ValueError: If ``steps`` is below 1.
     """
 
     def __init__(self, width: int, hidden: int, steps: int = 6) -> None:
         super().__init__()
+        if steps < 1:
+            raise ValueError(f"`steps` is {steps}; give at least 1.")
         self.gate, self.steps = nn.Linear(width + hidden, hidden), steps
         self.target = nn.Parameter(torch.randn(hidden))
         self.raw_tau = nn.Parameter(torch.zeros(hidden))

@@ -55,3 +55,5 @@ def test_a_liquid_network_follows_the_differential_equation() -> None:
                 gate = net.gate(torch.cat([x[:, at], state], 1)).sigmoid()
                 state = state + (-state / F.softplus(net.raw_tau) + gate * (net.target - state)) / 4000
         assert_close(net(x), state, rtol=0, atol=2e-3)
+    with pytest.raises(ValueError, match="`steps` is 0; give at least 1"):
+        LiquidRNN(2, 3, steps=0)

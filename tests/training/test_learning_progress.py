@@ -50,8 +50,10 @@ def test_one_that_was_saved_goes_on_with_the_same_points() -> None:
 
 
 def test_points_stay_in_the_box() -> None:
-    points = torch.tensor([taught(80).sample() for _ in range(3)])
+    sampler = taught(80)
+    points = torch.tensor([sampler.sample() for _ in range(200)])
     assert ((points >= 0) & (points <= 1)).all()
+    assert (points == 1).any()  # the mixture reaches beyond
 
 
 def test_shares_of_the_specification() -> None:

@@ -103,11 +103,11 @@ class DriftStream(DatasetSource):
         width: Inputs a step, ``D``, at least 2.
         mix: In [-1, 1]: 1: nothing changes, 0: the new law says nothing of the old.
         noise: Standard deviation, at least 0.
-        window: Steps of an item.
+        window: Steps of an item, at least 1.
         seed: Of laws and series.
 
     Raises:
-        ValueError: If the change points are not ascending within the series, or ``mix`` or ``width`` is out of range.
+        ValueError: If the change points are not ascending within the series, or another number is out of its range.
     """
 
     def __init__(
@@ -125,6 +125,10 @@ class DriftStream(DatasetSource):
             raise ValueError(f"`change_points` is {list(change_points)}; give ascending steps between 0 and {steps}.")
         if not -1 <= mix <= 1 or width < 2:
             raise ValueError(f"`mix` is {mix} and `width` {width}; give a cosine in [-1, 1] and a width of at least 2.")
+        if noise < 0 or window < 1:
+            raise ValueError(
+                f"`noise` is {noise} and `window` {window}; give a deviation of at least 0 and a window of at least 1."
+            )
         generator = torch.Generator().manual_seed(mix_seed(seed, 0xD21F))
         #: ``(S, D)`` the law of each segment.
         self.weights = drifting_weights(len(edges) - 1, width, mix, generator)

@@ -65,6 +65,8 @@ def test_a_window_holds_the_steps_before_and_their_targets() -> None:
         (lambda: BinarySequences(orders=(1, 2)), "from 2 to `length`, 16"),
         (lambda: DriftStream(change_points=[9, 9]), "ascending steps between 0 and 1500"),
         (lambda: DriftStream(mix=1.5), "a cosine in"),
+        (lambda: DriftStream(window=0), "a window of at least 1"),
+        (lambda: DriftStream(noise=-0.1), "a deviation of at least 0"),
     ],
 )
 def test_what_cannot_be_made_is_refused(make: object, message: str) -> None:
