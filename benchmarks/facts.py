@@ -90,13 +90,14 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     """One seed, in percent."""
     seed_everything(args.seed, verbose=False)
     texts, facts = [text.lower() for text in sentences(args.corpus)], facts_of(args.facts)
-    tokenizer = word_tokenizer(texts[: args.train] * 2 + [text for fact in facts for text in fact] * 20, args.words)
+    made_up = [text for fact in facts for text in fact] * 20  # so often that all their words are in the vocabulary
+    tokenizer = word_tokenizer(texts[: args.train] * 2 + made_up, args.words)
     steps = injection_steps(args.start, args.injections, args.interval)
     batches: dict[int, list[str]] = {step: [] for step in steps}
     for fact, forms in enumerate(facts):
         kind = KINDS[fact % 3]
-        for time_, step in enumerate(steps if kind != "once" else steps[-1:]):
-            batches[step].append(forms[time_ % (len(forms) - 1)] if kind == "paraphrased" else forms[0])
+        for at, step in enumerate(steps if kind != "once" else steps[-1:]):
+            batches[step].append(forms[at % (len(forms) - 1)] if kind == "paraphrased" else forms[0])
     train = injected(texts[: args.train], batches, args.batch_size)
     source = TextSource((train, texts[-50:]), tokenizer, max_length=24, targets="tokens", classes=False)
     stream = ContinualDataModule(source, SampleIncremental(1, order="stream"), args.batch_size, seed=args.seed)
