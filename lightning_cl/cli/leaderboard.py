@@ -22,6 +22,7 @@ _PREPARATION = {"normalize", "augment", "mean", "std", "image_size", "resize"}
 _BENCHMARK = re.compile(r"(?P<script>\S+/(?P<stem>\w+)\.(?:py|yaml))")
 _DATA = re.compile(r"(\w+)\.npz")
 _BENCH = re.compile(r"lightning-cl bench (\S+)")
+_BUDGET = re.compile(r"--budget (\S+)")
 _METHOD = re.compile(r"--methods? (\w+)")
 #: What a run costs, each with the words for its axis.
 AXES = {"minutes": "Minutes of one run", "mebibytes": "MiB of parameters, buffers and kept data"}
@@ -117,7 +118,8 @@ def stream_of(claim: Claim) -> str:
         parts = [_in_words(data[key]) for key in _DECISIVE if key in data]
         return ", ".join([*parts, *claim.overrides])
     if bench := _BENCH.search(claim.command or ""):
-        return bench[1]
+        budget = _BUDGET.search(claim.command or "")
+        return f"{bench[1]} within {budget[1]}" if budget else bench[1]
     script, data_file = _BENCHMARK.search(claim.command or ""), _DATA.search(claim.command or "")
     return " on ".join(part for part in (script and script["script"], data_file and data_file[1]) if part)
 

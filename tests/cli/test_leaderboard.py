@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,15 @@ def test_what_costs_more_than_the_budget_is_named() -> None:
     assert list(over) == ["bench_s_a"]
     assert over["bench_s_a"].endswith("is not ranked: it took 51 of 50 samples")
     assert over_budget(made, Budget("bytes", 1)) == {}
+
+
+def test_what_had_no_budget_is_in_another_table() -> None:
+    bounded = [replace(one, command=f"{one.command} --budget bytes=9") for one in (claim("a", 60.0, 2.0),)]
+    found = boards([*bounded, claim("b", 80.0, 1.0)], least=1)
+    assert {board.title: [row.method for row in board.rows] for board in found} == {
+        "s.yaml": ["b"],
+        "s.yaml within bytes=9": ["a"],
+    }
 
 
 def test_fewer_methods_than_three_are_no_table() -> None:
