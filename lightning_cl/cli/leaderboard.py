@@ -21,6 +21,7 @@ _DECISIVE = ("source", "scenario", "evaluate_on")
 _PREPARATION = {"normalize", "augment", "mean", "std", "image_size", "resize"}
 _BENCHMARK = re.compile(r"(?P<script>\S+/(?P<stem>\w+)\.(?:py|yaml))")
 _DATA = re.compile(r"(\w+)\.npz")
+_SCENARIO = re.compile(r"--scenario (\w+)")
 _BENCH = re.compile(r"lightning-cl bench (\S+)")
 _BUDGET = re.compile(r"--budget (\S+)")
 _METHOD = re.compile(r"--methods? (\w+)")
@@ -120,8 +121,8 @@ def stream_of(claim: Claim) -> str:
     if bench := _BENCH.search(claim.command or ""):
         budget = _BUDGET.search(claim.command or "")
         return f"{bench[1]} within {budget[1]}" if budget else bench[1]
-    script, data_file = _BENCHMARK.search(claim.command or ""), _DATA.search(claim.command or "")
-    return " on ".join(part for part in (script and script["script"], data_file and data_file[1]) if part)
+    found = (pattern.search(claim.command or "") for pattern in (_BENCHMARK, _DATA, _SCENARIO))
+    return " on ".join(part[1] for part in found if part)
 
 
 def _in_words(value: Any) -> str:
