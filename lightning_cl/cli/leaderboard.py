@@ -98,13 +98,15 @@ def boards(claims: Iterable[Claim], least: int = 3) -> list[Board]:
     """The tables of all streams on which at least so many methods were measured, the largest first.
 
     Args:
-        claims: Entries of the ledger; those that are not measured, and ratios of time, are left out.
+        claims: Entries of the ledger. Left out are those that are not measured, ratios of time, and those that begin
+            with a number of a benchmark's own (not ``space/metric``), which ranks nothing.
         least: Smallest number of rows of a table.
     """
     found: dict[tuple[str, str], list[Claim]] = {}
     for claim in claims:
-        if claim.measured is not None and claim.unit == "percent":
-            found.setdefault((stream_of(claim), next(iter(claim.numbers))), []).append(claim)
+        metric = next(iter(claim.numbers), "")
+        if claim.measured is not None and claim.unit == "percent" and "/" in metric:
+            found.setdefault((stream_of(claim), metric), []).append(claim)
     made = [_board(title, metric, part) for (title, metric), part in found.items() if len(part) >= least]
     return sorted(made, key=lambda board: (-len(board.rows), board.name))
 
