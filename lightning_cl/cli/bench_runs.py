@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,8 @@ def run(suite: str, asked: Options, options: argparse.Namespace, budget: Budget 
     comparison.publish(suite, runs, failures, (*notes, *unable, *over.values()), able.folder)
     folder = options.ledger or able.folder / "ledger"
     folder.mkdir(parents=True, exist_ok=True)
-    for claim in claims:
-        if claim.name not in over:
-            (folder / f"{claim.name}.yaml").write_text(claim.to_yaml(), encoding="utf-8")
+    for claim in ranked(claims, over):
+        (folder / f"{claim.name}.yaml").write_text(claim.to_yaml(), encoding="utf-8")
     write_page(folder, options.page or able.folder / "leaderboard.html", least=1)
     return 1 if failures else 0
 
@@ -61,6 +60,17 @@ def over_budget(claims: Sequence[Claim], budget: Budget | None) -> dict[str, str
         if cost is not None and budget is not None:
             over[claim.name] = f"{claim.claim} is not ranked: it took {cost:.0f} of {budget.most} {budget.of}"
     return over
+
+
+def ranked(claims: Sequence[Claim], over: Mapping[str, str]) -> list[Claim]:
+    """The claims within the budget.
+
+    Raises:
+        UsageError: If all cost more.
+    """
+    if claims and len(over) == len(claims):
+        raise UsageError(f"no method stays within the budget; {next(iter(over.values()))}")
+    return [claim for claim in claims if claim.name not in over]
 
 
 def sort_out(options: Options, debug: bool) -> tuple[dict[str, Any], list[str]]:

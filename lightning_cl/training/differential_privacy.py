@@ -20,7 +20,7 @@ def clipped_sum(
 ) -> dict[str, Tensor]:
     """Sum of the samples' gradients, each of all weights together shortened to a length of at most ``clip``.
 
-    So no sample, whatever it is, moves the sum by more than ``clip``.
+    So no sample, whatever it is, moves the sum by more than ``clip``; what is not finite in a gradient counts as 0.
 
     Args:
         loss: Scalar of weights, ``(1, ...)`` inputs and ``(1, ...)`` targets.
@@ -36,7 +36,8 @@ def clipped_sum(
         return loss(known, row[None], wanted[None])
 
     known = {name: weight.detach() for name, weight in weights.items()}
-    each = torch.func.vmap(torch.func.grad(one), (None, 0, 0), randomness="different")(known, inputs, targets)
+    found = torch.func.vmap(torch.func.grad(one), (None, 0, 0), randomness="different")(known, inputs, targets)
+    each = {name: gradient.nan_to_num(0.0, 0.0, 0.0) for name, gradient in found.items()}
     lengths = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in each.values()]).norm(dim=0)
     factors = (clip / lengths.clamp_min(1e-12)).clamp_max(1.0)
     return {name: torch.einsum("b,b...->...", factors, gradient) for name, gradient in each.items()}

@@ -10,7 +10,7 @@ import pytest
 
 from lightning_cl.cli import main
 from lightning_cl.cli.bench import Budget, read_budget
-from lightning_cl.cli.bench_runs import over_budget
+from lightning_cl.cli.bench_runs import over_budget, ranked
 from lightning_cl.cli.configs import UsageError
 from lightning_cl.cli.leaderboard import AXES, Board, boards, markdown, stream_of
 from lightning_cl.cli.ledger import Claim, Measurement, Number, claim_names, mean_costs, read_claim
@@ -79,6 +79,9 @@ def test_what_costs_more_than_the_budget_is_named() -> None:
     assert list(over) == ["bench_s_a"]
     assert over["bench_s_a"].endswith("is not ranked: it took 51 of 50 samples")
     assert over_budget(made, Budget("bytes", 1)) == {}
+    assert ranked(made, over) == made[1:]
+    with pytest.raises(UsageError, match=r"no method stays within the budget; .* it took 51 of 50 samples"):
+        ranked(made[:1], over)
 
 
 def test_what_had_no_budget_is_in_another_table() -> None:

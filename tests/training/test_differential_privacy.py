@@ -50,6 +50,8 @@ def test_a_sample_moves_the_sum_by_no_more_than_the_bound() -> None:
     whole, rest = sums(net, x, y, 0.5), sums(net, x[torch.arange(9) != 4], y[torch.arange(9) != 4], 0.5)
     moved = torch.cat([(whole[name] - rest[name]).flatten() for name in whole]).norm()
     assert 0 < float(moved) <= 0.5 + 1e-5
+    x[4] = torch.inf
+    assert all(bool(total.isfinite().all()) for total in sums(net, x, y, 0.5).values())
     assert not any(total.any() for total in sums(net, x[:0], y[:0], 0.5).values())
 
 

@@ -52,10 +52,10 @@ class RoutedAdaptors(MethodModule):
         self.known[slot, list(task.classes)] = True
 
     def own_step(self, step: Step) -> Any:
-        """The user's step; DDP waits for no part of the shapes that were not chosen."""
+        """The user's step, with a gradient of zero for shapes that were not chosen: DDP waits for one of all."""
         output = step.users_step()
-        if step.module.trainer.world_size == 1 or output is None:
-            return output
+        if output is None:
+            return None
         return plus(output, zero_through(self.adaptors.parameters(), step.module.device))
 
     def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:

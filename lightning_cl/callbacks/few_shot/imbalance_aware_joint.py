@@ -18,7 +18,9 @@ from lightning_cl.callbacks.head_kinds import check_own_rows
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.datamodules.sampling import share
 from lightning_cl.datamodules.scenarios.cumulative import Cumulative
+from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.mixins.base import TrainMask
+from lightning_cl.mixins.replay import ReplayMixin
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.cutmix import cutmix, draw_cutmix
 from lightning_cl.nn.heads import cosine_answer
@@ -214,7 +216,7 @@ class ImbalanceAwareJoint(ContinualMethod):
 
     Raises:
         ValueError: If an argument is out of its range, or for a radius beside ``"resample"``; in ``setup``, on a
-            few-shot stream that is not cumulative; in a step of CMO, if inputs are no images.
+            few-shot stream that is not cumulative, or beside a memory; in a step of CMO, if inputs are no images.
     """
 
     state_key: ClassVar[str] = "lightning_cl.ImbalanceAwareJoint"
@@ -255,6 +257,11 @@ class ImbalanceAwareJoint(ContinualMethod):
                 "ImbalanceAwareJoint begins anew in every task and learns the samples of that task alone, but the "
                 f"sessions of this stream ({type(scenario).__name__}) do not hold their past; use "
                 "`Cumulative(FewShot(...))`."
+            )
+        if any(issubclass(getattr(other, "mixin", object), ReplayMixin) for other in callbacks_of(trainer)):
+            raise ValueError(
+                "ImbalanceAwareJoint has the whole past in each task, so a memory would repeat what is there; leave "
+                "out the method that replays."
             )
         super().setup(trainer, pl_module, stage)
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cl.callbacks import ImbalanceAwareJoint
+from lightning_cl.callbacks import ExperienceReplay, ImbalanceAwareJoint
 from lightning_cl.callbacks.few_shot import imbalance_aware_joint as joint
 from lightning_cl.datamodules import Cumulative, FewShot
 
@@ -206,6 +206,15 @@ def test_without_a_probability_nothing_is_pasted(monkeypatch: pytest.MonkeyPatch
 def test_sessions_without_their_past_are_refused() -> None:
     with pytest.raises(ValueError, match=r"do not hold their past; use `Cumulative\(FewShot"):
         run(ImbalanceAwareJoint(), stream=make_stream(scenario=FewShot(2, 2, NOVEL)))
+
+
+def test_a_memory_beside_it_is_refused() -> None:
+    with pytest.raises(ValueError, match="has the whole past in each task, so a memory would repeat what is there"):
+        run(
+            ImbalanceAwareJoint(),
+            callbacks=[ExperienceReplay(4, batch_size=4)],
+            stream=make_stream(scenario=Cumulative(FewShot(2, 2, NOVEL))),
+        )
 
 
 @pytest.mark.parametrize(
