@@ -80,7 +80,8 @@ class PromptedBackbone(MethodModule):
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """The provider's terms, averaged over the forward passes of the step."""
-        self.provider.training_queries.forget_expectation()
+        if self.provider.training_queries is not None:
+            self.provider.training_queries.forget_expectation()
         if self._use is not None and not step.module.automatic_optimization:  # its backward passes are over
             self._use.require(step.module)
         terms = list(self.provider.pending_losses)

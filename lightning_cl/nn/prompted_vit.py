@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,7 +51,8 @@ class PromptedViT(FrozenBackbone, _Base):
             if not provider.needs_query:
                 query = None
             else:
-                query = provider.query(lambda rows: self._query(x, first, rows), images, cache)
+                ask, plain = partial(self._query, x, first), provider.training and provider.training_queries is None
+                query = ask() if plain else provider.query(ask, images, cache)
         prompts: Prompts = provider(query)
         if prompts.loss is not None and provider.training:
             provider.pending_losses.append(prompts.loss)
@@ -152,5 +154,5 @@ def install_prompts(vit: Any, provider: PromptProvider) -> None:
 
 
 def _forget_queries(vit: Any, keys: Any) -> None:
-    for cache in (vit.prompt_state()[1], vit.prompt_state()[0].training_queries):
+    for cache in filter(None, (vit.prompt_state()[1], vit.prompt_state()[0].training_queries)):
         cache.clear()  # other weights, other queries

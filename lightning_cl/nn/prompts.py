@@ -69,8 +69,8 @@ class PromptProvider(nn.Module):
         self.register_load_state_dict_post_hook(_read_task)  # type: ignore[no-untyped-call]
         #: Loss terms of the current step's forward passes, until the step collects them.
         self.pending_losses: list[Tensor] = []
-        #: Queries of training images that come again as they are; empty unless somebody announces these.
-        self.training_queries = FeatureCache()
+        #: Queries of training images, for somebody who announces these; ``None``: they are computed in every step.
+        self.training_queries: FeatureCache | None = None
 
     def start_task(self, task: int) -> None:
         """Prepare the parameters of ``task`` in place; overriding methods call ``super()`` first."""
@@ -85,7 +85,9 @@ class PromptProvider(nn.Module):
             images: ``(B, ...)`` what the network is given.
             evaluated: Queries of evaluation images.
         """
-        return self.training_queries.look_up(compute, images) if self.training else evaluated.get(compute, images)
+        if not self.training:
+            return evaluated.get(compute, images)
+        return compute(None) if self.training_queries is None else self.training_queries.look_up(compute, images)
 
     def forward(self, query: Tensor | None) -> Prompts:
         """Prompts for a batch.

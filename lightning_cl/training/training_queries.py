@@ -35,12 +35,13 @@ class TrainingQueries:
 
     def __init__(self, provider: PromptProvider, evaluated: FeatureCache) -> None:
         self.provider, self.evaluated = provider, evaluated
+        self._cache = provider.training_queries = FeatureCache()
         self._task = -1
         self._positions = torch.zeros(0, dtype=torch.int64)
 
     def announce(self, module: Any) -> None:
         """Announce the images of a step; nothing in a stream without boundaries, whose future is not to be seen."""
-        stream, cache = getattr(module.trainer, "datamodule", None), self.provider.training_queries
+        stream, cache = getattr(module.trainer, "datamodule", None), self._cache
         if stream is None or stream.task.order == "stream":
             return
         if self._task != stream.task.index or "train" not in cache.known:
@@ -62,10 +63,9 @@ class TrainingQueries:
                 'training transform changes them; use a source with `augment="none"` (or a `train_transform` without '
                 "randomness), or leave the argument out."
             )
-        cache = self.provider.training_queries
-        cache.clear()
-        cache.expect("train", torch.arange(len(rows)), len(rows))
-        cache.remember(rows[:, :-2].to(self._dtype), _prints(rows))
+        self._cache.clear()
+        self._cache.expect("train", torch.arange(len(rows)), len(rows))
+        self._cache.remember(rows[:, :-2].to(self._dtype), _prints(rows))
         self._task = data.task.index
 
     def _queries(self, module: Any, inputs: Any) -> Tensor:

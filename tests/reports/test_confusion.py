@@ -65,10 +65,9 @@ def test_answers_are_counted_as_scikit_learn_counts_them():
     generator = torch.Generator().manual_seed(0)
     labels, answers = (torch.randint(10, (40,), generator=generator) for _ in range(2))
     for part in torch.arange(40).split(16):
-        counts._capture._captured = [torch.zeros(len(part), 10)]
-        counts.add(EvalBatch(part, labels[part], labels[part] // 2), answers[part])
-    counts._capture._captured = [torch.zeros(2, 10)]
-    counts.add(EvalBatch(part[:2], labels[:2], labels[:2] // 2), torch.tensor([-1, 99]))  # no classes: not counted
+        counts.add(EvalBatch(part, labels[part], labels[part] // 2), torch.zeros(len(part), 10), answers[part])
+    none = torch.tensor([-1, 99])  # no classes: not counted
+    counts.add(EvalBatch(part[:2], labels[:2], labels[:2] // 2), torch.zeros(2, 10), none)
     trainer = SimpleNamespace(strategy=SimpleNamespace(reduce=lambda values, reduce_op: values))
     found = counts.confusion(trainer)
     assert found.tolist() == confusion_matrix(labels, answers, labels=range(10)).tolist()

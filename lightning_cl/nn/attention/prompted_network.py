@@ -180,5 +180,5 @@ def _removing(hooks: list[Any]) -> Iterator[None]:
 
 
 def _forget_queries(network: Any, keys: Any) -> None:
-    for cache in (network.prompt_state()[1], network.prompt_state()[0].training_queries):
+    for cache in filter(None, (network.prompt_state()[1], network.prompt_state()[0].training_queries)):
         cache.clear()  # other weights, other queries
