@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -15,27 +15,44 @@ from lightning_cl.callbacks.regularization.mas import MAS, SensitivityPenalty
 from lightning_cl.nn.decorrelation import local_inhibition
 from lightning_cl.nn.plasticity import by_unit
 from lightning_cl.nn.unit_outputs import is_activation
-from lightning_cl.nn.weights import NamedTensors
+from lightning_cl.nn.weights import NamedTensors, key_of
 from lightning_cl.training import Step, TaskData
 from lightning_cl.training.batch import call_with
 from lightning_cl.training.evaluation_mode import in_eval_mode
 
 
-def activation_widths(module: nn.Module) -> dict[str, int]:
-    """The activation layers of a network by name, with the number of units of the layer before each.
+def activation_names(module: nn.Module) -> list[str]:
+    """Names of the activation layers of a network; parts below ``continual`` are left out."""
+    return [name for name, part in module.named_modules() if is_activation(part) and not name.startswith("continual")]
 
-    Args:
-        module: Parts below ``continual`` are left out.
+
+class UnitImportances(NamedTensors):
+    """``(U,)`` importances of the units of each layer; empty before the first task has ended.
+
+    How many units a layer has is seen in its answers alone: what stands before it in a module need not run before it.
     """
-    found, width = dict[str, int](), 0
-    for name, part in module.named_modules():
-        if name.startswith("continual"):
-            continue
-        if isinstance(part, (nn.Linear, nn.Conv2d)):
-            width = int(part.weight.shape[0])
-        elif is_activation(part) and width:
-            found[name] = width
-    return found
+
+    def __init__(self, names: Iterable[str], device: torch.device) -> None:
+        super().__init__({name: torch.zeros(0, device=device) for name in names})
+        self.growing = ()
+        self.register_load_state_dict_pre_hook(_make_room)  # type: ignore[no-untyped-call]
+
+    def of(self, name: str, units: int) -> Tensor:
+        """``(U,)`` of a layer, zeros before there are any."""
+        known = self[name]
+        return known if len(known) else known.new_zeros(units)
+
+    def add(self, name: str, value: Tensor, decay: float) -> None:
+        """Add those of a task to what is left of the earlier ones."""
+        setattr(self, key_of(name), self.of(name, len(value)) * decay + value)
+
+
+def _make_room(units: nn.Module, state: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
+    assert isinstance(units, UnitImportances)
+    for name in units.names:
+        saved = state.get(f"{prefix}{key_of(name)}")
+        if saved is not None:
+            setattr(units, key_of(name), units[name].new_zeros(saved.shape))
 
 
 class UnitInhibition(SensitivityPenalty):
@@ -44,46 +61,50 @@ class UnitInhibition(SensitivityPenalty):
     def __init__(self, module: Any, method: SLNID) -> None:
         super().__init__(module, method.strength, method.decay, method.granularity)
         self.inhibition, self.scale = method.inhibition, method.scale
-        widths = activation_widths(module) if method.inhibition else {}
-        if method.inhibition and not widths:
+        names = activation_names(module) if method.inhibition else []
+        if method.inhibition and not names:
             raise ValueError(
                 f"SLNID lets units of activation layers inhibit each other, but {type(module).__name__} has no such "
                 "layer (`nn.ReLU`, `nn.GELU`, ...) as a module; use one, or `inhibition=0`, which is `MAS`."
             )
-        self.units = NamedTensors({name: torch.zeros(width, device=module.device) for name, width in widths.items()})
-        for name in widths:
+        self.units = UnitImportances(names, module.device)
+        self._widths: dict[str, int] = {}
+        for name in names:
             module.watch_layer(name)
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """``inhibition`` times the mean over layers of their local inhibition, for each unit."""
-        terms = [
-            local_inhibition(by_unit(outputs).relu(), importance, self.scale * len(importance)) / len(importance)
-            for name, importance in self.units.items()
-            if isinstance(outputs := step.outputs.get(name), Tensor)
-        ]
+        terms = []
+        for name in self.units.names:
+            outputs = step.outputs.get(name)
+            if isinstance(outputs, Tensor):
+                answers = by_unit(outputs).relu()
+                count = self._widths[name] = answers.shape[1]
+                terms.append(local_inhibition(answers, self.units.of(name, count), self.scale * count) / count)
         return {"inhibition": self.inhibition * torch.stack(terms).mean()} if terms else {}
 
     @torch.no_grad()
     def end_task(self, module: Any, data: TaskData) -> None:
         """Add the task's importance of units and weights, and move the anchor."""
         if self.units.names:
-            for name, value in unit_sensitivity(module, data, dict(self.units.items())).items():
-                self.units[name].mul_(self.decay).add_(value)
+            for name, value in unit_sensitivity(module, data, self.units.names, self._widths).items():
+                self.units.add(name, value, self.decay)
         super().end_task(module, data)
 
 
-def unit_sensitivity(module: Any, data: TaskData, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def unit_sensitivity(module: Any, data: TaskData, names: Iterable[str], widths: Mapping[str, int]) -> dict[str, Tensor]:
     """``(U,)`` for each layer: the mean over samples of ``|d |z|^2 / d h_u|``, summed over a sample's tokens or pixels.
 
     Args:
         module: The LightningModule; ``z`` are its raw logits of the classes seen.
         data: Of the task that has ended.
-        like: ``(U,)`` tensors, by the name of the layer.
+        names: Of the layers.
+        widths: Units by layer, where a process may be without a sample and not see them.
     """
-    total, count = {name: torch.zeros_like(value) for name, value in like.items()}, 0
+    total, count = {name: torch.zeros(width, device=module.device) for name, width in widths.items()}, 0
     seen = module.continual.mask.eval_allowed.nonzero().flatten()
     outputs: dict[str, Tensor] = {}
-    hooks = [module.get_submodule(name).register_forward_hook(partial(_keep, outputs, name)) for name in like]
+    hooks = [module.get_submodule(name).register_forward_hook(partial(_keep, outputs, name)) for name in names]
     try:
         for inputs, targets, _ in data.batches():
             count += len(targets)
@@ -93,15 +114,16 @@ def unit_sensitivity(module: Any, data: TaskData, like: Mapping[str, Tensor]) ->
             with in_eval_mode(module), torch.enable_grad(), module.recorded(raw=True) as calls:
                 call_with(module, inputs)
                 length = calls[-1].raw_logits.index_select(1, seen).square().sum()
-                names = [name for name, value in outputs.items() if value.requires_grad]
-                found = torch.autograd.grad(length, [outputs[name] for name in names], allow_unused=True)
-            for name, gradient in zip(names, found, strict=True):
+                answered = [name for name, value in outputs.items() if value.requires_grad]
+                found = torch.autograd.grad(length, [outputs[name] for name in answered], allow_unused=True)
+            for name, gradient in zip(answered, found, strict=True):
                 if gradient is not None:
-                    total[name] += by_unit(gradient).abs().sum(0)
+                    change = by_unit(gradient).abs().sum(0)
+                    total[name] = total[name] + change if name in total else change
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: data.mean(value, count) for name, value in total.items()}
+    return {name: data.mean(total[name], count) for name in sorted(total)}
 
 
 def _keep(outputs: dict[str, Tensor], name: str, layer: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -117,8 +139,8 @@ class SLNID(MAS):
     over the activation layers. So few units of a neighbourhood answer together, and the others are free for tasks to
     come; units with an importance ``a`` for earlier tasks, the mean of ``|d |z|^2 / d h|`` on their samples, are left
     in peace. ``s`` is ``scale`` times the number of units. Works on any module with a class head whose activations are
-    modules (``nn.ReLU``, ``nn.GELU``) behind a linear layer or convolution of as many units; needs the end of a task;
-    keeps two copies of the trained weights and no sample. A step costs a product of units with units.
+    modules (``nn.ReLU``, ``nn.GELU``); needs the end of a task; keeps two copies of the trained weights and no sample.
+    A step costs a product of units with units.
 
     Args:
         strength: ``lambda`` of MAS, at least 0.

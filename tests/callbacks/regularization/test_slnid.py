@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_cl.callbacks import MAS, SLNID
-from lightning_cl.callbacks.regularization.slnid import activation_widths
+from lightning_cl.callbacks.regularization.slnid import activation_names
 from lightning_cl.nn.decorrelation import local_inhibition
 
 from ..by_hand import ByHand, Net, assert_close, run, weights
@@ -50,8 +50,22 @@ def test_a_run_is_the_formulas() -> None:
     )
 
 
-def test_widths_are_those_of_the_layers_before() -> None:
-    assert activation_widths(Net()) == {"body.2": 9}
+class Gated(Net):
+    """As the networks of Hugging Face: the activation stands behind a layer that runs after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into, self.out, self.act = nn.Linear(9, 14).double(), nn.Linear(14, 9).double(), nn.SiLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.out(self.act(self.into(self.body(x)))))
+
+
+def test_units_are_those_that_answer() -> None:
+    assert activation_names(Gated()) == ["body.2", "act"]
+    units = run(SLNID(0.5, inhibition=0.7), net=Gated()).continual.parts["slnid"].units
+    assert {name: len(value) for name, value in units.items()} == {"body.2": 9, "act": 14}
+    assert all(bool((value > 0).any()) for _, value in units.items())
 
 
 class Bare(Net):
