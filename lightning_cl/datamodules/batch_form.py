@@ -121,6 +121,8 @@ def with_transformed(item: Any, transform: Callable[[Any], Any], keys: BatchKeys
     Raises:
         ValueError: If a dictionary has no image.
     """
+    if type(item) is tuple and len(item) == 2 and keys is None:  # the usual item, without a look at its names
+        return transform(item[0]), item[1]
     if not isinstance(item, (Mapping, tuple, list)):
         return transform(item)
     places, _ = find_places(item, keys)
