@@ -50,6 +50,8 @@ THOROUGH = [
     *{(m.__module__.rpartition(".")[0], getattr(m, "joins", None)): m for m in _BY_CHOICE}.values(),
     *GIVEN,
 ]
+#: The chosen ones, and what was asked for: what costs most is tried with these.
+SEVEREST = [method for method in THOROUGH if method.__name__ in CHOSEN or method in GIVEN]
 
 
 def in_turn(method: type[ContinualMethod], values: Sequence[Any]) -> Any:

@@ -6,13 +6,15 @@ import pytest
 
 from lightning_cl.datamodules import SiBlurry
 
-from .killing import attempt, draw_points, lightnings_own, ours
-from .methods import THOROUGH
+from .killing import PLACES, attempt, draw_points, lightnings_own, ours
+from .methods import SEVEREST, THOROUGH
 from .modules import ASKING, FOREIGN_DICT, FOREIGN_TUPLE, PLAIN, SPLIT
 from .records import differences
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-methods = pytest.mark.parametrize("method", THOROUGH, ids=lambda m: m.__name__)
+methods, chained = (
+    pytest.mark.parametrize("method", chosen, ids=lambda m: m.__name__) for chosen in (THOROUGH, SEVEREST)
+)
 #: Three tasks of 27 images in batches of 4: 7 steps an epoch, 35 in all, every epoch with a short last batch.
 OFFLINE = {"batch_size": 4, "epochs_per_task": (1, 2, 2)}
 #: The same 81 images once, blurred over the tasks; two steps on every batch, and classes that appear in mid-task.
@@ -22,7 +24,7 @@ OFFLINE_ENDS, ONLINE_ENDS = range(7, 36, 7), (14, 22, 42)
 #: The offline stream with the gradients of three batches in a step, the last step of an epoch with those of one.
 ACCUMULATED_ENDS = range(3, 16, 3)
 #: Power cuts in an offline run, in an online one, and runs of which each loses power once.
-CHAIN, ONLINE_CHAIN, ACCUMULATED_CHAIN, SINGLE = 14, 6, 6, 6
+CHAIN, ONLINE_CHAIN, ACCUMULATED_CHAIN, SINGLE = 14, 6, 6, 4
 DROPOUT = 0.3  # so that the state of the random generators matters
 
 
@@ -58,7 +60,7 @@ def options(turn, stream):
     return {"every": 1 + turn % 3, "dropout": DROPOUT, "stream_options": {**stream, **workers}}
 
 
-@methods
+@chained
 @pytest.mark.parametrize(
     ("stream", "ends", "count", "saving"),
     [(OFFLINE, OFFLINE_ENDS, CHAIN, lightnings_own), (ONLINE, ONLINE_ENDS, ONLINE_CHAIN, ours)],
@@ -84,7 +86,7 @@ def test_a_chain_of_power_cuts(method, stream, ends, count, saving, whole, tmp_p
     assert differences(resumed, expected) == [], points
 
 
-@methods
+@chained
 def test_a_chain_of_power_cuts_between_accumulated_gradients(method, whole, tmp_path):
     """Lightning's own checkpoint may be written between two of them in a run that was resumed, and lacks their sum."""
     accumulated = {"accumulate_grad_batches": 3}
@@ -104,7 +106,8 @@ def test_a_chain_of_power_cuts_between_accumulated_gradients(method, whole, tmp_
 def test_one_power_cut(method, turn, whole, tmp_path):
     case, saving = (PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT)[turn % 4], (ours, lightnings_own)[turn % 2]
     expected = whole(case, method, OFFLINE)
-    point = draw_points(f"cuts of {method.__name__}", SINGLE, OFFLINE_ENDS)[turn]
+    points = draw_points(f"cuts of {method.__name__}", len(PLACES), OFFLINE_ENDS)
+    point = points[(turn + THOROUGH.index(method)) % len(points)]
     assert attempt(case, method, tmp_path, point, saving, **options(turn, OFFLINE)) is None, f"{point} was not reached"
     resumed = attempt(case, method, tmp_path, None, saving, **options(turn, OFFLINE))
     assert resumed is not None
