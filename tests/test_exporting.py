@@ -19,6 +19,7 @@ NOT_EXPORTABLE = {
     **dict.fromkeys(("L2M", "SLM"), "updates of the weights for each image fix the number of images in a graph"),
     "LosseFTL": "places on the grid of bins fix the number of images in a graph",
     "MambaFSCIL": "the scan in four directions fixes the number of images in a graph",
+    "SHARP": "it answers by the remembered activations, and how many there are is not known in a graph",
     "ReLoop2": "the search for the nearest samples bounds the number of images in a graph",
 }
 #: Their features are of length 1 and multiplied by a learned scale, in another order in the graph.
