@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import multiprocessing
 import platform
 import re
 import time
-import warnings
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -27,6 +25,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from runs import make_trainer, quiet
 from sklearn.datasets import load_digits
 from step_cost import Classifier
 from torch import Tensor, nn
@@ -51,8 +50,6 @@ def network(width: int) -> nn.Module:
 
 def ours(method: str, epochs: int, width: int) -> None:
     """A fit of the Trainer over the whole stream."""
-    from lightning import Trainer
-
     from lightning_cl.callbacks import EWC, ExperienceReplay
     from lightning_cl.datamodules import ArraySource, ClassIncremental, ContinualDataModule
 
@@ -64,9 +61,7 @@ def ours(method: str, epochs: int, width: int) -> None:
     data = images()
     source = ArraySource(data, data, layout="ND")
     stream = ContinualDataModule(source, ClassIncremental(TASKS, class_order="natural"), BATCH, epochs)
-    options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    options |= {"enable_model_summary": False, "accelerator": "cpu", "limit_val_batches": 0, "max_epochs": -1}
-    Trainer(**options, callbacks=callbacks[method]).fit(Classifier(network(width)), datamodule=stream)
+    make_trainer(callbacks[method], limit_val_batches=0).fit(Classifier(network(width)), datamodule=stream)
 
 
 def theirs(method: str, epochs: int, width: int) -> None:
@@ -108,7 +103,6 @@ def seconds_of(run: Callable[[], None]) -> float:
 
 
 def _peak(run: Callable[[], None], answer: Any) -> None:
-    torch.set_num_threads(1)
     quiet()
     before = _most_resident()
     run()
@@ -133,11 +127,6 @@ def peak_of(run: Callable[[], None]) -> float:
     return megabytes
 
 
-def quiet() -> None:
-    warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=3)
@@ -148,7 +137,6 @@ def main() -> None:
     if find_spec("avalanche") is None:
         print("skipped: avalanche-lib is not installed (`pip install avalanche-lib`).")
         return
-    torch.set_num_threads(1)
     quiet()
     table: dict[str, Any] = {}
     for method in METHODS:

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import statistics
-import warnings
 from tempfile import TemporaryDirectory
 
-import torch
-from lightning import Trainer, seed_everything
+from lightning import seed_everything
+from runs import make_trainer, quiet
 
 from lightning_cl.callbacks import TaskFreeMAS
 from lightning_cl.datamodules import ContinualDataModule, Digits, SiBlurry
@@ -34,11 +32,7 @@ def found(blurry: int, seed: int, options: dict[str, float]) -> tuple[list[int],
     stream = ContinualDataModule(Digits(), scenario, seed=seed, batch_size=BATCH, updates_per_batch=UPDATES)
     method = TaskFreeMAS(strength=0.01, **options)  # type: ignore[arg-type]
     with TemporaryDirectory() as folder:
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        trainer = Trainer(
-            accelerator="cpu", max_epochs=-1, enable_model_summary=False, default_root_dir=folder,
-            limit_val_batches=0, num_sanity_val_steps=0, callbacks=[method], **quiet,
-        )  # fmt: skip
+        trainer = make_trainer([method], folder, limit_val_batches=0)
         trainer.fit(ImageClassifier(optimizer="adam", lr=0.001), datamodule=stream)
     sizes = [len(index) for index in stream.layout.train_index]
     starts = [sum(-(-size // BATCH) for size in sizes[:task]) for task in range(1, len(sizes))]
@@ -54,9 +48,7 @@ def main() -> None:
     parser.add_argument("--mean", type=float, default=TaskFreeMAS.mean)
     parser.add_argument("--deviation", type=float, default=TaskFreeMAS.deviation)
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet()
     options = {"window": given.window, "mean": given.mean, "deviation": given.deviation}
     table = {}
     for blurry in given.blurry:

@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from language_model import LanguageModel, sentences, word_tokenizer
 from lightning import Callback, LightningModule, Trainer, seed_everything
+from runs import make_trainer, note_minutes, quiet
 from torch import Tensor
 
 from lightning_cl.callbacks import ReWarmReDecay
@@ -103,21 +102,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     stream = ContinualDataModule(source, SampleIncremental(1, order="stream"), args.batch_size, seed=args.seed)
     stream.setup()
     curves = Curves(tokenizer, [fact[at] for fact in facts for at in (0, -1)])
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=-1,
-        callbacks=[ReWarmReDecay(), curves],
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        gradient_clip_val=1.0,
-        **quiet,
-    )
+    trainer = make_trainer([ReWarmReDecay(), curves], limit_val_batches=0, gradient_clip_val=1.0)
     trainer.fit(LanguageModel(len(tokenizer), tokenizer.pad_token_id), datamodule=stream)
     found = torch.stack(curves.rows).double().unflatten(1, (-1, len(KINDS), len(PROBES)))  # (E, facts, kinds, probes)
     last = next(at for at, step in enumerate([*curves.steps, 10**9]) if step > steps[-1] + args.watch)
@@ -144,15 +129,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet()
     begun = time.perf_counter()
     folder = args.out / f"language_model_facts_seed{args.seed}"
     found = run(args)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "percent.json").write_text(json.dumps(found, indent=1) + "\n")
-    (folder / "minutes.txt").write_text(f"{(time.perf_counter() - begun) / 60:.1f} minutes with 1 thread\n")
+    note_minutes(folder, begun)
     print((folder / "percent.json").read_text())
 
 

@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning import Callback, Trainer, seed_everything
+from lightning import Callback, seed_everything
+from runs import make_trainer, note_minutes, quiet
 
 from lightning_cl.callbacks import ContinualEvaluation, Unlearning, UnlearningEvaluation
 from lightning_cl.datamodules import ArraySource, ClassSubset, ContinualDataModule, Forget, Joint
@@ -57,19 +55,7 @@ def fitted(args: argparse.Namespace, callbacks: list[Callback], folder: Path) ->
         lr=0.001,
         lr_schedule="cosine",
     )
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=-1,
-        callbacks=callbacks,
-        check_val_every_n_epoch=args.request_epochs,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
-    trainer.fit(model, datamodule=stream)
+    make_trainer(callbacks, folder, check_val_every_n_epoch=args.request_epochs).fit(model, datamodule=stream)
 
 
 def run(args: argparse.Namespace) -> Path:
@@ -117,16 +103,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet()
     if args.method != REFERENCE and not (folder_of(args, REFERENCE) / "percent.json").exists():
         parser.error(f"there is nothing to compare with in {args.out}; run `--method {REFERENCE}` of this seed first")
     start = time.perf_counter()
     folder = run(args)
-    minutes = (time.perf_counter() - start) / 60
-    (folder / "minutes.txt").write_text(f"{minutes:.1f} minutes with 1 thread\n")
-    print(f"{args.method}, seed {args.seed}: {minutes:.1f} minutes", (folder / "percent.json").read_text())
+    minutes = note_minutes(folder, start)
+    print(f"{args.method}, seed {args.seed}: {minutes}", (folder / "percent.json").read_text())
 
 
 if __name__ == "__main__":

@@ -14,16 +14,15 @@ AdamW at 1e-4 (all weights of the image tower).
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer, seed_everything
+from lightning import Callback, LightningModule, seed_everything
+from runs import make_trainer, note_minutes, quiet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -83,18 +82,8 @@ def run(args: argparse.Namespace) -> Path:
     )
     model = clip if args.method in ("zero_shot", "cpe_clip") else ImageTower(clip, stream.info.num_classes)
     folder = args.out / f"fscil_{args.data.stem}_{args.method}_seed{args.seed}"
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=-1,
-        callbacks=[*METHODS[args.method](), ContinualEvaluation()],
-        check_val_every_n_epoch=math.gcd(base, later),
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        default_root_dir=folder,
-    )
-    trainer.fit(model, datamodule=stream)
+    callbacks = [*METHODS[args.method](), ContinualEvaluation()]
+    make_trainer(callbacks, folder, check_val_every_n_epoch=math.gcd(base, later)).fit(model, datamodule=stream)
     return folder
 
 
@@ -110,11 +99,8 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet(args.threads)
     start = time.perf_counter()
     folder = run(args)
-    minutes = (time.perf_counter() - start) / 60
-    (folder / "minutes.txt").write_text(f"{minutes:.1f} minutes with {args.threads} thread(s)\n")
-    print(f"{args.method}: {minutes:.1f} minutes")
+    minutes = note_minutes(folder, start, args.threads)
+    print(f"{args.method}: {minutes}")

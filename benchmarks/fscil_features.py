@@ -14,16 +14,15 @@ of the table beyond what the page says.
 from __future__ import annotations
 
 import argparse
-import logging
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lightning import Callback, LightningModule, Trainer, seed_everything
+from lightning import Callback, LightningModule, seed_everything
+from runs import make_trainer, quiet
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
@@ -113,16 +112,8 @@ def run(args: argparse.Namespace) -> Path:
     stream = ContinualDataModule(source, FewShot(60, 5, 5), 64, [base, *[1] * 8], eval_batch_size=500, seed=args.seed)
     stream.setup()
     folder = args.out / f"fscil_vit_tiny_{args.method}_seed{args.seed}"
-    Trainer(
-        accelerator="cpu",
-        max_epochs=-1,
-        callbacks=[*METHODS[args.method](), ContinualEvaluation()],
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        default_root_dir=folder,
-    ).fit(Neck(100, args.method in LEARNED and args.method != "mamba_fscil"), datamodule=stream)
+    neck = Neck(100, args.method in LEARNED and args.method != "mamba_fscil")
+    make_trainer([*METHODS[args.method](), ContinualEvaluation()], folder).fit(neck, datamodule=stream)
     return folder
 
 
@@ -137,9 +128,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet()
     start = time.process_time()
     if args.data is not None:
         np.savez(args.features, **extract(args.data, args.weights, args.base_images))

@@ -13,17 +13,16 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import logging
 import math
 import random
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
+from runs import make_trainer, note_minutes, quiet
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -136,18 +135,7 @@ def run(args: argparse.Namespace) -> Path:
     )
     stream.setup()
     watch, folder = Watch(), args.out / f"language_model_{args.method}_seed{args.seed}"
-    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=-1,
-        callbacks=[*make(), watch],
-        check_val_every_n_epoch=args.epochs,
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-        default_root_dir=folder,
-        gradient_clip_val=1.0,
-        **options,
-    )
+    trainer = make_trainer([*make(), watch], folder, check_val_every_n_epoch=args.epochs, gradient_clip_val=1.0)
     trainer.fit(LanguageModel(len(tokenizer), tokenizer.pad_token_id), datamodule=stream)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "perplexity.json").write_text(json.dumps(watch.found, indent=1) + "\n")
@@ -168,14 +156,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet()
     start = time.perf_counter()
     folder = run(args)
-    minutes = (time.perf_counter() - start) / 60
-    (folder / "minutes.txt").write_text(f"{minutes:.1f} minutes with 1 thread\n")
-    print(f"{args.method}, seed {args.seed}: {minutes:.1f} minutes", (folder / "perplexity.json").read_text())
+    minutes = note_minutes(folder, start)
+    print(f"{args.method}, seed {args.seed}: {minutes}", (folder / "perplexity.json").read_text())
 
 
 if __name__ == "__main__":

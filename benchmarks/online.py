@@ -14,9 +14,7 @@ methods have no augmentation here.
 from __future__ import annotations
 
 import argparse
-import logging
 import time
-import warnings
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -25,7 +23,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import Callback, LightningModule, Trainer, seed_everything
+from lightning import Callback, LightningModule, seed_everything
+from runs import make_trainer, note_minutes, quiet
 from torch import Tensor, nn
 
 from lightning_cl.callbacks import (
@@ -98,16 +97,13 @@ def features(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    torch.set_num_threads(args.threads)
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet(args.threads)
     for seed, scenario, method in product(args.seed, args.scenario, args.method):
         folder = args.out / f"online_{scenario}_{method}_seed{seed}"
         start = time.perf_counter()
         fit(args, seed, scenario, method, folder)
-        minutes = (time.perf_counter() - start) / 60
-        (folder / "minutes.txt").write_text(f"{minutes:.2f} minutes with {args.threads} thread(s)\n")
-        print(f"{scenario} {method} seed {seed}: {minutes:.2f} minutes", flush=True)
+        minutes = note_minutes(folder, start, args.threads, digits=2)
+        print(f"{scenario} {method} seed {seed}: {minutes}", flush=True)
 
 
 def fit(args: argparse.Namespace, seed: int, scenario: str, method: str, folder: Path) -> None:
@@ -122,18 +118,8 @@ def fit(args: argparse.Namespace, seed: int, scenario: str, method: str, folder:
         seed=seed,
     )
     stream.setup()
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=-1,
-        callbacks=[*METHODS[method](), AnytimeEvaluation(args.every), ContinualEvaluation()],
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
-    trainer.fit(TwoLayers(192, stream.info.num_classes, args.lr), datamodule=stream)
+    callbacks = [*METHODS[method](), AnytimeEvaluation(args.every), ContinualEvaluation()]
+    make_trainer(callbacks, folder).fit(TwoLayers(192, stream.info.num_classes, args.lr), datamodule=stream)
 
 
 def table(args: argparse.Namespace) -> None:

@@ -13,11 +13,9 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
-import logging
 import platform
 import re
 import time
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,6 +26,7 @@ import timm
 import torch
 from prompts import CLASSES, prepare, training_step
 from references import loops, two_pass
+from runs import make_trainer, quiet
 from step_cost import Classifier
 from torch import Tensor
 
@@ -202,17 +201,12 @@ class Evaluated(Classifier):
 
 def fit(net: Any, callbacks: list[Any], data: Any, tasks: int, batch_size: int, epochs: int, evaluated: bool) -> None:
     """A whole run of the Trainer."""
-    from lightning import Trainer
-
     source = ArraySource(*data)
     stream = ContinualDataModule(
         source, ClassIncremental(tasks, class_order="natural"), batch_size, epochs,
         train_transform=to_float, eval_transform=to_float, eval_batch_size=batch_size, pin_memory=False,
     )  # fmt: skip
-    options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    options |= {"enable_model_summary": False, "accelerator": "cpu", "max_epochs": -1, "num_sanity_val_steps": 0}
-    options |= {} if evaluated else {"limit_val_batches": 0}
-    Trainer(**options, callbacks=callbacks).fit(Evaluated(net), datamodule=stream)
+    make_trainer(callbacks, limit_val_batches=None if evaluated else 0).fit(Evaluated(net), datamodule=stream)
 
 
 def in_turn(sides: dict[str, Callable[[], None]], rounds: int) -> list[dict[str, float]]:
@@ -282,9 +276,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
     args.device = "cpu"
-    warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    torch.set_num_threads(1)
+    quiet()
     torch.manual_seed(0)
     table: dict[str, list[float]] = {}
     for part in args.parts:

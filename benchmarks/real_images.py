@@ -12,14 +12,12 @@ Heads in closed form (`prototypes`, `gacil`, `ranpac`, `slda`, `fecam`) make one
 from __future__ import annotations
 
 import argparse
-import logging
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from lightning import Callback, Trainer, seed_everything
+from lightning import Callback, seed_everything
+from runs import make_trainer, note_minutes, quiet
 
 from lightning_cl.callbacks import (
     GACIL,
@@ -75,18 +73,8 @@ def run(args: argparse.Namespace) -> Path:
         backbone_kwargs={"img_size": args.image_size},
     )
     folder = args.out / f"{args.data.stem}_{args.method}_seed{args.seed}"
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=-1,
-        callbacks=[*METHODS[args.method](), ContinualEvaluation()],
-        check_val_every_n_epoch=epochs,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        default_root_dir=folder,
-    )
-    trainer.fit(model, datamodule=stream)
+    callbacks = [*METHODS[args.method](), ContinualEvaluation()]
+    make_trainer(callbacks, folder, check_val_every_n_epoch=epochs).fit(model, datamodule=stream)
     return folder
 
 
@@ -104,14 +92,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet(args.threads)
     start = time.perf_counter()
     folder = run(args)
-    minutes = (time.perf_counter() - start) / 60
-    (folder / "minutes.txt").write_text(f"{minutes:.1f} minutes with {args.threads} thread(s)\n")
-    print(f"{minutes:.1f} minutes")
+    minutes = note_minutes(folder, start, args.threads)
+    print(minutes)
 
 
 if __name__ == "__main__":

@@ -14,15 +14,13 @@ prints mean and standard deviation over the seeds that were run, and draws the a
 from __future__ import annotations
 
 import argparse
-import logging
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, stdev
 
-import torch
-from lightning import Callback, Trainer, seed_everything
+from lightning import Callback, seed_everything
+from runs import make_trainer, note_minutes, quiet
 
 from lightning_cl.callbacks import (
     L2P,
@@ -63,9 +61,7 @@ SHOWN = {"a_auc": "A_AUC", "a_last": "A_Last", "f_last": "F_Last"}
 
 
 def run(args: argparse.Namespace) -> None:
-    torch.set_num_threads(args.threads)
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet(args.threads)
     seed_everything(args.seed, verbose=False)
     half = (0.5, 0.5, 0.5)
     source = ArraySource(str(args.data), image_size=args.image_size, mean=half, std=half, augment="flip")
@@ -83,21 +79,12 @@ def run(args: argparse.Namespace) -> None:
         backbone_kwargs={"img_size": args.image_size},
     )
     folder = args.out / f"si_blurry_{args.data.stem}_{args.method}_seed{args.seed}"
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=-1,
-        callbacks=[*METHODS[args.method](), AnytimeEvaluation(args.every, args.subset), ContinualEvaluation()],
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        default_root_dir=folder,
-    )
+    callbacks = [*METHODS[args.method](), AnytimeEvaluation(args.every, args.subset), ContinualEvaluation()]
+    trainer = make_trainer(callbacks, folder)
     start = time.perf_counter()
     trainer.fit(model, datamodule=stream)
-    minutes = (time.perf_counter() - start) / 60
-    (folder / "minutes.txt").write_text(f"{minutes:.1f} minutes with {args.threads} thread(s)\n")
-    print(f"{args.method} seed {args.seed}: {minutes:.1f} minutes")
+    minutes = note_minutes(folder, start, args.threads)
+    print(f"{args.method} seed {args.seed}: {minutes}")
 
 
 def reports(args: argparse.Namespace, method: str) -> dict[int, ContinualReport]:

@@ -17,9 +17,7 @@ import argparse
 import csv
 import importlib.util
 import json
-import logging
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -27,7 +25,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning import Callback, LightningModule, Trainer, seed_everything
+from lightning import Callback, LightningModule, seed_everything
+from runs import make_trainer, note_minutes, quiet
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
@@ -131,19 +130,9 @@ def run(args: argparse.Namespace) -> Path:
     stream = ContinualDataModule(source, scenario, args.batch_size, epochs, 64, seed=args.seed)
     stream.setup()
     out = args.out / f"clinc150_minilm_{args.method}_seed{args.seed}"
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=-1,
-        callbacks=[*METHODS[args.method](general), ContinualEvaluation()],
-        check_val_every_n_epoch=epochs,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=out,
-    )
-    trainer.fit(Encoder(folder, stream.info.num_classes, args.layers, RATES.get(args.method, 1e-2)), datamodule=stream)
+    encoder = Encoder(folder, stream.info.num_classes, args.layers, RATES.get(args.method, 1e-2))
+    callbacks = [*METHODS[args.method](general), ContinualEvaluation()]
+    make_trainer(callbacks, out, check_val_every_n_epoch=epochs).fit(encoder, datamodule=stream)
     return out
 
 
@@ -164,14 +153,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet()
     start = time.perf_counter()
     folder = run(args)
-    minutes = (time.perf_counter() - start) / 60
-    (folder / "minutes.txt").write_text(f"{minutes:.1f} minutes with 1 thread\n")
-    print(f"{args.method}, seed {args.seed}: {minutes:.1f} minutes")
+    minutes = note_minutes(folder, start)
+    print(f"{args.method}, seed {args.seed}: {minutes}")
 
 
 if __name__ == "__main__":
