@@ -72,11 +72,8 @@ class ClassSubset(DerivedSource):
         )
 
     def _open(self) -> None:
-        source = self.source
-        source.setup()
+        source = self._opened()
         source.check_single_label("ClassSubset")
-        self.mean, self.std, self.image_size = source.mean, source.std, source.image_size
-        self.collate_fn, self.batch_hooks = source.collate_fn, dict(source.batch_hooks)
         kept = self._kept(source.num_classes)
         #: For each class of the source its number here; -1: it is left out.
         self.class_ids = torch.full((source.num_classes,), -1)

@@ -51,11 +51,8 @@ class Instances(DerivedSource):
         self.occlusion, self.noise, self.seed = occlusion, noise, seed
 
     def _open(self) -> None:
-        source = self.source
-        source.setup()
+        source = self._opened()
         source.check_single_label("Instances")
-        self.mean, self.std, self.image_size = source.mean, source.std, source.image_size
-        self.collate_fn, self.batch_hooks = source.collate_fn, dict(source.batch_hooks)
         self.index = chosen_images(source.train_labels, source.num_classes, self.count, self.ways, self.seed)
         labels = torch.arange(len(self.index))
         own = source.train_labels[self.index].tolist()

@@ -52,15 +52,12 @@ class LabelLevels(DerivedSource):
         self.source, self.labelling, self.seed = source, labelling, seed
 
     def _open(self) -> None:
-        source = self.source
-        source.setup()
+        source = self._opened()
         if not source.superclass_names:
             raise ValueError(
                 f"{type(source).__name__} has no superclasses, so there are no levels of labels; give it "
                 "`superclass_of_class=`, or use `ArraySource` or `CIFAR100`."
             )
-        self.mean, self.std, self.image_size = source.mean, source.std, source.image_size
-        self.collate_fn, self.batch_hooks = source.collate_fn, dict(source.batch_hooks)
         self.levels = self._tree(source)
         count = len(source.levels)
         first = self.first_of_level

@@ -39,11 +39,9 @@ class OverwrittenLabels(DerivedSource):
             raise ValueError(f"`ways` is {self.ways}, but the source has {classes} classes; give at most as many.")
         place = permutation(classes, self.seed, 0).argsort()  # of each class among all groups
         groups = classes // self.ways
-        self.index = {
-            split: (place[labels] < groups * self.ways).nonzero().flatten()
-            for split, labels in (("train", source.train_labels), ("test", source.test_labels))
-        }
-        train, test = place[source.train_labels[self.index["train"]]], place[source.test_labels[self.index["test"]]]
+        places = {"train": place[source.train_labels], "test": place[source.test_labels]}
+        self.index = {split: (own < groups * self.ways).nonzero().flatten() for split, own in places.items()}
+        train, test = (own[self.index[split]] for split, own in places.items())
         labels = tuple(f"class {label} of its group" for label in range(self.ways))
         names = tuple(f"group {group}" for group in range(groups))
         of_train, of_test = train // self.ways, test // self.ways

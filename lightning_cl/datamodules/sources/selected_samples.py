@@ -43,11 +43,8 @@ class SelectedSamples(DerivedSource):
         self.scores = {name: torch.as_tensor(values) for name, values in scores.items()}
 
     def _open(self) -> None:
-        source = self.source
-        source.setup()
+        source = self._opened()
         source.check_single_label("SelectedSamples")
-        self.mean, self.std, self.image_size = source.mean, source.std, source.image_size
-        self.collate_fn, self.batch_hooks = source.collate_fn, dict(source.batch_hooks)
         self.levels, self.superclass_names = source.levels, source.superclass_names
         if len(self.features) != len(source.train_labels):
             raise ValueError(
