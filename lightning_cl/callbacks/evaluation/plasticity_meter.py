@@ -22,6 +22,7 @@ from lightning_cl.nn.weights import trained
 from lightning_cl.training.batch import call_with, takes_names, unpack
 from lightning_cl.training.evaluation_mode import evaluating, in_eval_mode
 from lightning_cl.training.find_modules import find_head
+from lightning_cl.training.task_data import first_rows
 from lightning_cl.training.transfer import transferred
 
 #: What is measured, in the order of the report.
@@ -145,7 +146,7 @@ class PlasticityMeter(ContinualCallback):
         pl_module.log_dict(logged, on_step=True, on_epoch=False)
 
     def _measured(self, trainer: Trainer, module: LightningModule, seed: int | None) -> dict[str, float]:
-        inputs, weights = self._looked_at(trainer, module), trained(module)
+        inputs, weights = self._samples(trainer, module), trained(module)
         with evaluating(module), unit_outputs(self._units) as outputs:
             features = self._features(module, inputs, {})
         calls = [by_unit(values) for layer in outputs.values() for values in layer]
@@ -160,28 +161,24 @@ class PlasticityMeter(ContinualCallback):
         }
         if seed is not None:
             classes = trainer.datamodule.info.num_classes  # type: ignore[attr-defined]
-            few, count = self._read(trainer, module, min(self.fresh_samples, self.samples))
+            count = min(self.fresh_samples, len(features))
             drawn = torch.randint(classes, (count,), generator=torch.Generator().manual_seed(seed))
-            learn = partial(self._features, module, few)
+            learn = partial(self._features, module, first_rows(inputs, count))
             with in_eval_mode(module):
                 found["fresh_task_loss"] = fresh_task_loss(
                     learn, weights, drawn.to(features.device), classes, self.fresh_steps, self.fresh_lr
                 )
         return found
 
-    def _looked_at(self, trainer: Trainer, module: LightningModule) -> Any:
+    def _samples(self, trainer: Trainer, module: LightningModule) -> Any:
         """Inputs of the current task's first samples, on the device; read once a task."""
-        task: int = trainer.datamodule.task_index  # type: ignore[attr-defined]
-        if self._probe is None or self._probe[0] != task:
-            self._probe = task, self._read(trainer, module, self.samples)[0]
-        return self._probe[1]
-
-    def _read(self, trainer: Trainer, module: LightningModule, count: int) -> tuple[Any, int]:
-        """Inputs of up to ``count`` of the current task's first samples, on the device, and how many these are."""
         stream: Any = trainer.datamodule  # type: ignore[attr-defined]
-        index = stream.layout.train_index[stream.task_index][:count]
-        batch = transferred(trainer, stream.batch(index, view="eval"))
-        return unpack(batch, stream.batch_keys, takes_names(module.forward))[0], len(index)
+        if self._probe is None or self._probe[0] != stream.task_index:
+            index = stream.layout.train_index[stream.task_index][: self.samples]
+            batch = transferred(trainer, stream.batch(index, view="eval"))
+            inputs = unpack(batch, stream.batch_keys, takes_names(module.forward))[0]
+            self._probe = stream.task_index, inputs
+        return self._probe[1]
 
     def _features(self, module: nn.Module, inputs: Any, weights: Mapping[str, Tensor]) -> Tensor:
         """``(N, D)`` what reaches the head with these weights in the place of the module's own."""
