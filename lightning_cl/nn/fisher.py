@@ -132,17 +132,38 @@ def _add(total: dict[str, Tensor], more: dict[str, Tensor]) -> None:
         total[name] += value
 
 
-def _vectorised(
-    loss: Loss, weights: Weights, inputs: Any, targets: Tensor, of: Callable[[Tensor], Tensor]
-) -> dict[str, Tensor] | None:
-    """``None`` where the loss cannot be differentiated for several samples at once."""
+def per_sample_gradients(
+    loss: Loss, weights: Weights, inputs: Any, targets: Tensor, randomness: Literal["error", "different"] = "error"
+) -> dict[str, Tensor]:
+    """``(B, ...)`` gradients of single samples by the name of the weight, all at once.
+
+    Args:
+        loss: Scalar of weights, inputs and targets; it is always given one sample.
+        weights: The weights to differentiate by, by name, without gradient.
+        inputs: A tensor, or any collection of tensors, with a row for each sample.
+        targets: ``(B, ...)``.
+        randomness: Whether random numbers, as of dropout, are an error or drawn for each sample.
+
+    Raises:
+        RuntimeError: If the loss cannot be differentiated for several samples at once.
+    """
 
     def one(known: Weights, row: Any, wanted: Tensor) -> Tensor:
         return loss(known, apply_to_collection(row, Tensor, lambda tensor: tensor[None]), wanted[None])
 
+    with uncompiled():
+        found: dict[str, Tensor] = torch.func.vmap(torch.func.grad(one), (None, 0, 0), randomness=randomness)(
+            weights, inputs, targets
+        )
+    return found
+
+
+def _vectorised(
+    loss: Loss, weights: Weights, inputs: Any, targets: Tensor, of: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor] | None:
+    """``None`` where the loss cannot be differentiated for several samples at once."""
     try:
-        with uncompiled():
-            gradients = torch.func.vmap(torch.func.grad(one), in_dims=(None, 0, 0))(weights, inputs, targets)
+        gradients = per_sample_gradients(loss, weights, inputs, targets)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, NotImplementedError, AssertionError):  # the loss's own is raised again below

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_cl.nn.fisher import per_sample_gradients
 from lightning_cl.nn.substitution import NORMS
 from lightning_cl.nn.weights import trained
 
@@ -31,12 +32,8 @@ def clipped_sum(
     """
     if not len(targets):
         return {name: torch.zeros_like(weight) for name, weight in weights.items()}
-
-    def one(known: Weights, row: Tensor, wanted: Tensor) -> Tensor:
-        return loss(known, row[None], wanted[None])
-
     known = {name: weight.detach() for name, weight in weights.items()}
-    found = torch.func.vmap(torch.func.grad(one), (None, 0, 0), randomness="different")(known, inputs, targets)
+    found = per_sample_gradients(loss, known, inputs, targets, randomness="different")
     each = {name: gradient.nan_to_num(0.0, 0.0, 0.0) for name, gradient in found.items()}
     lengths = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in each.values()]).norm(dim=0)
     factors = (clip / lengths.clamp_min(1e-12)).clamp_max(1.0)
