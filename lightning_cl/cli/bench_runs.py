@@ -53,11 +53,13 @@ def run(suite: str, asked: Options, options: argparse.Namespace, budget: Budget 
 
 def over_budget(claims: Sequence[Claim], budget: Budget | None) -> dict[str, str]:
     """Names of claims that cost more than the budget, each with a sentence about it."""
-    over = {}
-    for claim in claims if budget is not None else ():
+    over: dict[str, str] = {}
+    if budget is None:
+        return over
+    for claim in claims:
         assert claim.measured is not None
-        cost = budget.over(dict(claim.measured.costs)) if budget is not None else None
-        if cost is not None and budget is not None:
+        cost = budget.over(dict(claim.measured.costs))
+        if cost is not None:
             over[claim.name] = f"{claim.claim} is not ranked: it took {cost:.0f} of {budget.most} {budget.of}"
     return over
 
