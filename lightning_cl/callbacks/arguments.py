@@ -43,6 +43,17 @@ def check_share(method: Any, *names: str) -> None:
             raise ValueError(f"`{name}` is {value}; give a number in [0, 1].")
 
 
+def check_views(method: Any) -> None:
+    """Refuse arguments that no random view of an image can have (:class:`~lightning_cl.training.contrast.View`).
+
+    Raises:
+        ValueError: Names the argument, what was given and what is expected.
+    """
+    check_above(method, 0, "least_area")
+    check_share(method, "least_area", "gray")
+    check_at_least(method, 0, "jitter")
+
+
 def check_choice(method: Any, name: str, choices: Any) -> None:
     """Refuse a word that is none of ``choices``, a ``Literal`` or a sequence.
 

@@ -61,9 +61,14 @@ def _check_what_stays(methods: Sequence[Any], owners: Sequence[str]) -> None:
             f"{told[0]} keeps a head for each task, but {making[0]} makes the logits of all classes itself; leave out "
             "one of the two."
         )
-    remembering = [type(other).__name__ for other in methods if issubclass(other.mixin, ReplayMixin)]
-    if told and remembering:
+    replaying = remembering(methods)
+    if told and replaying:
         raise ValueError(
-            f"{told[0]} keeps a head for each task, but {remembering[0]} would train those of earlier tasks on the "
+            f"{told[0]} keeps a head for each task, but {replaying[0]} would train those of earlier tasks on the "
             "features of the current one; leave out one of the two."
         )
+
+
+def remembering(callbacks: Sequence[Any]) -> list[str]:
+    """Names of the methods among callbacks that repeat samples of earlier tasks."""
+    return [type(other).__name__ for other in callbacks if issubclass(getattr(other, "mixin", object), ReplayMixin)]

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_cl.datamodules.sampling import share
 from lightning_cl.nn.views import contrastive_view
+from lightning_cl.training.global_batch import own_part, part_rows
 from lightning_cl.training.memory import Drawn
 from lightning_cl.training.step import Step
 from lightning_cl.training.step_seed import step_seed
@@ -25,13 +25,14 @@ class View:
     jitter: float
     gray: float
 
+    @classmethod
+    def like(cls, method: Any) -> View:
+        """As the arguments of a method of these names say."""
+        return cls(method.least_area, method.flip, method.jitter, method.gray)
+
     def of_stream(self, step: Step, purpose: int) -> Any:
         """A view of the step's inputs, where they are images; else the inputs."""
-        module = step.module
-        trainer, stream = module.trainer, module.trainer.datamodule
-        total = stream.train_batch_size(trainer.fit_loop.batch_idx)
-        start, _ = share(total, trainer.world_size, trainer.global_rank)
-        return self.of(step.inputs, start, total, step_seed(module, purpose))
+        return self.of(step.inputs, *own_part(step.module), step_seed(step.module, purpose))
 
     def of_drawn(self, module: Any, drawn: Drawn, purpose: int) -> Any:
         """A view of a batch from the memory, where it is of images; else its inputs."""
@@ -42,8 +43,8 @@ class View:
         if not isinstance(inputs, Tensor) or inputs.ndim != 4:
             return inputs
         draws = torch.rand(total, 9, generator=torch.Generator().manual_seed(seed))
-        rows = (start + torch.arange(len(inputs))).clamp(max=total - 1)  # a process without a sample repeats one
-        return contrastive_view(inputs, draws[rows], self.least_area, self.flip, self.jitter, self.gray)
+        own = draws[part_rows(start, len(inputs), total)]
+        return contrastive_view(inputs, own, self.least_area, self.flip, self.jitter, self.gray)
 
 
 def learn_features(step: Step, groups: Sequence[Any]) -> list[Tensor]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from lightning_cl.datamodules.sampling import share
 from lightning_cl.nn.distributed import gather_rows
 from lightning_cl.training.memory import Drawn
 
@@ -40,6 +42,18 @@ def global_batch(module: Any, features: Tensor, targets: Tensor) -> tuple[Tensor
     rows[start : start + real] = features[:real]
     rows, labels = rows[weights > 0], labels[weights > 0]
     return rows, labels, len(rows) / real if real else 0.0
+
+
+def own_part(module: Any) -> tuple[int, int]:
+    """Where this process's samples begin in the batch of all processes, and how many that has."""
+    trainer = module.trainer
+    total = int(trainer.datamodule.train_batch_size(trainer.fit_loop.batch_idx))
+    return share(total, trainer.world_size, trainer.global_rank)[0], total
+
+
+def part_rows(start: int, count: int, total: int) -> Tensor:
+    """``(count,)`` rows of a batch of ``total`` from ``start`` on; a process without a sample repeats the last one."""
+    return (start + torch.arange(count)).clamp(max=total - 1)
 
 
 def drawn_batch(module: Any, drawn: Drawn, features: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_share
+from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_views
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.distillation.teacher import PreviousModel
@@ -52,7 +52,7 @@ class PrototypeRelations(PreviousModel):
     def __init__(self, module: Any, num_classes: int, method: PRD) -> None:
         super().__init__(module, method.relation)
         features = module.continual_head.in_features
-        self.method, self.view = method, View(method.least_area, method.flip, method.jitter, method.gray)
+        self.method, self.view = method, View.like(method)
         self.prototypes = nn.Parameter(0.01 * torch.randn(num_classes, features))  # short, so that they turn quickly
         self.register_buffer("old", torch.zeros(num_classes, features))
         hidden = [nn.Linear(features, features), nn.ReLU(), nn.Linear(features, features), nn.ReLU()]
@@ -161,10 +161,10 @@ class PRD(ContinualMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 0, "pull", "relation", "jitter")
-        check_above(self, 0, "temperature", "least_area")
+        check_at_least(self, 0, "pull", "relation")
+        check_above(self, 0, "temperature")
         check_at_least(self, 1, "width")
-        check_share(self, "least_area", "gray")
+        check_views(self)
         check_choice(self, "relation_axis", RelationAxis)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

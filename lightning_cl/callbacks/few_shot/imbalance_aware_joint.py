@@ -14,13 +14,12 @@ from torch import Tensor
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_share
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.boundaries import check_boundaries
+from lightning_cl.callbacks.combination import remembering
 from lightning_cl.callbacks.head_kinds import check_own_rows
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.datamodules.sampling import share
 from lightning_cl.datamodules.scenarios.cumulative import Cumulative
 from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.mixins.replay import ReplayMixin
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.cutmix import cutmix, draw_cutmix
 from lightning_cl.nn.heads import cosine_answer
@@ -29,6 +28,7 @@ from lightning_cl.nn.losses import effective_weights
 from lightning_cl.nn.weights import Snapshot, trained
 from lightning_cl.training import MethodModule, Step
 from lightning_cl.training.batch import unpack_for
+from lightning_cl.training.global_batch import own_part, part_rows
 from lightning_cl.training.phases import is_last_share
 from lightning_cl.training.sharpness import uphill_difference
 from lightning_cl.training.step_seed import step_seed
@@ -136,15 +136,14 @@ class JointTraining(MethodModule):
 
     def _drawn_evenly(self, step: Step, generator: torch.Generator) -> tuple[Any, Tensor]:
         """As many samples of the task as the batch has, with weights ``1 / n_c``, and their labels."""
-        module, trainer, stream = step.module, step.module.trainer, step.module.trainer.datamodule
+        module, stream = step.module, step.module.trainer.datamodule
         index = stream.layout.train_index[step.task.index]
         weights = (1 / self.counts.cpu().double())[stream.source.train_labels[index]]
-        total = stream.train_batch_size(trainer.fit_loop.batch_idx)
+        start, total = own_part(module)
         drawn = index[torch.multinomial(weights, total, replacement=True, generator=generator)]
-        start, _ = share(total, trainer.world_size, trainer.global_rank)
-        rows = (start + torch.arange(len(step.targets))).clamp(max=total - 1)  # a process without a sample repeats one
+        rows = part_rows(start, len(step.targets), total)
         batch = stream.batch(drawn[rows], stream.train_view, seed=step_seed(module, 0xC31), start=start)
-        inputs, labels = unpack_for(module, transferred(trainer, batch))
+        inputs, labels = unpack_for(module, transferred(module.trainer, batch))
         return inputs, labels
 
     def _weighed(self, step: Step, cosines: Tensor, targets: Tensor) -> Tensor:
@@ -258,7 +257,7 @@ class ImbalanceAwareJoint(ContinualMethod):
                 f"sessions of this stream ({type(scenario).__name__}) do not hold their past; use "
                 "`Cumulative(FewShot(...))`."
             )
-        if any(issubclass(getattr(other, "mixin", object), ReplayMixin) for other in callbacks_of(trainer)):
+        if remembering(callbacks_of(trainer)):
             raise ValueError(
                 "ImbalanceAwareJoint has the whole past in each task, so a memory would repeat what is there; leave "
                 "out the method that replays."

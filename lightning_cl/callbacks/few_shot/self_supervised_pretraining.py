@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_share
+from lightning_cl.callbacks.arguments import check_above, check_at_least, check_views
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.few_shot.base_session import check_base_session
 from lightning_cl.callbacks.stream_kind import Boundaries
@@ -28,7 +28,7 @@ class ContrastiveEpochs(MethodModule):
     def __init__(self, width: int, method: SelfSupervisedPretraining) -> None:
         super().__init__()
         self.epochs, self.temperature = method.epochs, method.temperature
-        self.view = View(method.least_area, method.flip, method.jitter, method.gray)
+        self.view = View.like(method)
         self.project = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, method.width))
 
     def own_step(self, step: Step) -> Tensor | None:
@@ -96,10 +96,10 @@ class SelfSupervisedPretraining(ContinualMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 0, "epochs", "jitter")
-        check_above(self, 0, "temperature", "least_area")
+        check_at_least(self, 0, "epochs")
+        check_above(self, 0, "temperature")
         check_at_least(self, 1, "width")
-        check_share(self, "least_area", "gray")
+        check_views(self)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a stream without a base session; attach to the module, once."""

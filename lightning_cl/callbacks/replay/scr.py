@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_share
+from lightning_cl.callbacks.arguments import check_above, check_at_least, check_views
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.heads import PrototypeHead
@@ -127,13 +127,11 @@ class SCR(ExperienceReplay):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_above(self, 0, "temperature", "least_area")
+        check_above(self, 0, "temperature")
         check_at_least(self, 1, "width")
-        check_at_least(self, 0, "jitter")
-        check_share(self, "least_area", "gray")
+        check_views(self)
 
     def build(self, pl_module: Any, info: Any) -> ContrastiveReplay:
         """A projection with random weights, and means of nothing yet."""
-        view = View(self.least_area, self.flip, self.jitter, self.gray)
         features = pl_module.continual_head.in_features
-        return ContrastiveReplay(info.num_classes, features, self.width, self.temperature, view)
+        return ContrastiveReplay(info.num_classes, features, self.width, self.temperature, View.like(self))
