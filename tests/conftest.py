@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import settings
 from lightning.pytorch import Trainer  # noqa: F401  (before scikit-learn, after which `limit_train_batches: 1` reads as 1.0)
+from ports import free_port
 
 torch.set_num_threads(1)
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
@@ -36,6 +37,12 @@ def signals_as_before() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def own_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that a test starts meet where no other test's do."""
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
 
 
 @pytest.fixture(scope="session")

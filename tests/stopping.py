@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import socket
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from datamodules.tiny_stream import TinyModule, make_stream, make_trainer
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from ports import free_port
 
 from lightning_cl.callbacks import ContinualCheckpoint, ContinualEvaluation
 
@@ -118,9 +118,7 @@ def in_children(
     Args:
         during: Called with the process ids while they run.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     context = multiprocessing.get_context("fork")
     children = [context.Process(target=_as_rank, args=(function, rank, count, port)) for rank in range(count)]
     for child in children:

@@ -6,7 +6,6 @@ import faulthandler
 import multiprocessing
 import os
 import signal
-import socket
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from ports import free_port
 from torch import Tensor
 
 from lightning_cl.callbacks import ContinualEvaluation, ContinualMethod
@@ -138,9 +138,7 @@ def in_forked_processes(function: Callable[[], None], count: int = 1, patience: 
     Raises:
         AssertionError: If a child does not come to an end although none failed; the message shows where it hangs.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     context = multiprocessing.get_context("fork")
     with ExitStack() as stack:
         files = [stack.enter_context(TemporaryFile("w+")) for _ in range(count)]
