@@ -25,10 +25,10 @@ from statistics import median
 from typing import Any
 
 import torch
-from runs import make_trainer, quiet
 from sklearn.datasets import load_digits
 from step_cost import Classifier
 from torch import Tensor, nn
+from trainer import make_trainer, quiet
 
 TASKS, BATCH, MEMORY, EWC_STRENGTH = 5, 16, 100, 1.0
 METHODS = ("fine-tuning", "replay", "EWC")

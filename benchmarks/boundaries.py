@@ -15,7 +15,7 @@ import statistics
 from tempfile import TemporaryDirectory
 
 from lightning import seed_everything
-from runs import make_trainer, quiet
+from trainer import make_trainer, quiet
 
 from lightning_cl.callbacks import TaskFreeMAS
 from lightning_cl.datamodules import ContinualDataModule, Digits, SiBlurry

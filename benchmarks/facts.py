@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from language_model import LanguageModel, sentences, word_tokenizer
 from lightning import Callback, LightningModule, Trainer, seed_everything
-from runs import make_trainer, note_minutes, quiet
 from torch import Tensor
+from trainer import make_trainer, note_minutes, quiet
 
 from lightning_cl.callbacks import ReWarmReDecay
 from lightning_cl.datamodules import ContinualDataModule, SampleIncremental, TextSource

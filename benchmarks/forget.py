@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, seed_everything
-from runs import make_trainer, note_minutes, quiet
+from trainer import make_trainer, note_minutes, quiet
 
 from lightning_cl.callbacks import ContinualEvaluation, Unlearning, UnlearningEvaluation
 from lightning_cl.datamodules import ArraySource, ClassSubset, ContinualDataModule, Forget, Joint

@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, seed_everything
-from runs import make_trainer, note_minutes, quiet
 from torch import Tensor, nn
 from torch.nn import functional as F
+from trainer import make_trainer, note_minutes, quiet
 
 from lightning_cl.callbacks import CPECLIP, TEEN, ContinualEvaluation, FineTuning, PrototypeClassifier
 from lightning_cl.datamodules import ArraySource, ContinualDataModule, FewShot

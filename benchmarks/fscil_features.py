@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import Callback, LightningModule, seed_everything
-from runs import make_trainer, quiet
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
+from trainer import make_trainer, quiet
 
 from lightning_cl.callbacks import (
     TEEN,

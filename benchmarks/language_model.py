@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
-from runs import make_trainer, note_minutes, quiet
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
+from trainer import make_trainer, note_minutes, quiet
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from lightning_cl.callbacks import HFT, ReWarmReDecay

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import Callback, LightningModule, seed_everything
-from runs import make_trainer, note_minutes, quiet
 from torch import Tensor, nn
+from trainer import make_trainer, note_minutes, quiet
 
 from lightning_cl.callbacks import (
     CLIB,

@@ -26,9 +26,9 @@ import timm
 import torch
 from prompts import CLASSES, prepare, training_step
 from references import loops, two_pass
-from runs import make_trainer, quiet
 from step_cost import Classifier
 from torch import Tensor
+from trainer import make_trainer, quiet
 
 from lightning_cl.callbacks import (
     L2P,

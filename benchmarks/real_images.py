@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lightning import Callback, seed_everything
-from runs import make_trainer, note_minutes, quiet
+from trainer import make_trainer, note_minutes, quiet
 
 from lightning_cl.callbacks import (
     GACIL,

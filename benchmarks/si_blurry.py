@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from lightning import Callback, seed_everything
-from runs import make_trainer, note_minutes, quiet
+from trainer import make_trainer, note_minutes, quiet
 
 from lightning_cl.callbacks import (
     L2P,

@@ -26,8 +26,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning import Callback, LightningModule, seed_everything
-from runs import make_trainer, note_minutes, quiet
 from torch import Tensor, nn
+from trainer import make_trainer, note_minutes, quiet
 from transformers import AutoModel, AutoTokenizer
 
 from lightning_cl.callbacks import (
