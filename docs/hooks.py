@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from docstring_parser import parse
 
 #: Every module whose public names are in the reference.
 PUBLIC = (
@@ -131,7 +134,16 @@ def method_page(name: str) -> str:
     method = getattr(exported, name)
     rows = [("Works on", method.backbones()), ("Needs", "; ".join(needs(method)) or "nothing more"), *started(name)]
     facts = table((f"`{name}`", ""), rows)
-    return f"# {name}\n\n{facts}\n\n::: lightning_cl.callbacks.{name}\n\n{measured(name)}"
+    shared = "\n".join(f"- `{name}`: {text}" for name, text in shared_arguments(method).items())
+    reference = f"::: lightning_cl.callbacks.{name}\n\nArguments that it shares with others:\n\n{shared}"
+    return f"# {name}\n\n{facts}\n\n{reference}\n\n{measured(name)}"
+
+
+def shared_arguments(method: Any) -> dict[str, str]:
+    """What base classes say of arguments that a method's own docstring leaves to them."""
+    told = [{p.arg_name: p.description or "" for p in parse(base.__doc__ or "").params} for base in method.__mro__]
+    left = [name for name in inspect.signature(method).parameters if name not in told[0]]
+    return {name: " ".join(next(some for some in told if name in some)[name].split()) for name in left}
 
 
 def needs(method: Any) -> list[str]:

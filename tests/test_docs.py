@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docstring_parser import parse
 from documented import DOCS, PAGES, ROOT, blocks, documented_module, few_digits, few_sentences
 
 from lightning_cl.cli import main
@@ -165,6 +166,16 @@ def test_every_method_has_a_page_with_what_it_needs_how_it_is_started_and_its_nu
     assert "digits_finetune" in HOOKS["recipes"]("FineTuning")
     assert "digits_ewc" not in HOOKS["recipes"]("FineTuning")
     assert all(f"]({name}.md): " in HOOKS["gallery"]() for name in METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_argument_of_a_method_is_described_once(name: str) -> None:
+    method = getattr(importlib.import_module("lightning_cl.callbacks"), name)
+    own = {param.arg_name: param.description for param in parse(method.__doc__).params}
+    shared = HOOKS["shared_arguments"](method)
+    assert {*own, *shared} == {*inspect.signature(method).parameters}
+    assert all(text.endswith((".", ")")) for text in shared.values())
+    assert f"\n- `head`: {shared['head']}\n" in HOOKS["method_page"](name)
 
 
 def test_roles_become_code() -> None:

@@ -30,9 +30,6 @@ class FineTuning(ContinualMethod):
     rehearsal-free continual learning" (Smith et al., CVPRW 2023, arXiv:2203.17269).
 
     Args:
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
         at: Regular expression of the ends of the names of the layers that learn; ``None``: all weights do.
 
     Raises:

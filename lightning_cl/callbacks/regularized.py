@@ -16,9 +16,6 @@ class RegularizedMethod(ContinualMethod):
 
     Args:
         strength: Weight of the term, at least 0.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If ``strength`` is negative.

@@ -14,7 +14,11 @@ from lightning_cl.mixins.base import TrainMask
 
 @dataclass(eq=False)
 class ToldMethod(ContinualMethod):
-    """Base of methods that answer for the task that they are told."""
+    """Base of methods that answer for the task that they are told.
+
+    Args:
+        train_mask: ``"task"``; no other is taken.
+    """
 
     needs_task_identity: ClassVar[bool] = True
 

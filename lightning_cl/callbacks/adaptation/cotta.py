@@ -139,9 +139,6 @@ class CoTTA(AdaptationMethod):
         flip: Whether views may be mirrored; not for digits and letters.
         mean: By which the stream normalises its images, for the views are made in [0, 1]; ``None``: it does not.
         std: As ``mean``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss of the labelled tasks.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range, or ``mean`` comes without ``std``; in ``setup``, on a stream whose

@@ -131,9 +131,6 @@ class NHL(AdaptationMethod):
         reset: Put convolution and modulator back before every domain but the first without labels, which needs to know
             where it begins.
         layer: Dotted path of the convolution; ``None``: the first of the network.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss of the labelled tasks.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; when attached, if there is no convolution, or it has groups; in

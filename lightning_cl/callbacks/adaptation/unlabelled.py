@@ -72,9 +72,7 @@ class AdaptationMethod(ContinualMethod):
     """A method that adapts without labels; the report has the accuracy of the answers that it gave on the way.
 
     Args:
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss of the labelled tasks.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
     """
 
     stream_kind: ClassVar[StreamKind] = "unlabelled"

@@ -35,9 +35,6 @@ class Adapter(ContinualMethod):
         dropout: Behind the ReLU, in [0, 1].
         at: Regular expression of the ends of names of parts that read and make the same number of channels, such as
             ``r"blocks\.\d+\.mlp"``; ``None``: every MLP within numbered blocks.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range or ``at`` no regular expression; when attached, if no part has such

@@ -106,9 +106,7 @@ class APER(ContinualMethod):
         cache_features: Compute the features of an evaluation image once per run. Needs evaluation transforms without
             randomness.
         backbone: Dotted path of the ViT; found when ``None``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss of the first task.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; when attached, without a ViT whose blocks can be adapted.

@@ -100,9 +100,6 @@ class EAR(ContinualMethod):
         budget: Weights of an adaptor at most, its head aside, at least 1.
         probe: Features that the shapes are compared on, at least 2.
         seed: Of the detector's projection.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; in ``setup``, on an online stream, where no task begins.

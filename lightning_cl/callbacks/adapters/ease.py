@@ -71,10 +71,6 @@ class EASE(PerTaskMethod):
         scale: Of what adapters add, at least 0.
         dropout: Behind the ReLU, in [0, 1].
         others: ``alpha``, weight of the other spaces, at least 0; with 0 a class answers in its own alone.
-        backbone: Dotted path of the ViT; found when ``None``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; when attached, without a ViT whose blocks can be adapted.

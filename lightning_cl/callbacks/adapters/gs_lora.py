@@ -97,9 +97,6 @@ class GSLoRA(ContinualMethod):
         alpha: Weight of the group norms, at least 0; the paper's.
         at: Regular expression of the ends of names of linear layers; layers of one parent are a block. ``None``: those
             of the MLPs.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range or ``at`` no regular expression; when attached, if there is no such

@@ -92,7 +92,6 @@ class GSLoRAPlusPlus(GSLoRA):
     :class:`GSLoRA` needs.
 
     Args:
-        rank: Rows of ``A``, at least 1.
         bound: See :class:`GSLoRA`.
         beta: Weight of forgetting, at least 0.
         alpha: Weight of the group norms, at least 0.
@@ -104,9 +103,6 @@ class GSLoRAPlusPlus(GSLoRA):
         average_from: Epochs of a request before the average begins, at least 0; ``None``: there is none, nor in a
             request of no more epochs.
         decay: Of the average, in [0, 1]; the paper's.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: As :class:`GSLoRA`, and for a number out of its range.

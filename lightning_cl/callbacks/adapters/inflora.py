@@ -75,10 +75,6 @@ class InfLoRA(PerTaskMethod):
         rank: Rows of ``A``, at least 1.
         energy: Share of the inputs that ``M`` is to hold after the first task, in [0, 1].
         last_energy: What the share goes to with the tasks, in [0, 1].
-        backbone: Dotted path of the ViT; found when ``None``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; when attached, without a ViT whose attention can be adapted.

@@ -110,9 +110,6 @@ class LoRA(ContinualMethod):
         alpha: What is added is scaled by ``alpha / rank``; above 0. Twice the rank is usual.
         at: Regular expression of the ends of layers' names, such as ``r"attn\.qkv"`` or ``r"(query|value)"``;
             ``None``: every ``nn.Linear`` within numbered blocks.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range or ``at`` no regular expression; when attached, if no layer has

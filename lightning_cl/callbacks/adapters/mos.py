@@ -132,10 +132,6 @@ class MOS(PerTaskMethod):
         align_lr: Its learning rate at first, above 0.
         samples: Drawn from each class in an epoch, at least 1; five times the batch size is the paper's.
         covariance: ``"class"``; or ``"diagonal"``, the paper's for ImageNet-A, or ``"shared"``.
-        backbone: Dotted path of the ViT; found when ``None``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range or a choice unknown; when attached, without a ViT whose blocks can

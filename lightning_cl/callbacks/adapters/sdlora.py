@@ -47,10 +47,6 @@ class SDLoRA(PerTaskMethod):
         rank: Rows of ``A``, at least 1.
         magnitude: At the start, above 0.
         reset_magnitudes: Set the magnitudes of earlier tasks to ``magnitude`` at every task start.
-        backbone: Dotted path of the ViT; found when ``None``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; when attached, without a ViT whose attention can be adapted.

@@ -49,10 +49,6 @@ class SEMA(PerTaskMethod):
         descriptor_lr: Learning rate of descriptors, above 0.
         window: Errors in a record, at least 3.
         scan_batch: Samples over which ``z`` is averaged, at least 1.
-        backbone: Dotted path of the ViT; found when ``None``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; when attached, without a ViT whose blocks can be adapted.

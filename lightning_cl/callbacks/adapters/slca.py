@@ -100,9 +100,6 @@ class SLCA(ContinualMethod):
             or ``"none"``.
         direct: Weight of the user's loss, at least 0.
         reverse: Weight of the reverse cross-entropy, at least 0; SLCA++ has 1 and 0.1, or 0.5 and 0.5.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range or a choice unknown.

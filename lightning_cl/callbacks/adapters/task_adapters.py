@@ -77,9 +77,6 @@ class PerTaskMethod(ContinualMethod):
     Args:
         rank: Hidden size of an adapter, at least 1.
         backbone: Dotted path of the ViT; found when ``None``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If ``rank`` is below 1.

@@ -95,9 +95,6 @@ class DynamicallyExpandable(GrowingMethod):
     Args:
         strength: Weight of the auxiliary loss, at least 0; the paper's.
         align: Whether new rows of the head are made as long as old ones at a task's end.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; when attached, for a head that is not linear or a module that

@@ -120,9 +120,6 @@ class ExpertGate(ContinualMethod):
         related: Relatedness above which the nearest expert teaches; 0.85 is the paper's.
         strength: Of the term of LwF, at least 0.
         temperature: Of it, above 0.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; in ``setup``, on a stream without boundaries.

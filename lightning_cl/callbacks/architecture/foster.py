@@ -171,9 +171,6 @@ class FOSTER(GrowingMethod):
         compression_beta: Of ``v``, in [0, 1); that of the released code.
         compress: Share of a task's steps, in [0, 1]; the released code's is 130 of 300 epochs. 0, or a task that is
             stopped before: the networks stay side by side, and one more comes with the next task.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; when attached, for a head that is not linear or a module that

@@ -48,14 +48,10 @@ class MEMO(DynamicallyExpandable):
 
     Args:
         strength: Weight of the auxiliary loss, at least 0; that of the released code.
-        align: Whether new rows of the head are made as long as old ones at a task's end.
         train_base: Whether ``g`` is trained after the first task, as the released command does.
         stage: Dotted path of the first specialised part; parts that are registered behind it belong to it. ``None``:
             the last one of ``layer1`` to ``layer4`` of a ResNet, of ``stages``, or of the ``blocks`` of a transformer;
             in another network its last trained part before the head.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; when attached, for a head that is not linear, a module that

@@ -80,9 +80,6 @@ class EBLL(DistillationMethod):
         code: Hidden units of an autoencoder, at least 1.
         steps: Of Adam on an autoencoder, at least 1.
         lr: Of these steps, above 0; it, ``code`` and ``steps`` are chosen here.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range.

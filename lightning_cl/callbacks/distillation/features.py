@@ -50,9 +50,6 @@ class FeatureDistillation(RegularizedMethod):
         strength: Weight of the term, at least 0; with 0 it is plain fine-tuning.
         distance: ``"cosine"`` sees directions only, ``"euclidean"`` lengths, too (less-forgetting learning,
             arXiv:1607.00122).
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range or a choice unknown.

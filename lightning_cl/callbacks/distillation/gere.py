@@ -134,9 +134,6 @@ class GeRe(RegularizedMethod):
         strength: Weight of the term, at least 0; with 0 it is plain fine-tuning.
         batch_size: Samples in a step, at least 1.
         count: How many samples of the first task, at least 1.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; in ``setup``, if there are no general samples and the stream is one

@@ -88,9 +88,6 @@ class LUCIR(ContinualMethod):
         rivals: New classes that an old sample is held away from, at least 1; the paper's.
         scale: ``s`` at the start, above 0. It is trained at the user's learning rate: 1, which is the paper's, needs
             many steps at a high one.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; when attached, for a head that is not linear.

@@ -58,9 +58,7 @@ class LwF(DistillationMethod):
         strength: Weight of the term, at least 0; with 0 it is plain fine-tuning.
         temperature: ``T``, above 0; 2 is the paper's.
         per_task: Compare the answers within the classes of each earlier task, not among all old classes.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss; ``"task"`` is the form of the specification.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range.

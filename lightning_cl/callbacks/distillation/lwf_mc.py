@@ -48,9 +48,7 @@ class LwFMC(ContinualMethod):
     and no sample. Works on any module with a class head. :class:`ICaRL` is this with exemplars.
 
     Args:
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes are in the mean: those ``"seen"``, as in the paper, or ``"all"``.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
     """
 
     state_key: ClassVar[str] = "lightning_cl.LwFMC"

@@ -92,9 +92,6 @@ class PODNet(ContinualMethod):
             many steps at a high one.
         stages: Dotted paths of the stages; found when ``None``: ``layer1`` to ``layer4`` of a ResNet, ``stages``, or
             the ``blocks`` of a transformer, which Hugging Face names ``layer`` or ``layers``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; when attached, without stages, or to a network of texts; in the

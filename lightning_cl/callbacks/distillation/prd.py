@@ -132,9 +132,7 @@ class PRD(ContinualMethod):
         flip: Whether second views may be mirrored.
         jitter: Of contrast and brightness in second views, at least 0.
         gray: Share of gray second views, in [0, 1].
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Of no effect.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: For a number out of its range; in ``setup``, on an online stream.

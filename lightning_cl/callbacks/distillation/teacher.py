@@ -42,11 +42,7 @@ class DistillationMethod(RegularizedMethod):
     """A method whose term compares answers at a temperature.
 
     Args:
-        strength: Weight of the term, at least 0.
         temperature: By which logits are divided before the softmax, above 0.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range.

@@ -48,9 +48,6 @@ class WA(DistillationMethod):
         strength: At least 0; with 0 it is plain fine-tuning, without alignment. The published cross-entropy form of the
             distillation has ``1 / T^2`` of this gradient: it is ``strength=0.25`` at ``T = 2``.
         temperature: ``T``, above 0.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range.

@@ -58,9 +58,6 @@ class FastSlowWeights(MAS):
         decay: Of the importance of earlier tasks at each task's end, in [0, 1].
         granularity: See :class:`MAS`.
         beta: In [0, 1]; the default is of our own.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range or a choice unknown; in ``setup``, on an online stream.

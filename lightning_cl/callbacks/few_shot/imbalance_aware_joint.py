@@ -209,9 +209,6 @@ class ImbalanceAwareJoint(ContinualMethod):
         deferred: Share of a task's steps, the last ones, that ``"ldam"`` weighs by effective numbers, in [0, 1].
         paste: Probability of a step of CMO, in [0, 1]; the paper's is 0.5.
         radius: Of ImbSAM, at least 0; the paper's is 0.05. 0 with ``"resample"``, whose steps are its own.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If an argument is out of its range, or for a radius beside ``"resample"``; in ``setup``, on a

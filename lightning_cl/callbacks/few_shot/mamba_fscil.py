@@ -223,9 +223,7 @@ class MambaFSCIL(ContinualMethod):
         scale: Of the cosines in the answer, above 0; the highest is the same.
         classes: Rows of the simplex where more classes may come than the stream has.
         stage: Dotted path of the layer whose maps are read; the last stage or block when ``None``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss; dot regression has no competition.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; in ``setup``, on a stream without a base session; when attached,

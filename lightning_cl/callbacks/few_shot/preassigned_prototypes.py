@@ -67,9 +67,7 @@ class PreassignedPrototypes(ContinualMethod):
     Args:
         scale: Of the cosines, above 0.
         classes: Rows of the simplex where more classes may come than the stream has.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss; with ``"all"`` novel ones push from the start.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If ``scale`` is not above 0; in ``setup``, on a stream without a base session.

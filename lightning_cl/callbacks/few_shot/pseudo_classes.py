@@ -53,11 +53,7 @@ class PseudoClasses(BaseTermMethod):
     forward passes.
 
     Args:
-        strength: Weight of the term, at least 0; with 0 the run is the same as without the callback.
         scale: Of the cosines, above 0; that of the classes' logits.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; in ``setup``, on a stream without a base session; in the first

@@ -50,9 +50,6 @@ class RotationTask(BaseTermMethod):
 
     Args:
         strength: Weight of the term, at least 0; with 0 the run is the same as without the callback.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If ``strength`` is negative; in ``setup``, on a stream without a base session; in the first step, if

@@ -71,9 +71,6 @@ class SelfSupervisedPretraining(ContinualMethod):
         flip: Whether views may be mirrored.
         jitter: Of contrast and brightness, at least 0.
         gray: Share of gray views, in [0, 1].
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; in ``setup``, on a stream without a base session.

@@ -122,9 +122,6 @@ class SubnetTuning(ContinualMethod):
         part: Regular expression that is searched in the names of parameters; when ``None``, the last stage or block of
             the network, or all before the head where it has none.
         scale: Of the cosines, above 0.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If an argument is out of its range; in ``setup``, on a stream without a base session; when attached,

@@ -48,11 +48,7 @@ class SupervisedContrast(BaseTermMethod):
     any module with a class head; a step of the base session makes one more forward pass where inputs are images.
 
     Args:
-        strength: Weight of the term, at least 0; with 0 the run is the same as without the callback.
         temperature: Of the similarities, above 0.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; in ``setup``, on a stream without a base session.

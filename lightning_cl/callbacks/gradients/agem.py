@@ -33,13 +33,10 @@ class AGEM(ExperienceReplay):
     in a stream without them all of the memory is. A step makes one more forward and backward pass.
 
     Args:
-        memory_size: Slots of the memory.
         batch_size: Samples of the reference batch, over all processes; fewer while the memory fills.
         policy: See :class:`ExperienceReplay`.
         store: See :class:`ExperienceReplay`.
         device: See :class:`ExperienceReplay`.
-        train_mask: Which classes compete in the training loss.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`.

@@ -120,9 +120,6 @@ class CoSO(ContinualMethod):
         decay: ``rho`` of the sketch, in [0, 1].
         side: ``"out"`` or ``"in"``.
         at: Regular expression of the ends of the layers' names; ``None``: usual names, such as ``attn.proj``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range or ``at`` no regular expression; when attached, if no layer has

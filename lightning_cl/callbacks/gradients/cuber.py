@@ -97,9 +97,6 @@ class CUBER(GPM):
             above 1 none ever is, and the method is GPM.
         sign: Least cosine of the two gradients, in [-1, 1].
         strength: Of the pull along free directions, at least 0; the default is of our own.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; when attached, without a layer whose steps can be projected.

@@ -45,7 +45,6 @@ class GEM(ExperienceReplay):
     forward and backward pass over the samples of earlier tasks in the memory.
 
     Args:
-        memory_size: Slots of the memory.
         batch_size: Samples of one pass over the memory at most, over all processes; changes nothing but speed and, with
             batch norm or augmentation, noise.
         margin: At least 0; the official code's for most data sets. Above 0 it favours earlier tasks.
@@ -54,8 +53,6 @@ class GEM(ExperienceReplay):
             classes; the official code reserves the share of every task from the start.
         store: See :class:`ExperienceReplay`.
         device: See :class:`ExperienceReplay`.
-        train_mask: Which classes compete in the training loss.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, and for a negative margin or ridge.

@@ -54,9 +54,6 @@ class GPM(ContinualMethod):
     Args:
         energy: Share of the inputs that the basis holds after the first task, in [0, 1]; 1 leaves hardly any direction.
         growth: Added to it with every task, at least 0; both defaults are the official code's for CIFAR-100.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; when attached, without a layer whose steps can be projected.

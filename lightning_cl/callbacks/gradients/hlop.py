@@ -111,9 +111,6 @@ class HLOP(ContinualMethod):
         rate: Learning rate of the lateral weights, above 0 and below 1.
         inertia: Share of the step before in the next one, in [0, 1].
         iterations: Of the rule for each batch, at least 1.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; when attached, without a layer whose steps can be projected.

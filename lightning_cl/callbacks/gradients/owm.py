@@ -56,9 +56,6 @@ class OWM(ContinualMethod):
     Args:
         alpha: Above 0; a direction with ``c`` times the mean strength of the inputs keeps ``1 / (1 + c / alpha)`` of a
             step. Infinity is plain fine-tuning. The default is of our own, the best of 0.001, 0.03 and 0.3 on digits.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If ``alpha`` is out of its range; when attached, without a layer whose steps can be projected.

@@ -27,9 +27,7 @@ class CLIPPromptMethod(ContinualMethod):
         class_names: One name of each class, in the order of the labels; ``None``: those of the stream.
         logit_scale: Factor of the cosines, above 0; the checkpoint's own is not used.
         backbone: Dotted path of the open_clip model; found when ``None``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss; texts of others are not read in a step.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range or the template has no place for a name.

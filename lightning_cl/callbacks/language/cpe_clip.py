@@ -43,9 +43,7 @@ class CPECLIP(ContinualMethod):
         logit_scale: Factor of the cosines, above 0; the checkpoint's own is not used.
         regularization: ``"balance"`` multiplies the loss of task ``t`` by ``|C_t| / sum_{i <= t} |C_i|``; ``"none"``.
         backbone: Dotted path of the open_clip model; found when ``None``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss; texts of others are not read in a step.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range or a choice unknown; when attached, for class names that are missing

@@ -34,9 +34,6 @@ class LanguageGuidedHead(ContinualMethod):
         scale: Of the logits: a number, ``"auto"`` (from the number of classes and how close the first names are), or
             ``"learnable"``.
         seed: Of lift and compression.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: For unknown options; in ``setup``, if ``match`` does not fit the sizes; in training, if a class has

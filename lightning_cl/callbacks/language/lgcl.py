@@ -101,9 +101,7 @@ class LGCL(ContinualMethod):
             space.
         task_weight: Weight of the term on the keys.
         class_weight: Weight of the term on the features.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss; the pool's setting wins if it is stricter.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: For a negative weight.

@@ -194,12 +194,6 @@ class MulKI(CLIPPromptMethod):
         decay: Of the average of the weights over steps, in [0, 1]; 0: the last weights count.
         linked: Go only a part of the way from the last task's weights at a task's end. All defaults are of our own.
         template: What is read of a class; the name takes the place of ``{}``.
-        class_names: One name of each class, in the order of the labels; ``None``: those of the stream.
-        logit_scale: Factor of the cosines, above 0; the checkpoint's own is not used.
-        backbone: Dotted path of the open_clip model; found when ``None``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss; texts of others are not read in a step.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; when attached, for class names that are missing or not different,

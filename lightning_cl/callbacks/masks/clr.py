@@ -103,9 +103,6 @@ class CLR(TaskMethod):
     Args:
         strength: Of the regulariser, at least 0; the default is the official code's.
         skip_pointwise: Leave convolutions of one pixel as they are, as the official scripts do.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: ``"task"``; no other is taken.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If ``strength`` is negative; when attached, without a convolution, or with classes in several

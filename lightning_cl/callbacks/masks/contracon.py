@@ -114,10 +114,6 @@ class ConTraCon(InferringMethod):
         heads: Groups of rows of each query, key or value; those of the attention around the layer when ``None``, and
             one without.
         views: Of each image for finding its task, at least 1; of no effect with ``task_by="identity"``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: ``"task"``; no other is taken.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
-        task_by: Who says which task an evaluation sample is of: the stream (``"identity"``), or the ``"entropy"``.
 
     Raises:
         ValueError: If an argument is out of its range; when attached, without a linear layer, or with rows that are

@@ -146,9 +146,6 @@ class DynamicSparseTraining(TaskMethod):
         layout: The same density in each layer (``"uniform"``), or more of it in small ones (``"erk"``).
         growth: What grows: ``"random"``, those with the largest ``"gradient"``, or at random among the ``"unfired"``
             that were not active in this task before. The paper's growth by momentum is left out.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: ``"task"``; no other is taken.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range or a choice unknown; when attached, without a layer whose weights

@@ -131,9 +131,6 @@ class HAT(TaskMethod):
             units are shut, which a network that is pre-trained does not take well.
         binary: Round the gates of evaluation and of finished tasks, so that earlier answers stay bit for bit; the
             paper's are ``sigmoid(s_max e)``, close to 0 or 1. All other defaults are the paper's.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: ``"task"``; no other is taken.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; when attached, without a layer with units, or with classes in

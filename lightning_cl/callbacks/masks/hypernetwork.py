@@ -115,10 +115,6 @@ class TaskHypernetwork(InferringMethod):
         embedding: Size of an embedding, at least 1.
         hidden: Size of the LSTM's state, at least 1.
         chunk: Weights that are made at once, at least 1; smaller ones cost more steps of the LSTM and fewer parameters.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: ``"task"``; no other is taken.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
-        task_by: Who says which task an evaluation sample is of: the stream (``"identity"``), or the ``"entropy"``.
 
     Raises:
         ValueError: If an argument is out of its range; when attached, without a layer with weights, or with classes in

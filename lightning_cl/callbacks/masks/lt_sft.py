@@ -147,9 +147,6 @@ class LTSFT(ContinualMethod):
             second phase: what moved farthest stays as it is, and the rest goes back.
         disjoint: Choose among elements that no earlier task has.
         per_layer: Choose the share of every weight tensor, and not of all together.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a share is out of its range; when attached, if nothing but the head is trained.

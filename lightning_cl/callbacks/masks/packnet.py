@@ -109,9 +109,6 @@ class PackNet(TaskMethod):
             fine-grained tasks and 0.5 for large ones. ``prune ** t`` of the weights are free after ``t`` tasks.
         retrain: Share of a task's epochs for retraining, rounded; the paper's is 10 of 30. With one epoch there is
             none, and the weights are pruned at its end.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: ``"task"``; no other is taken.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; when attached, without a layer whose weights can be shared out,

@@ -98,9 +98,6 @@ class PFNR(TaskMethod):
 
     Args:
         sparsity: Share of a layer's weights that a task does not use, in [0, 1]; 0.5 is of our own.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: ``"task"``; no other is taken.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; when attached, without a layer whose weights can be shared out, or

@@ -48,9 +48,6 @@ class Piggyback(TaskMethod):
     Args:
         start: Score at first, above ``threshold``: all weights are used. Both defaults are the paper's.
         threshold: A weight is used whose score is above it, above 0.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: ``"task"``; no other is taken.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; when attached, without a layer whose weights can be switched off,

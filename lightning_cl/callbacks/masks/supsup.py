@@ -128,10 +128,6 @@ class SupSup(InferringMethod):
         share: Share of a layer's weights that a task uses, in [0, 1]; the default is ours.
         weights: ``"signed_constant"``, the paper's: of the weights as they come the signs, and one size for all of a
             layer; ``"given"``: as they come, for a pre-trained network.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: ``"task"``; no other is taken.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
-        task_by: Who says which task an evaluation sample is of: the stream (``"identity"``), or the ``"entropy"``.
 
     Raises:
         ValueError: If an argument is out of its range; when attached, without a layer with weights, or with classes in

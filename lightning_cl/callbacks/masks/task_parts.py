@@ -147,7 +147,11 @@ class TaskMethod(ToldMethod):
 
 @dataclass(eq=False)
 class InferringMethod(TaskMethod):
-    """Base of those that can find the task of evaluation samples themselves, by the entropy of what tasks answer."""
+    """Base of those that can find the task of evaluation samples themselves, by the entropy of what tasks answer.
+
+    Args:
+        task_by: Who says which task an evaluation sample is of: the stream (``"identity"``), or the ``"entropy"``.
+    """
 
     _: KW_ONLY
     task_by: TaskBy = "identity"

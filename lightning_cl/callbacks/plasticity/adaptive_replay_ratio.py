@@ -102,9 +102,6 @@ class AdaptiveReplayRatio(ContinualMethod):
         high: Updates a batch after it, above 0; 2 is the official code's.
         tolerance: At least 0; the official code's. With ``low=high=1`` it is plain fine-tuning.
         window: Updates, at least 2; chosen here (the official code: 50 episodes).
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; when training starts, without a memory for more than one update.

@@ -131,9 +131,6 @@ class DormantReset(ContinualMethod):
     Args:
         threshold: At least 0; the paper tried 0 to 0.1.
         every: Optimiser steps, at least 1; 1000 is the paper's, for runs of many thousand steps.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range.

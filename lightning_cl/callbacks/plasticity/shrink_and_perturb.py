@@ -82,9 +82,6 @@ class ShrinkAndPerturb(ContinualMethod):
         noise: Standard deviation, at least 0. Both defaults are of our own, chosen on label permutations of handwritten
             digits; with 1 and 0 it is plain fine-tuning.
         every: Shrink after so many optimiser steps, at least 1, and not before tasks: for streams without boundaries.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; in ``setup``, in a stream of one pass without ``every``.

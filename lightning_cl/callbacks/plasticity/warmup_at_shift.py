@@ -54,9 +54,6 @@ class WarmupAtShift(ContinualMethod):
         updates: On each later batch of these tasks, at least 1; 4 is the paper's. With 0 batches and 1 update it is
             plain fine-tuning.
         retain: Keep the samples of earlier tasks; ``False`` is the paper's setting, without them.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; in ``setup`` for a stream without boundaries; when training starts,

@@ -27,8 +27,6 @@ class CODAPrompt(PromptMethod):
         layers: Zero-based indices of the layers that get a prefix.
         ortho_weight: Weight of the orthogonality penalty; the authors recommend 0, or about 1e-6.
         init: ``"qr"``: new components exactly orthonormal to all earlier ones; ``"gram_schmidt"``: as released.
-        backbone: Dotted path of the network (see :mod:`lightning_cl.nn.attention`); found when ``None``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss; the paper's is ``"task"``.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first; the paper does.
         cache_queries: Compute the query of an evaluation image once per run.

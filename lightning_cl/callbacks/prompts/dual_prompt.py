@@ -34,8 +34,6 @@ class DualPrompt(PromptMethod):
         batch_vote: Choose experts by a vote over the batch. For reproduction only: with ``"always"`` predictions
             depend on the batch, and the report says so.
         init_range: Uniform range of the initial prefixes and keys.
-        backbone: Dotted path of the network (see :mod:`lightning_cl.nn.attention`); found when ``None``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss; the paper's is ``"task"``.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first; the paper does.
         cache_queries: Compute the query of an evaluation image once per run.

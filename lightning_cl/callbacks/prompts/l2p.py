@@ -35,8 +35,6 @@ class L2P(PromptMethod):
         task_mask: In training, task ``t`` uses prompts ``[t * k, (t + 1) * k)``.
         copy_previous: With the task mask, start a task's prompts from the previous task's.
         init_range: Uniform range of the initial prompts and keys.
-        backbone: Dotted path of the network (see :mod:`lightning_cl.nn.attention`); found when ``None``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss; the paper's is ``"task"``.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first; the paper does.
         cache_queries: Compute the query of an evaluation image once per run.

@@ -106,9 +106,6 @@ class MultiLane(ContinualMethod):
         reduction: ``"all"``: the user's loss as it is, a mean over all columns, with which a task's gradient is the
             smaller the more classes there are, as released; ``"task"``: times ``C / C_t``.
         backbone: Dotted path of the ViT; found when ``None``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range or ``reduction`` unknown; when attached, without a ViT with a class

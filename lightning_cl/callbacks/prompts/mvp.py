@@ -165,8 +165,6 @@ class MVP(PromptMethod):
             prompt losses; ``"code"``, with which the published numbers were made, weighs the batch's mean loss by the
             mean weight, and divides every distance by every sample's temperature.
         use_last_layer: Read the query after the last block; by default, as published, after the last but one.
-        backbone: Dotted path of the network (see :mod:`lightning_cl.nn.attention`); found when ``None``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss; the paper's is ``"seen"``. ``"batch"`` is what later
             re-runs use (FlyPrompt's, for one); do not compare the two.
         cache_queries: Compute the query of an evaluation image once per run.

@@ -22,8 +22,6 @@ class OnePrompt(PromptMethod):
         layers: Zero-based layers that get a prefix.
         lengths: Rows per layer, for the keys and again for the values; one number, or one per layer.
         init_range: Uniform range of the initial prefixes.
-        backbone: Dotted path of the network (see :mod:`lightning_cl.nn.attention`); found when ``None``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss; the paper's is ``"task"``.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first; the paper does.
     """

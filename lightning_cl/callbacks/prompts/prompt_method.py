@@ -25,9 +25,6 @@ class PromptMethod(ContinualMethod):
     """A method that trains prompts and head of a frozen transformer; members build the provider.
 
     Args:
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
         backbone: Dotted path of the network (see :mod:`lightning_cl.nn.attention`); found when ``None``.
         cache_queries: Compute the query of an evaluation image once per run. Needs evaluation transforms without
             randomness, which is what the sources have.

@@ -43,9 +43,6 @@ class VirtualOutlierRegularizer(ContinualMethod):
         draws: Gaussian vectors.
         noise: Standard deviation of the vectors.
         per_class: Outliers per class of the task.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: For a number that is too small; in ``setup``, if a task is too short for its phases or has fewer

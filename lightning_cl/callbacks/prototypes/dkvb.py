@@ -80,7 +80,6 @@ class DKVB(FeatureMethod):
         seed: Of projections and keys.
         augment: Learn from augmented training images; by default they get the evaluation transform.
         cache_features: Remember the features of evaluation images. Needs evaluation transforms without randomness.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Of no effect.
         reset_optimizer: Of no effect.
 

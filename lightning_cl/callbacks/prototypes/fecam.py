@@ -39,9 +39,7 @@ class FeCAM(FeatureMethod):
         first_task: ``"none"``: the network stays as it is; ``"all"``: it learns the first task by the user's step.
         augment: Count augmented training images; by default they get the evaluation transform.
         cache_features: Remember the features of evaluation images. Needs evaluation transforms without randomness.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss of the first task.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range, the matrices do not fit into memory, or a class has one training

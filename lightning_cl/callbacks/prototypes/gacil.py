@@ -33,7 +33,6 @@ class GACIL(FeatureMethod):
         seed: Of ``W``.
         augment: Count augmented training images; by default they get the evaluation transform.
         cache_features: Remember the features of evaluation images. Needs evaluation transforms without randomness.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Of no effect.
         reset_optimizer: Of no effect.
 
@@ -83,9 +82,6 @@ class ACIL(GACIL):
         fits_per_batch: How often each sample counts, at least 1.
         seed: Of the random features.
         first_task: ``"none"``: the network stays as it is; ``"all"``: it learns the first task by the user's step.
-        augment: Count augmented training images; by default they get the evaluation transform.
-        cache_features: Remember the features of evaluation images. Needs evaluation transforms without randomness.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss of the first task.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 

@@ -152,9 +152,6 @@ class GenerativeKernel(ToldMethod):
         scale: ``g`` at first, above 0.
         decay: In [0, 1]; 1 makes all steps of one size, 0 stops after the first task.
         inertia: How much of a class's statistics stays in a step in which it comes, in [0, 1].
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: ``"task"``; no other is taken.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If an argument is out of its range; when attached, with classes in several tasks; in ``setup``, on a

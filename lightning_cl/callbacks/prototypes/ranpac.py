@@ -75,9 +75,7 @@ class RanPAC(FeatureMethod):
         backbone: Dotted path of the ViT that is tuned; found when ``None``.
         augment: Count augmented images, where samples are counted in the steps.
         cache_features: Remember the features of evaluation images. Needs evaluation transforms without randomness.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss of the first task.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range, or the matrices do not fit into memory; if the ridge is to be

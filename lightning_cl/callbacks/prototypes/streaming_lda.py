@@ -26,7 +26,6 @@ class StreamingLDA(FeatureMethod):
             of zero, so that its whole outer product enters.
         augment: Count augmented training images; by default they get the evaluation transform.
         cache_features: Remember the features of evaluation images. Needs evaluation transforms without randomness.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Of no effect.
         reset_optimizer: Of no effect.
 

@@ -64,9 +64,7 @@ class TEEN(ContinualMethod):
         temperature: Sharpness of the similarity to base classes, above 0.
         scale: Of the cosine logits, above 0: 16 for CIFAR-100, 32 for CUB-200 and miniImageNet.
         train_base: Train in the base session; ``False`` takes the module's features as they are.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the training loss of the base session.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; in ``setup``, on a stream without a base session.

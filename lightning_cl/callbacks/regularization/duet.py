@@ -90,9 +90,6 @@ class DuET(ContinualMethod):
         consistency: Weight of the term, at least 0; of our own.
         rule: ``"duet"``; ``"average"``: the mean over all tasks so far; ``"ties"``: TIES-merging (arXiv:2306.01708).
         keep: Share of each change that TIES keeps, in (0, 1]; 0.2 is its paper's.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range or the rule unknown.

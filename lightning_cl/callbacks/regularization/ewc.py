@@ -81,9 +81,6 @@ class EWC(RegularizedMethod):
             made, which needs no pass and no class head.
         anchor: ``"last"``: all importance holds at the last task's end (online); ``"each"``: that of each task at its
             own end (offline, in constant memory: the sum of quadratic functions is one).
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range or a choice unknown.

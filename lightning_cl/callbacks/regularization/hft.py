@@ -65,9 +65,6 @@ class HFT(ContinualMethod):
 
     Args:
         share: Of each category that stays, in [0, 1]; with 0 it is plain fine-tuning.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If the share is out of its range.

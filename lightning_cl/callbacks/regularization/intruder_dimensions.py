@@ -110,9 +110,6 @@ class IntruderDimensions(ContinualMethod):
         reference: The weights with which the fit began, the ``"pretrained"`` ones, or those at the ``"previous"``
             task's end.
         at: Regular expression that the names of the weights contain; ``None``: all.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range or a choice unknown; when attached, if there is no weight to look

@@ -62,9 +62,6 @@ class L2SP(RegularizedMethod):
         starting_point: ``"last"``: the end of the last task, which must be told; ``"start"``: the weights before the
             first task, as in the paper, where they are pretrained; the head is never pulled, and no boundary needed;
             ``"both"``: those before the first task in it, and then the end of the last task (arXiv:2203.17269).
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range or a choice unknown.

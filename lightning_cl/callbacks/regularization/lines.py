@@ -65,8 +65,6 @@ class LiNeS(ContinualMethod):
             ``"pretrained"`` ones.
         blocks: Dotted path of the list of blocks, e.g. ``"net.blocks"``; when ``None``, the ``nn.ModuleList`` or
             ``nn.Sequential`` that holds most of the network; without one, each layer is a block.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
         reset_optimizer: Build fresh optimisers and schedulers at every task start but the first: their moments are of
             the weights before the scaling.
 

@@ -79,9 +79,6 @@ class MAS(RegularizedMethod):
         decay: Of the importance of earlier tasks at each task's end, in [0, 1]; 1 sums them up, as the official code.
         granularity: ``"sample"``: absolute values of each sample's gradient, as defined; ``"batch"``: of a batch's, one
             backward pass, but gradients of opposite sign cancel, as in several code bases.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range or a choice unknown.

@@ -102,9 +102,6 @@ class Refresh(ContinualMethod):
         noise: Standard deviation of ``n`` before ``delta``, at least 0.
         damping: Weight of the Fisher information, at least 0.
         decay: Of earlier tasks' Fisher information, in [0, 1]. All four are the official code's.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range.

@@ -99,9 +99,6 @@ class RWalk(RegularizedMethod):
         path: Weight of the scores ``s``, at least 0; with 0, ``alpha=1`` and no normalisation it is online EWC with the
             Fisher matrix of the last ``every`` steps.
         normalize: Divide ``F`` and ``s`` by their largest values, as the paper does.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range.

@@ -70,9 +70,6 @@ class SEQStar(ContinualMethod):
         warmup_epochs: Of the first task, at least 0; 3 in the released code for encoders, 1 for generative models.
             Where the first task has no more epochs, the encoder is frozen from the second task on.
         freeze_old_rows: Whether rows of finished classes stay.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If ``warmup_epochs`` is below 0; in ``setup``, on a stream of one ordered pass.

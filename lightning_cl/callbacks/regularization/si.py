@@ -67,9 +67,6 @@ class SynapticIntelligence(RegularizedMethod):
         strength: ``c``, at least 0; with 0 it is plain fine-tuning.
         damping: ``xi``, above 0; bounds the importance of weights that hardly moved. The default is the paper's for
             CIFAR; a usual pair for SGD on CIFAR-10 is ``strength=0.5, damping=1.0``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range.

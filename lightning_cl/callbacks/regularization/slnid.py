@@ -148,9 +148,6 @@ class SLNID(MAS):
         granularity: See :class:`MAS`.
         inhibition: Weight of the inhibition, at least 0; with 0 it is :class:`MAS`. The default is chosen here.
         scale: Of the neighbourhood, as a share of a layer's units, above 0; chosen here.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range or a choice unknown; when attached, without an activation layer.

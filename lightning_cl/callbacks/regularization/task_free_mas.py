@@ -117,9 +117,6 @@ class TaskFreeMAS(RegularizedMethod):
         deviation: A plateau's standard deviation is below it, above 0. Window and bounds are chosen here, on
             handwritten digits.
         samples: Hardest samples that are kept, at least 1.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range; when training starts, if the window is longer than the stream.

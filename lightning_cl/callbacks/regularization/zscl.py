@@ -61,9 +61,6 @@ class ZSCL(ContinualMethod):
     Args:
         every: Optimiser steps from one counted point to the next, at least 0; 0 is plain fine-tuning. The paper counts
             every 100th of 1,000 steps a task.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If ``every`` is negative.

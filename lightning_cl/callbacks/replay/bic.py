@@ -109,9 +109,6 @@ class BiC(ExperienceReplay):
         epochs: Of the fit, at least 0; those of a code base with Adam.
         lr: Of Adam in the fit, above 0; that code's. Small sets make few steps: raise it with them.
         policy: See :class:`ExperienceReplay`; the paper's is herding.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`; if a number is out of its range; in ``setup``, on an online stream.

@@ -116,14 +116,11 @@ class CLIB(ExperienceReplay):
     samples are kept, and five numbers for each slot.
 
     Args:
-        memory_size: Slots of the memory.
         batch_size: Samples of a step, over all processes; fewer while the memory fills.
         period: Updates between two refreshes, at least 1; the paper's is 1, and 10 for ImageNet.
         cutmix: Share of the steps with CutMix on images, in [0, 1]; the paper's is 0.5.
         adaptive: Adapt the learning rate.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, and for a number out of its range.

@@ -47,16 +47,12 @@ class DER(ExperienceReplay):
     keeps a sample's logits beside it.
 
     Args:
-        memory_size: Slots of the memory.
         batch_size: Samples of the batch from the memory, over all processes; fewer while the memory fills.
         alpha: Weight of the logits, at least 0; with 0 it is plain fine-tuning. The default is the official code's for
             CIFAR-10 and CIFAR-100.
         policy: See :class:`ExperienceReplay`; the paper's is ``"reservoir"``.
         store: See :class:`ExperienceReplay`; ``"index"`` augments a sample anew, as the paper does.
         device: See :class:`ExperienceReplay`.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, and for a negative weight.
@@ -97,16 +93,9 @@ class DERPlusPlus(DER):
     forward passes. The memory keeps a sample's logits beside it.
 
     Args:
-        memory_size: Slots of the memory.
         batch_size: Samples of each batch from the memory, over all processes; fewer while the memory fills.
         alpha: Weight of the logits, at least 0; the paper's for CIFAR-10 with 500 slots.
         beta: Weight of the labels, at least 0; with both 0 it is plain fine-tuning.
-        policy: See :class:`ExperienceReplay`; the paper's is ``"reservoir"``.
-        store: See :class:`ExperienceReplay`; ``"index"`` augments a sample anew, as the paper does.
-        device: See :class:`ExperienceReplay`.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, and for a negative weight.

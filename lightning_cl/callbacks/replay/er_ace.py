@@ -51,14 +51,11 @@ class ERACE(ExperienceReplay):
     boundary; works on any module with a class head. A step makes one more forward pass.
 
     Args:
-        memory_size: Slots of the memory.
         batch_size: Samples of the batch from the memory, over all processes; fewer while the memory fills.
         policy: See :class:`ExperienceReplay`; the paper's is ``"reservoir"``.
         store: See :class:`ExperienceReplay`.
         device: See :class:`ExperienceReplay`.
         train_mask: Of the stream's samples; with ``"seen"`` the two terms are alike, as in plain replay.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`.

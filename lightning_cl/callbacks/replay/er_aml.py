@@ -130,15 +130,12 @@ class ERAML(ExperienceReplay):
     makes two more forward passes, over the partners from the memory and over the batch from it.
 
     Args:
-        memory_size: Slots of the memory.
         batch_size: Samples of the batch from the memory, over all processes; fewer while the memory fills.
         temperature: Above 0; the default is the official code's.
         policy: See :class:`ExperienceReplay`; the paper's is ``"reservoir"``.
         store: See :class:`ExperienceReplay`.
         device: See :class:`ExperienceReplay`.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Of the user's loss, as long as it counts.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, and for a temperature that is not above 0.

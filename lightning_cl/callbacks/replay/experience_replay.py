@@ -47,9 +47,6 @@ class ExperienceReplay(ContinualMethod):
             process before every step, whatever ``num_workers`` is; ``"sample"``: the samples as the model got them,
             which are not augmented again and cost no reading.
         device: Where samples are stored, for example ``"cuda"``; the CPU by default.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: For a size below 1, a memory smaller than its batch, or an unknown policy or store; in ``setup``,

@@ -63,7 +63,6 @@ class FPF(ExperienceReplay):
     Works on any module with a class head whose ``forward`` returns the logits; needs a memory and task ends.
 
     Args:
-        memory_size: Slots of the memory.
         batch_size: Remembered samples in every batch and in every step of a phase, over all processes.
         steps: Of a phase, at least 0; with 0 it is plain experience replay.
         lr: Of a phase, above 0.
@@ -72,9 +71,6 @@ class FPF(ExperienceReplay):
         policy: See :class:`ExperienceReplay`.
         store: See :class:`ExperienceReplay`.
         device: See :class:`ExperienceReplay`.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, and for a number out of its range; if no weight matches.

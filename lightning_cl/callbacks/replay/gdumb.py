@@ -77,7 +77,6 @@ class GDumb(ExperienceReplay):
     the memory a task, the same on any number of processes; a run that is stopped within them begins them again.
 
     Args:
-        memory_size: Slots of the memory.
         batch_size: Samples of a step on the memory, over all processes.
         lr: Of the training on the memory, above 0; a transformer needs a lower one than the paper's ResNet.
         epochs: Passes over the memory at each task's end, at least 1.
@@ -85,7 +84,6 @@ class GDumb(ExperienceReplay):
         policy: ``"greedy"`` is the paper's.
         store: See :class:`ExperienceReplay`; ``"index"`` augments a sample anew in each epoch.
         device: See :class:`ExperienceReplay`.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes compete in the loss.
         reset_optimizer: Of no effect.
 

@@ -121,8 +121,6 @@ class GSS(ExperienceReplay):
     the official code makes a step of its own on them. Works on any module with a class head; labels are class ids.
 
     Args:
-        memory_size: Slots of the memory.
-        batch_size: Remembered samples in every training batch, over all processes; fewer while the memory fills.
         store: See :class:`ExperienceReplay`.
         device: See :class:`ExperienceReplay`.
         gradient: Of the whole ``"network"``, as in the paper: a backward pass for each sample of the stream and of the
@@ -130,9 +128,6 @@ class GSS(ExperienceReplay):
         threshold: In [-1, 1]; 0 is the paper's.
         batches: Of the memory that are compared, at least 1.
         rows: Samples in each of these batches, at least 1; both are the official code's.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, and for a number out of its range or an unknown choice.

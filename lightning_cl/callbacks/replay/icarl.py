@@ -75,9 +75,7 @@ class ICaRL(ExperienceReplay):
     Args:
         memory_size: Exemplars of all classes together, at least one a class; the paper's for CIFAR-100 is 2000.
         batch_size: Exemplars in every training batch, over all processes. The paper mixes them into the epoch.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Which classes are in the mean of the loss: those ``"seen"``, as in the paper, or ``"all"``.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`; in ``setup``, on an online stream; when attached, for a memory smaller

@@ -55,12 +55,6 @@ class KFPF(FPF):
         steps: See :class:`FPF`.
         lr: See :class:`FPF`.
         select: See :class:`FPF`.
-        policy: See :class:`ExperienceReplay`.
-        store: See :class:`ExperienceReplay`.
-        device: See :class:`ExperienceReplay`.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: As :class:`FPF`.

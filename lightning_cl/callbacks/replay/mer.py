@@ -61,16 +61,11 @@ class MER(ExperienceReplay):
     boundary (where there is one, it ends a block); works on any module. It costs a copy of the trained weights.
 
     Args:
-        memory_size: Slots of the memory.
-        batch_size: Remembered samples in every training batch, over all processes; fewer while the memory fills.
         rate: Share of the way, in [0, 1]; 1 is plain experience replay, 0 keeps the weights where they are.
         steps: Optimiser steps of a block, at least 1. It and ``rate`` are chosen here.
         policy: See :class:`ExperienceReplay`; the paper's is ``"reservoir"``.
         store: See :class:`ExperienceReplay`.
         device: See :class:`ExperienceReplay`.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, and for a number out of its range.

@@ -77,7 +77,6 @@ class MIR(ExperienceReplay):
     two passes over the candidates without gradient, one over the chosen ones with, and one more backward pass.
 
     Args:
-        memory_size: Slots of the memory.
         batch_size: Samples that are chosen, over all processes; the paper's is 10.
         candidates: Of how many, at least ``batch_size``; fewer while the memory fills. The paper's is 50. With
             ``batch_size`` it is plain replay.
@@ -86,9 +85,6 @@ class MIR(ExperienceReplay):
         policy: See :class:`ExperienceReplay`; the paper's is ``"reservoir"``.
         store: See :class:`ExperienceReplay`.
         device: See :class:`ExperienceReplay`.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, for a rate that is not above 0, or for fewer candidates than are

@@ -191,9 +191,7 @@ class OnPro(ExperienceReplay):
         policy: See :class:`ExperienceReplay`; the paper's is ``"reservoir"``.
         store: See :class:`ExperienceReplay`.
         device: See :class:`ExperienceReplay`.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Of the user's loss, as long as it counts.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, and for an argument out of its range.

@@ -136,7 +136,6 @@ class PLFMS(ExperienceReplay):
     the memory without gradient.
 
     Args:
-        memory_size: Slots of the memory.
         batch_size: Samples of a pass over the memory, over all processes; a step's batch is as large as the stream's.
         pace: Above 0; the code's is 1 with two levels and 0.5 with more. A large one takes all but the new classes.
         stream_length: ``N``, at least 1; ``None``: that of the stream, which a learner in the wild has to guess.
@@ -144,9 +143,6 @@ class PLFMS(ExperienceReplay):
         pseudo_threshold: Probability that a pseudo-label needs, above 0; above 1 there are none.
         store: See :class:`ExperienceReplay`.
         device: See :class:`ExperienceReplay`.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, and for a number out of its range.

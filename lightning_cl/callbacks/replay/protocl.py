@@ -79,9 +79,6 @@ class ProtoCL(ExperienceReplay):
         policy: See :class:`ExperienceReplay`; the paper's memory is shared out evenly.
         store: See :class:`ExperienceReplay`.
         device: See :class:`ExperienceReplay`.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, and for a number out of its range.

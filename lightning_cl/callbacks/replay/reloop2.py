@@ -83,9 +83,6 @@ class ReLoop2(ContinualMethod):
         tables: Hash tables, at least 1.
         bits: Signs that choose a bucket, in 1 to 16.
         decay: Share that a bucket forgets with every sample, in [0, 1].
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range or the kind unknown.

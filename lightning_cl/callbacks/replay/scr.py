@@ -96,9 +96,7 @@ class SCR(ExperienceReplay):
         jitter: Of contrast and brightness in second views, at least 0.
         gray: Share of gray second views, in [0, 1].
         policy: See :class:`ExperienceReplay`; the paper's is ``"reservoir"``.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Of no effect.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, for a number out of its range, and, when attached, for a memory

@@ -184,9 +184,7 @@ class SHARP(ExperienceReplay):
         stage: Dotted path of the part whose input is remembered. ``None``: the last one of ``layer1`` to ``layer4`` of
             a ResNet, of ``stages``, or of the ``blocks`` of a transformer; in another network its last trained part
             before the head. An earlier one learns more and remembers more bytes.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
         train_mask: Of no effect.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, and for a number out of its range; when attached, without stages or

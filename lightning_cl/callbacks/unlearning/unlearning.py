@@ -129,9 +129,6 @@ class Unlearning(ContinualMethod):
         per_sample: ``"npo"`` of every sample as in its paper, and not of the batch's mean as in the benchmark's code.
         bound: Mean cross-entropy in nats up to which ``"ascent"`` pushes, at least 0; ``None``: ``ln C`` of the seen
             classes, which is an answer by chance.
-        head: Dotted path of the layer that makes the class logits; found when ``None``.
-        train_mask: Which classes compete in the training loss.
-        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range or a choice unknown; in ``setup``, on a stream that asks to forget
