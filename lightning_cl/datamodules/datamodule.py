@@ -13,13 +13,14 @@ from lightning_cl.datamodules.batch_form import BatchKeys, check_batch_keys
 from lightning_cl.datamodules.batch_hooks import install_batch_hooks
 from lightning_cl.datamodules.exposure import Joined
 from lightning_cl.datamodules.extension import ExtendedScenario, lay_out_stream
-from lightning_cl.datamodules.loader import StreamDataset, StreamLoader
+from lightning_cl.datamodules.loader import StreamLoader
 from lightning_cl.datamodules.loaders import StreamLoaders
 from lightning_cl.datamodules.main_arguments import check_scenario, check_source
 from lightning_cl.datamodules.module_setup import ModuleSetup
 from lightning_cl.datamodules.scenarios.base import Scenario
 from lightning_cl.datamodules.sources.base import Source
 from lightning_cl.datamodules.sources.extended import ExtendedSource, Matching
+from lightning_cl.datamodules.stream_dataset import StreamDataset
 from lightning_cl.datamodules.stream_plan import EvalData, Stage, StreamLayout
 from lightning_cl.datamodules.task import Schedule
 from lightning_cl.datamodules.task_loop import TaskLoop

@@ -2,107 +2,15 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
-from lightning_cl.datamodules.batch_form import BatchKeys, with_names, with_transformed, without_target
-from lightning_cl.datamodules.collate import stacked
 from lightning_cl.datamodules.sampling import EvalPlan, TrainBatch, TrainPlan, mix_seed
-from lightning_cl.datamodules.sources.base import Source, Split
-from lightning_cl.datamodules.sources.extended import ByPart
+from lightning_cl.datamodules.stream_dataset import Key, StreamDataset
 from lightning_cl.versions import check_version
-
-Key = tuple[int, int | None]  # position in the split, seed of the sample's augmentation (None: not augmented)
-
-
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        random.setstate(states[1])
-        np.random.set_state(states[2])
-
-
-class StreamDataset(Dataset[Any]):
-    """Batches of transformed items of one split of a source.
-
-    Augmentation is drawn from a seed per sample and epoch, so it is the same for any number of workers and processes
-    and after any resume; a ``collate_fn`` that draws (CutMix, MixUp) goes on with the seed of the last sample. The
-    global generators are left as they were.
-
-    Args:
-        source: Where the items come from.
-        split: ``"train"`` or ``"test"``.
-        transform: Applied to the image part of an item.
-        batch_keys: Places of inputs and targets; names make dictionaries of tuples.
-        collate_fn: Makes a batch of a list of items; ``None``: PyTorch's ``default_collate``.
-        argument: What the user calls the transform, in errors.
-        hidden: ``(N,)`` bool: samples whose target is replaced by ``HIDDEN_LABEL``; ``None``: none.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        split: Split,
-        transform: Callable[[Any], Any] | None,
-        batch_keys: BatchKeys | None = None,
-        collate_fn: Callable[[list[Any]], Any] | None = None,
-        argument: str = "the transform",
-        hidden: torch.Tensor | None = None,
-    ) -> None:
-        self.source, self.split, self.transform, self.batch_keys = source, split, transform, batch_keys
-        self.collate_fn, self.argument, self.hidden = collate_fn, argument, hidden
-
-    def __len__(self) -> int:
-        return len(self.source.train_labels if self.split == "train" else self.source.test_labels)
-
-    def __getitem__(self, key: Key) -> Any:
-        return self.__getitems__([key])
-
-    def __getitems__(self, keys: Sequence[Key]) -> Any:
-        """One batch; called by the loader with all of its keys."""
-        if all(seed is None for _, seed in keys):
-            return self._collated([self._item(index) for index, _ in keys])
-        with _random_state_kept():
-            return self._collated([self._seeded_item(index, seed) for index, seed in keys])
-
-    def _collated(self, items: list[Any]) -> Any:
-        return stacked(items, self.split) if self.collate_fn is None else self.collate_fn(items)
-
-    def _seeded_item(self, index: int, seed: int | None) -> Any:
-        if seed is not None:
-            torch.default_generator.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed & 0xFFFFFFFF)
-        return self._item(index)
-
-    def _item(self, index: int) -> Any:
-        item = self.source.item(self.split, index)
-        if self.hidden is not None and self.hidden[index]:
-            item = without_target(item, self.batch_keys)
-        transform = self.transform.at(self.split, index) if isinstance(self.transform, ByPart) else self.transform
-        if transform is not None:
-            item = with_transformed(item, partial(self._transformed, transform, index), self.batch_keys)
-        return item if self.batch_keys is None else with_names(item, self.batch_keys)
-
-    def _transformed(self, transform: Callable[[Any], Any], index: int, image: Any) -> Any:
-        made = transform(image)
-        if made is None:
-            raise ValueError(
-                f"{self.argument} gave None for sample {index} of the {self.split} split; expected the "
-                "transformed image, so let the function return it."
-            )
-        return made
 
 
 class PlanSampler(Sampler[list[Key]]):

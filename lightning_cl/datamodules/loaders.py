@@ -12,9 +12,10 @@ from torch import Tensor
 
 from lightning_cl.datamodules.batch_form import BatchKeys
 from lightning_cl.datamodules.batches import StreamBatches
-from lightning_cl.datamodules.loader import PlanSampler, StreamDataset, StreamLoader
+from lightning_cl.datamodules.loader import PlanSampler, StreamLoader
 from lightning_cl.datamodules.sampling import EvalPlan, TrainPlan, evaluation_order, keep_back, leading_share, mix_seed
 from lightning_cl.datamodules.step_count import accumulation, limited, steps_of_tasks
+from lightning_cl.datamodules.stream_dataset import StreamDataset
 from lightning_cl.datamodules.stream_plan import EvalData, Stage
 from lightning_cl.datamodules.trainer_checks import resets_optimizer
 from lightning_cl.namespace import rank_zero_warn

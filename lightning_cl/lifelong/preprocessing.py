@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_cl.datamodules.sources.images import Augment, image_transform
+from lightning_cl.datamodules.sources.images import Augment, ImageTransform
 from lightning_cl.datamodules.sources.pictures import read_picture
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -71,7 +71,7 @@ class Preprocessing:
         whole = [v2.Resize(round(self.image_size / self.crop), antialias=True), v2.CenterCrop(self.image_size)]
         part = [v2.RandomResizedCrop(self.image_size, scale=(0.08, 1.0), antialias=True)]
         steps = (part if augment == "crop" else whole) + ([v2.RandomHorizontalFlip()] if augment != "none" else [])
-        return cast(Callable[[Any], Tensor], image_transform(steps, self.mean or None, self.std or None))
+        return ImageTransform(steps, self.mean or None, self.std or None)
 
     def read(self, path: str | os.PathLike[str]) -> Any:
         """The picture of a file, with the model's number of channels.

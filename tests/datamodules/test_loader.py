@@ -12,9 +12,10 @@ from tiny_stream import make_source
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from lightning_cl.datamodules.loader import PlanSampler, StreamDataset, StreamLoader
+from lightning_cl.datamodules.loader import PlanSampler, StreamLoader
 from lightning_cl.datamodules.sampling import EvalPlan, TrainPlan
 from lightning_cl.datamodules.sources.base import Source
+from lightning_cl.datamodules.stream_dataset import StreamDataset
 
 
 def noisy(image: Tensor) -> Tensor:
@@ -179,50 +180,3 @@ def test_evaluation_images_are_not_seeded(source):
     first = list(loader)
     torch.manual_seed(1)
     assert not equal(first, list(loader))
-
-
-def test_one_item_is_a_batch_of_one(source):
-    image, label = StreamDataset(source, "train", None)[(3, None)]
-    assert (image.shape, label.tolist()) == ((1, 1, 8, 8), [int(source.train_labels[3])])
-
-
-class Items(Source):
-    """Gives whatever item it was made with."""
-
-    def __init__(self, item: Any) -> None:
-        self._item, self.train_labels, self.test_labels = item, torch.zeros(4).long(), torch.zeros(1).long()
-        self.class_names = ("one",)
-
-    def item(self, split: Any, index: int) -> Any:
-        return self._item
-
-
-def first_item(item: Any, batch_keys: Any = None) -> Any:
-    def collate(items: list[Any]) -> Any:
-        return items[0]
-
-    return StreamDataset(Items(item), "train", lambda image: image + 1, batch_keys, collate)[(0, None)]
-
-
-@pytest.mark.parametrize(
-    ("item", "expected"),
-    [
-        ((1, 2), (2, 2)),
-        ([1, 2, "path"], [2, 2, "path"]),
-        ({"label": 2, "image": 1}, {"label": 2, "image": 2}),
-        ({"pixel_values": 1, "labels": 2}, {"pixel_values": 2, "labels": 2}),
-        (1, 2),
-    ],
-)
-def test_the_transform_sees_the_image_part_of_an_item(item, expected):
-    assert first_item(item) == expected
-
-
-def test_batch_keys_make_dictionaries_of_tuples():
-    assert first_item((1, 2, "path"), ("pixel_values", "labels")) == {"pixel_values": 2, "labels": 2}
-    assert first_item({"image": 1}, ("pixel_values", "labels")) == {"image": 2}
-
-
-def test_an_item_without_an_image_is_named():
-    with pytest.raises(ValueError, match=r"no image found in an item with the keys \['label', 'picture'\].*rename"):
-        first_item({"picture": 1, "label": 2})

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_cl.datamodules.sources.array_layout import TABLES, Layout, TableTransform, as_images, check_layout
-from lightning_cl.datamodules.sources.base import Split
+from lightning_cl.datamodules.sources.base import Split, draws_nothing
 from lightning_cl.datamodules.sources.images import Augment, ImageSource
 from lightning_cl.datamodules.sources.label_map import LabelMap, check_label_map, map_labels
 from lightning_cl.datamodules.sources.labels import ClassNames
@@ -195,6 +195,7 @@ class ArraySource(ImageSource):
         sides = {side for part in parts for side in (part.size() if isinstance(part, JpegImages) else part.shape[-2:])}
         return sides.pop() if len(sides) == 1 else None
 
+    @draws_nothing
     def item(self, split: Split, index: int) -> Any:
         """``(image, label)``: a tensor ``(C, H, W)`` (``(D,)`` or ``(T, D)``), or an RGB PIL image, and an int."""
         labels = self.train_labels if split == "train" else self.test_labels

@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +25,15 @@ _KNOWN_AFTER_SETUP = (
     "class_names",
     "num_classes",
 )
+
+
+_Item = TypeVar("_Item", bound=Callable[..., Any])
+
+
+def draws_nothing(item: _Item) -> _Item:
+    """Mark a :meth:`Source.item` that uses no random generator, so that none need be seeded for each sample."""
+    setattr(item, "draws_nothing", True)  # noqa: B010  (a function has no such attribute for a type checker)
+    return item
 
 
 class Source(ABC):

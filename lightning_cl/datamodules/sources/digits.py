@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_cl.datamodules.sources.base import Split
+from lightning_cl.datamodules.sources.base import Split, draws_nothing
 from lightning_cl.datamodules.sources.images import Augment, ImageSource, split_off_test
 
 _NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -61,6 +61,7 @@ class Digits(ImageSource):
         self._images = {"train": images[train], "test": images[test]}
         self._describe(labels[train], labels[test], _NAMES, superclass_of_class=self.superclass_of_class)
 
+    @draws_nothing
     def item(self, split: Split, index: int) -> Any:
         """``(image, label)``: uint8 ``(1, 8, 8)`` and an int."""
         labels = self.train_labels if split == "train" else self.test_labels

@@ -8,7 +8,7 @@ from PIL import Image
 from torch.testing import assert_close
 from torchvision.transforms import v2
 
-from lightning_cl.datamodules.sources.images import ImageSource, geometry, image_transform, split_off_test
+from lightning_cl.datamodules.sources.images import ImageSource, ImageTransform, geometry, split_off_test
 
 
 def names(*args):
@@ -69,24 +69,24 @@ def test_pixels_of_tensors_and_pil_images_agree():
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
     expected = (image / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     for raw in (image, pil):
-        made = image_transform([], mean, std)(raw)
+        made = ImageTransform([], mean, std)(raw)
         assert type(made) is torch.Tensor
         assert_close(made, expected)
 
 
 def test_without_normalisation_pixels_are_in_the_unit_interval():
     image = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 1, 3)
-    assert_close(image_transform([], None, None)(image), torch.tensor([[[0.0, 0.2, 1.0]]]))
+    assert_close(ImageTransform([], None, None)(image), torch.tensor([[[0.0, 0.2, 1.0]]]))
 
 
 def test_floating_point_images_are_left_as_they_are():
     image = torch.rand(1, 4, 4)
-    assert_close(image_transform([], None, None)(image), image)
+    assert_close(ImageTransform([], None, None)(image), image)
 
 
 def test_rgb_repeats_the_grey_channel():
     image = torch.randint(0, 256, (1, 4, 4), dtype=torch.uint8)
-    made = image_transform([], (0.5,), (0.5,), rgb=True)(image)
+    made = ImageTransform([], (0.5,), (0.5,), rgb=True)(image)
     assert_close(made, ((image / 255 - 0.5) / 0.5).expand(3, 4, 4))
 
 
@@ -156,3 +156,26 @@ def test_transforms_pickle_and_make_three_channels(augment, channels):  # loader
     transform = pickle.loads(pickle.dumps(Grey(image_size=16, augment=augment, rgb=True).train_transform()))
     made = transform(torch.randint(0, 256, (channels, 8, 8), dtype=torch.uint8))
     assert (type(made), made.shape, made.dtype) == (torch.Tensor, (3, 16, 16), torch.float32)
+
+
+@pytest.mark.parametrize("size", [7, 16, 40])
+@pytest.mark.parametrize("augment", ["none", "flip", "crop"])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_images_at_once_are_the_same_bits_as_one_by_one(size, augment, channels_last):
+    images = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
+    if channels_last:
+        images = images.to(memory_format=torch.channels_last)
+    transform = ImageTransform(geometry(size, 16, augment), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+    torch.manual_seed(0)
+    drawn = [transform.each(image) for image in images]
+    torch.manual_seed(0)
+    one_by_one = [v2.Compose(transform.transforms)(image) for image in images]
+    assert_close(torch.stack([*transform.together(drawn)]), torch.stack(one_by_one), rtol=0, atol=0)
+
+
+def test_images_of_several_sizes_are_taken_one_by_one():
+    images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in ((9, 12), (20, 14), (9, 12))]
+    transform = ImageTransform(geometry(8, None), None, None)
+    assert not transform.draws
+    for made, image in zip(transform.together(images), images, strict=True):
+        assert_close(made, v2.Compose(transform.transforms)(image), rtol=0, atol=0)
