@@ -67,26 +67,26 @@ class ContinualMethod(ContinualCallback):
     #: Which modules of the conformance suite it works on: ``"vit"``, or ``"clip"`` for models of open_clip.
     family: ClassVar[str] = "vit"
     mixin: ClassVar[type[ContinualMixin]] = ContinualMixin  #: What the module becomes.
-    #: The method adds terms to the loss, which manual optimisation does not let it do.
-    adds_loss: ClassVar[bool] = False
+    adds_loss: ClassVar[bool] = False  #: It adds terms to the loss, which manual optimisation does not let it do.
     #: The method trains the head by gradient descent, so that others can work on the head too.
     trains_head: ClassVar[bool] = True
     trains: ClassVar[bool] = True  #: The method leaves something to train by gradient descent.
     #: The method works on the class head; one that does not attaches to any module, with a head or without.
     needs_head: ClassVar[bool] = True
-    #: The method makes the logits itself, or works on the weights of the head: only one can.
-    replaces_head: ClassVar[bool] = False
+    replaces_head: ClassVar[bool] = False  #: It makes the logits itself, or works on the head's weights: only one can.
     #: The method holds weights, gradients or answers, which makes no sense where nothing is trained.
     constrains: ClassVar[bool] = False
     #: The method freezes the backbone and puts parameters of its own into it: only one can.
     adapts_backbone: ClassVar[bool] = False
-    #: The method decides for every weight which task it belongs to: only one can.
-    owns_weights: ClassVar[bool] = False
+    owns_weights: ClassVar[bool] = False  #: It decides for every weight which task it belongs to: only one can.
     rewrites_weights: ClassVar[bool] = False  #: The method changes weights of all tasks at once, as by an average.
     needs_task_identity: ClassVar[bool] = False  #: The method answers only for samples whose task it is told.
     needs_images: ClassVar[bool] = False  #: The method changes images, so inputs must be some.
     stream_kind: ClassVar[StreamKind] = "labelled"  #: The streams that it is made for.
     boundaries: ClassVar[Boundaries] = "unused"  #: Whether it does something where a task begins or ends.
+    #: What it does when a task ends, as a sentence goes on, and what to use in place of a scenario with tasks.
+    at_task_end: ClassVar[tuple[str, str] | None] = None
+    needs_base_session: ClassVar[bool] = False  #: It learns its features in the first task, the one with most classes.
 
     _: KW_ONLY
     head: str | None = None

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from lightning_cl.datamodules.stream_identity import difference, is_prefix
@@ -17,7 +16,7 @@ from lightning_cl.mixins.inheritance import own_hook, put_mixins_first
 from lightning_cl.mixins.state import STRICTNESS, ContinualState, TrainMask
 from lightning_cl.mixins.step import StepMixin
 from lightning_cl.nn.distributed import send_from_first_process
-from lightning_cl.nn.guard import Guard
+from lightning_cl.nn.guard import Guard, whole
 from lightning_cl.training.batch import takes_names
 from lightning_cl.training.evaluation_mode import expect_eval_mode
 from lightning_cl.training.optimizers import hand_over, optimizers_in
@@ -134,7 +133,7 @@ class ContinualMixin(StepMixin):
         state = self.continual
         if not all(part.trains_now() for part in state.ordered_parts):
             # Momentum and weight decay would move them without a gradient.
-            yield from ((p, torch.ones_like(p, dtype=torch.bool)) for p in self.parameters() if p.requires_grad)
+            yield from whole(p for p in self.parameters() if p.requires_grad)
             return
         frozen = (~state.mask.train_allowed).nonzero().flatten()
         # Not of a mask that changes with every batch, nor of a head that is not trained.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import torch
@@ -50,6 +51,11 @@ def all_rows_but(parameter: Parameter, row: int) -> tuple[Parameter, Tensor]:
     """A ``(R, ...)`` parameter and the indices of its rows without one, as :class:`Guard` takes them."""
     rows = torch.arange(len(parameter), device=parameter.device)
     return parameter, rows[rows != row]
+
+
+def whole(parameters: Iterable[Parameter]) -> Iterator[tuple[Parameter, Tensor]]:
+    """Parameters, each with a mask of all its elements, as :class:`Guard` takes them."""
+    return ((parameter, torch.ones_like(parameter, dtype=torch.bool)) for parameter in parameters)
 
 
 #: The name that it had first.

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.adaptation.unlabelled import Adaptation, AdaptationMethod, whole
+from lightning_cl.callbacks.adaptation.unlabelled import Adaptation, AdaptationMethod
 from lightning_cl.callbacks.arguments import check_at_least, check_share
 from lightning_cl.datamodules.sampling import mix_seed
+from lightning_cl.nn.guard import whole
 from lightning_cl.nn.losses import soft_cross_entropy
 from lightning_cl.nn.precision import wide
 from lightning_cl.nn.views import random_view

@@ -9,11 +9,12 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.adaptation.unlabelled import Adaptation, AdaptationMethod, whole
+from lightning_cl.callbacks.adaptation.unlabelled import Adaptation, AdaptationMethod
 from lightning_cl.callbacks.arguments import check_above, check_at_least
 from lightning_cl.nn.adapters import SSF, Adapters, inject
 from lightning_cl.nn.adapters.sites import exactly
 from lightning_cl.nn.distributed import all_sum
+from lightning_cl.nn.guard import whole
 from lightning_cl.nn.hebbian import patches, soft_hebbian, turn_rows_, unit_rows
 from lightning_cl.nn.losses import soft_cross_entropy
 from lightning_cl.nn.precision import wide

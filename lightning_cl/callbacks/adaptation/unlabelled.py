@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -121,8 +120,3 @@ class AdaptationMethod(ContinualMethod):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self.answered = state_dict["answered"]
-
-
-def whole(parameters: Iterable[nn.Parameter]) -> Iterable[tuple[Tensor, Tensor]]:
-    """Parameters, each with a mask of all its elements, for ``protected``."""
-    return ((p, torch.ones_like(p, dtype=torch.bool)) for p in parameters)

@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_above, check_at_least
-from lightning_cl.callbacks.base import ContinualMethod, require_stream
-from lightning_cl.callbacks.boundaries import check_boundaries
+from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.adapters import freeze_all_but
 from lightning_cl.nn.autoencoders import FeatureAutoencoders
 from lightning_cl.nn.counter import Counter
@@ -127,6 +125,7 @@ class ExpertGate(ContinualMethod):
 
     state_key: ClassVar[str] = "lightning_cl.ExpertGate"
     boundaries: ClassVar[Boundaries] = "needed"
+    at_task_end: ClassVar[tuple[str, str]] = ("fits a gate", "`GSS`, which needs none")
     adds_loss: ClassVar[bool] = True
     trains_head: ClassVar[bool] = False
     replaces_head: ClassVar[bool] = True
@@ -149,12 +148,6 @@ class ExpertGate(ContinualMethod):
         check_at_least(self, 1, "hidden", "code", "steps")
         check_at_least(self, 0, "strength")
         check_above(self, 0, "lr", "temperature")
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that tasks begin somewhere, and attach."""
-        name = type(self).__name__
-        check_boundaries(require_stream(trainer, name), name, "fits a gate", "`GSS`, which needs none")
-        super().setup(trainer, pl_module, stage)
 
     def build(self, pl_module: Any, info: Any) -> GatedExperts:
         """Room for a gate and an expert a task; the module is frozen."""

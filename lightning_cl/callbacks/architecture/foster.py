@@ -14,6 +14,7 @@ from lightning_cl.callbacks.architecture.growth import GrowingMethod, HeadCopy, 
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_share
 from lightning_cl.callbacks.distillation.teacher import class_counts
 from lightning_cl.nn.counter import Counter
+from lightning_cl.nn.guard import whole
 from lightning_cl.nn.head_layer import class_rows
 from lightning_cl.nn.losses import distillation, effective_weights
 from lightning_cl.training import Step, TaskData
@@ -130,7 +131,7 @@ class BoostedTrunks(WideHead):
         if not self.compressing.value:
             yield from super().protected(module)
         else:
-            yield from ((p, torch.ones_like(p, dtype=torch.bool)) for p in (self.columns, self.branch))
+            yield from whole((self.columns, self.branch))
 
     def _seen(self, step: Step) -> Tensor:
         return torch.tensor(step.task.seen_classes, device=self.columns.device)  # sorted

@@ -11,12 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.base import ContinualMethod, require_stream
-from lightning_cl.callbacks.boundaries import check_boundaries
+from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.head_kinds import check_linear
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.head_layer import class_rows
 from lightning_cl.nn.heads.alignment import align_norms
 from lightning_cl.nn.weights import NamedTensors
@@ -128,18 +126,13 @@ class GrowingMethod(ContinualMethod):
 
     adds_loss: ClassVar[bool] = True
     boundaries: ClassVar[Boundaries] = "needed"
+    at_task_end: ClassVar[tuple[str, str]] = ("begins a new trunk", "a method that keeps one network")
     replaces_head: ClassVar[bool] = True
     owns_weights: ClassVar[bool] = True
 
     _: KW_ONLY
     train_mask: TrainMask = "seen"
     reset_optimizer: bool = True
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse an online stream; attach to the module, once."""
-        stream = require_stream(trainer, type(self).__name__)
-        check_boundaries(stream, type(self).__name__, "begins a new trunk", "a method that keeps one network")
-        super().setup(trainer, pl_module, stage)
 
     def check_head(self, pl_module: Any) -> None:
         """Refuse a head whose answers are not products with its rows."""

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.architecture.dynamically_expandable import DynamicallyExpandable, GrowingFeatures
+from lightning_cl.nn.guard import whole
 from lightning_cl.nn.weights import trained
 from lightning_cl.training.find_modules import stages_in
 
@@ -25,8 +25,7 @@ class SpecialisedBlocks(GrowingFeatures):
         """As the base; after the first task the shared parts too, unless they are trained on."""
         yield from super().protected(module)
         if not self.train_base and len(self.trunks):
-            for parameter in self.shared(module):
-                yield parameter, torch.ones_like(parameter, dtype=torch.bool)
+            yield from whole(self.shared(module))
 
     def shared(self, module: Any) -> list[Tensor]:
         """Trained parameters before the specialised blocks."""

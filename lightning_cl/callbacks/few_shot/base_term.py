@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_at_least
-from lightning_cl.callbacks.base import ContinualMethod, require_stream
-from lightning_cl.callbacks.few_shot.base_session import check_base_session
+from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.training import MethodModule, Step
 from lightning_cl.training.batch import Inputs
 from lightning_cl.training.loss_terms import zero_through
@@ -91,6 +89,7 @@ class BaseTermMethod(ContinualMethod):
 
     adds_loss: ClassVar[bool] = True
     boundaries: ClassVar[Boundaries] = "needed"
+    needs_base_session: ClassVar[bool] = True
 
     strength: float = 1.0
     _: KW_ONLY
@@ -99,8 +98,3 @@ class BaseTermMethod(ContinualMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 0, "strength")
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a stream without a base session; attach to the module, once."""
-        check_base_session(require_stream(trainer, type(self).__name__), type(self).__name__)
-        super().setup(trainer, pl_module, stage)

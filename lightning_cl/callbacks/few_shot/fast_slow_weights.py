@@ -8,11 +8,8 @@ from typing import Any, ClassVar
 import torch
 
 from lightning_cl.callbacks.arguments import check_share
-from lightning_cl.callbacks.base import require_stream
-from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.regularization.mas import MAS, SensitivityPenalty
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.weights import Snapshot, trained
 from lightning_cl.training import TaskData
 
@@ -65,6 +62,7 @@ class FastSlowWeights(MAS):
 
     state_key: ClassVar[str] = "lightning_cl.FastSlowWeights"
     boundaries: ClassVar[Boundaries] = "needed"
+    at_task_end: ClassVar[tuple[str, str]] = ("moves its slow weights", "`MAS`")
     rewrites_weights: ClassVar[bool] = True
 
     beta: float = 0.3
@@ -72,12 +70,6 @@ class FastSlowWeights(MAS):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_share(self, "beta")
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse an online stream; attach to the module, once."""
-        stream = require_stream(trainer, "FastSlowWeights")
-        check_boundaries(stream, "FastSlowWeights", "moves its slow weights", "`MAS`")
-        super().setup(trainer, pl_module, stage)
 
     def build(self, pl_module: Any, info: Any) -> TwoSpeeds:
         """Anchor, importance and slow weights."""

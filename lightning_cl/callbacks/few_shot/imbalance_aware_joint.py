@@ -13,7 +13,6 @@ from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_share
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
-from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.combination import remembering
 from lightning_cl.callbacks.head_kinds import check_own_rows
 from lightning_cl.callbacks.stream_kind import Boundaries
@@ -217,6 +216,7 @@ class ImbalanceAwareJoint(ContinualMethod):
 
     state_key: ClassVar[str] = "lightning_cl.ImbalanceAwareJoint"
     boundaries: ClassVar[Boundaries] = "needed"
+    at_task_end: ClassVar[tuple[str, str]] = ("begins anew", "`GDumb`, which learns its memory anew")
     rewrites_weights: ClassVar[bool] = True
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
@@ -244,10 +244,8 @@ class ImbalanceAwareJoint(ContinualMethod):
             )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse few-shot sessions without their past, and an online stream; attach to the module, once."""
-        stream = require_stream(trainer, "ImbalanceAwareJoint")
-        check_boundaries(stream, "ImbalanceAwareJoint", "begins anew", "`GDumb`, which learns its memory anew")
-        scenario = stream.scenario
+        """Refuse few-shot sessions without their past; attach to the module, once."""
+        scenario = require_stream(trainer, "ImbalanceAwareJoint").scenario
         if scenario.few_shot and not isinstance(scenario, Cumulative):
             raise ValueError(
                 "ImbalanceAwareJoint begins anew in every task and learns the samples of that task alone, but the "

@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_share
-from lightning_cl.callbacks.base import ContinualMethod, require_stream
-from lightning_cl.callbacks.few_shot.base_session import check_base_session
+from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.distributed import send_from_first_process
 from lightning_cl.nn.dual_projector import DualProjector, balanced_weights, dot_regression, separation, suppression
+from lightning_cl.nn.guard import whole
 from lightning_cl.nn.heads import ClassStatistics, cosine_logits, simplex_etf
 from lightning_cl.nn.precision import wide
 from lightning_cl.nn.token_maps import token_maps
@@ -98,9 +97,7 @@ class ScanClassifier(MethodModule):
 
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """The head, which does not answer."""
-        for parameter in module.continual_head.parameters():
-            if parameter.requires_grad:
-                yield parameter, torch.ones_like(parameter, dtype=torch.bool)
+        return whole(p for p in module.continual_head.parameters() if p.requires_grad)
 
     # ------------------------------------------------------------------ the end of a session
 
@@ -232,6 +229,7 @@ class MambaFSCIL(ContinualMethod):
 
     state_key: ClassVar[str] = "lightning_cl.MambaFSCIL"
     boundaries: ClassVar[Boundaries] = "needed"
+    needs_base_session: ClassVar[bool] = True
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
     trains_head: ClassVar[bool] = False
@@ -265,11 +263,6 @@ class MambaFSCIL(ContinualMethod):
     def backbones(cls) -> str:
         """Those with maps."""
         return "networks with stages of maps or tokens"
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a stream without a base session; attach to the module, once."""
-        check_base_session(require_stream(trainer, "MambaFSCIL"), "MambaFSCIL")
-        super().setup(trainer, pl_module, stage)
 
     def build(self, pl_module: Any, info: Any) -> ScanClassifier:
         """The projector and the fixed rows; watch the stage."""

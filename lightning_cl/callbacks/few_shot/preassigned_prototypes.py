@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import check_above
-from lightning_cl.callbacks.base import ContinualMethod, require_stream
-from lightning_cl.callbacks.few_shot.base_session import check_base_session
+from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.counter import Counter
+from lightning_cl.nn.guard import whole
 from lightning_cl.nn.heads import ETFHead
 from lightning_cl.training import MethodModule, TaskData
 from lightning_cl.training.loss_terms import zero_through
@@ -44,9 +43,8 @@ class FixedPrototypes(MethodModule):
 
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """The head in the base session, in which it does not answer."""
-        for parameter in module.continual_head.parameters():
-            if parameter.requires_grad and not self.finished.value:
-                yield parameter, torch.ones_like(parameter, dtype=torch.bool)
+        head = module.continual_head.parameters()
+        return whole(p for p in head if p.requires_grad and not self.finished.value)
 
     def end_task(self, module: Any, data: TaskData) -> None:
         """The base session is over."""
@@ -75,6 +73,7 @@ class PreassignedPrototypes(ContinualMethod):
 
     state_key: ClassVar[str] = "lightning_cl.PreassignedPrototypes"
     boundaries: ClassVar[Boundaries] = "needed"
+    needs_base_session: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"classes": 10}
 
     scale: float = 16.0
@@ -85,11 +84,6 @@ class PreassignedPrototypes(ContinualMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_above(self, 0, "scale")
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a stream without a base session; attach to the module, once."""
-        check_base_session(require_stream(trainer, "PreassignedPrototypes"), "PreassignedPrototypes")
-        super().setup(trainer, pl_module, stage)
 
     def build(self, pl_module: Any, info: Any) -> FixedPrototypes:
         """The simplex and the projection."""

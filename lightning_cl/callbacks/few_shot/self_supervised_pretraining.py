@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_views
-from lightning_cl.callbacks.base import ContinualMethod, require_stream
-from lightning_cl.callbacks.few_shot.base_session import check_base_session
+from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.losses import supervised_contrastive
 from lightning_cl.nn.precision import wide
 from lightning_cl.training import MethodModule, Step
@@ -78,6 +76,7 @@ class SelfSupervisedPretraining(ContinualMethod):
 
     state_key: ClassVar[str] = "lightning_cl.SelfSupervisedPretraining"
     boundaries: ClassVar[Boundaries] = "needed"
+    needs_base_session: ClassVar[bool] = True
     adds_loss: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"width": 6}
 
@@ -97,11 +96,6 @@ class SelfSupervisedPretraining(ContinualMethod):
         check_above(self, 0, "temperature")
         check_at_least(self, 1, "width")
         check_views(self)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a stream without a base session; attach to the module, once."""
-        check_base_session(require_stream(trainer, "SelfSupervisedPretraining"), "SelfSupervisedPretraining")
-        super().setup(trainer, pl_module, stage)
 
     def build(self, pl_module: Any, info: Any) -> ContrastiveEpochs:
         """A projection with random weights."""

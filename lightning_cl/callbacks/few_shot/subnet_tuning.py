@@ -11,11 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_pattern
-from lightning_cl.callbacks.base import ContinualMethod, require_stream
-from lightning_cl.callbacks.few_shot.base_session import check_base_session
+from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.distributed import all_sum
 from lightning_cl.nn.gradients import flat, write_flat
 from lightning_cl.nn.heads import ClassStatistics, cosine_logits
@@ -130,6 +128,7 @@ class SubnetTuning(ContinualMethod):
 
     state_key: ClassVar[str] = "lightning_cl.SubnetTuning"
     boundaries: ClassVar[Boundaries] = "needed"
+    needs_base_session: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"steps": 2}
 
     steps: int = 20
@@ -144,11 +143,6 @@ class SubnetTuning(ContinualMethod):
         check_at_least(self, 0, "steps")
         check_above(self, 0, "lr", "scale")
         check_pattern(self, "part")
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a stream without a base session; attach to the module, once."""
-        check_base_session(require_stream(trainer, "SubnetTuning"), "SubnetTuning")
-        super().setup(trainer, pl_module, stage)
 
     def build(self, pl_module: Any, info: Any) -> TunedSubnet:
         """Means of the classes; nothing is trained yet."""

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lightning_cl.callbacks.arguments import check_at_least
-from lightning_cl.callbacks.base import ContinualMethod, require_stream
-from lightning_cl.callbacks.boundaries import check_boundaries
+from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.training.update_schedule import UpdateSchedule, check_memory
 
 
@@ -62,6 +60,7 @@ class WarmupAtShift(ContinualMethod):
 
     state_key: ClassVar[str] = "lightning_cl.WarmupAtShift"
     boundaries: ClassVar[Boundaries] = "needed"
+    at_task_end: ClassVar[tuple[str, str]] = ("warms up", "leave it out")
     needs_head: ClassVar[bool] = False
     adds_loss: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"batches": 1, "updates": 1}
@@ -74,12 +73,6 @@ class WarmupAtShift(ContinualMethod):
         super().__post_init__()
         check_at_least(self, 0, "batches")
         check_at_least(self, 1, "updates")
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a stream without boundaries."""
-        name = type(self).__name__
-        check_boundaries(require_stream(trainer, name), name, "warms up", "leave it out")
-        super().setup(trainer, pl_module, stage)
 
     def build(self, pl_module: Any, info: Any) -> Warmup:
         """It keeps nothing of its own: the place in the stream says what is due."""

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_above
-from lightning_cl.callbacks.base import ContinualMethod, require_stream
-from lightning_cl.callbacks.few_shot.base_session import check_base_session
+from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.head_kinds import check_own_rows
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.heads import cosine_answer
 from lightning_cl.nn.teen import TEENBank
 from lightning_cl.training import MethodModule, TaskData
@@ -72,6 +70,7 @@ class TEEN(ContinualMethod):
 
     state_key: ClassVar[str] = "lightning_cl.TEEN"
     boundaries: ClassVar[Boundaries] = "needed"
+    needs_base_session: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
 
     alpha: float = 0.5
@@ -86,11 +85,6 @@ class TEEN(ContinualMethod):
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"`alpha` is {self.alpha}, the share of the base classes; give a number in [0, 1].")
         check_above(self, 0, "temperature", "scale")
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a stream without a base session; attach to the module, once."""
-        check_base_session(require_stream(trainer, "TEEN"), "TEEN")
-        super().setup(trainer, pl_module, stage)
 
     def build(self, pl_module: Any, info: Any) -> CalibratedMeans:
         """The bank of means."""

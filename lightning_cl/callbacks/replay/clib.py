@@ -11,11 +11,9 @@ from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_at_least, check_share
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayStore
-from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.adaptive_rate import AdaptiveRate, StepFactor
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.precision import wide
-from lightning_cl.nn.replay import SampleImportance
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule, Step, TaskData
 from lightning_cl.training.memory import Memory
@@ -128,9 +126,9 @@ class CLIB(ExperienceReplay):
 
     state_key: ClassVar[str] = "lightning_cl.CLIB"
     joins: ClassVar[bool] = False
+    remembers_batches: ClassVar[bool] = False
     one_pass: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5, "period": 2}
-    policies: ClassVar[Any] = ("importance",)
     policy: ClassVar[Any] = "importance"  # type: ignore[misc]
     store: ClassVar[ReplayStore] = "index"  # type: ignore[misc]
     device: ClassVar[None] = None  # type: ignore[misc]
@@ -146,9 +144,6 @@ class CLIB(ExperienceReplay):
         check_at_least(self, 1, "period")
         check_share(self, "cutmix")
 
-    def _policy(self, num_classes: int) -> SampleImportance:
-        return SampleImportance()
-
     def _empty(self, info: Any) -> Memory:
         memory = super()._empty(info)
         memory.enters_first = True
@@ -157,8 +152,3 @@ class CLIB(ExperienceReplay):
     def build(self, pl_module: Any, info: Any) -> MemoryOnly:
         """Counters of updates and records of learning rates."""
         return MemoryOnly(self.memory_size, self.batch_size, self.period, self.cutmix, self.adaptive)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """The stream's samples are remembered already."""

@@ -12,7 +12,16 @@ from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.mixins.base import ContinualMixin, TrainMask
 from lightning_cl.mixins.replay import ReplayMixin
 from lightning_cl.namespace import LightningModule, Trainer, is_overridden, rank_zero_warn
-from lightning_cl.nn.replay import ClassBalanced, GreedyBalanced, Policy, ReplayBuffer, Reservoir, Ring
+from lightning_cl.nn.replay import (
+    ClassBalanced,
+    GreedyBalanced,
+    Herding,
+    Policy,
+    ReplayBuffer,
+    Reservoir,
+    Ring,
+    SampleImportance,
+)
 from lightning_cl.training.memory import Memory
 
 if TYPE_CHECKING:
@@ -20,6 +29,9 @@ if TYPE_CHECKING:
 
 ReplayPolicy = Literal["reservoir", "class_balanced", "ring", "greedy"]
 ReplayStore = Literal["index", "sample"]
+#: Policies that need no argument.
+_POLICIES: dict[str, type[Policy]] = {"reservoir": Reservoir, "class_balanced": ClassBalanced, "greedy": GreedyBalanced}
+_POLICIES |= {"herding": Herding, "importance": SampleImportance}
 
 
 @dataclass(eq=False)
@@ -62,8 +74,9 @@ class ExperienceReplay(ContinualMethod):
     joins: ClassVar[bool] = True
     #: A step draws ``batch_size`` different samples; else it reads all of the memory in passes of that size.
     draws: ClassVar[bool] = True
-    #: The policies that there is a choice of.
-    policies: ClassVar[Any] = ReplayPolicy
+    #: Samples are offered to the memory after the step on their batch; else the method puts them into it.
+    remembers_batches: ClassVar[bool] = True
+    policies: ClassVar[Any] = ReplayPolicy  #: That there is a choice of, where ``policy`` is an argument.
     #: The method answers by what the memory holds of each class.
     needs_every_class: ClassVar[bool] = False
     #: The method's paper has every sample once.
@@ -92,7 +105,8 @@ class ExperienceReplay(ContinualMethod):
                 f"a memory of {self.memory_size} samples cannot fill a batch of {self.batch_size} different ones; give "
                 f"`memory_size={self.batch_size}` or more, or `batch_size={self.memory_size}` or less."
             )
-        check_choice(self, "policy", self.policies)
+        if "policy" in vars(self):
+            check_choice(self, "policy", self.policies)
         check_choice(self, "store", ReplayStore)
         if self.store == "index" and self.device is not None:
             raise ValueError(
@@ -179,9 +193,7 @@ class ExperienceReplay(ContinualMethod):
 
     def _policy(self, num_classes: int) -> Policy:
         if self.policy != "ring":
-            if self.policy == "greedy":
-                return GreedyBalanced()
-            return Reservoir() if self.policy == "reservoir" else ClassBalanced()
+            return _POLICIES[self.policy]()
         if self.memory_size < num_classes:
             raise ValueError(
                 f'`policy="ring"` needs a slot for each of the {num_classes} classes, but `memory_size` is '
@@ -194,7 +206,8 @@ class ExperienceReplay(ContinualMethod):
     ) -> None:
         """Offer the stream's samples to the memory."""
         assert isinstance(pl_module, ReplayMixin)
-        pl_module.remember(batch_idx)
+        if self.remembers_batches:
+            pl_module.remember(batch_idx)
 
     # ------------------------------------------------------------------ state and report
 

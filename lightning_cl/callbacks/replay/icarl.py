@@ -7,13 +7,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lightning_cl.callbacks.base import require_stream
-from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.distillation.lwf_mc import SigmoidTeacher
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayStore
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.heads import PrototypeHead
 from lightning_cl.nn.replay import Herding
@@ -84,23 +81,21 @@ class ICaRL(ExperienceReplay):
 
     state_key: ClassVar[str] = "lightning_cl.ICaRL"
     boundaries: ClassVar[Boundaries] = "needed"
+    at_task_end: ClassVar[tuple[str, str]] = (
+        "chooses its exemplars",
+        "`ExperienceReplay`, which chooses in every step",
+    )
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
+    remembers_batches: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5}
 
-    policies: ClassVar[Any] = ("herding",)
     policy: ClassVar[Any] = "herding"  # type: ignore[misc]
     store: ClassVar[ReplayStore] = "index"  # type: ignore[misc]
     device: ClassVar[None] = None  # type: ignore[misc]
     _: KW_ONLY
     train_mask: TrainMask = "seen"
     reset_optimizer: bool = True
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """As :class:`ExperienceReplay`."""
-        stream = require_stream(trainer, "ICaRL")
-        check_boundaries(stream, "ICaRL", "chooses its exemplars", "`ExperienceReplay`, which chooses in every step")
-        super().setup(trainer, pl_module, stage)
 
     def _policy(self, num_classes: int) -> Herding:
         if self.memory_size < num_classes:
@@ -113,8 +108,3 @@ class ICaRL(ExperienceReplay):
     def build(self, pl_module: Any, info: Any) -> NearestExemplarMean:
         """A copy of the weights that are trained when the method is attached, and the means."""
         return NearestExemplarMean(pl_module, info.num_classes, pl_module.continual_head.in_features)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Nothing is remembered before a task's end."""

@@ -152,7 +152,6 @@ class PLFMS(ExperienceReplay):
     joins: ClassVar[bool] = False
     draws: ClassVar[bool] = False
     one_pass: ClassVar[bool] = True
-    policies: ClassVar[Any] = ("importance",)
     policy: ClassVar[Any] = "importance"  # type: ignore[misc]
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5, "period": 2}
 
@@ -169,9 +168,6 @@ class PLFMS(ExperienceReplay):
         super().__post_init__()
         check_above(self, 0, "pace", "pseudo_threshold")
         check_at_least(self, 1, "period", "stream_length")
-
-    def _policy(self, num_classes: int) -> SampleImportance:
-        return SampleImportance()
 
     def bytes_beside(self, pl_module: Any) -> int:
         """Those of importance, pseudo-label and confidence."""

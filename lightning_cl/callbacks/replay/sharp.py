@@ -12,17 +12,14 @@ from torch import Tensor, nn
 
 from lightning_cl.callbacks.architecture.memo import last_stage
 from lightning_cl.callbacks.arguments import check_above, check_at_least
-from lightning_cl.callbacks.base import require_stream
-from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayStore
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.counter import Counter
+from lightning_cl.nn.guard import whole
 from lightning_cl.nn.heads.neighbors import neighbor_logits
 from lightning_cl.nn.losses import supervised_contrastive
 from lightning_cl.nn.precision import wide
 from lightning_cl.nn.quantization import Quantized, dequantize, quantize
-from lightning_cl.nn.replay import Herding
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule, Step, TaskData
 from lightning_cl.training.batch import unpack_for
@@ -113,7 +110,7 @@ class HiddenReplay(MethodModule):
 
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """The front, after the first task."""
-        return ((parameter, torch.ones_like(parameter, dtype=torch.bool)) for parameter in self._resting(module))
+        return whole(self._resting(module))
 
     def _resting(self, module: Any) -> list[nn.Parameter]:
         return [module.get_parameter(name) for name in self._front_weights] if self.finished.value else []
@@ -193,12 +190,13 @@ class SHARP(ExperienceReplay):
 
     state_key: ClassVar[str] = "lightning_cl.SHARP"
     boundaries: ClassVar[Boundaries] = "needed"
+    at_task_end: ClassVar[tuple[str, str]] = ("remembers activations", "`SCR`, which remembers samples in every step")
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
     joins: ClassVar[bool] = False
+    remembers_batches: ClassVar[bool] = False
     needs_every_class: ClassVar[bool] = True
     keeps_samples: ClassVar[bool] = False
-    policies: ClassVar[Any] = ("herding",)
     policy: ClassVar[Any] = "herding"  # type: ignore[misc]
     store: ClassVar[ReplayStore] = "index"  # type: ignore[misc]
     device: ClassVar[None] = None  # type: ignore[misc]
@@ -214,15 +212,6 @@ class SHARP(ExperienceReplay):
         super().__post_init__()
         check_above(self, 0, "temperature")
         check_at_least(self, 1, "neighbors")
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """As :class:`ExperienceReplay`."""
-        stream = require_stream(trainer, "SHARP")
-        check_boundaries(stream, "SHARP", "remembers activations", "`SCR`, which remembers samples in every step")
-        super().setup(trainer, pl_module, stage)
-
-    def _policy(self, num_classes: int) -> Herding:
-        return Herding()
 
     def bytes_beside(self, pl_module: Any) -> int:
         """Those of what the stage was given of a sample in the last pass, and of its range."""
@@ -244,8 +233,3 @@ class SHARP(ExperienceReplay):
         stage = self.stage or last_stage(pl_module, does, "the part whose input is remembered")
         part_at(pl_module, stage, "stage")
         return HiddenReplay(pl_module, self, stage)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Nothing is remembered before a task's end."""
