@@ -85,7 +85,7 @@ class ContinualMethod(ContinualCallback):
     stream_kind: ClassVar[StreamKind] = "labelled"  #: The streams that it is made for.
     boundaries: ClassVar[Boundaries] = "unused"  #: Whether it does something where a task begins or ends.
     #: What it does when a task ends, as a sentence goes on, and what to use in place of a scenario with tasks.
-    at_task_end: ClassVar[tuple[str, str] | None] = None
+    needs_task_end: ClassVar[tuple[str, str] | None] = None
     needs_base_session: ClassVar[bool] = False  #: It learns its features in the first task, the one with most classes.
 
     _: KW_ONLY

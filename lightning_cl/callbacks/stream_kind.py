@@ -28,8 +28,8 @@ def check_stream_kind(method: Any, stream: Any) -> None:
             lacks labels, or does not tell the task of evaluation samples, and the method is not for it.
     """
     name, scenario, blind = type(method).__name__, type(stream.scenario).__name__, stream.info.unlabelled_tasks
-    if method.at_task_end is not None:
-        check_boundaries(stream, name, *method.at_task_end)
+    if method.needs_task_end is not None:
+        check_boundaries(stream, name, *method.needs_task_end)
     if method.needs_base_session:
         check_base_session(stream, name)
     if method.stream_kind == "forget" and not stream.info.forgets_per_task:

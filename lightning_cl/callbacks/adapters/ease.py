@@ -67,7 +67,6 @@ class EASE(PerTaskMethod):
     batch. Between two tasks' ends an evaluation knows the classes of finished tasks. Works on timm ViTs.
 
     Args:
-        rank: Hidden size of an adapter, at least 1.
         scale: Of what adapters add, at least 0.
         dropout: Behind the ReLU, in [0, 1].
         others: ``alpha``, weight of the other spaces, at least 0; with 0 a class answers in its own alone.

@@ -92,7 +92,6 @@ class GSLoRAPlusPlus(GSLoRA):
     :class:`GSLoRA` needs.
 
     Args:
-        bound: See :class:`GSLoRA`.
         beta: Weight of forgetting, at least 0.
         alpha: Weight of the group norms, at least 0.
         at: Regular expression of the ends of names of linear layers; ``None``: those of the MLPs.

@@ -122,7 +122,6 @@ class MOS(PerTaskMethod):
     sample; an evaluated image passes once for every finished task, in one batch. Works on timm ViTs.
 
     Args:
-        rank: Hidden size of an adapter, at least 1.
         scale: Of what adapters add, at least 0.
         dropout: Behind the ReLU, in [0, 1].
         merge: ``m``, in [0, 1]; 0 leaves adapters apart.

@@ -41,7 +41,6 @@ class SEMA(PerTaskMethod):
     ViTs.
 
     Args:
-        rank: Hidden size of an adapter, at least 1.
         expandable: Blocks at the end of the ViT that may grow, at least 1; at most all.
         threshold: On ``z``; the paper has 2, and 1 for ImageNet-A and VTAB. Infinity: nothing is ever added.
         hidden: Size of a descriptor's inner features, at least 1.

@@ -125,7 +125,7 @@ class ExpertGate(ContinualMethod):
 
     state_key: ClassVar[str] = "lightning_cl.ExpertGate"
     boundaries: ClassVar[Boundaries] = "needed"
-    at_task_end: ClassVar[tuple[str, str]] = ("fits a gate", "`GSS`, which needs none")
+    needs_task_end: ClassVar[tuple[str, str]] = ("fits a gate", "`GSS`, which needs none")
     adds_loss: ClassVar[bool] = True
     trains_head: ClassVar[bool] = False
     replaces_head: ClassVar[bool] = True

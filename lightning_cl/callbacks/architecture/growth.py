@@ -126,7 +126,7 @@ class GrowingMethod(ContinualMethod):
 
     adds_loss: ClassVar[bool] = True
     boundaries: ClassVar[Boundaries] = "needed"
-    at_task_end: ClassVar[tuple[str, str]] = ("begins a new trunk", "a method that keeps one network")
+    needs_task_end: ClassVar[tuple[str, str]] = ("begins a new trunk", "a method that keeps one network")
     replaces_head: ClassVar[bool] = True
     owns_weights: ClassVar[bool] = True
 

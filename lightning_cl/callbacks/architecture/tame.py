@@ -219,9 +219,6 @@ class TAME(ExperienceReplay):
         max_experts: At least 1; when all are there, the best of them goes on with what is new.
         selector_epochs: Passes over the memory, at least 1.
         selector_lr: Of Adam, above 0. Both are ours.
-        policy: See :class:`ExperienceReplay`.
-        store: See :class:`ExperienceReplay`.
-        device: See :class:`ExperienceReplay`.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, and for a number out of its range; when attached, for a head that is

@@ -53,7 +53,6 @@ class FastSlowWeights(MAS):
     Args:
         strength: ``lambda``, at least 0.
         decay: Of the importance of earlier tasks at each task's end, in [0, 1].
-        granularity: See :class:`MAS`.
         beta: In [0, 1]; the default is of our own.
 
     Raises:
@@ -62,7 +61,7 @@ class FastSlowWeights(MAS):
 
     state_key: ClassVar[str] = "lightning_cl.FastSlowWeights"
     boundaries: ClassVar[Boundaries] = "needed"
-    at_task_end: ClassVar[tuple[str, str]] = ("moves its slow weights", "`MAS`")
+    needs_task_end: ClassVar[tuple[str, str]] = ("moves its slow weights", "`MAS`")
     rewrites_weights: ClassVar[bool] = True
 
     beta: float = 0.3

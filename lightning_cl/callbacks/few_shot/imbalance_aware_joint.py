@@ -216,7 +216,7 @@ class ImbalanceAwareJoint(ContinualMethod):
 
     state_key: ClassVar[str] = "lightning_cl.ImbalanceAwareJoint"
     boundaries: ClassVar[Boundaries] = "needed"
-    at_task_end: ClassVar[tuple[str, str]] = ("begins anew", "`GDumb`, which learns its memory anew")
+    needs_task_end: ClassVar[tuple[str, str]] = ("begins anew", "`GDumb`, which learns its memory anew")
     rewrites_weights: ClassVar[bool] = True
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True

@@ -48,9 +48,6 @@ class RotationTask(BaseTermMethod):
     base session alone, :class:`TEEN` say. The paper's code is not public; the weight is our reading. Works on images of
     equal height and width; a step of the base session makes one more forward pass.
 
-    Args:
-        strength: Weight of the term, at least 0; with 0 the run is the same as without the callback.
-
     Raises:
         ValueError: If ``strength`` is negative; in ``setup``, on a stream without a base session; in the first step, if
             inputs are no square images.

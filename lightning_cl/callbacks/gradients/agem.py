@@ -34,9 +34,6 @@ class AGEM(ExperienceReplay):
 
     Args:
         batch_size: Samples of the reference batch, over all processes; fewer while the memory fills.
-        policy: See :class:`ExperienceReplay`.
-        store: See :class:`ExperienceReplay`.
-        device: See :class:`ExperienceReplay`.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`.

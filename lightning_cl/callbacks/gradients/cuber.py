@@ -91,8 +91,6 @@ class CUBER(GPM):
     Batch norm's running statistics still move: freeze them.
 
     Args:
-        energy: See :class:`GPM`.
-        growth: See :class:`GPM`.
         likeness: Share of the new gradient within a task's directions from which on they may be free, at least 0;
             above 1 none ever is, and the method is GPM.
         sign: Least cosine of the two gradients, in [-1, 1].

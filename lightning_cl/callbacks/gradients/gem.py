@@ -51,8 +51,6 @@ class GEM(ExperienceReplay):
         ridge: Of the quadratic program, at least 0; the official code's.
         policy: ``"class_balanced"`` gives all tasks seen so far the memory in equal shares, if they have as many
             classes; the official code reserves the share of every task from the start.
-        store: See :class:`ExperienceReplay`.
-        device: See :class:`ExperienceReplay`.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, and for a negative margin or ridge.

@@ -60,7 +60,7 @@ class WarmupAtShift(ContinualMethod):
 
     state_key: ClassVar[str] = "lightning_cl.WarmupAtShift"
     boundaries: ClassVar[Boundaries] = "needed"
-    at_task_end: ClassVar[tuple[str, str]] = ("warms up", "leave it out")
+    needs_task_end: ClassVar[tuple[str, str]] = ("warms up", "leave it out")
     needs_head: ClassVar[bool] = False
     adds_loss: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"batches": 1, "updates": 1}

@@ -145,7 +145,6 @@ class SLNID(MAS):
     Args:
         strength: ``lambda`` of MAS, at least 0.
         decay: Of all importances of earlier tasks at each task's end, in [0, 1]; 1 sums them up.
-        granularity: See :class:`MAS`.
         inhibition: Weight of the inhibition, at least 0; with 0 it is :class:`MAS`. The default is chosen here.
         scale: Of the neighbourhood, as a share of a layer's units, above 0; chosen here.
 

@@ -52,7 +52,6 @@ class DER(ExperienceReplay):
             CIFAR-10 and CIFAR-100.
         policy: See :class:`ExperienceReplay`; the paper's is ``"reservoir"``.
         store: See :class:`ExperienceReplay`; ``"index"`` augments a sample anew, as the paper does.
-        device: See :class:`ExperienceReplay`.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, and for a negative weight.

@@ -53,8 +53,6 @@ class ERACE(ExperienceReplay):
     Args:
         batch_size: Samples of the batch from the memory, over all processes; fewer while the memory fills.
         policy: See :class:`ExperienceReplay`; the paper's is ``"reservoir"``.
-        store: See :class:`ExperienceReplay`.
-        device: See :class:`ExperienceReplay`.
         train_mask: Of the stream's samples; with ``"seen"`` the two terms are alike, as in plain replay.
 
     Raises:

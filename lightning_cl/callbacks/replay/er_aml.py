@@ -133,8 +133,6 @@ class ERAML(ExperienceReplay):
         batch_size: Samples of the batch from the memory, over all processes; fewer while the memory fills.
         temperature: Above 0; the default is the official code's.
         policy: See :class:`ExperienceReplay`; the paper's is ``"reservoir"``.
-        store: See :class:`ExperienceReplay`.
-        device: See :class:`ExperienceReplay`.
         train_mask: Of the user's loss, as long as it counts.
 
     Raises:

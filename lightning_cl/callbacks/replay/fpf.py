@@ -68,9 +68,6 @@ class FPF(ExperienceReplay):
         lr: Of a phase, above 0.
         select: Regular expression of the names of the weights that a phase tunes, e.g. ``"norm|blocks.11|head"``; norms
             and the head when ``None``.
-        policy: See :class:`ExperienceReplay`.
-        store: See :class:`ExperienceReplay`.
-        device: See :class:`ExperienceReplay`.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, and for a number out of its range; if no weight matches.

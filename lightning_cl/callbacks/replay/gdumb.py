@@ -83,7 +83,6 @@ class GDumb(ExperienceReplay):
         cutmix: Share of the steps with CutMix, in [0, 1]. It and the numbers above are the paper's code's.
         policy: ``"greedy"`` is the paper's.
         store: See :class:`ExperienceReplay`; ``"index"`` augments a sample anew in each epoch.
-        device: See :class:`ExperienceReplay`.
         train_mask: Which classes compete in the loss.
         reset_optimizer: Of no effect.
 

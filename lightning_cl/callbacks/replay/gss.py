@@ -121,8 +121,6 @@ class GSS(ExperienceReplay):
     the official code makes a step of its own on them. Works on any module with a class head; labels are class ids.
 
     Args:
-        store: See :class:`ExperienceReplay`.
-        device: See :class:`ExperienceReplay`.
         gradient: Of the whole ``"network"``, as in the paper: a backward pass for each sample of the stream and of the
             compared batches; or of the ``"last_layer"`` alone: a forward pass over them.
         threshold: In [-1, 1]; 0 is the paper's.

@@ -81,10 +81,7 @@ class ICaRL(ExperienceReplay):
 
     state_key: ClassVar[str] = "lightning_cl.ICaRL"
     boundaries: ClassVar[Boundaries] = "needed"
-    at_task_end: ClassVar[tuple[str, str]] = (
-        "chooses its exemplars",
-        "`ExperienceReplay`, which chooses in every step",
-    )
+    needs_task_end: ClassVar[Any] = ("chooses its exemplars", "`ExperienceReplay`, which chooses in every step")
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
     remembers_batches: ClassVar[bool] = False

@@ -50,11 +50,6 @@ class KFPF(FPF):
 
     Args:
         phases: ``k``, at least 0; with 0 it is plain fine-tuning. The last one comes after the last step.
-        memory_size: See :class:`FPF`.
-        batch_size: See :class:`FPF`.
-        steps: See :class:`FPF`.
-        lr: See :class:`FPF`.
-        select: See :class:`FPF`.
 
     Raises:
         ValueError: As :class:`FPF`.

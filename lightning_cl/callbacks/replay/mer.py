@@ -64,8 +64,6 @@ class MER(ExperienceReplay):
         rate: Share of the way, in [0, 1]; 1 is plain experience replay, 0 keeps the weights where they are.
         steps: Optimiser steps of a block, at least 1. It and ``rate`` are chosen here.
         policy: See :class:`ExperienceReplay`; the paper's is ``"reservoir"``.
-        store: See :class:`ExperienceReplay`.
-        device: See :class:`ExperienceReplay`.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, and for a number out of its range.

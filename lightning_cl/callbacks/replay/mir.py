@@ -83,8 +83,6 @@ class MIR(ExperienceReplay):
         lr: Of the step that is only tried, above 0; ``None``: that of the optimiser's first group. Plain gradient
             descent makes it, whatever the optimiser is, so beside Adam a larger one tells more.
         policy: See :class:`ExperienceReplay`; the paper's is ``"reservoir"``.
-        store: See :class:`ExperienceReplay`.
-        device: See :class:`ExperienceReplay`.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, for a rate that is not above 0, or for fewer candidates than are

@@ -189,8 +189,6 @@ class OnPro(ExperienceReplay):
         flip: Whether second views may be mirrored.
         gray: Share of gray second views, in [0, 1].
         policy: See :class:`ExperienceReplay`; the paper's is ``"reservoir"``.
-        store: See :class:`ExperienceReplay`.
-        device: See :class:`ExperienceReplay`.
         train_mask: Of the user's loss, as long as it counts.
 
     Raises:

@@ -141,8 +141,6 @@ class PLFMS(ExperienceReplay):
         stream_length: ``N``, at least 1; ``None``: that of the stream, which a learner in the wild has to guess.
         period: Optimiser steps from one look at the memory to the next, at least 1; the code's is 5.
         pseudo_threshold: Probability that a pseudo-label needs, above 0; above 1 there are none.
-        store: See :class:`ExperienceReplay`.
-        device: See :class:`ExperienceReplay`.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, and for a number out of its range.

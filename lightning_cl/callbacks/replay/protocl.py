@@ -77,8 +77,6 @@ class ProtoCL(ExperienceReplay):
         concentration: Of the Dirichlet prior, above 0; the paper's is ``exp(0.78)``.
         refresh: Take the means anew at a task's end.
         policy: See :class:`ExperienceReplay`; the paper's memory is shared out evenly.
-        store: See :class:`ExperienceReplay`.
-        device: See :class:`ExperienceReplay`.
 
     Raises:
         ValueError: As :class:`ExperienceReplay`, and for a number out of its range.

@@ -190,7 +190,7 @@ class SHARP(ExperienceReplay):
 
     state_key: ClassVar[str] = "lightning_cl.SHARP"
     boundaries: ClassVar[Boundaries] = "needed"
-    at_task_end: ClassVar[tuple[str, str]] = ("remembers activations", "`SCR`, which remembers samples in every step")
+    needs_task_end: ClassVar[Any] = ("remembers activations", "`SCR`, which remembers samples in every step")
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
     joins: ClassVar[bool] = False
