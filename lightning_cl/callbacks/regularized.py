@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import ClassVar
 
 from lightning_cl.callbacks.arguments import check_at_least
-from lightning_cl.callbacks.base import ContinualMethod
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.taskwise import TaskwiseMethod
 
 
 @dataclass(eq=False)
-class RegularizedMethod(ContinualMethod):
+class RegularizedMethod(TaskwiseMethod):
     """A method that adds a term to the loss or its gradient, and is plain fine-tuning where the term weighs nothing.
 
     Args:
@@ -24,9 +23,6 @@ class RegularizedMethod(ContinualMethod):
     constrains: ClassVar[bool] = True
 
     strength: float = 1.0
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.base import ContinualMethod
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.taskwise import TaskwiseMethod
 
 
 @dataclass(eq=False)
-class ToldMethod(ContinualMethod):
+class ToldMethod(TaskwiseMethod):
     """Base of methods that answer for the task that they are told.
 
     Args:
@@ -21,10 +20,6 @@ class ToldMethod(ContinualMethod):
     """
 
     needs_task_identity: ClassVar[bool] = True
-
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         """Check the arguments."""

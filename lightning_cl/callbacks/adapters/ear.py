@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_share
-from lightning_cl.callbacks.base import ContinualMethod, require_stream
+from lightning_cl.callbacks.base import require_stream
+from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.datamodules.sampling import mix_seed
-from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import freeze_all_but
 from lightning_cl.nn.adapters.feature_adaptors import FeatureAdaptors
 from lightning_cl.nn.counter import Counter
@@ -75,7 +75,7 @@ class RoutedAdaptors(MethodModule):
 
 
 @dataclass(eq=False)
-class EAR(ContinualMethod):
+class EAR(TaskwiseMethod):
     """EAR-style: encoder, adaptors and reconfigurators (Zhu et al., arXiv:2308.02084), from what its abstract states.
 
     Not a reproduction: the realisation is a reconstruction. The whole module is frozen; what reaches its head is the
@@ -119,9 +119,6 @@ class EAR(ContinualMethod):
     budget: int = 16384
     probe: int = 64
     seed: int = 0
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import nn
@@ -10,9 +10,8 @@ from torch import nn
 from lightning_cl.callbacks.adapters.lora import layer_pattern, linear_only, usual_linears
 from lightning_cl.callbacks.adapters.task_adapters import SummedAdapters
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_pattern
-from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.adapters import Adapters, RankOne, freeze_all_but, inject
 from lightning_cl.nn.adapters.injection import named_parts
 from lightning_cl.nn.adapters.sites import exactly
@@ -31,7 +30,7 @@ class RankOneExperts(SummedAdapters):
 
 
 @dataclass(eq=False)
-class MoRA(ContinualMethod):
+class MoRA(TaskwiseMethod):
     r"""Self-activated mixture of rank-1 adapters (MoRA, now MoRAM; Lu et al., arXiv:2506.21035).
 
     Every chosen linear layer answers ``W x + sum_i w_i (a_i x) b_i`` for each token. Each task brings ``rank`` experts
@@ -67,9 +66,6 @@ class MoRA(ContinualMethod):
     temperature: float = 0.01
     threshold: float = 0.2
     at: str | None = None
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

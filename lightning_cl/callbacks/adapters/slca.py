@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -10,9 +10,8 @@ from torch import Tensor
 
 from lightning_cl.callbacks.adapters.aligned_gaussians import AlignedGaussians
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_share
-from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.heads.aging import AgingGaussians, Shrink, age_share, normalized_cross_entropy
 from lightning_cl.nn.heads.statistics import Covariance
@@ -75,7 +74,7 @@ class SlowBackbone(AlignedGaussians):
 
 
 @dataclass(eq=False)
-class SLCA(ContinualMethod):
+class SLCA(TaskwiseMethod):
     """Slow learner with classifier alignment (SLCA; Zhang et al., ICCV 2023, arXiv:2303.05118).
 
     All weights are trained on the current task's classes, those of the backbone with ``backbone_lr`` times the
@@ -119,9 +118,6 @@ class SLCA(ContinualMethod):
     shrink: Shrink = "means"
     direct: float = 1.0
     reverse: float = 0.0
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

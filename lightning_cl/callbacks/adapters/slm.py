@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from lightning_cl.callbacks.adapters.lora import linear_adapters
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_pattern
-from lightning_cl.callbacks.base import ContinualMethod, require_stream
+from lightning_cl.callbacks.base import require_stream
 from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.stream_kind import Boundaries
+from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.datamodules.sampling import permutation
-from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import Adapters, Bank, Mixture, PooledLoRA
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.distributed import send_from_first_process
@@ -117,7 +117,7 @@ class _Queries:
 
 
 @dataclass(eq=False)
-class SLM(ContinualMethod):
+class SLM(TaskwiseMethod):
     r"""Scalable language model (SLM; Peng et al., ICLR 2024, arXiv:2404.07470): updates retrieved for every input.
 
     Each task has ``per_task`` low-rank updates of the chosen layers of a frozen network, each with a key. Before a task
@@ -166,9 +166,6 @@ class SLM(ContinualMethod):
     key_lr: float = 1e-3
     key_batch: int = 4
     at: str | None = None
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

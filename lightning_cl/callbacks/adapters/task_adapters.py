@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import check_at_least
-from lightning_cl.callbacks.base import ContinualMethod
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.adapters import Adapters, adapters_beside_mlp, fold_paths, freeze_backbone
 from lightning_cl.nn.counter import Counter
 from lightning_cl.training import MethodModule, TaskData
@@ -71,7 +70,7 @@ class SummedAdapters(TaskAdapters):
 
 
 @dataclass(eq=False)
-class PerTaskMethod(ContinualMethod):
+class PerTaskMethod(TaskwiseMethod):
     """A method with adapters for each task in a frozen ViT.
 
     Args:
@@ -87,8 +86,6 @@ class PerTaskMethod(ContinualMethod):
     rank: int = 64
     _: KW_ONLY
     backbone: str | None = None
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     @classmethod
     def backbones(cls) -> str:

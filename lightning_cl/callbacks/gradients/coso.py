@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_pattern, check_share
-from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.adapters import freeze_all_but
 from lightning_cl.nn.adapters.injection import named_parts
 from lightning_cl.nn.adapters.sites import ending
@@ -94,7 +93,7 @@ class FollowedGradients(MethodModule):
 
 
 @dataclass(eq=False)
-class CoSO(ContinualMethod):
+class CoSO(TaskwiseMethod):
     r"""Continuous subspace optimisation (CoSO; Cheng et al., NeurIPS 2025, arXiv:2505.11816).
 
     Only the output matrices ``W`` of the attentions (without biases) and the head learn. Of a gradient ``G`` the part
@@ -140,9 +139,6 @@ class CoSO(ContinualMethod):
     decay: float = 1.0
     side: Side = "out"
     at: str | None = None
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import check_at_least, check_share
-from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.gradients.layer_projection import LayerProjection
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.input_grams import input_width
 from lightning_cl.nn.subspace import SubspaceMemory
 
@@ -40,7 +39,7 @@ class ProjectedSteps(LayerProjection):
 
 
 @dataclass(eq=False)
-class GPM(ContinualMethod):
+class GPM(TaskwiseMethod):
     """Gradient projection memory (GPM; Saha et al., ICLR 2021, arXiv:2103.09762).
 
     At a task's end the strongest directions of every layer's inputs join its basis ``U``, until ``energy + growth * t``
@@ -65,9 +64,6 @@ class GPM(ContinualMethod):
 
     energy: float = 0.97
     growth: float = 0.003
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

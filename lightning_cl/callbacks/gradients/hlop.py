@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_share
-from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.gradients.layer_projection import LayerProjection
 from lightning_cl.callbacks.stream_kind import Boundaries
+from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.datamodules.sampling import mix_seed
-from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.distributed import all_sum
 from lightning_cl.nn.input_grams import input_width
 from lightning_cl.nn.lateral_connections import HebbianSubspace
@@ -87,7 +86,7 @@ def count_of(share: float, width: int) -> int:
 
 
 @dataclass(eq=False)
-class HLOP(ContinualMethod):
+class HLOP(TaskwiseMethod):
     """Hebbian learning based orthogonal projection (HLOP; Xiao et al., ICLR 2024, arXiv:2402.11984), on any network.
 
     At every linear layer and convolution but the head, lateral weights ``H`` learn the main directions of its inputs
@@ -126,9 +125,6 @@ class HLOP(ContinualMethod):
     rate: float = 0.5
     inertia: float = 0.9
     iterations: int = 5
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

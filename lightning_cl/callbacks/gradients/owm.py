@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import check_above
-from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.gradients.layer_projection import LayerProjection
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.input_grams import input_width
 from lightning_cl.nn.soft_projection import SoftProjection
 from lightning_cl.training import TaskData
@@ -41,7 +40,7 @@ class SoftlyProjectedSteps(LayerProjection):
 
 
 @dataclass(eq=False)
-class OWM(ContinualMethod):
+class OWM(TaskwiseMethod):
     """Orthogonal weight modification, style (after OWM; Zeng et al., Nat. Mach. Intell. 2019, arXiv:1810.01256).
 
     Steps of every linear layer and convolution but the head become ``dW P`` with ``P = (I + sum_t C_t / alpha)^-1``,
@@ -66,9 +65,6 @@ class OWM(ContinualMethod):
     constrains: ClassVar[bool] = True
 
     alpha: float = 0.3
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,15 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_above
-from lightning_cl.callbacks.base import ContinualMethod
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.class_texts import class_names as checked_names
 from lightning_cl.nn.class_texts import clip_tokens, fill_templates
 from lightning_cl.nn.clip_towers import encode_texts, text_tower
 
 
 @dataclass(eq=False)
-class CLIPPromptMethod(ContinualMethod):
+class CLIPPromptMethod(TaskwiseMethod):
     """A method that learns prompts for any open_clip model; the head is frozen, and answered in its place.
 
     Args:
@@ -44,8 +43,6 @@ class CLIPPromptMethod(ContinualMethod):
     class_names: Sequence[str] | None = None
     logit_scale: float = 100.0
     backbone: str | None = None
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     @classmethod
     def backbones(cls) -> str:

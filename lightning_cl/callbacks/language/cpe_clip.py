@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from lightning_cl.callbacks.arguments import check_above, check_at_least
-from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.language.text_features import TextFeatures
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.class_texts import class_names as checked_names
 from lightning_cl.nn.class_texts import fill_templates
 from lightning_cl.nn.clip_prompts import CLIPPrompts, gradient_shares
@@ -18,7 +17,7 @@ from lightning_cl.training.find_backbone import find_clip
 
 
 @dataclass(eq=False)
-class CPECLIP(ContinualMethod):
+class CPECLIP(TaskwiseMethod):
     """CPE-CLIP (D'Alessandro et al., ICCV workshops 2023, arXiv:2303.04751), on any open_clip model in the module.
 
     CLIP is frozen. Trained are language prompts in the first layers of the text tower, and one projection that makes
@@ -69,9 +68,6 @@ class CPECLIP(ContinualMethod):
     logit_scale: float = 100.0
     regularization: Literal["balance", "none"] = "balance"
     backbone: str | None = None
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     @classmethod
     def backbones(cls) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_above, check_share
-from lightning_cl.callbacks.base import ContinualMethod, part_name
+from lightning_cl.callbacks.base import part_name
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.masks import ElementMask
 from lightning_cl.nn.sparse_deltas import SparseDelta, largest_changes, weights_fingerprint
@@ -127,7 +127,7 @@ class SparseChanges(MethodModule):
 
 
 @dataclass(eq=False)
-class LTSFT(ContinualMethod):
+class LTSFT(TaskwiseMethod):
     """Composable sparse fine-tuning (LT-SFT; Ansell et al., ACL 2022, arXiv:2110.07560).
 
     In the first epochs of a task all weights are trained; the ``share`` of them that moved farthest, over all tensors
@@ -162,9 +162,6 @@ class LTSFT(ContinualMethod):
     dense: float = 0.5
     disjoint: bool = False
     per_layer: bool = False
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_share
-from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.task_vectors import MergeRule, away_from, old_share, ties
 from lightning_cl.nn.weights import Snapshot
@@ -69,7 +68,7 @@ class TaskVectors(MethodModule):
 
 
 @dataclass(eq=False)
-class DuET(ContinualMethod):
+class DuET(TaskwiseMethod):
     """DuET-style task arithmetic (arXiv:2506.21260, ICCV 2025): of that work what works on any model.
 
     At every task's end but the first, for each weight with the changes ``v_old`` (what earlier tasks left) and
@@ -106,9 +105,6 @@ class DuET(ContinualMethod):
     consistency: float = 1.0
     rule: MergeRule = "duet"
     keep: float = 0.2
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_share
-from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
+from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.datamodules.sampling import mix_seed
-from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.half_masks import embedding_names, frozen_share
 from lightning_cl.nn.masks import ElementMask
 from lightning_cl.nn.weights import trained
@@ -51,7 +50,7 @@ class FrozenHalf(MethodModule):
 
 
 @dataclass(eq=False)
-class HFT(ContinualMethod):
+class HFT(TaskwiseMethod):
     """Half fine-tuning (HFT; Hui et al., ACL 2025, arXiv:2404.18466).
 
     In every task, also the first, a random share of each category of weights stays bit for bit as it is, under any
@@ -76,9 +75,6 @@ class HFT(ContinualMethod):
     needs_head: ClassVar[bool] = False
 
     share: float = 0.5
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_at_least, check_choice, check_pattern, check_share
-from lightning_cl.callbacks.base import ContinualMethod, part_name
+from lightning_cl.callbacks.base import part_name
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.adapters import Adapters, LoRA
 from lightning_cl.nn.distributed import send_from_first_process
 from lightning_cl.nn.intruder_dimensions import as_matrices, find_intruders, fused_parts, low_rank, shrunk
@@ -87,7 +87,7 @@ class DirectionCheck(MethodModule):
 
 
 @dataclass(eq=False)
-class IntruderDimensions(ContinualMethod):
+class IntruderDimensions(TaskwiseMethod):
     """Intruder dimensions and their repair (Shuttleworth et al., 2024, arXiv:2410.21228), beside any method.
 
     At every task's end the ``top`` leading left singular vectors ``u_j`` of each weight matrix are compared with those
@@ -127,9 +127,6 @@ class IntruderDimensions(ContinualMethod):
     factor: float = 0.75
     reference: Reference = "pretrained"
     at: str | None = None
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

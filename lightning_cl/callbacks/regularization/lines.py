@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 
 from lightning_cl.callbacks.arguments import check_choice, check_share
-from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.layer_depth import block_list, depths
 from lightning_cl.nn.weights import Snapshot, interpolate, trained
 from lightning_cl.training import MethodModule, TaskData
@@ -46,7 +45,7 @@ class DepthScaling(MethodModule):
 
 
 @dataclass(eq=False)
-class LiNeS(ContinualMethod):
+class LiNeS(TaskwiseMethod):
     """Layer scaling after training (LiNeS; Wang et al., ICLR 2025, arXiv:2410.17146).
 
     At every task's end ``w <- w_0 + (alpha + beta * (l - 1) / (L - 1)) (w - w_0)`` for the weights of block ``l`` of
@@ -82,9 +81,6 @@ class LiNeS(ContinualMethod):
     beta: float | None = None
     reference: Reference = "previous"
     blocks: str | None = None
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

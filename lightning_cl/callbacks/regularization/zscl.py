@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 
 from lightning_cl.callbacks.arguments import check_at_least
-from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.weights import Snapshot, ema
 from lightning_cl.training import MethodModule, TaskData
@@ -48,7 +47,7 @@ class WeightEnsemble(MethodModule):
 
 
 @dataclass(eq=False)
-class ZSCL(ContinualMethod):
+class ZSCL(TaskwiseMethod):
     """ZSCL-style weight ensembling (Zheng et al., ICCV 2023, arXiv:2303.06628); of that work this part alone.
 
     Within a task ``a_n = (w_n + n a_(n-1)) / (n + 1)``, where ``a_0`` are the weights at the task's start and ``w_n``
@@ -74,9 +73,6 @@ class ZSCL(ContinualMethod):
     small: ClassVar[dict[str, Any]] = {"every": 2}
 
     every: int = 100
-    _: KW_ONLY
-    train_mask: TrainMask = "task"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
