@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.nn.clip_towers import PromptMode, encode_images
+from lightning_cl.nn.load_hooks import after_load
 
 
 def gradient_shares(classes_per_task: Sequence[Sequence[int]]) -> tuple[float, ...]:
@@ -56,7 +57,10 @@ class CLIPPrompts(nn.Module):
         self.projection = None if vision_width is None else nn.Linear(text_width, vision_width)
         self.register_buffer("task_counter", torch.tensor(-1))
         self.task = -1  # mirrors the counter, without a host sync
-        self.register_load_state_dict_post_hook(_read_task)  # type: ignore[no-untyped-call]
+        after_load(self, "_read_task")
+
+    def _read_task(self) -> None:
+        self.task = int(self.task_counter)
 
     def start_task(self, task: int) -> None:
         """``task`` begins."""
@@ -141,11 +145,6 @@ class ContextSets(CLIPPrompts):
         nn.init.normal_(self.language, std=0.02)  # (M, K, D_text)
         with torch.no_grad():
             self.language[:, : len(first)] += first[:num_prompts].to(self.language)
-
-
-def _read_task(prompts: nn.Module, keys: Any) -> None:
-    assert isinstance(prompts, CLIPPrompts)
-    prompts.task = int(prompts.task_counter)
 
 
 class FrozenCLIP(nn.Module):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
+
+from lightning_cl.nn.load_hooks import after_load
 
 
 class Counter(nn.Module):
@@ -21,14 +21,12 @@ class Counter(nn.Module):
         super().__init__()
         self.register_buffer("saved", torch.tensor(start))
         self.value = start
-        self.register_load_state_dict_post_hook(_read)  # type: ignore[no-untyped-call]
+        after_load(self, "_read")
+
+    def _read(self) -> None:
+        self.value = int(self.saved)
 
     def set(self, value: int) -> None:
         """Take this number from here on."""
         self.value = value
         self.saved.fill_(value)
-
-
-def _read(counter: nn.Module, keys: Any) -> None:
-    assert isinstance(counter, Counter)
-    counter.value = int(counter.saved)

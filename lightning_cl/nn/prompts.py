@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_cl.nn.feature_cache import FeatureCache
+from lightning_cl.nn.load_hooks import after_load
 from lightning_cl.nn.prefix_attention import Prefix
 
 
@@ -66,11 +66,14 @@ class PromptProvider(nn.Module):
         super().__init__()
         self.register_buffer("task_counter", torch.tensor(-1))
         self.task = -1
-        self.register_load_state_dict_post_hook(_read_task)  # type: ignore[no-untyped-call]
+        after_load(self, "_read_task")
         #: Loss terms of the current step's forward passes, until the step collects them.
         self.pending_losses: list[Tensor] = []
         #: Queries of training images, for somebody who announces these; ``None``: they are computed in every step.
         self.training_queries: FeatureCache | None = None
+
+    def _read_task(self) -> None:
+        self.task = int(self.task_counter)
 
     def start_task(self, task: int) -> None:
         """Prepare the parameters of ``task`` in place; overriding methods call ``super()`` first."""
@@ -127,8 +130,3 @@ class PromptProvider(nn.Module):
     def protected_rows(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Parameters with the rows (along dimension 0) that must not move in the current task."""
         yield from ()
-
-
-def _read_task(provider: nn.Module, keys: Any) -> None:
-    assert isinstance(provider, PromptProvider)
-    provider.task = int(provider.task_counter)

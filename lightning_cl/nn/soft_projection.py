@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from lightning_cl.nn.load_hooks import after_load
 from lightning_cl.nn.subspace import Side
 
 
@@ -31,7 +30,10 @@ class SoftProjection(nn.Module):
         self.register_buffer("projector", torch.eye(width))
         self.register_buffer("tasks", torch.zeros((), dtype=torch.long))
         self.size = 0  # tasks counted; mirrors `tasks` without a host sync
-        self.register_load_state_dict_post_hook(_after_load)  # type: ignore[no-untyped-call]
+        after_load(self, "_read_size")
+
+    def _read_size(self) -> None:
+        self.size = int(self.tasks)
 
     @torch.no_grad()
     def extend_gram(self, gram: Tensor, alpha: float) -> None:
@@ -58,8 +60,3 @@ class SoftProjection(nn.Module):
     def extra_repr(self) -> str:
         """How much is counted."""
         return f"{len(self.moments)} inputs, {self.size} tasks"
-
-
-def _after_load(projection: nn.Module, _: Any) -> None:
-    assert isinstance(projection, SoftProjection)
-    projection.size = int(projection.tasks)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_cl.nn.load_hooks import after_load
 from lightning_cl.nn.weights import StepEdit
 
 #: Directions of a layer's inputs (columns of its weight) or of its outputs (rows).
@@ -32,7 +33,10 @@ class SubspaceMemory(nn.Module):
         self.register_buffer("directions", torch.zeros(width, width))  # of one size, so that any checkpoint fits
         self.register_buffer("rank", torch.zeros((), dtype=torch.long))
         self.size = 0  # mirrors `rank` without a host sync
-        self.register_load_state_dict_post_hook(_after_load)  # type: ignore[no-untyped-call]
+        after_load(self, "_read_size")
+
+    def _read_size(self) -> None:
+        self.size = int(self.rank)
 
     @property
     def basis(self) -> Tensor:
@@ -169,8 +173,3 @@ def _taken(held: list[float], energy: float, crossing: bool, start: float) -> in
     """How many directions, if ``held`` is the share after each and ``start`` that before the first."""
     before = sum(share < energy for share in held)
     return before + 1 if crossing and start < energy and before < len(held) else before
-
-
-def _after_load(memory: nn.Module, _: Any) -> None:
-    assert isinstance(memory, SubspaceMemory)
-    memory.size = int(memory.rank)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_cl.nn.heads.cosine import cosine_logits
+from lightning_cl.nn.load_hooks import after_load
 from lightning_cl.nn.prototypes import PrototypeBank
 
 __all__ = ["TEENBank", "calibrate", "cosine_logits"]
@@ -56,7 +55,10 @@ class TEENBank(PrototypeBank):
         self.alpha, self.temperature, self.scale = alpha, temperature, scale
         self.register_buffer("base", torch.zeros(num_classes, dtype=torch.bool))
         self.ready = False  # mirrors whether there are base classes, without a host sync
-        self.register_load_state_dict_post_hook(_see_base)  # type: ignore[no-untyped-call]
+        after_load(self, "_see_base")
+
+    def _see_base(self) -> None:
+        self.ready = bool(self.base.any())
 
     def finish_base(self, classes: Tensor) -> None:
         """The means of these ``(B,)`` classes are those of the base session."""
@@ -81,8 +83,3 @@ class TEENBank(PrototypeBank):
         """Sizes and options."""
         classes, width = self.sums.shape
         return f"{classes} x {width}, alpha={self.alpha}, temperature={self.temperature}, scale={self.scale}"
-
-
-def _see_base(bank: nn.Module, keys: Any) -> None:
-    assert isinstance(bank, TEENBank)
-    bank.ready = bool(bank.base.any())

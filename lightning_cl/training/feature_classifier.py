@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_cl.nn.distributed import gather_rows
 from lightning_cl.nn.feature_reuse import FeatureBypass
+from lightning_cl.nn.load_hooks import after_load
 from lightning_cl.training.evaluated_batch import announce
 from lightning_cl.training.evaluation_mode import expect_eval_mode
 from lightning_cl.training.first_task import FirstTask
@@ -62,8 +63,11 @@ class FeatureClassifier(MethodModule):
             # DDP and optimisers want something to hold on to; its gradient is zero and its rows are protected.
             module.continual_head.requires_grad_(True)
             module.eval()  # here too: the Trainer keeps the mode that it finds, and may never call `train`
-        self.register_load_state_dict_post_hook(_forget_features)  # type: ignore[no-untyped-call]
+        after_load(self, "_forget_features")
         expect_eval_mode()
+
+    def _forget_features(self) -> None:
+        self.bypass.cache.clear()  # other weights, other features
 
     def trains_now(self) -> bool:
         """In the first task, where something learns in it."""
@@ -137,8 +141,3 @@ def _shares(trainer: Any, stream: Any, local: int) -> tuple[int, int | None]:
         return local, None
     real = stream.train_batch(trainer.fit_loop.batch_idx).real
     return -(-trainer.train_dataloader.batch_size // trainer.world_size), int(real)
-
-
-def _forget_features(part: nn.Module, keys: Any) -> None:
-    assert isinstance(part, FeatureClassifier)
-    part.bypass.cache.clear()  # other weights, other features

@@ -17,6 +17,7 @@ from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import Adapters, unfolded
 from lightning_cl.nn.feature_reuse import FeatureBypass
 from lightning_cl.nn.heads import PrototypeHead
+from lightning_cl.nn.load_hooks import after_load
 from lightning_cl.training import MethodModule, TaskData
 from lightning_cl.training.evaluated_batch import announce
 from lightning_cl.training.find_backbone import find_vit
@@ -36,7 +37,11 @@ class AdaptedPrototypes(FirstTaskAdapters, MethodModule):
         head = module.continual_head
         self.means = PrototypeHead(num_classes, 2 * head.in_features, "cosine", normalize=False)
         self.bypass, self.cache_features = FeatureBypass(module, head, adapters), cache
-        self.register_load_state_dict_post_hook(_choose_paths)  # type: ignore[no-untyped-call]
+        after_load(self, "_choose_paths")
+
+    def _choose_paths(self) -> None:
+        self.choose_paths()
+        self.bypass.cache.clear()  # other weights, other features
 
     def choose_paths(self) -> None:
         """The adapted network while it learns; then the frozen one, too."""
@@ -77,12 +82,6 @@ class AdaptedPrototypes(FirstTaskAdapters, MethodModule):
     def forget_samples(self, module: Any) -> None:
         """Expect no images of the stream in the next pass."""
         self.bypass.release()
-
-
-def _choose_paths(part: nn.Module, keys: Any) -> None:
-    assert isinstance(part, AdaptedPrototypes)
-    part.choose_paths()
-    part.bypass.cache.clear()  # other weights, other features
 
 
 @dataclass(eq=False)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_cl.nn.adapters import AdapterMixture, Adapters
 from lightning_cl.nn.counter import Counter
+from lightning_cl.nn.load_hooks import after_load
 from lightning_cl.training import MethodModule
 from lightning_cl.training.loss_terms import zero_through
 
@@ -35,7 +36,7 @@ class GrowingMixture(MethodModule):
         self._counts = nn.ModuleList(Counter(1) for _ in layers)
         self._grown = nn.ModuleList(Counter() for _ in layers)
         self.learner, self.part, self.complete = Counter(ALL), Counter(), Counter()
-        self.register_load_state_dict_post_hook(_choose)  # type: ignore[no-untyped-call]
+        after_load(self, "choose")
         self.choose()
 
     @property
@@ -132,8 +133,3 @@ class GrowingMixture(MethodModule):
         if module.trainer.world_size == 1:
             return {}
         return {"idle": zero_through(self.parameters(), module.device)}
-
-
-def _choose(part: nn.Module, keys: Any) -> None:
-    assert isinstance(part, GrowingMixture)
-    part.choose()

@@ -18,6 +18,7 @@ from lightning_cl.nn.heads import PrototypeHead
 from lightning_cl.nn.heads.statistics import Covariance
 from lightning_cl.nn.heads.subspaces import refined_logits
 from lightning_cl.nn.losses import self_contrast
+from lightning_cl.nn.parameter_versions import Remembered, written
 from lightning_cl.nn.weights import ema
 from lightning_cl.training import Step, TaskData
 from lightning_cl.training.global_batch import global_rows
@@ -31,12 +32,7 @@ class MergedAdapters(AlignedGaussians, TaskAdapters):
         self.keep_gaussians(method, head, num_classes)
         self.first_means = PrototypeHead(num_classes, head.in_features, "cosine", normalize=False)
         self.is_aligned = Counter()
-        self._known: Tensor | None = None  # ids of the classes that are counted
-
-    def start_run(self, module: Any) -> None:
-        """Take the counted classes from a checkpoint."""
-        super().start_run(module)
-        self._known = None
+        self._known = Remembered[Tensor]()  # ids of the classes that are counted
 
     def start_task(self, module: Any, task: Any) -> None:
         """The new adapter starts as the last one ended."""
@@ -49,9 +45,9 @@ class MergedAdapters(AlignedGaussians, TaskAdapters):
         if not self.method.strength:
             return {}
         rows, factor = global_rows(step.module, step.features)
-        if self._known is None:
-            self._known = (self.statistics.counts > 0).nonzero().flatten()
-        term = self_contrast(torch.cat([self.statistics.means[self._known].to(rows), rows]))
+        counts = self.statistics.counts
+        known = self._known.get(written(counts), lambda: (counts > 0).nonzero().flatten())
+        term = self_contrast(torch.cat([self.statistics.means[known].to(rows), rows]))
         # The value is the global one; the gradient that of this process's rows, weighed as the loss of a step will be.
         return {"contrast": self.method.strength * (term.detach() + factor * (term - term.detach()))}
 
@@ -85,7 +81,7 @@ class MergedAdapters(AlignedGaussians, TaskAdapters):
     def end_task(self, module: Any, data: TaskData) -> None:
         """Count the task's classes with its adapter and with the first; then align the head with all classes."""
         super().end_task(module, data)
-        index, self._known = data.task.index, None
+        index = data.task.index
 
         def both(inputs: Any) -> Tensor:
             found: Tensor = module.head_input(inputs)

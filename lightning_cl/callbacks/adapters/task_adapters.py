@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_at_least
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.adapters import Adapters, adapters_beside_mlp, fold_paths, freeze_backbone
 from lightning_cl.nn.counter import Counter
+from lightning_cl.nn.load_hooks import after_load
 from lightning_cl.training import MethodModule, TaskData
 from lightning_cl.training.find_backbone import find_vit
 
@@ -26,7 +27,7 @@ class TaskAdapters(MethodModule):
     def __init__(self, adapters: Adapters) -> None:
         super().__init__()
         self.adapters, self.slot, self.finished = adapters, Counter(), Counter()
-        self.register_load_state_dict_post_hook(_choose_paths)  # type: ignore[no-untyped-call]
+        after_load(self, "choose_paths")
 
     def choose_paths(self) -> None:
         """Select the slots that answer, after ``slot`` (of the current task) or ``finished`` (how many are) changed.
@@ -110,8 +111,3 @@ def folded_adapters(pl_module: Any, method: Any, slots: int) -> Adapters:
     freeze_backbone(vit)
     fold_paths(vit, adapters)
     return adapters
-
-
-def _choose_paths(part: nn.Module, keys: Any) -> None:
-    assert isinstance(part, TaskAdapters)
-    part.choose_paths()

@@ -22,6 +22,7 @@ from lightning_cl.nn.experts import FeatureExperts
 from lightning_cl.nn.guard import all_rows_but
 from lightning_cl.nn.losses import distillation
 from lightning_cl.nn.masks import fill_masked
+from lightning_cl.nn.parameter_versions import Remembered, written
 from lightning_cl.training import MethodModule, Step, TaskData
 
 
@@ -39,11 +40,7 @@ class GatedExperts(MethodModule):
         self.experts = FeatureExperts(num_tasks, width, method.hidden, classes).to(head.weight.device)
         self.begun, self.teacher = Counter(), Counter(-1)
         self.register_buffer("known", torch.zeros(num_tasks, classes, dtype=torch.bool))
-        self._taught: Tensor | None = None  # ids of the teacher's classes
-
-    def start_run(self, module: Any) -> None:
-        """Take the teacher's classes from a checkpoint."""
-        self._taught = None
+        self._taught = Remembered[Tensor]()  # ids of the teacher's classes
 
     def start_task(self, module: Any, task: Any) -> None:
         """Fit the task's gate; its expert begins as that of the most related task, which teaches if it is near."""
@@ -58,7 +55,6 @@ class GatedExperts(MethodModule):
             self.teacher.set(nearest if others[nearest] > method.related else -1)
         send_from_first_process([*self.gate.buffers(), *self.experts.parameters(), self.teacher.saved])
         self.teacher.set(int(self.teacher.saved))
-        self._taught = None
         self.known[slot] = False
         self.known[slot, list(task.classes)] = True
         self.begun.set(slot + 1)
@@ -68,9 +64,8 @@ class GatedExperts(MethodModule):
         teacher, slot = self.teacher.value, self.begun.value - 1
         if teacher < 0 or not self.method.strength:
             return {}
-        if self._taught is None:
-            self._taught = self.known[teacher].nonzero().flatten()
-        features, classes = step.features, self._taught
+        features, made_of = step.features, (teacher, written(self.known))
+        classes = self._taught.get(made_of, lambda: self.known[teacher].nonzero().flatten())
         wanted = self.experts.logits(features, teacher).detach()[:, classes]
         term = distillation(self.experts.logits(features, slot)[:, classes], wanted, self.method.temperature)
         return {"expert": self.method.strength * term}

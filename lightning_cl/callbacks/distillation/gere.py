@@ -16,6 +16,7 @@ from lightning_cl.datamodules.sampling import permutation
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.distributed import send_from_first_process
 from lightning_cl.nn.losses import threshold_margin
+from lightning_cl.nn.parameter_versions import Remembered, written
 from lightning_cl.training import MethodModule, Step
 from lightning_cl.training.batch import Inputs, unpack_for
 from lightning_cl.training.evaluation_mode import evaluating
@@ -49,13 +50,9 @@ class GeneralSamples(MethodModule):
         count = len(next(iter(parts.values()))) if parts else count
         self.register_buffer("index", torch.zeros(0 if parts else count, dtype=torch.long))
         self.register_buffer("states", torch.zeros(count, width, dtype=torch.int8))
-        self._positions: Tensor | None = None  # the index on the host
+        self._positions = Remembered[Tensor]()  # the index on the host
         self.register_buffer("low", torch.zeros(width))
         self.register_buffer("high", torch.zeros(width))
-
-    def start_run(self, module: Any) -> None:
-        """Take the positions from a checkpoint."""
-        self._positions = None
 
     def start_task(self, module: Any, task: Any) -> None:
         """Take the features of the model as it comes."""
@@ -80,7 +77,6 @@ class GeneralSamples(MethodModule):
         own = module.trainer.datamodule.layout.train_index[task]
         chosen = own[permutation(len(own), module.trainer.datamodule.seed, 0x6E4E)[: len(self.index)]]
         self.index.copy_(chosen[torch.arange(len(self.index)) % len(chosen)])  # again where there are too few
-        self._positions = None
 
     @torch.no_grad()
     def _take(self, features: Tensor) -> None:
@@ -101,9 +97,8 @@ class GeneralSamples(MethodModule):
         """Some of the samples, as the module takes them."""
         if not self.parts:
             stream = module.trainer.datamodule
-            if self._positions is None:
-                self._positions = self.index.cpu()
-            batch = stream.batch(self._positions[rows], view="eval")
+            positions = self._positions.get(written(self.index), self.index.cpu)
+            batch = stream.batch(positions[rows], view="eval")
             return unpack_for(module, transferred(module.trainer, batch))[0]
         parts: dict[Any, Tensor] = {name: self.get_buffer(f"general_{name}") for name in self.parts}
         chosen = {name: part[rows.to(part.device)] for name, part in parts.items()}

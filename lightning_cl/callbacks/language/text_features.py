@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +14,7 @@ from lightning_cl.nn.class_texts import TextHead, clip_tokens, text_logits, trim
 from lightning_cl.nn.clip_prompts import CLIPPrompts, FrozenCLIP, PromptedVision
 from lightning_cl.nn.clip_towers import NOT_TEXT, encode_texts, text_tower
 from lightning_cl.nn.extension import extend
-from lightning_cl.nn.parameter_versions import parameter_versions, version
+from lightning_cl.nn.parameter_versions import Remembered, parameter_versions, written
 from lightning_cl.nn.prompts import PromptProvider
 from lightning_cl.training import MethodModule
 from lightning_cl.training.find_backbone import find_clip
@@ -28,19 +28,15 @@ class ClassTexts:
         clip: The open_clip model.
         tokens: ``(C, N)`` on the CPU.
         scale: Of the logits.
-        chosen: The classes that compete in training with their tokens, and for which state of the class mask.
-        known: Features of all classes without gradient, and of which weights.
+        chosen: The classes that compete in training with their tokens.
+        known: Features of all classes without gradient.
     """
 
     clip: Any
     tokens: Tensor
     scale: float
-    chosen: tuple[object, Tensor, Tensor] | None = None
-    known: tuple[object, Tensor] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy remembers nothing: its weights count their writes anew."""
-        return {**self.__dict__, "chosen": None, "known": None}
+    chosen: Remembered[tuple[Tensor, Tensor]] = field(default_factory=Remembered)
+    known: Remembered[Tensor] = field(default_factory=Remembered)
 
 
 class TextFeatures(MethodModule):
@@ -116,12 +112,13 @@ class TextFeatures(MethodModule):
 
     def _competing(self, module: Any) -> tuple[Tensor, Tensor]:
         """Ids and tokens of the classes that compete in training; looked up anew when the class mask was written."""
-        texts, allowed = self.texts, module.continual.mask.train_allowed
-        state = (id(allowed), version(allowed), allowed.device)
-        if texts.chosen is None or texts.chosen[0] != state:
-            columns = allowed[: len(texts.tokens)].nonzero().flatten()
-            texts.chosen = (state, columns, trimmed(texts.tokens[columns.cpu()]).to(allowed.device))
-        return texts.chosen[1:]
+        tokens, allowed = self.texts.tokens, module.continual.mask.train_allowed
+
+        def look_up() -> tuple[Tensor, Tensor]:
+            columns = allowed[: len(tokens)].nonzero().flatten()
+            return columns, trimmed(tokens[columns.cpu()]).to(allowed.device)
+
+        return self.texts.chosen.get(written(allowed), look_up)
 
     def _trained_features(self, module: Any) -> tuple[Tensor, Tensor]:
         """Ids of the classes that compete and their features with gradient; once a step, however many passes."""
@@ -140,10 +137,8 @@ class TextFeatures(MethodModule):
         texts, device = self.texts, self.prompts.language.device.type
         casts = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
         now = (casts, parameter_versions(self.prompts), parameter_versions(text_tower(texts.clip), but=NOT_TEXT))
-        if texts.known is None or texts.known[0] != now:
-            with torch.inference_mode(False), torch.no_grad():
-                texts.known = now, self.class_features()
-        return texts.known[1]
+        with torch.inference_mode(False), torch.no_grad():
+            return texts.known.get(now, self.class_features)
 
     # ------------------------------------------------------------------ the head, steps and tasks
 

@@ -14,7 +14,7 @@ from lightning_cl.callbacks.masks.frozen_network import FrozenNetwork
 from lightning_cl.callbacks.masks.task_parts import InferringMethod
 from lightning_cl.nn.guard import all_rows_but
 from lightning_cl.nn.hypernetwork import RecurrentHypernetwork
-from lightning_cl.nn.parameter_versions import parameter_versions
+from lightning_cl.nn.parameter_versions import Remembered, parameter_versions
 from lightning_cl.nn.weights import Snapshot
 from lightning_cl.training import Step, TaskData
 
@@ -31,7 +31,7 @@ class GeneratedWeights(FrozenNetwork):
         self.strength, self.before = method.strength, Snapshot(dict(self.network.named_parameters()))
         self._earlier: Tensor | None = None  # (finished, total), what `before` makes for the finished tasks
         self._made: dict[str, Tensor] | None = None  # in the training step that is being made, with gradient
-        self._known: tuple[Any, dict[int, dict[str, Tensor]]] = (None, {})  # without, by task
+        self._known = Remembered[dict[int, dict[str, Tensor]]]()  # without, by task
 
     def weights(self, name: str, layer: Any) -> Mapping[str, Any]:
         """The layer's own, changed as the task has it."""
@@ -41,9 +41,7 @@ class GeneratedWeights(FrozenNetwork):
         if torch.is_grad_enabled():
             return self._make(task) if self._made is None else self._made
         key = (id(self.network.tasks), parameter_versions(self.network))
-        if self._known[0] != key:
-            self._known = (key, {})
-        known = self._known[1]
+        known = self._known.get(key, dict)
         if task in known:
             return known[task]
         made = self._make(task)

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_at_least, check_choice
 from lightning_cl.callbacks.base import ContinualMethod
@@ -16,6 +16,7 @@ from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.guard import all_rows_but
 from lightning_cl.nn.lanes import Lanes, install_lanes
+from lightning_cl.nn.load_hooks import after_load
 from lightning_cl.training import MethodModule
 from lightning_cl.training.find_backbone import find_vit
 
@@ -40,7 +41,7 @@ class TaskLanes(MethodModule):
         self.lanes, self.by_task = lanes, by_task
         self.task, self.known, self.columns = Counter(), Counter(1), Counter(1)
         self.register_buffer("lane_of", torch.zeros(num_classes, dtype=torch.long))
-        self.register_load_state_dict_post_hook(_after_load)  # type: ignore[no-untyped-call]
+        after_load(self, "choose")
 
     @property
     def loss_factor(self) -> float:  # type: ignore[override]
@@ -72,11 +73,6 @@ class TaskLanes(MethodModule):
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """All lanes but the current one."""
         return (all_rows_but(p, self.task.value) for p in self.lanes.parameters() if p.numel())
-
-
-def _after_load(part: nn.Module, keys: Any) -> None:
-    assert isinstance(part, TaskLanes)
-    part.choose()
 
 
 @dataclass(eq=False)

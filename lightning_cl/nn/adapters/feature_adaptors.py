@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_cl.nn.load_hooks import after_load
 from lightning_cl.nn.zero_cost import naswot
 
 ACTIVATIONS = (F.relu, F.gelu, torch.tanh)
@@ -69,7 +70,10 @@ class FeatureAdaptors(nn.Module):
         self.register_buffer("shapes", torch.zeros(slots, 3, dtype=torch.long))
         self.growing = ("down", "middle", "up", "head", "bias", "shapes")
         self._known: dict[int, Shape] = {}
-        self.register_load_state_dict_post_hook(_forget_shapes)  # type: ignore[no-untyped-call]
+        after_load(self, "_forget_shapes")
+
+    def _forget_shapes(self) -> None:
+        self._known.clear()
 
     def shape_of(self, slot: int) -> Shape:
         """The shape of a domain's adaptor."""
@@ -127,8 +131,3 @@ def _active(features: Tensor, shape: Shape, *weights: Tensor) -> Tensor:
         codes.append(before > 0)
         hidden = ACTIVATIONS[shape.activation](before)
     return torch.cat(codes, dim=1)
-
-
-def _forget_shapes(adaptors: nn.Module, keys: object) -> None:
-    assert isinstance(adaptors, FeatureAdaptors)
-    adaptors._known.clear()

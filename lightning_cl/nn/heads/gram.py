@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_cl.nn.heads.cosine import cosine_logits
+from lightning_cl.nn.load_hooks import after_load
 
 
 def ridge_solution(gram: Tensor, cross: Tensor, ridge: float) -> Tensor:
@@ -61,7 +60,10 @@ class GramHead(nn.Module):
         self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.float64))
         self.register_buffer("strength", torch.tensor(self.ridge, dtype=torch.float64))
         self._solution: Tensor | None = None
-        self.register_load_state_dict_post_hook(_read_ridge)  # type: ignore[no-untyped-call]
+        after_load(self, "_read_ridge")
+
+    def _read_ridge(self) -> None:
+        self.ridge, self._solution = float(self.strength), None
 
     def hidden(self, features: Tensor) -> Tensor:
         """``(B, D)`` features to ``(B, M)`` float64 regressors; float32 would round by the size of the batch."""
@@ -114,8 +116,3 @@ class GramHead(nn.Module):
     def extra_repr(self) -> str:
         """Sizes and options."""
         return f"{self.cross.shape[0]} x {self.cross.shape[1]}, ridge={self.ridge}"
-
-
-def _read_ridge(head: nn.Module, _: Any) -> None:
-    assert isinstance(head, GramHead)
-    head.ridge, head._solution = float(head.strength), None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_cl.nn.eager import exporting
 from lightning_cl.nn.heads.statistics import ClassStatistics, Covariance
+from lightning_cl.nn.load_hooks import after_load
 
 
 def shrunk(covariance: Tensor, diagonal: float, off_diagonal: float) -> Tensor:
@@ -69,7 +69,10 @@ class MahalanobisHead(ClassStatistics):
         self.shrinkage, self.off_diagonal, self.tukey, self.normalize = shrinkage, off_diagonal, tukey, normalize
         self._inverse: dict[int, Tensor] = {}  # by class; under -1 that of all
         self._made_at: list[float] = []  # the counts that the inverses were made with
-        self.register_load_state_dict_post_hook(_forget_inverses)  # type: ignore[no-untyped-call]
+        after_load(self, "_forget_inverses")
+
+    def _forget_inverses(self) -> None:
+        self._inverse, self._made_at = {}, []
 
     def update(self, features: Tensor, targets: Tensor, weights: Tensor | None = None) -> None:
         """Add ``(B, D)`` features of classes ``(B,)``; rows with weight 0 do not count."""
@@ -126,8 +129,3 @@ class MahalanobisHead(ClassStatistics):
     def extra_repr(self) -> str:
         """Sizes and options."""
         return f"{super().extra_repr()}, shrinkage={self.shrinkage}, tukey={self.tukey}, normalize={self.normalize}"
-
-
-def _forget_inverses(head: nn.Module, keys: Any) -> None:
-    assert isinstance(head, MahalanobisHead)
-    head._inverse, head._made_at = {}, []

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_cl.nn.load_hooks import after_load
+
 
 def synthesized_means(means: Tensor, known: Tensor, task_of: Tensor) -> Tensor:
     """``(P, C, D)`` means with those filled in that no data exist for (EASE, arXiv:2403.12030).
@@ -83,7 +85,10 @@ class SubspaceMeans(nn.Module):
         self.register_buffer("counts", torch.zeros(spaces, num_classes, dtype=torch.float64))
         self.register_buffer("task_of", torch.zeros(num_classes, dtype=torch.long))
         self._means: Tensor | None = None
-        self.register_load_state_dict_post_hook(_forget_means)  # type: ignore[no-untyped-call]
+        after_load(self, "_forget_means")
+
+    def _forget_means(self) -> None:
+        self._means = None
 
     @torch.no_grad()
     def update(self, features: Tensor, targets: Tensor) -> None:
@@ -104,8 +109,3 @@ class SubspaceMeans(nn.Module):
         dtype = torch.promote_types(features.dtype, torch.float32)
         logits = subspace_logits(features.to(dtype), self._means.to(dtype), self.task_of, others)
         return logits.masked_fill(~known[0], -torch.inf)
-
-
-def _forget_means(means: nn.Module, _: object) -> None:
-    assert isinstance(means, SubspaceMeans)
-    means._means = None
