@@ -10,7 +10,7 @@ from torch import nn
 
 def after_load(module: nn.Module, method: str) -> None:
     """Call ``module.<method>()`` whenever a state was loaded: by name, so that a copy calls its own."""
-    module.register_load_state_dict_post_hook(partial(_call, method))  # type: ignore[no-untyped-call]
+    module.register_load_state_dict_post_hook(partial(_call, method))
 
 
 def _call(method: str, module: nn.Module, _: Any) -> None:
