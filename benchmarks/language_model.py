@@ -27,8 +27,14 @@ from torch import Tensor
 from trainer import make_trainer, note_minutes, quiet
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from lightning_cl.callbacks import HFT, ReWarmReDecay
+from lightning_cl.callbacks import HFT, LwF, ReWarmReDecay
 from lightning_cl.datamodules import ContinualDataModule, DomainIncremental, Joint, TextSource
+
+
+def anchor() -> LwF:
+    """Holds the model to the one that read the corpus before, by the divergence of reinforcement learning."""
+    return LwF(temperature=1.0, direction="reverse", reset_optimizer=False)
+
 
 #: Callbacks, and the share of old samples; all with ReWarmReDecay but the first, whose rate is constant.
 METHODS: dict[str, tuple[Callable[[], list[Callback]], float]] = {
@@ -36,6 +42,8 @@ METHODS: dict[str, tuple[Callable[[], list[Callback]], float]] = {
     "rewarm": (lambda: [ReWarmReDecay()], 0.0),
     "rewarm_replay": (lambda: [ReWarmReDecay()], 0.25),
     "rewarm_hft": (lambda: [ReWarmReDecay(), HFT(reset_optimizer=False)], 0.0),
+    "rewarm_replay_hft": (lambda: [ReWarmReDecay(), HFT(reset_optimizer=False)], 0.25),
+    "rewarm_anchor": (lambda: [ReWarmReDecay(), anchor()], 0.0),
     "joint": (lambda: [ReWarmReDecay()], 0.0),
 }
 CORPORA = ("first", "second")

@@ -48,7 +48,7 @@ from lightning_cl.nn.hypernetwork import RecurrentHypernetwork
 from lightning_cl.nn.input_grams import input_grams
 from lightning_cl.nn.l2p import L2PPool
 from lightning_cl.nn.lateral_connections import HebbianSubspace
-from lightning_cl.nn.losses import cosine_distance, distillation, pooled_distance, supervised_contrastive
+from lightning_cl.nn.losses import cosine_distance, distillation, divergence, pooled_distance, supervised_contrastive
 from lightning_cl.nn.masks import ClassMask, ElementMask, random_elements, smallest_elements
 from lightning_cl.nn.mvp import MVPPool
 from lightning_cl.nn.one_prompt import OnePromptSet
@@ -141,6 +141,7 @@ __all__ = [
     "cpe_clip_warmup",
     "distillation",
     "distinct",
+    "divergence",
     "dual_cloning",
     "ema",
     "energy",

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_cl.nn.precision import wide
+
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """``T^2 KL(softmax(teacher / T) || softmax(student / T))``, mean over the samples (arXiv:1503.02531).
@@ -28,6 +30,26 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> 
     log_p = F.log_softmax(student / temperature, dim=1)
     log_q = F.log_softmax(teacher.detach() / temperature, dim=1)
     return temperature**2 * F.kl_div(log_p, log_q, log_target=True, reduction="batchmean")
+
+
+def divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0, reverse: bool = False) -> Tensor:
+    """``(...,)`` Kullback-Leibler divergence of two softmaxes over the last dimension; 0 where both agree.
+
+    Args:
+        student: ``(..., C)`` finite logits.
+        teacher: As ``student``; gets no gradient.
+        temperature: By which both are divided, above 0.
+        reverse: ``False``: ``KL(teacher || student)``, as in distillation; ``True``: ``KL(student || teacher)``, as
+            policies are held to a reference in reinforcement learning.
+
+    Raises:
+        ValueError: If the two have different shapes.
+    """
+    _check_shapes(student, teacher, "logits of the same samples or tokens")
+    own = F.log_softmax(wide(student) / temperature, dim=-1)
+    known = F.log_softmax(wide(teacher.detach()) / temperature, dim=-1)
+    of, to = (own, known) if reverse else (known, own)
+    return F.kl_div(to, of, log_target=True, reduction="none").sum(-1)
 
 
 def binary_distillation(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lightning_cl.nn import cosine_distance, distillation, pooled_distance, supervised_contrastive
+from lightning_cl.nn import cosine_distance, distillation, divergence, pooled_distance, supervised_contrastive
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -36,6 +36,28 @@ def test_distillation_of_itself_is_zero_and_the_teacher_gets_no_gradient():
     assert teacher.grad is None
     p, q = (student / 2).softmax(1).detach(), (teacher / 2).softmax(1).detach()
     assert_close(student.grad, 2 * (p - q) / 3)  # T^2 / T, mean over three samples
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_divergence_of_tokens_against_a_loop(reverse):
+    student, teacher = rand(2, 3, 4), rand(2, 3, 4)
+    found = divergence(student, teacher, 1.5, reverse)
+    assert found.shape == (2, 3)
+    for at in [(0, 0), (1, 2)]:
+        p, q = ([math.exp(v / 1.5) for v in logits[at].tolist()] for logits in (teacher, student))
+        p, q = ([v / sum(values) for v in values] for values in (p, q))
+        of, to = (q, p) if reverse else (p, q)
+        assert found[at].item() == pytest.approx(sum(a * math.log(a / b) for a, b in zip(of, to, strict=True)))
+
+
+def test_divergence_forward_is_distillation_and_reverse_trains_the_student_alone():
+    student, teacher = rand(3, 4).requires_grad_(), rand(3, 4).requires_grad_()
+    assert_close(4 * divergence(student, teacher, 2.0).mean(), distillation(student, teacher, 2.0))
+    divergence(student, teacher, reverse=True).sum().backward()
+    assert teacher.grad is None
+    q, gap = student.softmax(1), student.log_softmax(1) - teacher.log_softmax(1)
+    assert_close(student.grad, (q * (gap - (q * gap).sum(1, keepdim=True))).detach())
+    assert not divergence(student, student, reverse=True).any()
 
 
 def test_cosine_distance_sees_directions_only():

@@ -86,6 +86,28 @@ def test_the_task_incremental_form_equals_the_formula() -> None:
     assert_differs(net, run(LwF(1.5)))
 
 
+class ReverseByHand(LwFByHand):
+    """The divergence from the student to the teacher."""
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        loss = self.cross_entropy(x, y)
+        if self.teacher is None:
+            return loss
+        p, q = (F.softmax(net(x)[:, self.old], dim=1) for net in (self.teacher, self.net))
+        return loss + 1.5 * (q * (q / p.detach()).log()).sum() / len(x)
+
+
+def test_the_other_direction_equals_the_formula() -> None:
+    net = run(LwF(1.5, 1.0, direction="reverse"))
+    assert_close(net, ReverseByHand(net, 1.5, 1.0, False))
+    assert_differs(net, run(LwF(1.5, 1.0)))
+
+
+def test_the_model_before_the_first_task_teaches_no_class() -> None:
+    with pytest.raises(ValueError, match='it knows none of the classes of this stream; set `reference="last"`'):
+        run(LwF(reference="start"))
+
+
 class Online(Net):
     """Types out what LwF adds to the loss in every step of an online stream, and keeps what it adds."""
 
@@ -142,6 +164,8 @@ def test_without_strength_it_is_fine_tuning() -> None:
     [
         ({"strength": -0.1}, "`strength` is -0.1; give at least 0"),
         ({"temperature": 0.0}, "`temperature` is 0.0; give a number above 0"),
+        ({"direction": "up"}, "`direction` is 'up'; give"),
+        ({"reference": "first"}, "`reference` is 'first'; give"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], words: str) -> None:
