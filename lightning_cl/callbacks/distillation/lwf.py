@@ -75,8 +75,9 @@ class LwF(DistillationMethod):
 
     On a stream without classes the module is a language model, of ``transformers`` or any other, and the term is the
     same over the words of its vocabulary, a mean over the tokens that count: those whose label is not -100, or those of
-    the ``attention_mask``; ``head`` then names the layer that makes their logits. With ``temperature=1``, ``direction="reverse"`` and ``reference="start"`` it is the anchor
-    to a reference policy, as reinforcement learning has it: ``strength * KL(p || p_start)``.
+    the ``attention_mask``. There ``head`` names the layer that makes the logits of tokens, if it is not found. With
+    ``temperature=1``, ``direction="reverse"`` and ``reference="start"`` it is the anchor to a reference policy, as
+    reinforcement learning has it: ``strength * KL(p || p_start)``.
 
     Args:
         strength: Weight of the term, at least 0; with 0 it is plain fine-tuning.
