@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning_cl.callbacks.combination import check_combination
 from lightning_cl.callbacks.label_kinds import check_labels_of_method
+from lightning_cl.callbacks.module_kind import check_module
 from lightning_cl.callbacks.stream_kind import Boundaries, StreamKind, check_stream_kind
 from lightning_cl.datamodules.stream_identity import refuse_other_stream
 from lightning_cl.datamodules.trainer_checks import callbacks_of
@@ -73,6 +74,7 @@ class ContinualMethod(ContinualCallback):
     trains: ClassVar[bool] = True  #: The method leaves something to train by gradient descent.
     #: The method works on the class head; one that does not attaches to any module, with a head or without.
     needs_head: ClassVar[bool] = True
+    needs_forward: ClassVar[bool] = True  #: It reads features or logits through `forward`, besides the user's steps.
     replaces_head: ClassVar[bool] = False  #: It makes the logits itself, or works on the head's weights: only one can.
     #: The method holds weights, gradients or answers, which makes no sense where nothing is trained.
     constrains: ClassVar[bool] = False
@@ -117,11 +119,7 @@ class ContinualMethod(ContinualCallback):
         stream = require_stream(trainer, type(self).__name__)
         check_labels_of_method(stream, type(self).__name__, self.several_labels, self.needs_head)
         check_combination(self, [c for c in callbacks_of(trainer) if isinstance(c, ContinualMethod)])
-        if self.adds_loss and not pl_module.automatic_optimization:
-            raise ValueError(
-                f"{type(self).__name__} adds a term to the loss that `training_step` returns, but "
-                f"{type(pl_module).__name__} optimises manually; set `automatic_optimization = True`."
-            )
+        check_module(self, pl_module)
         check_stream_kind(self, stream)
         frozen = {name for name, p in pl_module.named_parameters() if not p.requires_grad}
         self._untrained = self.state_key not in getattr(getattr(pl_module, "continual", None), "methods", ())

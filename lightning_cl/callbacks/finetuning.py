@@ -37,6 +37,7 @@ class FineTuning(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.FineTuning"
+    needs_forward: ClassVar[bool] = False
 
     head: str | None = None
     train_mask: TrainMask = "task"

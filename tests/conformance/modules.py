@@ -154,6 +154,24 @@ class CLIPSplitModule(_Own):
         return self.net(images)
 
 
+class WithoutForward(LightningModule):
+    """Its steps call the network by themselves, and count."""
+
+    def __init__(self, net: nn.Module, optimizer: str) -> None:
+        super().__init__()
+        self.net, self.optimizer_name, self.steps = net, optimizer, 0
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.steps += 1
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.net(batch[0])
+
+    def configure_optimizers(self) -> Any:
+        return optimizer_for(self, self.optimizer_name)
+
+
 class AskingCLIPModule(Asking, CLIPSplitModule):
     """The same on CLIP."""
 
@@ -256,6 +274,7 @@ class Case:
 
 
 PLAIN = Case("plain", PlainModule, "net.head", "net")
+WITHOUT_FORWARD = Case("without_forward", lambda opt, p: WithoutForward(tiny_vit(drop_rate=p), opt), "net.head", "net")
 ASKING = Case("asking", AskingModule, "net.head", "net")
 #: Built later than ``ASKING``, otherwise the same.
 IN_SETUP = Case("in_setup", BuiltInSetup, "net.head", "net")
@@ -267,6 +286,7 @@ CASES = [PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT]
 #: For methods on CLIP, in the place of the case of the same name.
 CLIP_CASES = {
     "plain": Case("plain", _clip_classifier, "head", "net"),
+    "without_forward": Case("without_forward", lambda opt, p: WithoutForward(CLIPProbe(p), opt), "net.fc", "net.clip"),
     "asking": Case("asking", AskingCLIPModule, "net.fc", "net.clip"),
     "in_setup": Case("in_setup", CLIPBuiltInSetup, "net.fc", "net.clip"),
     "in_configure_model": Case("in_configure_model", CLIPBuiltInConfigureModel, "net.fc", "net.clip"),

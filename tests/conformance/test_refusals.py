@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from .methods import METHODS, make, takes
-from .modules import PLAIN, suited
+from .modules import PLAIN, WITHOUT_FORWARD, suited
 from .runs import attached, train
 from .streams import make_stream
 
@@ -19,6 +19,17 @@ def test_processes_that_are_copies_of_this_one(strategy, tmp_path):
     method = next(m for m in METHODS if m.__name__ == "FineTuning")
     with pytest.raises(Exception, match=message):  # of the launcher, which quotes that of a process
         train(PLAIN, make(method), tmp_path, strategy=strategy, devices=2)
+
+
+@methods
+def test_a_module_without_a_forward(method, tmp_path):
+    """Works where the method does not need one, and else is refused before anything is built."""
+    if method.needs_forward:
+        with pytest.raises(ValueError, match=f"has no `forward`, through which {method.__name__} reads"):
+            train(WITHOUT_FORWARD, make(method), tmp_path, limit_train_batches=0)
+    else:
+        run = train(WITHOUT_FORWARD, make(method), tmp_path, limit_train_batches=1)
+        assert 0 < run.module.steps <= run.trainer.global_step
 
 
 @methods

@@ -42,6 +42,7 @@ class Adapter(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.Adapter"
+    needs_forward: ClassVar[bool] = False
     adapts_backbone: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"rank": 4, "dropout": 0.0}
 

@@ -104,6 +104,7 @@ class GSLoRA(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.GSLoRA"
+    needs_forward: ClassVar[bool] = False
     adds_loss: ClassVar[bool] = True
     adapts_backbone: ClassVar[bool] = True
     stream_kind: ClassVar[StreamKind] = "forget"

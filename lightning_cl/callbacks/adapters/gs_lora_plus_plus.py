@@ -108,6 +108,7 @@ class GSLoRAPlusPlus(GSLoRA):
     """
 
     state_key: ClassVar[str] = "lightning_cl.GSLoRAPlusPlus"
+    needs_forward: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"rank": 2, "average_from": 0}
 
     leave: float = 0.015

@@ -102,6 +102,7 @@ class L2M(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.L2M"
+    needs_forward: ClassVar[bool] = False
     adds_loss: ClassVar[bool] = True
     adapts_backbone: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"pool_size": 4, "rank": 2}

@@ -117,6 +117,7 @@ class LoRA(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.LoRA"
+    needs_forward: ClassVar[bool] = False
     adapts_backbone: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"rank": 2, "alpha": 4.0}
 

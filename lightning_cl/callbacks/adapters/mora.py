@@ -57,6 +57,7 @@ class MoRA(TaskwiseMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.MoRA"
+    needs_forward: ClassVar[bool] = False
     boundaries: ClassVar[Boundaries] = "taken"
     adapts_backbone: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"rank": 2, "topk": 3}

@@ -89,6 +89,7 @@ class RegLoRA(RegularizedMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.RegLoRA"
+    needs_forward: ClassVar[bool] = False
     boundaries: ClassVar[Boundaries] = "taken"
     adds_loss: ClassVar[bool] = True
     adapts_backbone: ClassVar[bool] = True

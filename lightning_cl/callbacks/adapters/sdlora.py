@@ -53,6 +53,7 @@ class SDLoRA(PerTaskMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.SDLoRA"
+    needs_forward: ClassVar[bool] = False
     boundaries: ClassVar[Boundaries] = "taken"
     small: ClassVar[dict[str, Any]] = {"rank": 2}
 

@@ -102,6 +102,7 @@ class DynamicallyExpandable(GrowingMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.DynamicallyExpandable"
+    needs_forward: ClassVar[bool] = False
 
     strength: float = 1.0
     align: bool = True

@@ -58,6 +58,7 @@ class MEMO(DynamicallyExpandable):
     """
 
     state_key: ClassVar[str] = "lightning_cl.MEMO"
+    needs_forward: ClassVar[bool] = False
 
     train_base: bool = True
     stage: str | None = None

@@ -72,6 +72,7 @@ class PreassignedPrototypes(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.PreassignedPrototypes"
+    needs_forward: ClassVar[bool] = False
     boundaries: ClassVar[Boundaries] = "needed"
     needs_base_session: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"classes": 10}

@@ -126,6 +126,7 @@ class CoSO(TaskwiseMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.CoSO"
+    needs_forward: ClassVar[bool] = False
     boundaries: ClassVar[Boundaries] = "taken"
     adds_loss: ClassVar[bool] = True
     adapts_backbone: ClassVar[bool] = True

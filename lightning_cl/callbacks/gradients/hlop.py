@@ -116,6 +116,7 @@ class HLOP(TaskwiseMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.HLOP"
+    needs_forward: ClassVar[bool] = False
     boundaries: ClassVar[Boundaries] = "taken"
     constrains: ClassVar[bool] = True
     adds_loss: ClassVar[bool] = True  # learns where terms are collected, which manual optimisation does not do

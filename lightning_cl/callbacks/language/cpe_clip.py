@@ -51,6 +51,7 @@ class CPECLIP(TaskwiseMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.CPECLIP"
+    needs_forward: ClassVar[bool] = False
     adds_loss: ClassVar[bool] = True  # it scales the loss that `training_step` returns
     trains_head: ClassVar[bool] = False
     replaces_head: ClassVar[bool] = True

@@ -42,6 +42,7 @@ class LanguageGuidedHead(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.LanguageGuidedHead"
+    needs_forward: ClassVar[bool] = False
     trains_head: ClassVar[bool] = False
     replaces_head: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"targets": "random"}  # longer than the features: there is a layer to train

@@ -108,6 +108,7 @@ class LGCL(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.LGCL"
+    needs_forward: ClassVar[bool] = False
     adds_loss: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"targets": "random"}
 

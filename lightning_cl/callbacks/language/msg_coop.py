@@ -112,6 +112,7 @@ class MSGCoOp(CLIPPromptMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.MSGCoOp"
+    needs_forward: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"contexts": 2, "num_prompts": 2}
 
     contexts: int = 4

@@ -110,6 +110,7 @@ class CLR(TaskMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.CLR"
+    needs_forward: ClassVar[bool] = False
 
     strength: float = 1e-5
     skip_pointwise: bool = True

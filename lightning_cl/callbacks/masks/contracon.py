@@ -121,6 +121,7 @@ class ConTraCon(InferringMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.ConTraCon"
+    needs_forward: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"size": 3}
 
     size: int = 15

@@ -153,6 +153,7 @@ class DynamicSparseTraining(TaskMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.DynamicSparseTraining"
+    needs_forward: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"every": 2}
 
     density: float = 0.2

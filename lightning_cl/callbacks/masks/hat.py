@@ -138,6 +138,7 @@ class HAT(TaskMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.HAT"
+    needs_forward: ClassVar[bool] = False
     adds_loss: ClassVar[bool] = True
 
     strength: float = 0.75

@@ -153,6 +153,7 @@ class LTSFT(TaskwiseMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.LTSFT"
+    needs_forward: ClassVar[bool] = False
     boundaries: ClassVar[Boundaries] = "taken"
     constrains: ClassVar[bool] = True
     needs_head: ClassVar[bool] = False

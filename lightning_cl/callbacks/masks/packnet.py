@@ -116,6 +116,7 @@ class PackNet(TaskMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.PackNet"
+    needs_forward: ClassVar[bool] = False
 
     prune: float = 0.75
     retrain: float = 1 / 3

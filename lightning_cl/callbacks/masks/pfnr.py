@@ -105,6 +105,7 @@ class PFNR(TaskMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.PFNR"
+    needs_forward: ClassVar[bool] = False
 
     sparsity: float = 0.5
 

@@ -55,6 +55,7 @@ class Piggyback(TaskMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.Piggyback"
+    needs_forward: ClassVar[bool] = False
 
     start: float = 0.01
     threshold: float = 0.005

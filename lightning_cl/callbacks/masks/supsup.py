@@ -135,6 +135,7 @@ class SupSup(InferringMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.SupSup"
+    needs_forward: ClassVar[bool] = False
 
     share: float = 0.5
     weights: Weights = "signed_constant"

@@ -88,6 +88,7 @@ class ShrinkAndPerturb(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.ShrinkAndPerturb"
+    needs_forward: ClassVar[bool] = False
     rewrites_weights: ClassVar[bool] = True
     needs_head: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"every": 3}

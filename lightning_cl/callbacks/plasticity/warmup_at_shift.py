@@ -59,6 +59,7 @@ class WarmupAtShift(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.WarmupAtShift"
+    needs_forward: ClassVar[bool] = False
     boundaries: ClassVar[Boundaries] = "needed"
     needs_task_end: ClassVar[tuple[str, str]] = ("warms up", "leave it out")
     needs_head: ClassVar[bool] = False

@@ -109,6 +109,7 @@ class MultiLane(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.MultiLane"
+    needs_forward: ClassVar[bool] = False
     boundaries: ClassVar[Boundaries] = "taken"
     adapts_backbone: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True

@@ -95,6 +95,7 @@ class DuET(TaskwiseMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.DuET"
+    needs_forward: ClassVar[bool] = False
     boundaries: ClassVar[Boundaries] = "taken"
     rewrites_weights: ClassVar[bool] = True
     constrains: ClassVar[bool] = True

@@ -70,6 +70,7 @@ class HFT(TaskwiseMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.HFT"
+    needs_forward: ClassVar[bool] = False
     boundaries: ClassVar[Boundaries] = "taken"
     constrains: ClassVar[bool] = True
     needs_head: ClassVar[bool] = False

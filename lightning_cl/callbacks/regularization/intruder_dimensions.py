@@ -117,6 +117,7 @@ class IntruderDimensions(TaskwiseMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.IntruderDimensions"
+    needs_forward: ClassVar[bool] = False
     boundaries: ClassVar[Boundaries] = "taken"
     rewrites_weights: ClassVar[bool] = True
     constrains: ClassVar[bool] = True

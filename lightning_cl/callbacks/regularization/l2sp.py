@@ -68,6 +68,7 @@ class L2SP(RegularizedMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.L2SP"
+    needs_forward: ClassVar[bool] = False
     needs_head: ClassVar[bool] = False
 
     strength: float = 0.1

@@ -72,6 +72,7 @@ class LiNeS(TaskwiseMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.LiNeS"
+    needs_forward: ClassVar[bool] = False
     boundaries: ClassVar[Boundaries] = "taken"
     rewrites_weights: ClassVar[bool] = True
     constrains: ClassVar[bool] = True

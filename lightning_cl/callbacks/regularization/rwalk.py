@@ -105,6 +105,7 @@ class RWalk(RegularizedMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.RWalk"
+    needs_forward: ClassVar[bool] = False
     boundaries: ClassVar[Boundaries] = "taken"
     needs_head: ClassVar[bool] = False
 

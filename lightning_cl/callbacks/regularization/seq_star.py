@@ -76,6 +76,7 @@ class SEQStar(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.SEQStar"
+    needs_forward: ClassVar[bool] = False
     boundaries: ClassVar[Boundaries] = "needed"
     constrains: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"warmup_epochs": 1}

@@ -73,6 +73,7 @@ class SynapticIntelligence(RegularizedMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.SynapticIntelligence"
+    needs_forward: ClassVar[bool] = False
     boundaries: ClassVar[Boundaries] = "taken"
     needs_head: ClassVar[bool] = False
 

@@ -66,6 +66,7 @@ class ZSCL(TaskwiseMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.ZSCL"
+    needs_forward: ClassVar[bool] = False
     boundaries: ClassVar[Boundaries] = "taken"
     rewrites_weights: ClassVar[bool] = True
     constrains: ClassVar[bool] = True

@@ -68,6 +68,7 @@ class ExperienceReplay(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.ExperienceReplay"
+    needs_forward: ClassVar[bool] = False
     mixin: ClassVar[type[ContinualMixin]] = ReplayMixin
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5}
     #: Memory batches join the stream's; else the method draws them for itself.
@@ -91,6 +92,10 @@ class ExperienceReplay(ContinualMethod):
     device: str | None = None
     _: KW_ONLY
     train_mask: TrainMask = "seen"
+
+    def __init_subclass__(cls) -> None:
+        """What is built on replay reads the logits of what it draws, unless it says otherwise."""
+        cls.needs_forward = vars(cls).get("needs_forward", True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

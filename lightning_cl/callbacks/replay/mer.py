@@ -70,6 +70,7 @@ class MER(ExperienceReplay):
     """
 
     state_key: ClassVar[str] = "lightning_cl.MER"
+    needs_forward: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5, "steps": 3}
 
     rate: float = 0.5

@@ -89,6 +89,7 @@ class ReLoop2(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.ReLoop2"
+    needs_forward: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"capacity": 10, "topk": 3}
 
     strength: float = 0.5
