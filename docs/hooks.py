@@ -94,15 +94,38 @@ def attention(_: str) -> str:
 def families(_: str = "") -> str:
     """A table of the methods, one row for each folder of callbacks, each name with a link to its first paper."""
     rows = [(title, ", ".join(map(linked, names))) for title, names in methods().items()]
-    return table(("Methods that ...", "Callbacks"), rows)
+    return f"{table(('Methods that ...', 'Callbacks'), rows)}\n\n{TOLD}"
+
+
+#: Says of the mark in the table of methods what a stream of one ordered pass does not tell.
+TOLD = (
+    "† does something where a task begins or ends, or asks for the task of a sample: in a stream of one ordered pass it"
+    "\nis told, with a warning and a note in the report, or refused. All others need no task boundaries."
+)
 
 
 def linked(name: str) -> str:
-    """A method's name with a link to its first paper."""
+    """A method's name with a link to its first paper, and a mark if it needs task boundaries."""
     import lightning_cl.callbacks as exported
 
     paper = re.search(r"arXiv:(\d{4}\.\d{4,5})", getattr(exported, name).__doc__ or "")
-    return f"[`{name}`](https://arxiv.org/abs/{paper[1]})" if paper else f"`{name}`"
+    mark = " †" if boundaries(getattr(exported, name)) != "none" else ""
+    return f"[`{name}`](https://arxiv.org/abs/{paper[1]}){mark}" if paper else f"`{name}`{mark}"
+
+
+def boundaries(method: Any) -> str:
+    """The task boundaries that a method needs, in words."""
+    words = {
+        "unused": "none",
+        "taken": "told, also in a stream of one ordered pass (the report says so)",
+        "needed": "needed; a stream of one ordered pass is refused",
+    }
+    if method.needs_task_identity:
+        return "needed, with the task of every sample"
+    if method.stream_kind == "forget":
+        return "the stream's requests to forget"
+    stated = method.boundaries
+    return words[method(**method.small).boundaries if isinstance(stated, property) else stated]
 
 
 def plain(text: str) -> str:
@@ -132,7 +155,8 @@ def method_page(name: str) -> str:
     import lightning_cl.callbacks as exported
 
     method = getattr(exported, name)
-    rows = [("Works on", method.backbones()), ("Needs", "; ".join(needs(method)) or "nothing more"), *started(name)]
+    rows = [("Works on", method.backbones()), ("Needs", "; ".join(needs(method)) or "nothing more")]
+    rows += [("Task boundaries", boundaries(method)), *started(name)]
     facts = table((f"`{name}`", ""), rows)
     shared = "\n".join(f"- `{name}`: {text}" for name, text in shared_arguments(method).items())
     reference = f"::: lightning_cl.callbacks.{name}\n\nArguments that it shares with others:\n\n{shared}"
@@ -150,7 +174,7 @@ def needs(method: Any) -> list[str]:
     """What a method asks for, from the facts that its class states."""
     asks = {
         "a class head": method.needs_head,
-        "automatic optimisation (it adds to the loss)": method.adds_loss,
+        "automatic optimisation": method.adds_loss or method.needs_automatic,
         "the task of every sample, also at test time (`ContinualDataModule(task_identity=True)`)": (
             method.needs_task_identity
         ),

@@ -69,6 +69,8 @@ class ContinualMethod(ContinualCallback):
     family: ClassVar[str] = "vit"
     mixin: ClassVar[type[ContinualMixin]] = ContinualMixin  #: What the module becomes.
     adds_loss: ClassVar[bool] = False  #: It adds terms to the loss, which manual optimisation does not let it do.
+    #: It makes a step's loss itself, or acts between the loss and the optimiser's step.
+    needs_automatic: ClassVar[bool] = False
     #: The method trains the head by gradient descent, so that others can work on the head too.
     trains_head: ClassVar[bool] = True
     trains: ClassVar[bool] = True  #: The method leaves something to train by gradient descent.

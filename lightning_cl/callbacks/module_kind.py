@@ -6,24 +6,25 @@ from typing import Any
 
 from torch import nn
 
+from lightning_cl.mixins.base import ContinualMixin
 from lightning_cl.namespace import LightningModule
-
-_MIXINS = "lightning_cl.mixins."  # what these define goes on to the user's
 
 
 def check_module(method: Any, module: LightningModule) -> None:
     """Check a user's module before a method is attached to it.
 
     Raises:
-        ValueError: If it optimises manually and the method adds to its loss, or has no ``forward`` and the method reads
-            features or logits through it.
+        ValueError: If it optimises manually and the method adds to its loss or acts before its step, or has no
+            ``forward`` and the method reads features or logits through it.
     """
     name, kind = type(method).__name__, type(module).__name__
-    if method.adds_loss and not module.automatic_optimization:
-        raise ValueError(
-            f"{name} adds a term to the loss that `training_step` returns, but {kind} optimises manually; set "
-            "`automatic_optimization = True`."
+    if (method.adds_loss or method.needs_automatic) and not module.automatic_optimization:
+        does = (
+            "adds a term to the loss that `training_step` returns"
+            if method.adds_loss
+            else "makes the loss of a step itself, or acts between the loss and the optimiser's step"
         )
+        raise ValueError(f"{name} {does}, but {kind} optimises manually; set `automatic_optimization = True`.")
     if method.needs_forward and not has_forward(module):
         raise ValueError(
             f"`{kind}` has no `forward`, through which {name} reads features and logits; define "
@@ -33,5 +34,5 @@ def check_module(method: Any, module: LightningModule) -> None:
 
 def has_forward(module: LightningModule) -> bool:
     """Whether the user's class, or a base of it other than Lightning's, defines ``forward``."""
-    owners = (k for k in type(module).__mro__ if "forward" in vars(k) and not k.__module__.startswith(_MIXINS))
+    owners = (k for k in type(module).__mro__ if "forward" in vars(k) and not issubclass(k, ContinualMixin))
     return "forward" in vars(module) or next(owners) not in (LightningModule, nn.Module)

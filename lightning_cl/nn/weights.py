@@ -155,14 +155,14 @@ def pull_gradients(
         weights: Parameters by name.
         anchor: Where they are pulled to.
         strength: At least 0.
-        importance: ``F``, not negative, of the shapes of the anchor; ``None``: 1 everywhere.
+        importance: ``F``, not negative, of the shapes of the anchor; 1 for weights without one.
     """
     for name, kept in anchor.items():
         weight = weights.get(name)
         if weight is None or weight.grad is None:
             continue
         away = weight.detach() - kept
-        if importance is not None:
+        if importance is not None and name in importance:
             away.mul_(importance[name])
         weight.grad.add_(away, alpha=strength)
 

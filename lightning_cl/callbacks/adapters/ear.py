@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_share
 from lightning_cl.callbacks.base import require_stream
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.nn.adapters import freeze_all_but
@@ -106,6 +107,7 @@ class EAR(TaskwiseMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.EAR"
+    boundaries: ClassVar[Boundaries] = "needed"
     trains_head: ClassVar[bool] = False
     replaces_head: ClassVar[bool] = True
     adapts_backbone: ClassVar[bool] = True

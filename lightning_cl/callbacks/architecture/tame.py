@@ -231,6 +231,7 @@ class TAME(ExperienceReplay):
     owns_weights: ClassVar[bool] = True
     joins: ClassVar[bool] = False
     draws: ClassVar[bool] = False
+    needs_automatic: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {
         "memory_size": 12,
         "batch_size": 5,

@@ -119,7 +119,7 @@ class HLOP(TaskwiseMethod):
     needs_forward: ClassVar[bool] = False
     boundaries: ClassVar[Boundaries] = "taken"
     constrains: ClassVar[bool] = True
-    adds_loss: ClassVar[bool] = True  # learns where terms are collected, which manual optimisation does not do
+    needs_automatic: ClassVar[bool] = True  # learns where terms are collected, behind the loss
 
     first: float = 0.18
     more: float = 0.035

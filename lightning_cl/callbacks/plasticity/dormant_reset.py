@@ -137,6 +137,7 @@ class DormantReset(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.DormantReset"
+    needs_automatic: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"every": 3, "threshold": 0.5}
 
     threshold: float = 0.025

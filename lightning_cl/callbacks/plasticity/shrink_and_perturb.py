@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_cl.callbacks.arguments import check_at_least, check_share
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.boundaries import check_boundaries
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.counter import Counter
@@ -88,6 +89,7 @@ class ShrinkAndPerturb(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.ShrinkAndPerturb"
+    boundaries: ClassVar[Boundaries] = "needed"  # unless `every` is given
     needs_forward: ClassVar[bool] = False
     rewrites_weights: ClassVar[bool] = True
     needs_head: ClassVar[bool] = False

@@ -9,6 +9,7 @@ import torch
 
 from lightning_cl.callbacks.arguments import check_at_least, check_choice, check_share
 from lightning_cl.callbacks.prototypes.feature_method import FeatureMethod
+from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.heads import GramHead, choose_ridge, held_out
 from lightning_cl.training import TaskData
@@ -83,6 +84,7 @@ class RanPAC(FeatureMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.RanPAC"
+    boundaries: ClassVar[Boundaries] = "needed"  # unless the ridge is given, and the first task does not tune
     small: ClassVar[dict[str, Any]] = {"features": 48, "first_task": "adapter", "rank": 4, "dropout": 0.0}
     advice: ClassVar[str] = "give fewer `features`"
 

@@ -27,12 +27,14 @@ class QuadraticAnchor(MethodModule):
     Args:
         module: The LightningModule, with the weights that are trained from now on.
         strength: At least 0; 0 leaves the gradients as they are, bit for bit.
+        weighed: The weights that have an importance, by name; ``None``: all. It is 1 for the others.
     """
 
-    def __init__(self, module: nn.Module, strength: float) -> None:
+    def __init__(self, module: nn.Module, strength: float, weighed: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
         self.strength = strength
-        self.anchor, self.importance = Snapshot(trained(module)), Snapshot(trained(module), zero=True)
+        weights = trained(module)
+        self.anchor, self.importance = Snapshot(weights), Snapshot(weights if weighed is None else weighed, zero=True)
 
     def edit_gradients(self, module: Any, optimizer: Any) -> None:
         """Add the gradient of the penalty, once there is an anchor."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import check_choice
 from lightning_cl.callbacks.regularization.anchor import QuadraticAnchor
@@ -20,32 +19,27 @@ StartingPoint = Literal["last", "start", "both"]
 class EvenPenalty(QuadraticAnchor):
     """The importance 1, but 0 for the head where it has learned nothing yet."""
 
-    def __init__(self, module: nn.Module, strength: float, starting_point: StartingPoint) -> None:
-        super().__init__(module, strength)
+    def __init__(self, module: Any, strength: float, starting_point: StartingPoint) -> None:
+        path = module.continual.head_path
+        inside = {name: p for name, p in trained(module).items() if path and name.startswith(f"{path}.")}
+        super().__init__(module, strength, inside)
         self.starting_point = starting_point
 
     @torch.no_grad()
     def start_task(self, module: Any, task: Any) -> None:
         """Before the first task: anchor the weights with which training starts, the head apart."""
         if self.starting_point != "last" and not self.anchor.taken:
-            self._weigh(module)
             self.anchor.take(trained(module))
 
     @torch.no_grad()
     def end_task(self, module: Any, data: TaskData) -> None:
         """Move the anchor to the present weights; rows of classes that were learned belong to them from now on."""
         if self.starting_point != "start":
-            self._weigh(module, module.continual.mask.eval_allowed)
+            rows = module.continual.mask.eval_allowed
+            for _, kept in self.importance.items():
+                if len(rows) == len(kept):
+                    kept[rows] = 1.0
             super().end_task(module, data)
-
-    def _weigh(self, module: Any, rows: Tensor | None = None) -> None:
-        """1 for all weights; those of the head's ``rows`` (bool, ``(C_head,)``) only."""
-        path = module.continual.head_path
-        for name, kept in self.importance.items():
-            if path is None or not name.startswith(f"{path}."):
-                kept.fill_(1.0)
-            elif rows is not None and len(rows) == len(kept):
-                kept[rows] = 1.0
 
 
 @dataclass(eq=False)
@@ -54,8 +48,8 @@ class L2SP(RegularizedMethod):
 
     Adds ``strength / 2 * sum_k (w_k - a_k)^2`` to the loss, as its gradient: EWC with the Fisher matrix 1, the lower
     reference of every importance. ``a`` are the weights at the end of the last task, or those before the first. Rows of
-    the head whose classes have not been learned are not pulled. Works on any module, with a head or without; keeps two
-    copies of the trained weights and no sample, and makes no pass.
+    the head whose classes have not been learned are not pulled. Works on any module, with a head or without; keeps one
+    copy of the trained weights and no sample, and makes no pass.
 
     Args:
         strength: At least 0; with 0 it is plain fine-tuning. The default is of our own.

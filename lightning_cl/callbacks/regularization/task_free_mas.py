@@ -123,6 +123,7 @@ class TaskFreeMAS(RegularizedMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.TaskFreeMAS"
+    needs_automatic: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"window": 2, "mean": 10.0, "deviation": 10.0, "samples": 4}
 
     window: int = 20

@@ -121,12 +121,15 @@ class CLIB(ExperienceReplay):
         train_mask: Which classes compete in the loss.
 
     Raises:
-        ValueError: As :class:`ExperienceReplay`, and for a number out of its range.
+        ValueError: As :class:`ExperienceReplay`, for a number out of its range, and, when attached, for a memory
+            smaller than the number of classes.
     """
 
     state_key: ClassVar[str] = "lightning_cl.CLIB"
+    needs_every_class: ClassVar[bool] = True
     joins: ClassVar[bool] = False
     remembers_batches: ClassVar[bool] = False
+    needs_automatic: ClassVar[bool] = True
     one_pass: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5, "period": 2}
     policy: ClassVar[Any] = "importance"  # type: ignore[misc]

@@ -87,10 +87,12 @@ class GDumb(ExperienceReplay):
         reset_optimizer: Of no effect.
 
     Raises:
-        ValueError: As :class:`ExperienceReplay`, and for a number out of its range.
+        ValueError: As :class:`ExperienceReplay`, for a number out of its range, and, when attached, for a memory
+            smaller than the number of classes.
     """
 
     state_key: ClassVar[str] = "lightning_cl.GDumb"
+    needs_every_class: ClassVar[bool] = True
     boundaries: ClassVar[Boundaries] = "taken"
     joins: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5, "epochs": 2}

@@ -133,6 +133,7 @@ class GSS(ExperienceReplay):
 
     state_key: ClassVar[str] = "lightning_cl.GSS"
     policies: ClassVar[Any] = Literal["gradient_based"]
+    needs_automatic: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5, "batches": 2, "rows": 3}
 
     policy: Any = "gradient_based"

@@ -149,6 +149,7 @@ class PLFMS(ExperienceReplay):
     state_key: ClassVar[str] = "lightning_cl.PLFMS"
     joins: ClassVar[bool] = False
     draws: ClassVar[bool] = False
+    needs_automatic: ClassVar[bool] = True
     one_pass: ClassVar[bool] = True
     policy: ClassVar[Any] = "importance"  # type: ignore[misc]
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5, "period": 2}

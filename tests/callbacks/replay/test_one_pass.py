@@ -7,9 +7,26 @@ from functools import cache
 from typing import Any
 
 import pytest
+from conformance.methods import METHODS, make
+from conformance.modules import PLAIN
+from conformance.runs import attached
 
 import lightning_cl.callbacks
-from lightning_cl.callbacks import CLIB, EWC, SCR, SHARP, BiC, ExperienceReplay, FineTuning, ICaRL
+from lightning_cl.callbacks import (
+    CLIB,
+    EWC,
+    GACIL,
+    SCR,
+    SHARP,
+    BiC,
+    ExperienceReplay,
+    FineTuning,
+    ICaRL,
+    LwF,
+    PrototypeClassifier,
+    ReLoop2,
+    StreamingLDA,
+)
 
 from ..by_hand import CLASSES, EACH, make_online, run
 
@@ -27,17 +44,22 @@ BESIDE = {"AGEM": 8, "DER": 8 * CLASSES, "DERPlusPlus": 8 * CLASSES, "GEM": 8, "
 BESIDE["TAME"] = 8
 
 
+def remembered(method: Any) -> list[int]:
+    """Positions of the samples in the memory, if there is one."""
+    buffer = method.memory.buffer if isinstance(method, ExperienceReplay) else None
+    return [] if buffer is None else buffer.read(buffer.used).tolist()
+
+
 @cache
 def online(kind: Any) -> tuple[Any, Any, Counter[int], list[int]]:
     """After one pass online: module, method, reads of each sample, and what was read again and not remembered."""
     stream, seen, unknown = make_online(), Counter[int](), list[int]()
-    method = kind(**{**kind.small, "memory_size": SLOTS})
+    method = kind(**{**kind.small, **({"memory_size": SLOTS} if issubclass(kind, ExperienceReplay) else {})})
     whole = stream.source.item
 
     def item(split: Any, index: int) -> Any:
         if split == "train":
-            buffer = method.memory.buffer
-            if seen[int(index)] and int(index) not in buffer.read(buffer.used).tolist():
+            if seen[int(index)] and int(index) not in remembered(method):
                 unknown.append(int(index))
             seen[int(index)] += 1
         return whole(split, index)
@@ -55,6 +77,22 @@ def test_a_sample_comes_again_only_from_the_memory(kind: Any) -> None:
     assert not unknown
     assert len(reads) == CLASSES * EACH  # all of the stream
     assert max(reads.values()) > 1  # and some again
+
+
+@pytest.mark.parametrize("kind", [GACIL, LwF, PrototypeClassifier, ReLoop2, StreamingLDA], ids=lambda k: k.__name__)
+def test_without_a_memory_none_comes_again(kind: Any) -> None:
+    _, _, reads, _ = online(kind)
+    assert len(reads) == CLASSES * EACH
+    assert set(reads.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    "kind", [m for m in METHODS if getattr(m, "needs_every_class", False)], ids=lambda k: k.__name__
+)
+def test_a_memory_without_room_for_every_class_is_refused(kind: Any) -> None:
+    words = rf"{kind.__name__} needs a sample of each of the 6 classes .* `memory_size` is 5; give at least 6"
+    with pytest.raises(ValueError, match=words):
+        attached(PLAIN, make(kind, memory_size=5))
 
 
 @each_online

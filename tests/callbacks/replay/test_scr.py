@@ -98,8 +98,3 @@ def part_owner(part: Any) -> Any:
     """What `start_evaluation` asks of a module: its stream's task."""
     stream = type("Stream", (), {"task": None})
     return type("Module", (), {"trainer": type("Trainer", (), {"datamodule": stream})})
-
-
-def test_a_memory_without_room_for_every_class_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"SCR needs a sample of each of the 6 classes .* `memory_size` is 5; give at"):
-        run(SCR(5, 5))
