@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lightning_cl.nn.substitution import weight_layers
 
 #: Names of linear layers that make queries, keys and values, each with how many of these it makes.
 PROJECTIONS = {"qkv": 3, "in_proj": 3, "kv": 2} | dict.fromkeys(
@@ -79,3 +83,23 @@ class KernelBank(nn.Module):
     def idle(self) -> Tensor:
         """A zero with a gradient of zero for all of the bank: every process waits for that of every parameter."""
         return torch.stack([0 * parameter.sum() for parameter in self.parameters()]).sum()
+
+
+def chosen_layers(module: Any, at: str | None) -> dict[str, nn.Linear]:
+    """Linear layers by name: whose names end as ``at`` says; else those that make queries, keys and values; else all.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    known = weight_layers(module, module.continual_head)
+    linear = {name: layer for name, layer in known.items() if isinstance(layer, nn.Linear)}
+    usual = {name: layer for name, layer in linear.items() if name.rpartition(".")[2] in PROJECTIONS}
+    named = {n: m for n, m in linear.items() if at is not None and re.fullmatch(rf"(?:.*\.)?(?:{at})", n)}
+    found = (usual or linear) if at is None else named
+    if not found:
+        raise ValueError(
+            f"{type(module).__name__} trains no `nn.Linear` besides its head whose weights ConTraCon could convolve"
+            f"{'' if at is None else f' and whose name ends as `at={at!r}` says'}; its linear layers are "
+            f"{', '.join([*linear][:6]) or 'missing'}: name some with `at`, or use another method."
+        )
+    return found

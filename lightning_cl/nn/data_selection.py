@@ -136,3 +136,21 @@ def select_samples(
         own = {name: values.cpu()[group] for name, values in scores.items()}
         chosen.append(group[covering_sample(own[most_spread(own)], number, generator)])
     return torch.cat(chosen).sort().values
+
+
+def hardest(positions: Tensor, hardness: Tensor, index: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
+    """The samples with the highest losses of those kept and those new, each once, with its latest loss.
+
+    Args:
+        positions: ``(M,)`` of the kept samples; -1: an empty place.
+        hardness: ``(M,)`` their losses; -1 in empty places.
+        index: ``(B,)`` positions of the new ones.
+        losses: ``(B,)`` not negative.
+
+    Returns:
+        ``(M,)`` positions and losses, falling; empty places last.
+    """
+    again = torch.isin(positions, index)
+    every = torch.cat([losses, hardness.masked_fill(again, -1)])
+    order = every.argsort(descending=True, stable=True)[: len(positions)]
+    return torch.cat([index, positions.masked_fill(again, -1)])[order], every[order]

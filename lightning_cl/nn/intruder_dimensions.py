@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 import torch
@@ -10,8 +9,6 @@ from torch import Tensor
 
 #: Singular values count as equal, or as zero, within this share of the largest.
 SAME = 1e-6
-#: A layer of this shape alone may be any, such as the first of an MLP that is three times as wide.
-_FUSED = re.compile("qkv|in_proj|query_key_value|c_attn", re.IGNORECASE)
 
 
 class Intruders(NamedTuple):
@@ -44,15 +41,6 @@ def as_matrices(weight: Tensor, parts: int = 1) -> list[Tensor]:
     if len(matrix) % parts:
         raise ValueError(f"{len(matrix)} rows are no {parts} equal blocks; give a number that divides them.")
     return list(matrix.chunk(parts))
-
-
-def fused_parts(name: str, weight: Tensor) -> int:
-    """3 for a fused query, key and value projection, by its name and its rows, three times the columns; else 1.
-
-    Names contain ``qkv``, ``in_proj`` (as in ``nn.MultiheadAttention``), ``query_key_value`` or ``c_attn``.
-    """
-    fused = weight.ndim == 2 and weight.shape[0] == 3 * weight.shape[1] and _FUSED.search(name) is not None
-    return 3 if fused else 1
 
 
 def find_intruders(before: Tensor, after: Tensor, top: int = 10, threshold: float = 0.5) -> Intruders:
@@ -119,3 +107,25 @@ def low_rank(delta: Tensor, rank: int) -> tuple[Tensor, Tensor, float]:
     total = values.square().sum()
     missed = values[rank:].square().sum() / total.clamp_min(torch.finfo(total.dtype).tiny)
     return down.to(delta.dtype), up.to(delta.dtype), float(missed.sqrt())
+
+
+def repaired(
+    before: Tensor, after: Tensor, parts: int, top: int, threshold: float, factor: float
+) -> tuple[Tensor | None, int]:
+    """A weight with its intruders shrunk, ``None`` where there is nothing to change, and how many there are.
+
+    Args:
+        before: At least two dimensions.
+        after: Of the same shape.
+        parts: See :func:`as_matrices`.
+        top: See :func:`find_intruders`.
+        threshold: The same.
+        factor: See :func:`shrunk`.
+    """
+    pairs = list(zip(as_matrices(before, parts), as_matrices(after, parts), strict=True))
+    found = [find_intruders(old, new, top, threshold) for old, new in pairs]
+    count = sum(len(one.values) for one in found)
+    if factor == 1 or not count:
+        return None, count
+    new = torch.cat([shrunk(matrix, one, factor) for (_, matrix), one in zip(pairs, found, strict=True)])
+    return new.view_as(after), count

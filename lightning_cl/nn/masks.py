@@ -180,3 +180,15 @@ def random_elements(shape: Sequence[int], share: float, generator: torch.Generat
     mask = torch.zeros(tuple(shape), dtype=torch.bool).flatten()
     mask[torch.randperm(len(mask), generator=generator)[: int(share * len(mask))]] = True
     return mask.view(tuple(shape))
+
+
+def largest_elements(matrix: Tensor, share: float) -> Tensor:
+    """Mask of the ``int(share * n)`` largest of the ``n`` elements of a matrix by magnitude."""
+    chosen = torch.zeros(matrix.numel(), dtype=torch.bool, device=matrix.device)
+    chosen[matrix.abs().flatten().topk(int(share * matrix.numel())).indices] = True
+    return chosen.view(matrix.shape)
+
+
+def mean_at(matrix: Tensor, times: Tensor) -> Tensor:
+    """The mean magnitude of a matrix over elements of which each counts ``times``, an integer matrix; 0 if none do."""
+    return (matrix.abs() * times).sum() / times.sum().clamp_min(1)

@@ -48,3 +48,9 @@ def pull_similarity(similarity: Tensor, ids: Tensor) -> Tensor:
     """
     chosen = similarity.gather(1, ids.expand(len(similarity), -1))
     return chosen.sum(dim=1).mean()
+
+
+def spread_scores(similarity: Tensor, counts: Tensor) -> Tensor:
+    """``(B, P)`` cosines as in [0, 1], times the inverse counts of the ``P`` choices so far, which sum to 1."""
+    rarity = 1 / (counts + 1e-6)
+    return (similarity + 1) / 2 * (rarity / rarity.sum()).to(similarity.dtype)

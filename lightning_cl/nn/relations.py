@@ -43,3 +43,8 @@ def teacher_weights(logits: Sequence[Tensor], temperature: float) -> Tensor:
 def divergence(student: Tensor, teacher: Tensor) -> Tensor:
     """``(...)`` ``KL(teacher || student)`` of ``(..., C)`` log-probabilities; the teacher gets no gradient."""
     return F.kl_div(student, teacher.detach(), log_target=True, reduction="none").sum(dim=-1)
+
+
+def relations(features: Tensor, prototypes: Tensor) -> Tensor:
+    """``(B, C)`` products of ``(B, D)`` features as they are and ``(C, D)`` prototypes of unit length."""
+    return features @ F.normalize(prototypes, dim=1).T

@@ -130,3 +130,20 @@ def all_norms(module: nn.Module) -> dict[str, nn.Module]:
     """Batch norms with running statistics, and layer and group norms with a weight, by name."""
     of_samples = {n: m for n, m in module.named_modules() if isinstance(m, SAMPLE_NORMS) and m.weight is not None}
     return batch_norms(module) | of_samples
+
+
+def convolutions(module: Any, skip_pointwise: bool) -> dict[str, Any]:
+    """The 2-d convolutions of a module besides its head, by name, or those of more than one pixel.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    every = {n: m for n, m in module.named_modules() if isinstance(m, nn.Conv2d) and m is not module.continual_head}
+    found = {n: m for n, m in every.items() if not skip_pointwise or m.kernel_size != (1, 1)}
+    if not found:
+        raise ValueError(
+            f"{type(module).__name__} has {len(every)} convolutions besides its head, none of them `nn.Conv2d` of more "
+            "than one pixel, whose channels CLR could re-map; use a convolutional network, or another method (or "
+            "`skip_pointwise=False`, if there are some of one pixel)."
+        )
+    return found

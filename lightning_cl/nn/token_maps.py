@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from math import isqrt
+from typing import Any
 
 from torch import Tensor
 
@@ -35,3 +37,9 @@ def token_maps(output: Tensor, who: str = "pooled distillation", argument: str =
         )
     maps: Tensor = output[:, -(side**2) :].transpose(1, 2).unflatten(2, (side, side))
     return maps
+
+
+def stage_maps(outputs: Mapping[str, Any], stages: Sequence[str]) -> list[Tensor]:
+    """``(B, C, H, W)`` what each stage gave; of several tensors the first."""
+    given = [outputs[name] for name in stages]
+    return [token_maps(output[0] if isinstance(output, tuple) else output) for output in given]

@@ -14,7 +14,7 @@ from torch import Tensor
 Unit = list[tuple[str, int | None]]
 
 #: One layer for queries, keys and values, of which each has a third: timm and ModernBERT, ``nn.MultiheadAttention``
-#: (open_clip, torchvision), GPT-2.
+#: (open_clip, torchvision), GPT-2. Not ``query_key_value``: in BLOOM and GPT-NeoX each head's rows stand together.
 _FUSED = re.compile(r"qkv|Wqkv|in_proj|c_attn")
 _PROJECTION = re.compile(r"query|key|value|dense|[qkvo]|W?[qkvo]|([qkvoc]|out)_(proj|lin)|proj|to_([qkv]|out)")
 _NORM = re.compile(r"(.*_)?(layer_?)?(norm|ln)(_?\d+|_.*)?|.*norm", re.IGNORECASE)
@@ -66,6 +66,20 @@ def transformer_blocks(weights: Mapping[str, Tensor], skip: Collection[str] = ()
         elif _is_projection(layer):
             block.attentions[attention] += units
     return [b for _, b in sorted(blocks.items()) if any(len(units) >= 4 for units in b.attentions.values())]
+
+
+def fused_parts(name: str, weight: Tensor) -> int:
+    """3 for a matrix that makes queries, keys and values, each by a third of its rows, by its name and shape; else 1.
+
+    The shape alone says nothing: the first layer of an MLP may be three times as high as wide, too.
+
+    Args:
+        name: Of the parameter.
+        weight: The parameter.
+    """
+    layer = _OWN_WEIGHT.sub(r"\1.\2", name).rpartition(".")[0].rpartition(".")[2]
+    thirds = weight.ndim == 2 and weight.shape[0] == 3 * weight.shape[1]
+    return 3 if thirds and (_FUSED.fullmatch(layer) or layer == "qkv_proj") else 1
 
 
 def _kind(layer: str, weight: Tensor) -> Any:

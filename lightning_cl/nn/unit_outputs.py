@@ -31,7 +31,7 @@ def unit_layers(module: nn.Module, head: nn.Module) -> dict[str, nn.Module]:
         head: The layer that makes the class logits.
     """
     own = {name: part for name, part in module.named_modules() if not name.startswith("continual")}
-    found: dict[str, nn.Module] = {name: part for name, part in own.items() if is_activation(part)}
+    found = {name: own[name] for name in activation_names(module)}
     inside = {id(part) for part in head.modules()}
     weighted = (nn.Linear, nn.Conv1d, nn.Conv2d)
     return found or {n: part for n, part in own.items() if isinstance(part, weighted) and id(part) not in inside}
@@ -73,3 +73,8 @@ def layer_input(layer: nn.Module) -> Iterator[list[Tensor]]:
 
 def _note(found: list[Tensor], layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     found.append(inputs[0])
+
+
+def activation_names(module: nn.Module) -> list[str]:
+    """Names of the activation layers of a network; parts below ``continual`` are left out."""
+    return [name for name, part in module.named_modules() if is_activation(part) and not name.startswith("continual")]

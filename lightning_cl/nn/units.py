@@ -15,6 +15,7 @@ from lightning_cl.nn.eager import uncompiled
 from lightning_cl.nn.input_grams import has_input_rows
 from lightning_cl.nn.plasticity import by_unit
 from lightning_cl.nn.unit_outputs import layer_input
+from lightning_cl.nn.weights import clear_moments
 
 
 class UnitLink(NamedTuple):
@@ -143,6 +144,4 @@ def restart_units_(
     reader.weight[:, columns] = 0
     for part, places in ((weight, (units,)), (maker.bias, (units,)), (reader.weight, (slice(None), columns))):
         if isinstance(part, Tensor):
-            for state in states.get(part, {}).values():
-                if isinstance(state, Tensor) and state.shape == part.shape:
-                    state[places] = 0
+            clear_moments(states, part, places)

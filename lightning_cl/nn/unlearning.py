@@ -29,3 +29,22 @@ def refusal(logits: Tensor, allowed: Tensor) -> Tensor:
         allowed: ``(C,)`` bool, at least one.
     """
     return -F.log_softmax(logits.masked_fill(~allowed, -torch.inf), dim=1)[:, allowed].mean(dim=1)
+
+
+@torch.no_grad()
+def unlearn_(
+    weight: Tensor, gradient: Tensor, fisher: Tensor, normal: Tensor, delta: float, noise: float, damping: float
+) -> None:
+    """Move a weight up its loss in place, by ``delta`` times its own norm, less where the Fisher information is large.
+
+    Args:
+        weight: Any shape; ``gradient``, ``fisher`` and ``normal`` have it, too.
+        gradient: Of the loss; for zeros only noise is left.
+        fisher: Not negative.
+        normal: Standard normal noise.
+        delta: Relative length, at least 0.
+        noise: Standard deviation of the noise before ``delta``.
+        damping: What the Fisher information is multiplied by.
+    """
+    up = gradient * (weight.norm() / gradient.norm().clamp_min(torch.finfo(gradient.dtype).tiny))
+    weight.add_((up + noise * normal) / (1 + damping * fisher), alpha=delta)

@@ -253,3 +253,16 @@ class StepRecord:
             self._remembered.remove(name)
             gradient, before = self._copies[name]
             yield name, gradient, before.sub_(weights[name])
+
+
+def clear_moments(states: Mapping[Tensor, Mapping[str, Any]], weight: Tensor, places: Any) -> None:
+    """Set what an optimiser keeps for some places of a weight to 0, in place: tensors of the weight's shape.
+
+    Args:
+        states: Of the optimiser, by parameter.
+        weight: The parameter.
+        places: Any index, such as a boolean mask.
+    """
+    for moment in states.get(weight, {}).values():
+        if isinstance(moment, Tensor) and moment.shape == weight.shape:
+            moment[places] = 0

@@ -86,4 +86,14 @@ def term_of_all(module: Any, term: Tensor) -> Tensor:
         return term
     weight = trainer.datamodule.train_weight(trainer.fit_loop.batch_idx)  # of this process's loss in DDP's mean
     factor = trainer.world_size / weight if weight else 0.0
+    return with_own_gradient(term, factor)
+
+
+def with_own_gradient(term: Tensor, factor: float) -> Tensor:
+    """A term of the rows of all processes, with the gradient of this one's, weighed as the loss of a step will be.
+
+    Args:
+        term: Its value stays.
+        factor: Of the gradient, as :func:`global_batch` gives it.
+    """
     return term.detach() + factor * (term - term.detach())

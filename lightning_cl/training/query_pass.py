@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_cl.nn.adapters import Adapters, Mixture
 from lightning_cl.nn.extension import extend
 from lightning_cl.training.batch import call_with
 from lightning_cl.training.evaluation_mode import evaluating
@@ -20,12 +21,18 @@ class QueryingMethod(MethodModule):
     """Asks the network without what the method adds for the features of the samples, before it answers.
 
     Queries are what reaches the head in evaluation mode, without gradient. Call :meth:`ask_before` once.
+
+    Args:
+        adapters: A pool of updates.
+        mixture: What is chosen of them for each sample.
     """
 
-    #: Whether a network is being called.
-    asked: bool = False
-    #: ``(B, D)`` of the samples that pass.
-    query: Tensor | None = None
+    asked: bool = False  #: Whether a network is being called.
+    query: Tensor | None = None  #: ``(B, D)`` of the samples that pass.
+
+    def __init__(self, adapters: Adapters, mixture: Mixture) -> None:
+        super().__init__()
+        self.adapters, self.mixture = adapters, mixture
 
     def ask_before(self, module: Any) -> None:
         """From here on every call of a network around the head is preceded by a query pass."""
@@ -38,8 +45,8 @@ class QueryingMethod(MethodModule):
         raise NotImplementedError
 
     def choose_nothing(self) -> None:
-        """Add nothing from here on."""
-        raise NotImplementedError
+        """The frozen network answers from here on."""
+        self.mixture.set(None, None)
 
     @contextmanager
     def answering(self, module: Any, call: Callable[[], Any]) -> Iterator[None]:

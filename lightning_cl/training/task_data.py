@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from lightning_cl.namespace import rank_zero_warn
@@ -136,10 +137,4 @@ def first_rows(inputs: Any, count: int) -> Any:
 
 def rows_of(inputs: Any, rows: slice) -> Any:
     """Some rows of a tensor, or of each tensor in a tuple, list or dictionary."""
-    if isinstance(inputs, (Tensor, Inputs)):
-        return inputs[rows]
-    if isinstance(inputs, dict):
-        return {name: rows_of(value, rows) for name, value in inputs.items()}
-    if isinstance(inputs, (tuple, list)):
-        return type(inputs)(rows_of(value, rows) for value in inputs)
-    return inputs
+    return apply_to_collection(inputs, (Tensor, Inputs), lambda part: part[rows])

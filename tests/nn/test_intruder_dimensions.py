@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from lightning_cl.nn.intruder_dimensions import as_matrices, find_intruders, fused_parts, low_rank, shrunk
+from lightning_cl.nn.intruder_dimensions import as_matrices, find_intruders, low_rank, shrunk
 
 
 @pytest.fixture
@@ -58,13 +58,8 @@ def test_a_direction_that_was_not_there_is_an_intruder() -> None:
 
 def test_weights_as_matrices() -> None:
     fused = torch.arange(48.0).view(12, 4)
-    for name in ("blocks.0.attn.qkv.weight", "in_proj_weight", "Wqkv.weight", "attention.query_key_value.weight"):
-        assert fused_parts(name, fused) == 3
-        assert fused_parts(name, fused[:8]) == 1
-    assert fused_parts("mlp.fc1.weight", fused) == 1  # three times as wide, and no projection
     assert [part.tolist() for part in as_matrices(fused, 3)] == [fused[i : i + 4].tolist() for i in (0, 4, 8)]
     kernel = torch.randn(6, 2, 3, 3)
-    assert fused_parts("qkv.weight", kernel) == 1
     assert torch.equal(as_matrices(kernel)[0], kernel.flatten(1))
     with pytest.raises(ValueError, match="12 rows are no 5 equal blocks"):
         as_matrices(fused, 5)

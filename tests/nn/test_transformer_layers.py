@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.nn.half_masks import embedding_names, frozen_share
-from lightning_cl.nn.transformer_layers import transformer_blocks
+from lightning_cl.nn.transformer_layers import fused_parts, transformer_blocks
 
 BLOCKS = 4
 
@@ -103,3 +103,12 @@ def test_convolutions_with_attention_are_no_transformer() -> None:
     parts: dict[str, nn.Module] = {"conv": nn.Conv2d(2, 2, 3), "attn": nn.ModuleDict({"fc": nn.Linear(2, 2)})}
     weights = dict(nn.ModuleDict({"layers": nn.ModuleList([nn.ModuleDict(parts)])}).named_parameters())
     assert transformer_blocks(weights) == []
+
+
+def test_a_fused_projection_is_known_by_its_name_and_its_rows() -> None:
+    fused = torch.zeros(12, 4)
+    for name in ("blocks.0.attn.qkv.weight", "attn.in_proj_weight", "attn.Wqkv.weight", "self_attn.qkv_proj.weight"):
+        assert (fused_parts(name, fused), fused_parts(name, fused[:8])) == (3, 1)
+    assert fused_parts("mlp.fc1.weight", fused) == 1  # three times as wide, and no projection
+    assert fused_parts("qkv.weight", torch.zeros(12, 4, 3, 3)) == 1
+    assert fused_parts("h.0.self_attention.query_key_value.weight", fused) == 1  # BLOOM: a head's rows stand together

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from lightning_cl.callbacks.adapters.lora import AddedParts, added_adapters
+from lightning_cl.callbacks.adapters.linear_layers import AddedParts, added_adapters
 from lightning_cl.callbacks.arguments import check_at_least, check_pattern, check_share
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask

@@ -1,8 +1,8 @@
-"""Gaussians of all classes so far, a second set of the head's weights aligned with them, and slowed steps."""
+"""Gaussians of all classes so far, and a second set of the head's weights aligned with them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,11 +11,10 @@ from torch import Tensor
 from lightning_cl.nn.heads import ClassStatistics
 from lightning_cl.nn.heads.aligned import AlignedHead
 from lightning_cl.nn.heads.gaussians import Gaussians
-from lightning_cl.nn.weights import StepScale
-from lightning_cl.training import MethodModule
+from lightning_cl.training.slowed_steps import SlowedSteps
 
 
-class AlignedGaussians(MethodModule):
+class AlignedGaussians(SlowedSteps):
     """What SLCA and MOS share; call :meth:`keep_gaussians` in the constructor.
 
     Attributes:
@@ -26,7 +25,6 @@ class AlignedGaussians(MethodModule):
 
     growing = ("task_of",)
     task_of: Tensor
-    _step: StepScale | None = None
 
     def keep_gaussians(self, method: Any, head: Any, num_classes: int) -> None:
         """Begin without samples.
@@ -40,18 +38,6 @@ class AlignedGaussians(MethodModule):
         self.statistics = ClassStatistics(num_classes, head.in_features, method.covariance)
         self.register_buffer("task_of", torch.zeros(num_classes, dtype=torch.long))
         self.aligned = AlignedHead(head)
-
-    def slow_down(self, weights: Iterable[Tensor], share: float) -> None:
-        """Let the coming step of an optimiser move some weights by a share of what it would."""
-        if share < 1:
-            self._step = StepScale(weights, share)
-            self._step.remember()
-
-    def after_step(self, module: Any, optimizer: Any) -> None:
-        """Take back what is too much of the step."""
-        if self._step is not None:
-            self._step.edit()
-        self._step = None
 
     def known_classes(self) -> list[int]:
         """Those with samples."""

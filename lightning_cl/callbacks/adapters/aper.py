@@ -37,15 +37,15 @@ class AdaptedPrototypes(FirstTaskAdapters, MethodModule):
         head = module.continual_head
         self.means = PrototypeHead(num_classes, 2 * head.in_features, "cosine", normalize=False)
         self.bypass, self.cache_features = FeatureBypass(module, head, adapters), cache
-        after_load(self, "_choose_paths")
-
-    def _choose_paths(self) -> None:
-        self.choose_paths()
-        self.bypass.cache.clear()  # other weights, other features
+        after_load(self, "_begin_anew")
 
     def choose_paths(self) -> None:
         """The adapted network while it learns; then the frozen one, too."""
         self.adapters.select(*((0,) if self.learns else (None, 0)))
+
+    def _begin_anew(self) -> None:
+        self.choose_paths()
+        self.bypass.cache.clear()  # other weights, other features
 
     def trains_now(self) -> bool:
         """In the first task only."""

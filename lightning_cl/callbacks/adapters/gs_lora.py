@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from lightning_cl.callbacks.adapters.linear_layers import linear_only
 from lightning_cl.callbacks.arguments import check_at_least, check_pattern
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import StreamKind
@@ -16,7 +17,7 @@ from lightning_cl.callbacks.unlearning.requests import ForgetRequests, seen_loss
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import Adapters, LoRA, block_mlps, inject
-from lightning_cl.nn.adapters.sites import exactly
+from lightning_cl.nn.adapters.sites import ending, exactly
 from lightning_cl.nn.losses import group_norms
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import Step
@@ -134,20 +135,17 @@ class GSLoRA(ContinualMethod):
         """``A`` and ``B`` for the linear layers of every MLP."""
 
         def make(layer: nn.Module) -> LoRA:
-            if not isinstance(layer, nn.Linear):
-                raise ValueError(f"`at={self.at!r}` names a {type(layer).__name__}; GSLoRA goes to `nn.Linear` alone.")
-            return LoRA(1, layer.in_features, layer.out_features, self.rank, 1 / self.rank)
+            linear = linear_only(layer, self.at, "GSLoRA")
+            return LoRA(1, linear.in_features, linear.out_features, self.rank, 1 / self.rank)
 
-        if self.at is None:
-            names = [f"{mlp}.{name}" for mlp in block_mlps(pl_module) for name in _ends(pl_module.get_submodule(mlp))]
-            if not names:
-                raise ValueError(
-                    f"no MLP was found in the numbered blocks of this {type(pl_module).__name__}; name its linear "
-                    "layers with `at`, a regular expression."
-                )
-            pattern = exactly(names)
-        else:
-            pattern = rf"(?!continual\.)(?:.*\.)?(?:{self.at})"
+        mlps = block_mlps(pl_module) if self.at is None else []
+        if self.at is None and not mlps:
+            raise ValueError(
+                f"no MLP was found in the numbered blocks of this {type(pl_module).__name__}; name its linear "
+                "layers with `at`, a regular expression."
+            )
+        names = [f"{mlp}.{name}" for mlp in mlps for name in _ends(pl_module.get_submodule(mlp))]
+        pattern = exactly(names) if self.at is None else ending(self.at)
         adapters = inject(pl_module, make, at=pattern, site="gs_lora")
         return self.forgetting(pl_module, info, adapters)
 

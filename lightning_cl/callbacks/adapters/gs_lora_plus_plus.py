@@ -13,6 +13,7 @@ from lightning_cl.callbacks.arguments import check_at_least, check_share
 from lightning_cl.nn.adapters import Adapters
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.heads import ClassStatistics
+from lightning_cl.nn.losses import divergences
 from lightning_cl.nn.precision import wide
 from lightning_cl.nn.weights import NamedTensors, ema
 from lightning_cl.training import Step, TaskData
@@ -71,12 +72,6 @@ class PrototypeForgetting(ForgettingUpdates):
 
     def _updates(self) -> dict[str, Tensor]:
         return dict(self.adapters.named_parameters())
-
-
-def divergences(embeddings: Tensor, means: Tensor) -> Tensor:
-    """``(B,)`` ``KL(softmax(mean) || softmax(embedding))`` in nats, of ``(B, D)`` embeddings and means of classes."""
-    expected = means.to(embeddings.dtype).log_softmax(1)
-    return (expected.exp() * (expected - embeddings.log_softmax(1))).sum(1)
 
 
 @dataclass(eq=False)

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.adapters.lora import linear_adapters
+from lightning_cl.callbacks.adapters.linear_layers import linear_adapters
 from lightning_cl.callbacks.arguments import check_at_least, check_pattern
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
-from lightning_cl.nn.adapters import Adapters, Bank, Mixture, PooledLoRA
+from lightning_cl.nn.adapters import Adapters, Mixture, PooledLoRA
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.distributed import all_sum
-from lightning_cl.nn.matching import cosine_similarity
+from lightning_cl.nn.matching import cosine_similarity, spread_scores
 from lightning_cl.training import Step
 from lightning_cl.training.query_pass import QueryingMethod
-
-
-def spread_scores(similarity: Tensor, counts: Tensor) -> Tensor:
-    """``(B, P)`` cosines as in [0, 1], times the inverse counts of the ``P`` choices so far, which sum to 1."""
-    rarity = 1 / (counts + 1e-6)
-    return (similarity + 1) / 2 * (rarity / rarity.sum()).to(similarity.dtype)
 
 
 class ModulatorPool(QueryingMethod):
@@ -32,8 +27,8 @@ class ModulatorPool(QueryingMethod):
     counts: Tensor
 
     def __init__(self, adapters: Adapters, mixture: Mixture, width: int, size: int, pull: float) -> None:
-        super().__init__()
-        self.adapters, self.mixture, self.pull = adapters, mixture, pull
+        super().__init__(adapters, mixture)
+        self.pull = pull
         self.keys = nn.Parameter(torch.empty(size, width).uniform_(-1, 1))
         self.register_buffer("counts", torch.zeros(size, dtype=torch.long))
         self.spreads = Counter()  # a choice counts against being chosen again
@@ -54,10 +49,6 @@ class ModulatorPool(QueryingMethod):
         if self.training and similarity.requires_grad:
             self.chosen = ids[:, 0], similarity.gather(1, ids)[:, 0]
         self.mixture.set(ids, torch.ones_like(ids, dtype=query.dtype))
-
-    def choose_nothing(self) -> None:
-        """The frozen network answers."""
-        self.mixture.set(None, None)
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """Pull the chosen keys to their queries, and count them."""
@@ -122,13 +113,9 @@ class L2M(ContinualMethod):
 
     def build(self, pl_module: Any, info: Any) -> ModulatorPool:
         """Modulators that add nothing yet, and keys at random."""
-        mixture = Mixture()
-
-        def make(layer: nn.Linear) -> Bank:
-            return PooledLoRA(mixture, self.pool_size, layer.in_features, layer.out_features, self.rank, 2.0)
-
+        mixture, size, width = Mixture(), self.pool_size, pl_module.continual_head.in_features
+        make = partial(PooledLoRA, mixture, size, rank=self.rank, scale=2.0)
         adapters = linear_adapters(pl_module, make, self.at, "L2M")
-        width = pl_module.continual_head.in_features
-        part = ModulatorPool(adapters, mixture, width, self.pool_size, self.pull)
+        part = ModulatorPool(adapters, mixture, width, size, self.pull)
         part.ask_before(pl_module)
         return part

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from lightning_cl.callbacks.adapters.lora import layer_pattern, linear_only, usual_linears
+from lightning_cl.callbacks.adapters.linear_layers import layer_pattern, linear_only, usual_linears
 from lightning_cl.callbacks.adapters.task_adapters import SummedAdapters
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_pattern
 from lightning_cl.callbacks.stream_kind import Boundaries
@@ -15,6 +15,7 @@ from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.adapters import Adapters, RankOne, freeze_all_but, inject
 from lightning_cl.nn.adapters.injection import named_parts
 from lightning_cl.nn.adapters.sites import exactly
+from lightning_cl.nn.transformer_layers import fused_parts
 
 
 class RankOneExperts(SummedAdapters):
@@ -76,16 +77,12 @@ class MoRA(TaskwiseMethod):
             raise ValueError(f"`threshold` is {self.threshold}; give at most 1, the largest that a cosine can be.")
         check_pattern(self, "at")
 
-    @classmethod
-    def backbones(cls) -> str:
-        """All that have linear layers in numbered blocks."""
-        return "any network"
-
     def build(self, pl_module: Any, info: Any) -> RankOneExperts:
         """Experts of no weight for every chosen layer, for as many tasks as the stream has."""
         pattern = layer_pattern(pl_module, self.at, usual_linears(pl_module), "mora")
         layers = named_parts(pl_module, pattern)
-        fused = [name for name, layer in layers.items() if _is_fused(name, layer)]
+        linears = {name: layer for name, layer in layers.items() if isinstance(layer, nn.Linear)}
+        fused = [name for name, layer in linears.items() if fused_parts(f"{name}.weight", layer.weight) == 3]
         plain = [name for name in layers if name not in fused]
         places = [(exactly(plain) if plain else pattern, "mora", 0, 1)] if plain or not fused else []
         places += [(exactly(fused), f"mora{part}", part, 3) for part in range(3) if fused]
@@ -102,9 +99,3 @@ class MoRA(TaskwiseMethod):
             return RankOne(tasks, layer.in_features, width, self.rank, *options, start=part * width)
 
         return inject(pl_module, make, at=at, site=site)
-
-
-def _is_fused(name: str, layer: nn.Module) -> bool:
-    """Whether a layer makes queries, keys and values at once."""
-    same = isinstance(layer, nn.Linear) and layer.out_features == 3 * layer.in_features
-    return name.rpartition(".")[2] == "qkv" and same

@@ -21,7 +21,7 @@ from lightning_cl.nn.losses import self_contrast
 from lightning_cl.nn.parameter_versions import Remembered, written
 from lightning_cl.nn.weights import ema
 from lightning_cl.training import Step, TaskData
-from lightning_cl.training.global_batch import global_rows
+from lightning_cl.training.global_batch import global_rows, with_own_gradient
 
 
 class MergedAdapters(AlignedGaussians, TaskAdapters):
@@ -48,8 +48,7 @@ class MergedAdapters(AlignedGaussians, TaskAdapters):
         counts = self.statistics.counts
         known = self._known.get(written(counts), lambda: (counts > 0).nonzero().flatten())
         term = self_contrast(torch.cat([self.statistics.means[known].to(rows), rows]))
-        # The value is the global one; the gradient that of this process's rows, weighed as the loss of a step will be.
-        return {"contrast": self.method.strength * (term.detach() + factor * (term - term.detach()))}
+        return {"contrast": self.method.strength * with_own_gradient(term, factor)}
 
     def edit_gradients(self, module: Any, optimizer: Any) -> None:
         """Slow the head down."""

@@ -6,28 +6,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_cl.callbacks.adapters.lora import linear_adapters
+from lightning_cl.callbacks.adapters.linear_layers import linear_adapters
 from lightning_cl.callbacks.adapters.task_adapters import SummedAdapters
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_pattern, check_share
 from lightning_cl.callbacks.regularized import RegularizedMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.nn.adapters import Adapters, Bank, LoRA
+from lightning_cl.nn.adapters import Adapters, LoRA
+from lightning_cl.nn.masks import largest_elements, mean_at
 from lightning_cl.nn.weights import NamedTensors
 from lightning_cl.training import Step, TaskData
-
-
-def key_elements(product: Tensor, keep: float) -> Tensor:
-    """A boolean mask of the ``int(keep * n)`` largest of the ``n`` elements of a matrix by magnitude."""
-    chosen = torch.zeros(product.numel(), dtype=torch.bool, device=product.device)
-    chosen[product.abs().flatten().topk(int(keep * product.numel())).indices] = True
-    return chosen.view(product.shape)
-
-
-def mean_at(product: Tensor, times: Tensor) -> Tensor:
-    """The mean magnitude of a matrix over elements of which each counts ``times``, an integer matrix; 0 if none do."""
-    return (product.abs() * times).sum() / times.sum().clamp_min(1)
 
 
 class KeyElements(SummedAdapters):
@@ -51,7 +40,7 @@ class KeyElements(SummedAdapters):
     def end_task(self, module: Any, data: TaskData) -> None:
         """Keep the largest elements of the task's update."""
         for name, times in self.times.items():
-            times.add_(key_elements(self._product(name, self.slot.value), self.keep))
+            times.add_(largest_elements(self._product(name, self.slot.value), self.keep))
         super().end_task(module, data)
 
     def _product(self, name: str, slot: int) -> Tensor:
@@ -110,10 +99,6 @@ class RegLoRA(RegularizedMethod):
 
     def build(self, pl_module: Any, info: Any) -> KeyElements:
         """A slot of every chosen layer for each task; nothing is noted yet."""
-
-        def make(layer: nn.Linear) -> Bank:
-            scale = self.alpha / self.rank
-            return LoRA(info.num_tasks, layer.in_features, layer.out_features, self.rank, scale)
-
-        adapters = linear_adapters(pl_module, make, self.at, "RegLoRA")
+        tasks, rank, scale = info.num_tasks, self.rank, self.alpha / self.rank
+        adapters = linear_adapters(pl_module, lambda *sizes: LoRA(tasks, *sizes, rank, scale), self.at, "RegLoRA")
         return KeyElements(adapters, self.strength, self.keep)

@@ -4,40 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_cl.callbacks.adapters.lora import linear_adapters
+from lightning_cl.callbacks.adapters.linear_layers import linear_adapters
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_pattern
-from lightning_cl.callbacks.base import require_stream
-from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
-from lightning_cl.datamodules.sampling import permutation
-from lightning_cl.nn.adapters import Adapters, Bank, Mixture, PooledLoRA
+from lightning_cl.nn.adapters import Adapters, Mixture, PooledLoRA
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.distributed import send_from_first_process
-from lightning_cl.nn.matching import cosine_similarity
 from lightning_cl.training import TaskData
+from lightning_cl.training.group_keys import fit_group_keys, group_similarity, retrieved
 from lightning_cl.training.query_pass import QueryingMethod
 
 Retrieval = Literal["sample", "batch"]
-
-
-def group_similarity(query: Tensor, keys: Tensor) -> Tensor:
-    """``(B, P)`` cosines of ``(B, D)`` queries with ``(P, G, D / G)`` keys, in the mean over the ``G`` groups."""
-    groups, width = keys.shape[1:]
-    parts = query[:, : groups * width].unflatten(1, (groups, width)).transpose(0, 1)  # (G, B, D / G)
-    return cosine_similarity(parts, keys.transpose(0, 1)).mean(0)
-
-
-def retrieved(similarity: Tensor, topk: int, temperature: float) -> tuple[Tensor, Tensor]:
-    """The ``topk`` of ``(B, P)`` similarities by ``softmax(s / temperature)``: ids and shares that sum to 1."""
-    best = (similarity / temperature).softmax(1).topk(topk, dim=1)
-    return best.indices, best.values / (best.values.sum(1, keepdim=True) + 1e-9)
 
 
 class UpdateStore(QueryingMethod):
@@ -46,9 +30,8 @@ class UpdateStore(QueryingMethod):
     keys: Tensor
 
     def __init__(self, adapters: Adapters, mixture: Mixture, width: int, tasks: int, method: SLM) -> None:
-        super().__init__()
-        self.adapters, self.mixture, self.method = adapters, mixture, method
-        self.task = Counter()
+        super().__init__(adapters, mixture)
+        self.method, self.task = method, Counter()
         shape = tasks * method.per_task, method.groups, width // method.groups
         self.register_buffer("keys", torch.zeros(shape))
         self.growing = ("keys",)
@@ -68,52 +51,19 @@ class UpdateStore(QueryingMethod):
         ids, shares = retrieved(similarity, min(method.topk, similarity.shape[1]), method.temperature)
         self.mixture.set(ids + first, shares.to(query.dtype))
 
-    def choose_nothing(self) -> None:
-        """The frozen network answers."""
-        self.mixture.set(None, None)
-
     def start_task(self, module: Any, task: Any) -> None:
         """Fit the keys of the task to its queries."""
         self.task.set(task.index)
-        data = TaskData(module, task)
-        extract = _Queries(self, module)
-        queries = torch.cat([batch.features for batch in data.features(extract)]).float()
-        fitted = self._fitted(queries, module.trainer.datamodule.seed)
+        queries = TaskData(module, task).all_features(partial(self.query_of, module)).features.float()
+        method, shape, seed = self.method, (self.method.per_task, *self.keys.shape[1:]), module.trainer.datamodule.seed
+        options = {"epochs": method.key_epochs, "lr": method.key_lr, "batch_size": method.key_batch}
+        fitted = fit_group_keys(queries, shape, min(method.topk, method.per_task), seed, task.index, **options)
         self.keys[list(self.own)] = fitted.to(self.keys)
         send_from_first_process([self.keys])
 
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """The updates of other tasks."""
         return self.adapters.protected(self.own)
-
-    def _fitted(self, queries: Tensor, seed: int) -> Tensor:
-        """``(per_task, G, D / G)`` keys: orthogonal within each group at first, then drawn towards the queries."""
-        method, shape = self.method, self.keys[list(self.own)].shape
-        generator = torch.Generator().manual_seed(seed + self.task.value)
-        drawn = torch.randn(shape[1], max(shape[2], shape[0]), shape[0], generator=generator)
-        start = torch.linalg.qr(drawn).Q.mT[:, :, : shape[2]].transpose(0, 1).to(queries)  # (per_task, G, D / G)
-        keys = nn.Parameter(start.contiguous())
-        optimizer = torch.optim.AdamW([keys], lr=method.key_lr)
-        topk = min(method.topk, method.per_task)
-        with torch.enable_grad():
-            for epoch in range(method.key_epochs):
-                order = permutation(len(queries), seed, self.task.value, epoch).to(queries.device)
-                for rows in order.split(method.key_batch):
-                    loss = -group_similarity(queries[rows], keys).topk(topk, dim=1).values.mean()
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-        return F.normalize(keys.detach(), dim=-1)
-
-
-class _Queries:
-    """Queries of inputs."""
-
-    def __init__(self, store: UpdateStore, module: Any) -> None:
-        self.store, self.module = store, module
-
-    def __call__(self, inputs: Any) -> Tensor:
-        return self.store.query_of(self.module, inputs)
 
 
 @dataclass(eq=False)
@@ -153,6 +103,7 @@ class SLM(TaskwiseMethod):
 
     state_key: ClassVar[str] = "lightning_cl.SLM"
     boundaries: ClassVar[Boundaries] = "needed"
+    needs_task_end: ClassVar[tuple[str, str]] = ("takes the next updates", "`L2M`, which needs none")
     adapts_backbone: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"per_task": 2, "topk": 2, "rank": 2, "groups": 2}
 
@@ -175,21 +126,12 @@ class SLM(TaskwiseMethod):
         check_choice(self, "retrieval", Retrieval)
         check_pattern(self, "at")
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Check that the stream tells where tasks begin, and attach."""
-        check_boundaries(require_stream(trainer, "SLM"), "SLM", "takes the next updates", "`L2M`, which needs none")
-        super().setup(trainer, pl_module, stage)
-
     def build(self, pl_module: Any, info: Any) -> UpdateStore:
         """Updates that add nothing yet, and no key."""
-        mixture, width = Mixture(), pl_module.continual_head.in_features
+        mixture, width, slots = Mixture(), pl_module.continual_head.in_features, info.num_tasks * self.per_task
         if self.groups > width:
             raise ValueError(f"`groups` is {self.groups}, but features have {width} channels; give at most as many.")
-
-        def make(layer: nn.Linear) -> Bank:
-            slots = info.num_tasks * self.per_task
-            return PooledLoRA(mixture, slots, layer.in_features, layer.out_features, self.rank)
-
+        make = partial(PooledLoRA, mixture, slots, rank=self.rank)
         adapters = linear_adapters(pl_module, make, self.at, "SLM")
         part = UpdateStore(adapters, mixture, width, info.num_tasks, self)
         part.ask_before(pl_module)

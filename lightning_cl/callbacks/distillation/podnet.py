@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from math import sqrt
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.heads import proxy_logits
 from lightning_cl.nn.losses import cosine_distance, pooled_distance
-from lightning_cl.nn.token_maps import token_maps
+from lightning_cl.nn.token_maps import stage_maps
 from lightning_cl.training import Step
 from lightning_cl.training.find_modules import find_stages
 from lightning_cl.training.loss_terms import zero_through
@@ -62,12 +62,6 @@ class PooledTeacher(PreviousModel):
         for parameter in module.continual_head.parameters():
             if parameter.requires_grad:
                 yield parameter, torch.ones_like(parameter, dtype=torch.bool)
-
-
-def stage_maps(outputs: Mapping[str, Any], stages: Sequence[str]) -> list[Tensor]:
-    """``(B, C, H, W)`` what each stage gave; of several tensors the first."""
-    given = [outputs[name] for name in stages]
-    return [token_maps(output[0] if isinstance(output, tuple) else output) for output in given]
 
 
 @dataclass(eq=False)

@@ -11,24 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_views
-from lightning_cl.callbacks.base import ContinualMethod, require_stream
-from lightning_cl.callbacks.boundaries import check_boundaries
+from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.distillation.teacher import PreviousModel
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.heads import cosine_logits
 from lightning_cl.nn.losses import distillation, supervised_contrastive
 from lightning_cl.nn.precision import wide
+from lightning_cl.nn.relations import relations
 from lightning_cl.training import Step, TaskData
 from lightning_cl.training.contrast import View, learn_features
 from lightning_cl.training.global_batch import global_batch, term_of_all
 
 RelationAxis = Literal["classes", "samples"]
-
-
-def relations(features: Tensor, prototypes: Tensor) -> Tensor:
-    """``(B, C)`` products of ``(B, D)`` features as they are and ``(C, D)`` prototypes of unit length."""
-    return features @ F.normalize(prototypes, dim=1).T
 
 
 def groups_of(classes_per_task: Any, task: int) -> Iterator[list[int]]:
@@ -77,12 +71,10 @@ class PrototypeRelations(PreviousModel):
             "prd_prototypes": method.pull * near,
         }
         if self.strength and self.weights.taken:
-            before = torch.cat([wide(self._before(step, inputs)) for inputs in (step.inputs, view)])
+            weights = dict(self.weights.items())
+            before = torch.cat([wide(step.look(inputs, weights).features) for inputs in (step.inputs, view)])
             terms["prd_relations"] = self.strength * self._relations(step, features, before)
         return terms
-
-    def _before(self, step: Step, inputs: Any) -> Tensor:
-        return step.look(inputs, dict(self.weights.items())).features
 
     def _relations(self, step: Step, features: Tensor, before: Tensor) -> Tensor:
         """Divergence of the relations from those before, summed over the tasks before, or over samples of all."""
@@ -140,6 +132,7 @@ class PRD(ContinualMethod):
 
     state_key: ClassVar[str] = "lightning_cl.PRD"
     boundaries: ClassVar[Boundaries] = "needed"
+    needs_task_end: ClassVar[tuple[str, str]] = ("takes its copy", "`SCR`, which compares the stream with a memory")
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
     trains_head: ClassVar[bool] = False
@@ -164,12 +157,6 @@ class PRD(ContinualMethod):
         check_at_least(self, 1, "width")
         check_views(self)
         check_choice(self, "relation_axis", RelationAxis)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that there are task boundaries, and attach."""
-        stream = require_stream(trainer, "PRD")
-        check_boundaries(stream, "PRD", "takes its copy", "`SCR`, which compares the stream with a memory")
-        super().setup(trainer, pl_module, stage)
 
     def build(self, pl_module: Any, info: Any) -> PrototypeRelations:
         """Random prototypes and a random projection."""

@@ -12,7 +12,7 @@ from lightning_cl.callbacks.arguments import check_above
 from lightning_cl.callbacks.few_shot.base_term import BaseTerm, BaseTermMethod
 from lightning_cl.nn.losses import supervised_contrastive
 from lightning_cl.training import Step
-from lightning_cl.training.global_batch import global_batch
+from lightning_cl.training.global_batch import global_batch, with_own_gradient
 
 
 class ContrastTerm(BaseTerm):
@@ -33,8 +33,7 @@ class ContrastTerm(BaseTerm):
         gathered = [global_batch(step.module, view[: len(targets)], targets) for view in views]
         factor = gathered[0][2]
         rows, labels = torch.cat([rows for rows, _, _ in gathered]), torch.cat([labels for _, labels, _ in gathered])
-        loss = supervised_contrastive(rows, labels, self.temperature)
-        return loss.detach() + factor * (loss - loss.detach())
+        return with_own_gradient(supervised_contrastive(rows, labels, self.temperature), factor)
 
 
 @dataclass(eq=False)

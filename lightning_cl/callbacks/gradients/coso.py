@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from lightning_cl.callbacks.adapters.linear_layers import first_linears
 from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_pattern, check_share
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
@@ -18,7 +19,7 @@ from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.distributed import send_from_first_process
 from lightning_cl.nn.gradient_subspace import GradientSubspace
 from lightning_cl.nn.subspace import Side
-from lightning_cl.nn.weights import key_of
+from lightning_cl.nn.weights import key_of, trained
 from lightning_cl.training import MethodModule, Step, TaskData
 from lightning_cl.training.loss_terms import zero_through
 
@@ -57,7 +58,7 @@ class FollowedGradients(MethodModule):
     @torch.no_grad()
     def edit_gradients(self, module: Any, optimizer: Any) -> None:
         """Turn the gradient of each matrix into that of its coordinates, so that the matrix itself is left out."""
-        moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        moved = {id(p) for p in trained(module, optimizer).values()}
         pairs = [(self.space(name), module.get_submodule(name).weight) for name in self.names]
         self._moved = [(space, w) for space, w in pairs if w.grad is not None and id(space.reduced) in moved]
         for space, weight in self._moved:
@@ -172,9 +173,8 @@ class CoSO(TaskwiseMethod):
                 "choose other layers with `at`, a regular expression."
             )
         if not found:
-            known = [name for name, layer in pl_module.named_modules() if isinstance(layer, nn.Linear)]
             raise ValueError(
                 f"no layer of this {type(pl_module).__name__} is named as the output of an attention; its linear "
-                f"layers are {', '.join(known[:6]) or 'missing'}: name the layers with `at`, a regular expression."
+                f"layers are {first_linears(pl_module)}: name the layers with `at`, a regular expression."
             )
         return list(found)

@@ -14,7 +14,7 @@ from lightning_cl.callbacks.arguments import check_at_least
 from lightning_cl.callbacks.masks.frozen_network import FrozenNetwork
 from lightning_cl.callbacks.masks.task_parts import TaskMethod
 from lightning_cl.nn.guard import all_rows_but
-from lightning_cl.nn.substitution import batch_norms
+from lightning_cl.nn.substitution import batch_norms, convolutions
 from lightning_cl.nn.weights import key_of, trained
 
 _SIDE = 3  # of a kernel
@@ -61,23 +61,6 @@ class ChannelKernels(FrozenNetwork):
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """The kernels of other tasks."""
         return (all_rows_but(kernels, self.finished.value) for kernels in self.kernels.values())
-
-
-def convolutions(module: Any, skip_pointwise: bool) -> dict[str, Any]:
-    """The 2-d convolutions of a module besides its head, by name, or those of more than one pixel.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    every = {n: m for n, m in module.named_modules() if isinstance(m, nn.Conv2d) and m is not module.continual_head}
-    found = {n: m for n, m in every.items() if not skip_pointwise or m.kernel_size != (1, 1)}
-    if not found:
-        raise ValueError(
-            f"{type(module).__name__} has {len(every)} convolutions besides its head, none of them `nn.Conv2d` of more "
-            "than one pixel, whose channels CLR could re-map; use a convolutional network, or another method (or "
-            "`skip_pointwise=False`, if there are some of one pixel)."
-        )
-    return found
 
 
 def _wide(rows: Tensor, like: Tensor) -> Tensor:

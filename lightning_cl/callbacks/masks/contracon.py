@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,9 +11,9 @@ from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import check_at_least, check_pattern
 from lightning_cl.callbacks.masks.task_parts import InferringMethod, TaskParts
-from lightning_cl.nn.convolved_weights import PROJECTIONS, KernelBank, row_groups
+from lightning_cl.nn.convolved_weights import KernelBank, chosen_layers, row_groups
 from lightning_cl.nn.guard import all_rows_but
-from lightning_cl.nn.substitution import all_norms, weight_layers
+from lightning_cl.nn.substitution import all_norms
 from lightning_cl.nn.task_rows import TaskRows
 from lightning_cl.nn.weights import key_of
 from lightning_cl.training import TaskData
@@ -63,26 +62,6 @@ class ConvolvedWeights(TaskParts):
 
     def _norms_of(self, module: Any) -> dict[str, nn.Module]:
         return {name: module.get_submodule(name) for name in self.norm_names}
-
-
-def chosen_layers(module: Any, at: str | None) -> dict[str, nn.Linear]:
-    """Linear layers by name: whose names end as ``at`` says; else those that make queries, keys and values; else all.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    known = weight_layers(module, module.continual_head)
-    linear = {name: layer for name, layer in known.items() if isinstance(layer, nn.Linear)}
-    usual = {name: layer for name, layer in linear.items() if name.rpartition(".")[2] in PROJECTIONS}
-    named = {n: m for n, m in linear.items() if at is not None and re.fullmatch(rf"(?:.*\.)?(?:{at})", n)}
-    found = (usual or linear) if at is None else named
-    if not found:
-        raise ValueError(
-            f"{type(module).__name__} trains no `nn.Linear` besides its head whose weights ConTraCon could convolve"
-            f"{'' if at is None else f' and whose name ends as `at={at!r}` says'}; its linear layers are "
-            f"{', '.join([*linear][:6]) or 'missing'}: name some with `at`, or use another method."
-        )
-    return found
 
 
 @dataclass(eq=False)

@@ -23,6 +23,7 @@ from lightning_cl.nn.sparse_topology import (
     new_topology,
     uniform_densities,
 )
+from lightning_cl.nn.weights import clear_moments
 from lightning_cl.training import TaskData
 
 Layout = Literal["uniform", "erk"]
@@ -100,7 +101,7 @@ class SparseNetworks(TaskParts):
             found = new_topology(weight, active, rate, self.growth, generator, score, fired)
             changed = found != active
             weight.masked_fill_(changed & ~frozen, 0)  # what died, and what grows
-            clear_moments(optimizer, weight, changed)
+            clear_moments(optimizer.state, weight, changed)
             active.copy_(found)
             fired |= found
 
@@ -114,13 +115,6 @@ class SparseNetworks(TaskParts):
     def _generator(self, module: Any, step: int) -> torch.Generator:
         seed = mix_seed(module.trainer.datamodule.seed, 0xD57, self.finished.value, step)
         return torch.Generator().manual_seed(seed)
-
-
-def clear_moments(optimizer: Any, weight: Tensor, elements: Tensor) -> None:
-    """Set what an optimiser keeps for some elements of a weight (bool, of its shape) to 0, in place."""
-    for moment in optimizer.state.get(weight, {}).values():
-        if isinstance(moment, Tensor) and moment.shape == weight.shape:
-            moment.masked_fill_(elements, 0)
 
 
 @dataclass(eq=False)

@@ -14,6 +14,7 @@ from lightning_cl.callbacks.base import part_name
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.counter import Counter
+from lightning_cl.nn.gradients import flat, write_flat
 from lightning_cl.nn.masks import ElementMask
 from lightning_cl.nn.sparse_deltas import SparseDelta, largest_changes, weights_fingerprint
 from lightning_cl.nn.weights import Snapshot
@@ -33,8 +34,8 @@ class SparseChanges(MethodModule):
         self.disjoint, self.per_layer, self.share = method.disjoint, method.per_layer, method.share
         self.base, self.start = Snapshot(weights), Snapshot(weights)
         self.chosen, self.owned = ElementMask(weights), ElementMask(weights if method.disjoint else {})
-        self.count = sum(self._count(weight) for weight in weights.values()) if method.per_layer else 0
-        self.count = self.count or max(int(method.share * sum(w.numel() for w in weights.values())), 1)
+        every = sum(weight.numel() for weight in weights.values())
+        self.count = sum(map(self._count, weights.values())) if method.per_layer else max(int(method.share * every), 1)
         first = next(iter(weights.values()))
         self.register_buffer("places", torch.zeros(num_tasks, self.count, dtype=torch.long))
         self.register_buffer("values", torch.zeros(num_tasks, self.count, dtype=first.dtype))
@@ -101,28 +102,24 @@ class SparseChanges(MethodModule):
         """Keep the task's change; the weights become the base with the changes of all tasks so far."""
         if not self.sparse.value:
             self._choose(module)
-        weights = trained_body(module)
-        masks = torch.cat([mask.flatten() for _, mask in self.chosen.items()])
-        start = torch.cat([self.start[name].flatten() for name in self.chosen.names])
-        now = torch.cat([weights[name].flatten() for name in self.chosen.names])
-        found, task = masks.nonzero().flatten(), data.task.index
+        weights, names, task = trained_body(module), self.chosen.names, data.task.index
+        masks, start, now = (flat([part[name] for name in names]) for part in (self.chosen, self.start, weights))
+        found = masks.nonzero().flatten()
         self.places[task, : len(found)] = found
         self.values[task, : len(found)] = (now - start)[found]
         start.index_add_(0, self.places[task], self.values[task].to(start))  # what is not filled adds 0
-        for name, part in zip(self.chosen.names, start.split([m.numel() for _, m in self.chosen.items()]), strict=True):
-            weights[name].copy_(part.view_as(weights[name]))
-            if self.disjoint:
-                self.owned[name].logical_or_(self.chosen[name])
+        write_flat(start, [weights[name] for name in names])
+        for name, owned in self.owned.items():
+            owned.logical_or_(self.chosen[name])
         self.sparse.set(0)
 
     def delta(self, task: int) -> SparseDelta:
         """What a finished task changed, to add, to subtract and to ship."""
         base = {name: weight.cpu() for name, weight in self.base.items()}
-        flat = torch.zeros(sum(w.numel() for w in base.values()), dtype=self.values.dtype)
-        flat.index_add_(0, self.places[task].cpu(), self.values[task].cpu())
-        parts = zip(base, flat.split([w.numel() for w in base.values()]), strict=True)
-        changes = {name: part.view_as(base[name]) for name, part in parts}
-        zeros = {name: torch.zeros_like(change) for name, change in changes.items()}
+        zeros = {name: torch.zeros_like(weight, dtype=self.values.dtype) for name, weight in base.items()}
+        changes = {name: zero.clone() for name, zero in zeros.items()}
+        added = flat(changes.values()).index_add_(0, self.places[task].cpu(), self.values[task].cpu())
+        write_flat(added, changes.values())
         return SparseDelta.between(zeros, changes, weights_fingerprint(base))
 
 

@@ -13,20 +13,9 @@ from lightning_cl.callbacks.arguments import check_share
 from lightning_cl.callbacks.masks.task_parts import TaskMethod, TaskParts
 from lightning_cl.nn.bits import TaskBits, straight_through
 from lightning_cl.nn.masks import ElementMask
+from lightning_cl.nn.scored_weights import best_scored, draw_scores
 from lightning_cl.nn.weights import key_of, trained
 from lightning_cl.training import TaskData
-
-
-def best_scored(scores: Tensor, sparsity: float) -> Tensor:
-    """A boolean mask of the elements whose magnitude is at least the ``k``-th smallest, ``k = 1 + round(s (n - 1))``.
-
-    Args:
-        scores: Any shape, with ``n`` elements.
-        sparsity: Share ``s`` that is off, in [0, 1]; of 101 elements with 0.5, 51 are on.
-    """
-    rank = 1 + round(sparsity * (int(scores.numel()) - 1))  # a tensor while a module is traced
-    size = scores.detach().abs()
-    return size >= size.flatten().kthvalue(rank).values
 
 
 class ScoreMasks(TaskParts):
@@ -39,13 +28,7 @@ class ScoreMasks(TaskParts):
         self.scores = nn.ParameterDict({key_of(n): nn.Parameter(torch.zeros_like(w)) for n, w in weights.items()})
         self.bits = TaskBits({n: torch.zeros_like(w, dtype=torch.bool) for n, w in weights.items()}, info.num_tasks)
         self.used = ElementMask({f"{name}.weight": weight for name, weight in weights.items()})
-        self._draw()
-
-    def _draw(self) -> None:
-        for scores in self.scores.values():
-            drawn = torch.empty(scores.shape, dtype=scores.dtype)
-            nn.init.kaiming_uniform_(drawn, a=5**0.5)
-            scores.data.copy_(drawn)
+        draw_scores(self.scores.values())
 
     def weights(self, name: str, layer: Any) -> Mapping[str, Any]:
         """The weights that the task uses, others are 0."""
@@ -67,7 +50,7 @@ class ScoreMasks(TaskParts):
 
     def start_task(self, module: Any, task: Any) -> None:
         """New scores."""
-        self._draw()
+        draw_scores(self.scores.values())
 
     @torch.no_grad()
     def end_task(self, module: Any, data: TaskData) -> None:

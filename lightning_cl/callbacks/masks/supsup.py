@@ -8,12 +8,13 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_choice, check_share
 from lightning_cl.callbacks.masks.binary_masks import BinaryMasks
 from lightning_cl.callbacks.masks.task_parts import InferringMethod
 from lightning_cl.nn.masks import fill_masked, smallest_elements
+from lightning_cl.nn.scored_weights import draw_scores, signed_constant
 from lightning_cl.nn.task_inference import binary_task, one_shot_task
 from lightning_cl.training.batch import call_with
 from lightning_cl.training.evaluation_mode import evaluating
@@ -34,10 +35,7 @@ class Supermasks(BinaryMasks):
 
     def reset_scores(self, module: Any) -> None:
         """At random, as a linear layer of these inputs is drawn."""
-        for scores in self.scores.values():
-            drawn = torch.empty(scores.shape, dtype=scores.dtype)
-            nn.init.kaiming_uniform_(drawn, a=5**0.5)
-            scores.data.copy_(drawn)
+        draw_scores(self.scores.values())
 
     def chosen(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """All but the ``int((1 - share) * n)`` smallest by magnitude."""
@@ -97,12 +95,6 @@ class Supermasks(BinaryMasks):
             self.shares = None
         known: Tensor = logits[:, self.allowed[: self.finished.value].any(0)]
         return known
-
-
-def signed_constant(weight: Tensor) -> Tensor:
-    """Weights of one size, ``sqrt(2 / inputs)``, with the signs of a layer's."""
-    signed: Tensor = weight.sign() * (2 / weight[0].numel()) ** 0.5
-    return signed
 
 
 @dataclass(eq=False)

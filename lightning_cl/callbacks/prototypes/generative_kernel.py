@@ -17,14 +17,15 @@ from lightning_cl.nn.guard import all_rows_but
 from lightning_cl.nn.heads import ClassStatistics
 from lightning_cl.nn.heads.kernel_ridge import Kernel, kernel_ridge
 from lightning_cl.nn.losses import supervised_contrastive
-from lightning_cl.nn.weights import StepScale, trained
-from lightning_cl.training import MethodModule, Step, TaskData
-from lightning_cl.training.global_batch import global_batch
+from lightning_cl.nn.weights import trained
+from lightning_cl.training import Step, TaskData
+from lightning_cl.training.global_batch import global_batch, with_own_gradient
+from lightning_cl.training.slowed_steps import SlowedSteps
 
 LEAST_RIDGE = 0.01
 
 
-class KernelClassifiers(MethodModule):
+class KernelClassifiers(SlowedSteps):
     """Means and deviations of the unit features of all classes; ridge, scale and shift of each task's classifier."""
 
     makes_logits = True
@@ -48,7 +49,6 @@ class KernelClassifiers(MethodModule):
         self.classes = [row.nonzero().flatten().tolist() for row in classes_of_tasks(info, classes)]  # of each task
         noise = [torch.randn(method.drawn, width, generator=torch.Generator().manual_seed(c)) for c in range(classes)]
         self.register_buffer("noise", torch.stack(noise), persistent=False)
-        self._step: StepScale | None = None
 
     def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:
         """Of the classifier of the task; classes of others are not among its answers."""
@@ -75,9 +75,7 @@ class KernelClassifiers(MethodModule):
         self._follow(rows.detach(), labels.long())
         if not method.strength:
             return {}
-        term = supervised_contrastive(rows, labels)
-        # The value is the global one; the gradient that of this process's rows, weighed as the loss of a step will be.
-        return {"contrast": method.strength * (term.detach() + factor * (term - term.detach()))}
+        return {"contrast": method.strength * with_own_gradient(supervised_contrastive(rows, labels), factor)}
 
     @torch.no_grad()
     def _follow(self, rows: Tensor, labels: Tensor) -> None:
@@ -88,17 +86,8 @@ class KernelClassifiers(MethodModule):
             kept.copy_(torch.where(counts > 0, torch.lerp(found, kept, self.method.inertia), kept))
 
     def edit_gradients(self, module: Any, optimizer: Any) -> None:
-        """Remember the weights before the step, where it is to be smaller."""
-        scale = self.method.decay**self.finished.value
-        self._step = StepScale(trained(module, optimizer).values(), scale) if scale < 1 else None
-        if self._step is not None:
-            self._step.remember()
-
-    def after_step(self, module: Any, optimizer: Any) -> None:
         """Make the step smaller, the more tasks have ended."""
-        if self._step is not None:
-            self._step.edit()
-        self._step = None
+        self.slow_down(trained(module, optimizer).values(), self.method.decay**self.finished.value)
 
     # ------------------------------------------------------------------ tasks
 

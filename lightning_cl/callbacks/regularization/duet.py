@@ -13,7 +13,7 @@ from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.task_vectors import MergeRule, away_from, old_share, ties
-from lightning_cl.nn.weights import Snapshot
+from lightning_cl.nn.weights import Snapshot, trained
 from lightning_cl.training import MethodModule, TaskData
 from lightning_cl.training.trained_body import trained_body
 
@@ -40,10 +40,10 @@ class TaskVectors(MethodModule):
         """Add the gradient of ``consistency * sum relu(-(w - w_last) d)``, with the last task's way ``d``."""
         if not self.finished.value or not self.strength:
             return
-        moved, weights = {id(p) for group in optimizer.param_groups for p in group["params"]}, trained_body(module)
+        weights = trained(module, optimizer)
         for name, direction in self.direction.items():
-            weight = weights[name]
-            if weight.grad is not None and id(weight) in moved:
+            weight = weights.get(name)
+            if weight is not None and weight.grad is not None:
                 weight.grad.add_(away_from(direction, weight - self.last[name]), alpha=self.strength)
 
     @torch.no_grad()

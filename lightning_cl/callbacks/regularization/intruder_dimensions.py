@@ -15,7 +15,8 @@ from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.adapters import Adapters, LoRA
 from lightning_cl.nn.distributed import send_from_first_process
-from lightning_cl.nn.intruder_dimensions import as_matrices, find_intruders, fused_parts, low_rank, shrunk
+from lightning_cl.nn.intruder_dimensions import low_rank, repaired
+from lightning_cl.nn.transformer_layers import fused_parts
 from lightning_cl.nn.weights import Snapshot
 from lightning_cl.training import MethodModule, TaskData
 from lightning_cl.training.trained_body import trained_body
@@ -47,10 +48,7 @@ class DirectionCheck(MethodModule):
             weight = module.get_parameter(name)
             if bank.up.shape[-1] == len(weight):
                 own[name] = weight + bank.delta(0)
-        return {n: w for n, w in own.items() if _is_matrix(w) and self._at(n)}
-
-    def _at(self, name: str) -> bool:
-        return self.at is None or re.search(self.at, name) is not None
+        return {n: w for n, w in own.items() if _is_matrix(w) and re.search(self.at, n)}
 
     @torch.no_grad()
     def start_task(self, module: Any, task: Any) -> None:
@@ -63,7 +61,8 @@ class DirectionCheck(MethodModule):
         """Count the intruders of every weight, and shrink them."""
         banks, self.found, self.missed, looked_at = self.banks(module), {}, {}, list[Tensor]()
         for name, now in self.weights(module).items():
-            new, self.found[name] = self._repaired(name, now)
+            parts, before = fused_parts(name, now), self.reference[name]
+            new, self.found[name] = repaired(before, now, parts, self.top, self.threshold, self.factor)
             weight, bank = module.get_parameter(name), banks.get(name)
             looked_at += [weight] if bank is None else [bank.down, bank.up]
             if new is not None and bank is None:
@@ -73,17 +72,6 @@ class DirectionCheck(MethodModule):
                 bank.down[0].copy_(down)
                 bank.up[0].copy_(up.T)
         send_from_first_process(looked_at)  # singular vectors need not be the same bits on all devices
-
-    def _repaired(self, name: str, now: Tensor) -> tuple[Tensor | None, int]:
-        """The weight with its intruders shrunk, ``None`` where there is nothing to change, and how many there are."""
-        parts = fused_parts(name, now)
-        pairs = list(zip(as_matrices(self.reference[name], parts), as_matrices(now, parts), strict=True))
-        found = [find_intruders(old, new, self.top, self.threshold) for old, new in pairs]
-        count = sum(len(one.values) for one in found)
-        if self.factor == 1 or not count:
-            return None, count
-        new = torch.cat([shrunk(matrix, one, self.factor) for (_, matrix), one in zip(pairs, found, strict=True)])
-        return new.view_as(now), count
 
 
 @dataclass(eq=False)

@@ -14,11 +14,12 @@ from lightning_cl.callbacks.arguments import check_at_least, check_share
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.regularization.anchor import logits_of, mean_over_task
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.nn.fisher import per_sample_sum
+from lightning_cl.nn.unlearning import unlearn_
 from lightning_cl.nn.weights import Snapshot, trained
 from lightning_cl.training import MethodModule, Step, TaskData
 from lightning_cl.training.batch_gradients import batch_gradients
+from lightning_cl.training.step_seed import step_seed
 
 
 class UnlearningSteps(MethodModule):
@@ -36,9 +37,7 @@ class UnlearningSteps(MethodModule):
         module, fishers = step.module, dict(self.fisher.items())
         weights = {name: weight for name, weight in trained(module).items() if name in fishers}
         gradients = batch_gradients(step, weights)
-        trainer = module.trainer
-        seed = mix_seed(trainer.datamodule.seed, trainer.current_epoch, trainer.fit_loop.batch_idx, 0x8EF)
-        generator = torch.Generator(module.device).manual_seed(seed)
+        generator = torch.Generator(module.device).manual_seed(step_seed(module, 0x8EF))
         for name, weight in weights.items():
             normal = torch.randn(weight.shape, generator=generator, device=weight.device, dtype=weight.dtype)
             unlearn_(weight, gradients[name], fishers[name], normal, self.delta, self.noise, self.damping)
@@ -50,25 +49,6 @@ class UnlearningSteps(MethodModule):
         found = label_fisher(module, data) if self.delta else {}
         for name, kept in self.fisher.items():
             kept.mul_(self.decay).add_(found[name])
-
-
-@torch.no_grad()
-def unlearn_(
-    weight: Tensor, gradient: Tensor, fisher: Tensor, normal: Tensor, delta: float, noise: float, damping: float
-) -> None:
-    """Move a weight up its loss in place, by ``delta`` times its own norm, less where the Fisher information is large.
-
-    Args:
-        weight: Any shape; ``gradient``, ``fisher`` and ``normal`` have it, too.
-        gradient: Of the loss; for zeros only noise is left.
-        fisher: Not negative.
-        normal: Standard normal noise.
-        delta: Relative length, at least 0.
-        noise: Standard deviation of the noise before ``delta``.
-        damping: What the Fisher information is multiplied by.
-    """
-    up = gradient * (weight.norm() / gradient.norm().clamp_min(torch.finfo(gradient.dtype).tiny))
-    weight.add_((up + noise * normal) / (1 + damping * fisher), alpha=delta)
 
 
 def label_fisher(module: Any, data: TaskData) -> dict[str, Tensor]:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_at_least
-from lightning_cl.callbacks.base import ContinualMethod, require_stream
-from lightning_cl.callbacks.boundaries import check_boundaries
+from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.datamodules.task import Task
 from lightning_cl.mixins.base import TrainMask
@@ -78,6 +77,10 @@ class SEQStar(ContinualMethod):
     state_key: ClassVar[str] = "lightning_cl.SEQStar"
     needs_forward: ClassVar[bool] = False
     boundaries: ClassVar[Boundaries] = "needed"
+    needs_task_end: ClassVar[tuple[str, str]] = (
+        "freezes the encoder and finished classes",
+        "`PrototypeClassifier`, which needs no boundaries",
+    )
     constrains: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"warmup_epochs": 1}
 
@@ -90,12 +93,6 @@ class SEQStar(ContinualMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 0, "warmup_epochs")
-
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Check that the stream tells where its first task ends, and attach."""
-        stream, does = require_stream(trainer, "SEQStar"), "freezes the encoder and finished classes"
-        check_boundaries(stream, "SEQStar", does, "`PrototypeClassifier`, which needs no boundaries")
-        super().setup(trainer, pl_module, stage)
 
     def build(self, pl_module: Any, info: Any) -> WarmEncoder:
         """Nothing is kept."""

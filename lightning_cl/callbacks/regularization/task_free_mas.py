@@ -14,6 +14,7 @@ from lightning_cl.callbacks.regularization.mas import sensitivity
 from lightning_cl.callbacks.regularized import RegularizedMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.counter import Counter
+from lightning_cl.nn.data_selection import hardest
 from lightning_cl.training import Step, TaskData
 from lightning_cl.training.global_batch import global_rows
 from lightning_cl.training.loss_plateau import LossPlateau, sample_losses, stream_loss
@@ -77,24 +78,6 @@ class PlateauAnchor(QuadraticAnchor):
 
 #: How many plateaus are noted for the report.
 _NOTED = 256
-
-
-def hardest(positions: Tensor, hardness: Tensor, index: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
-    """The samples with the highest losses of those kept and those new, each once, with its latest loss.
-
-    Args:
-        positions: ``(M,)`` of the kept samples; -1: an empty place.
-        hardness: ``(M,)`` their losses; -1 in empty places.
-        index: ``(B,)`` positions of the new ones.
-        losses: ``(B,)`` not negative.
-
-    Returns:
-        ``(M,)`` positions and losses, falling; empty places last.
-    """
-    again = torch.isin(positions, index)
-    every = torch.cat([losses, hardness.masked_fill(again, -1)])
-    order = every.argsort(descending=True, stable=True)[: len(positions)]
-    return torch.cat([index, positions.masked_fill(again, -1)])[order], every[order]
 
 
 @dataclass(eq=False)

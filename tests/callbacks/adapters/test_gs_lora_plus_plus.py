@@ -12,7 +12,8 @@ from conformance.runs import attached, train
 from torch.testing import assert_close
 
 from lightning_cl.callbacks import GSLoRA, GSLoRAPlusPlus
-from lightning_cl.callbacks.adapters.gs_lora_plus_plus import PrototypeForgetting, divergences
+from lightning_cl.callbacks.adapters.gs_lora_plus_plus import PrototypeForgetting
+from lightning_cl.nn.losses import divergences
 from lightning_cl.training import Step
 from lightning_cl.training.step import HeadCall
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from lightning_cl.callbacks import L2M, SLM
-from lightning_cl.callbacks.adapters.l2m import spread_scores
-from lightning_cl.callbacks.adapters.slm import group_similarity, retrieved
+from lightning_cl.nn.matching import spread_scores
+from lightning_cl.training.group_keys import fit_group_keys, group_similarity, retrieved
 
 from ..by_hand import make_online, run
 
@@ -102,11 +102,8 @@ def test_similarity_of_groups_and_shares_by_hand() -> None:
 
 
 def test_keys_come_to_the_queries_of_their_task() -> None:
-    method = SLM(per_task=2, topk=2, rank=2, groups=2, key_epochs=30, key_lr=0.05)
-    part = attached(PLAIN, method).continual.parts["slm"]
-    width = part.keys.shape[1] * part.keys.shape[2]
-    queries = torch.randn(12, width, generator=torch.Generator().manual_seed(0)) * 0.1 + torch.linspace(-1, 1, width)
-    fitted = part._fitted(queries, 0)
+    queries = torch.randn(12, 32, generator=torch.Generator().manual_seed(0)) * 0.1 + torch.linspace(-1, 1, 32)
+    fitted = fit_group_keys(queries, (2, 2, 16), topk=2, seed=0, task=0, epochs=30, lr=0.05, batch_size=4)
     assert group_similarity(queries, fitted).mean() > 0.95
 
 

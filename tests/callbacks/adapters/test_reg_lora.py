@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from lightning_cl.callbacks import RegLoRA
-from lightning_cl.callbacks.adapters.reg_lora import key_elements, mean_at
+from lightning_cl.nn.masks import largest_elements, mean_at
 
 
 def shaken(part: Any, seed: int) -> list[Tensor]:
@@ -63,9 +63,9 @@ def test_two_layers_with_means_of_1_and_3_hundredths() -> None:
 
 
 def test_as_many_elements_as_the_share_says_and_the_largest() -> None:
-    mask = key_elements(torch.tensor([[1.0, -5.0, 2.0], [-3.0, 0.5, 4.0]]), 0.5)
+    mask = largest_elements(torch.tensor([[1.0, -5.0, 2.0], [-3.0, 0.5, 4.0]]), 0.5)
     assert mask.tolist() == [[False, True, False], [True, False, True]]
-    assert int(key_elements(torch.randn(13, 17), 0.02).sum()) == int(0.02 * 13 * 17)
+    assert int(largest_elements(torch.randn(13, 17), 0.02).sum()) == int(0.02 * 13 * 17)
 
 
 def test_without_strength_there_is_no_term() -> None:

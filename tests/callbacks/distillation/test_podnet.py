@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_cl.callbacks import PODNet
-from lightning_cl.callbacks.distillation.podnet import stage_maps
 from lightning_cl.nn.heads import proxy_logits
 from lightning_cl.nn.losses import pooled_distance
+from lightning_cl.nn.token_maps import stage_maps
 
 from ..by_hand import CLASSES, MOMENTUM, Net, TaughtByHand, assert_close, run, weights
 

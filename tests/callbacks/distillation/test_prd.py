@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_cl.callbacks import PRD
-from lightning_cl.callbacks.distillation.prd import groups_of, relations
+from lightning_cl.callbacks.distillation.prd import groups_of
 from lightning_cl.nn.losses import supervised_contrastive
+from lightning_cl.nn.relations import relations
 
 from ..by_hand import CLASSES, SIZE, ByHand, Net, assert_close, make_online, run, start
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks import PFNR, ContinualCallback
-from lightning_cl.callbacks.masks.pfnr import best_scored
+from lightning_cl.nn.scored_weights import best_scored
 
 from ..by_hand import Net, make_stream, run, weights
 

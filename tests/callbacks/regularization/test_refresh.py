@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close as close
 
 from lightning_cl.callbacks import Refresh
-from lightning_cl.callbacks.regularization.refresh import unlearn_
 from lightning_cl.nn import Guard
+from lightning_cl.nn.unlearning import unlearn_
 from lightning_cl.training import Step
 
 from ..by_hand import ByHand, Net, assert_close, assert_differs, assert_fine_tuning, run, weights

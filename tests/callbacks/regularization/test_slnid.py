@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks import MAS, SLNID
-from lightning_cl.callbacks.regularization.slnid import activation_names
 from lightning_cl.nn.decorrelation import local_inhibition
+from lightning_cl.nn.unit_outputs import activation_names
 
 from ..by_hand import ByHand, Net, assert_close, run, weights
 

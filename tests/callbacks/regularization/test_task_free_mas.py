@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_cl.callbacks import TaskFreeMAS
 from lightning_cl.callbacks.regularization.mas import sensitivity as real
-from lightning_cl.callbacks.regularization.task_free_mas import hardest
+from lightning_cl.nn.data_selection import hardest
 from lightning_cl.training.loss_plateau import LossPlateau
 
 from ..by_hand import Net, assert_fine_tuning, make_online, run, start, weights
