@@ -91,3 +91,8 @@ class FeatureAutoencoders(nn.Module):
         for name, value in learned.items():
             getattr(self, name)[slot] = value.detach()
         return float(self.error(slot, features).mean())
+
+
+def relatedness(error: float, own: float) -> float:
+    """``1 - (error - own) / own`` of another task's autoencoder on a task's features, at most about 1."""
+    return 1 - (error - own) / own if own else float(error <= own)

@@ -1,10 +1,11 @@
-"""Change a gradient so that the loss on earlier samples does not rise: the projections of A-GEM and GEM."""
+"""Gradients as one vector: what they are of single samples, how alike, and the projections of A-GEM and GEM."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
+import torch.nn.functional as F
 from scipy.optimize import nnls
 from torch import Tensor
 
@@ -20,6 +21,18 @@ def write_flat(vector: Tensor, gradients: Iterable[Tensor]) -> None:
     for gradient in gradients:
         gradient.copy_(vector[start : start + gradient.numel()].view_as(gradient))
         start += gradient.numel()
+
+
+def flat_or_zero(gradients: Iterable[Tensor | None], weights: Iterable[Tensor]) -> Tensor:
+    """``(D,)`` gradients of weights, one after the other; zeros where a weight has none."""
+    return flat(torch.zeros_like(w) if g is None else g for w, g in zip(weights, gradients, strict=True))
+
+
+def give_gradients(weights: Sequence[Tensor], vector: Tensor) -> None:
+    """Let the parts of a ``(D,)`` vector be the gradients of weights; the inverse of :func:`flat`."""
+    for weight in weights:
+        weight.grad = torch.empty_like(weight)
+    write_flat(vector, [weight.grad for weight in weights if weight.grad is not None])
 
 
 def project_on_reference(gradient: Tensor, reference: Tensor) -> Tensor:
@@ -67,3 +80,23 @@ def dual_of(gram: Tensor, dots: Tensor, margin: float, ridge: float) -> Tensor:
     wanted = -(dots + margin * matrix.sum(dim=1))[:, None]
     above, _ = nnls(lower.T.numpy(), torch.linalg.solve_triangular(lower, wanted, upper=False).flatten().numpy())
     return margin + torch.from_numpy(above)
+
+
+def last_layer_gradients(features: Tensor, logits: Tensor, targets: Tensor, allowed: Tensor) -> Tensor:
+    """``(B, C * (D + 1))`` gradients of each sample's cross-entropy by weights and bias of a linear head.
+
+    Args:
+        features: ``(B, D)`` what the head was given.
+        logits: ``(B, C)``.
+        targets: ``(B,)``.
+        allowed: ``(C,)`` bool: classes that compete.
+    """
+    errors = logits.double().masked_fill(~allowed[: logits.shape[1]], -torch.inf).softmax(1)
+    errors = errors - F.one_hot(targets, logits.shape[1])
+    given = torch.cat([features.double(), features.new_ones(len(features), 1).double()], 1)
+    return torch.einsum("bc,bd->bcd", errors, given).flatten(1)
+
+
+def highest_cosine(gradients: Tensor, references: Tensor) -> Tensor:
+    """``(B,)`` the highest cosine of each of ``(B, P)`` gradients with ``(J, P)`` others; 0 with one of zeros."""
+    return (F.normalize(gradients, dim=1) @ F.normalize(references, dim=1).T).amax(1)

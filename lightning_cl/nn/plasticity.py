@@ -87,3 +87,20 @@ def fresh_task_loss(
         optimizer.step()
     with torch.no_grad():
         return float(F.cross_entropy(F.linear(features(copies).float(), *head), targets))
+
+
+@torch.no_grad()
+def shrink_and_perturb_(weights: Mapping[str, Tensor], shrink: float, noise: float, generator: torch.Generator) -> None:
+    """``w <- shrink * w + noise * n`` in place, ``n`` standard normal; 1 and 0 leave all as it is.
+
+    Args:
+        weights: By name.
+        shrink: In [0, 1].
+        noise: Standard deviation, at least 0.
+        generator: On the CPU, the same on all processes.
+    """
+    for weight in weights.values():
+        if shrink != 1:
+            weight.mul_(shrink)
+        if noise:
+            weight.add_(torch.randn(weight.shape, generator=generator).to(weight), alpha=noise)

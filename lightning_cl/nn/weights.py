@@ -131,6 +131,13 @@ def interpolate(
 
 
 @torch.no_grad()
+def overwrite(weights: Mapping[str, Tensor], values: Iterable[tuple[str, Tensor]]) -> None:
+    """Copy values over the weights of the same names, in place."""
+    for name, value in values:
+        weights[name].copy_(value)
+
+
+@torch.no_grad()
 def ema(average: Mapping[str, Tensor], weights: Mapping[str, Tensor], decay: float) -> None:
     """Move an average in place: ``average <- decay * average + (1 - decay) * weights``; ``decay`` in [0, 1]."""
     names = list(average)

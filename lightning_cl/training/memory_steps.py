@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from lightning_cl.nn.cutmix import cutmix, draw_cutmix
 from lightning_cl.nn.distributed import all_sum
-from lightning_cl.nn.gradients import flat, write_flat
+from lightning_cl.nn.gradients import flat_or_zero, give_gradients
 from lightning_cl.training.memory import Drawn
 from lightning_cl.training.step import Step
 
@@ -72,19 +72,14 @@ def memory_gradient(
         found: Sequence[Tensor | None] = [None] * len(weights)
         if value.requires_grad:  # not where a method has nothing trained any more
             found = torch.autograd.grad(value, weights, allow_unused=True)
-        gradients = (torch.zeros_like(w) if g is None else g for w, g in zip(weights, found, strict=True))
-        total += drawn.part * len(some) / len(slots) * flat(gradients)
+        total += drawn.part * len(some) / len(slots) * flat_or_zero(found, weights)
     return all_sum(total)
 
 
 def memory_step(module: Any, optimizer: Optimizer, slots: Tensor, loss: MemoryLoss = cross_entropy) -> None:
     """One step of another optimiser on the samples in ``(n,)`` slots; protected rows stay, and no hook is called."""
     weights = [p for group in optimizer.param_groups for p in group["params"]]
-    gradient = memory_gradient(module, slots, weights, len(slots), loss)
-    for weight in weights:
-        weight.grad = torch.empty_like(weight)
-        write_flat(gradient[: weight.numel()], [weight.grad])
-        gradient = gradient[weight.numel() :]
+    give_gradients(weights, memory_gradient(module, slots, weights, len(slots), loss))
     optimizer.step()
     optimizer.zero_grad()
     module.restore_protected()

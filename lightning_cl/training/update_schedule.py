@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from lightning_cl.training.loss_terms import zero_through
@@ -64,3 +65,8 @@ def check_memory(module: Any, method: str, updates: float) -> None:
             f"{method} makes {updates:g} updates a batch, all but the first on a memory, but there is none; put "
             "`ExperienceReplay` into the list of callbacks, or ask for at most 1 update."
         )
+
+
+def updates_of(number: int, ratio: float) -> int:
+    """How many updates batch ``number``, from 0, gets, so that ``n`` batches get ``floor(n * ratio)`` in all."""
+    return math.floor((number + 1) * ratio) - math.floor(number * ratio)

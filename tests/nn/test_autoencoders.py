@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.testing import assert_close
 
-from lightning_cl.nn.autoencoders import FeatureAutoencoders
+from lightning_cl.nn.autoencoders import FeatureAutoencoders, relatedness
 
 
 def features(task: int, count: int = 200, seed: int = 0) -> torch.Tensor:
@@ -44,3 +45,9 @@ def test_it_learns_its_task_and_leaves_the_others() -> None:
     bank.fit(2, features(2), torch.Generator().manual_seed(2), steps=3, lr=0.02)
     assert all(torch.equal(value[:2], before[name][:2]) for name, value in bank.named_buffers())
     assert not list(bank.parameters())
+
+
+def test_relatedness_of_known_errors() -> None:
+    assert relatedness(0.2, 0.2) == 1
+    assert relatedness(0.3, 0.2) == pytest.approx(0.5)
+    assert relatedness(0.23, 0.2) == pytest.approx(0.85)

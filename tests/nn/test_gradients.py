@@ -1,14 +1,26 @@
-"""The projections of A-GEM and GEM against worked numbers and a general solver."""
+"""Gradients as one vector; the projections of A-GEM and GEM against worked numbers and a general solver."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.optimize import minimize
+from torch import nn
 from torch.testing import assert_close
 
-from lightning_cl.nn.gradients import dual_of, flat, project_on_reference, project_on_references, write_flat
+from lightning_cl.nn.gradients import (
+    dual_of,
+    flat,
+    flat_or_zero,
+    give_gradients,
+    highest_cosine,
+    last_layer_gradients,
+    project_on_reference,
+    project_on_references,
+    write_flat,
+)
 
 G, R = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 1.0])
 
@@ -85,3 +97,31 @@ def test_a_vector_of_gradients_and_back():
     copies = [torch.zeros_like(part) for part in parts]
     write_flat(flat(parts), copies)
     assert all(torch.equal(a, b) for a, b in zip(parts, copies, strict=True))
+
+
+def test_gradients_of_the_last_layer_are_those_of_autograd() -> None:
+    torch.manual_seed(0)
+    head, features = nn.Linear(4, 3).double(), torch.randn(5, 4, dtype=torch.float64)
+    targets, allowed = torch.tensor([0, 2, 2, 0, 2]), torch.tensor([True, False, True])
+    logits = head(features)
+    found = last_layer_gradients(features, logits.detach(), targets, allowed).view(5, 3, 5)
+    for row in range(5):
+        loss = F.cross_entropy(logits.masked_fill(~allowed, -torch.inf)[row], targets[row])
+        weight, bias = torch.autograd.grad(loss, [head.weight, head.bias], retain_graph=True)
+        torch.testing.assert_close(found[row], torch.cat([weight, bias[:, None]], 1))
+
+
+def test_the_cosine_of_the_specification() -> None:
+    references = torch.tensor([[1.0, 1.0], [-1.0, 0.0]])
+    assert float(highest_cosine(torch.tensor([[1.0, 0.0]]), references)) == pytest.approx(0.7071, abs=1e-4)
+    assert float(highest_cosine(torch.zeros(1, 2), references)) == 0
+
+
+def test_gradients_as_one_vector_and_back() -> None:
+    weights = [torch.zeros(2, 3), torch.zeros(4)]
+    vector = flat_or_zero([None, torch.arange(4.0)], weights)
+    assert vector.tolist() == [0.0] * 6 + [0.0, 1.0, 2.0, 3.0]
+    give_gradients(weights, vector + 1)
+    assert torch.equal(flat(w.grad for w in weights), vector + 1)
+    with pytest.raises(ValueError, match="shorter"):
+        flat_or_zero([None], weights)

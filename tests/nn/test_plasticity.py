@@ -10,7 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from lightning_cl.nn.plasticity import active_share, by_unit, dormant_units, effective_rank, fresh_task_loss
+from lightning_cl.nn.plasticity import (
+    active_share,
+    by_unit,
+    dormant_units,
+    effective_rank,
+    fresh_task_loss,
+    shrink_and_perturb_,
+)
 from lightning_cl.nn.unit_outputs import unit_layers, unit_outputs
 
 
@@ -74,3 +81,16 @@ def test_units_are_found_with_and_without_modules_for_activations() -> None:
     with unit_outputs(unit_layers(bare, bare[1])) as outputs:
         bare(x)
     assert_close(outputs["0"][0], bare[0](x).relu())
+
+
+def test_the_weights_shrink_and_get_noise_of_a_known_size() -> None:
+    weight, scalar = torch.full((200, 300), 2.0), torch.tensor(4.0)
+    generator = torch.Generator().manual_seed(0)
+    shrink_and_perturb_({"w": weight, "s": scalar}, 0.25, 0.1, generator)
+    assert float(weight.mean()) == pytest.approx(0.5, abs=2e-3)
+    assert float(weight.std()) == pytest.approx(0.1, rel=1e-2)
+    assert scalar.shape == ()
+    assert float(scalar) != 1.0
+    again = torch.full((200, 300), 2.0)
+    shrink_and_perturb_({"w": again}, 0.25, 0.1, torch.Generator().manual_seed(0))
+    assert torch.equal(again, weight)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from lightning_cl.nn import Snapshot, StepScale, ema, interpolate, pull_gradients, trained
+from lightning_cl.nn.weights import overwrite
 
 
 def small(seed: int = 0, width: int = 4) -> nn.Sequential:
@@ -149,3 +150,10 @@ def test_no_step_and_the_whole_step_are_exact(scale):
 def test_a_scale_above_one_is_refused():
     with pytest.raises(ValueError, match=r"`scale` is 1.5; give a share of the step in \[0, 1\]"):
         StepScale([], 1.5)
+
+
+def test_values_are_written_over_the_weights_of_their_names():
+    weights = {name: nn.Parameter(torch.zeros(2)) for name in "abc"}
+    overwrite(weights, {"a": torch.ones(2), "c": torch.full((2,), 3.0)}.items())
+    assert [weight.tolist() for weight in weights.values()] == [[1, 1], [0, 0], [3, 3]]
+    assert all(weight.is_leaf for weight in weights.values())

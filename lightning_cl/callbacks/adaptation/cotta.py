@@ -16,7 +16,7 @@ from lightning_cl.nn.guard import whole
 from lightning_cl.nn.losses import soft_cross_entropy
 from lightning_cl.nn.precision import wide
 from lightning_cl.nn.views import random_view
-from lightning_cl.nn.weights import Snapshot, ema, key_of, trained
+from lightning_cl.nn.weights import Snapshot, ema, key_of, overwrite, trained
 from lightning_cl.training import Step
 from lightning_cl.training.step_seed import step_seed
 
@@ -48,15 +48,13 @@ class MeanTeacher(Adaptation):
         """The student's."""
         return list(self.student.values())
 
-    @torch.no_grad()
     def start_task(self, module: Any, task: Any) -> None:
         """Before the first domain without labels, teacher and student are the model as it was trained, the source."""
         super().start_task(module, task)
         if self.adapts and not self.source.taken:
             weights = self._moved(module)
             self.source.take(weights)
-            for name, weight in self.students().items():
-                weight.copy_(weights[name])
+            overwrite(self.students(), ((name, weights[name]) for name in self.names))
 
     def adaptation_loss(self, step: Step) -> Tensor:
         """Cross-entropy of the student with the teacher's answers, averaged over views if the source is not sure."""

@@ -15,7 +15,7 @@ from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import freeze_all_but
-from lightning_cl.nn.autoencoders import FeatureAutoencoders
+from lightning_cl.nn.autoencoders import FeatureAutoencoders, relatedness
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.distributed import send_from_first_process
 from lightning_cl.nn.experts import FeatureExperts
@@ -84,11 +84,6 @@ class GatedExperts(MethodModule):
         """All experts but the current task's."""
         current = max(self.begun.value - 1, 0)
         return (all_rows_but(parameter, current) for parameter in self.experts.parameters())
-
-
-def relatedness(error: float, own: float) -> float:
-    """``1 - (error - own) / own`` of another task's autoencoder on a task's features, at most about 1."""
-    return 1 - (error - own) / own if own else float(error <= own)
 
 
 @dataclass(eq=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_cl.callbacks.architecture.dynamically_expandable import DynamicallyExpandable, GrowingFeatures
 from lightning_cl.nn.guard import whole
 from lightning_cl.nn.weights import trained
-from lightning_cl.training.find_modules import stages_in
+from lightning_cl.training.last_stage import last_part
 
 
 class SpecialisedBlocks(GrowingFeatures):
@@ -66,34 +66,6 @@ class MEMO(DynamicallyExpandable):
     def build(self, pl_module: Any, info: Any) -> SpecialisedBlocks:
         """No copy yet."""
         self.check_head(pl_module)
-        return SpecialisedBlocks(pl_module, info, self, self.stage or last_stage(pl_module))
-
-
-def last_stage(
-    module: Any,
-    does: str = "MEMO shares the first parts of a network and copies its last ones",
-    which: str = "the first part that each task gets of its own",
-) -> str:
-    """Dotted path of the last stage of a network, or else of its last trained part beside the head.
-
-    Args:
-        module: A LightningModule with methods.
-        does: What a method does with the stage, as the start of a sentence.
-        which: Part is to be named where none is found.
-
-    Raises:
-        ValueError: If that is all of the network.
-    """
-    if found := stages_in(module):
-        return found[-1]
-    head = module.continual.head_path
-    for depth in range(head.count("."), -1, -1):
-        within = ".".join(head.split(".")[:depth])
-        names = [f"{within}.{name}".lstrip(".") for name, _ in module.get_submodule(within).named_children()]
-        beside = [n for n in names if n != "continual" and not f"{head}.".startswith(f"{n}.")]
-        parts = [name for name in beside if trained(module.get_submodule(name))]
-        if len(parts) > 1:
-            return parts[-1]
-    raise ValueError(
-        f'{does}, but no stages were found in this {type(module).__name__}; name {which} with `stage="..."`.'
-    )
+        does = "MEMO shares the first parts of a network and copies its last ones"
+        stage = self.stage or last_part(pl_module, does, "the first part that each task gets of its own")
+        return SpecialisedBlocks(pl_module, info, self, stage)

@@ -10,7 +10,7 @@ import torch
 from lightning_cl.callbacks.arguments import check_share
 from lightning_cl.callbacks.regularization.mas import MAS, SensitivityPenalty
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.nn.weights import Snapshot, trained
+from lightning_cl.nn.weights import Snapshot, overwrite, trained
 from lightning_cl.training import TaskData
 
 
@@ -21,14 +21,12 @@ class TwoSpeeds(SensitivityPenalty):
         super().__init__(module, method.strength, method.decay, method.granularity)
         self.beta, self.slow = method.beta, Snapshot(trained(module))
 
-    @torch.no_grad()
     def start_task(self, module: Any, task: Any) -> None:
         """The fast weights begin with the slow ones."""
-        if not self.slow.taken:
-            self.slow.take(trained(module))
         weights = trained(module)
-        for name, kept in self.slow.items():
-            weights[name].copy_(kept)
+        if not self.slow.taken:
+            self.slow.take(weights)
+        overwrite(weights, self.slow.items())
 
     @torch.no_grad()
     def end_task(self, module: Any, data: TaskData) -> None:

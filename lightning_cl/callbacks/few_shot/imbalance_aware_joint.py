@@ -24,7 +24,7 @@ from lightning_cl.nn.cutmix import cutmix, draw_cutmix
 from lightning_cl.nn.heads import cosine_answer
 from lightning_cl.nn.imbalance import inverse_weights, ldam_margins, log_priors, with_margins
 from lightning_cl.nn.losses import effective_weights
-from lightning_cl.nn.weights import Snapshot, trained
+from lightning_cl.nn.weights import Snapshot, overwrite, trained
 from lightning_cl.training import MethodModule, Step
 from lightning_cl.training.batch import unpack_for
 from lightning_cl.training.global_batch import own_part, part_rows
@@ -56,9 +56,7 @@ class JointTraining(MethodModule):
         present = weights_and_statistics(module)
         if not self.fresh.taken:
             self.fresh.take(present)
-        with torch.no_grad():
-            for name, kept in self.fresh.items():
-                present[name].copy_(kept)
+        overwrite(present, self.fresh.items())
         stream = module.trainer.datamodule
         labels = stream.source.train_labels[stream.layout.train_index[task.index]]
         self.counts.copy_(torch.bincount(labels, minlength=len(self.counts)))

@@ -23,8 +23,9 @@ from lightning_cl.nn.guard import whole
 from lightning_cl.nn.heads import ClassStatistics, cosine_logits, simplex_etf
 from lightning_cl.nn.precision import wide
 from lightning_cl.nn.token_maps import token_maps
+from lightning_cl.nn.weights import overwrite
 from lightning_cl.training import MethodModule, Step, TaskData
-from lightning_cl.training.find_modules import part_at, stages_in
+from lightning_cl.training.last_stage import last_stage
 from lightning_cl.training.loss_terms import zero_through
 
 
@@ -140,9 +141,7 @@ class ScanClassifier(MethodModule):
             for weight, gradient in zip(weights.values(), found, strict=True):
                 weight.grad = gradient
             optimizer.step()
-        with torch.no_grad():
-            for name, weight in weights.items():
-                branch[name].copy_(weight)
+        overwrite(branch, weights.items())
 
     def _session_loss(
         self, weights: dict[str, Tensor], known: Tensor, labels: Tensor, other: Tensor, others: Tensor
@@ -160,27 +159,6 @@ class ScanClassifier(MethodModule):
         loss = method.strength * (terms[0] + terms[1]) / 2
         loss = loss + suppression(chosen.gate, base, method.suppress_base, method.excite_novel)
         return loss + method.separate * separation(chosen, base)
-
-
-def last_stage(module: nn.Module, path: str | None) -> str:
-    """Dotted path of the layer whose maps are read.
-
-    Args:
-        module: With stages or blocks.
-        path: The user's choice; ``None``: the last of them.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    if path is not None:
-        part_at(module, path, "stage")
-        return path
-    if not (found := stages_in(module)):
-        raise ValueError(
-            f"no stages were found in this {type(module).__name__} (looked for `layer1`, `stages.0`, `blocks.0`); name "
-            "the layer whose maps or tokens are projected with `stage=`."
-        )
-    return found[-1]
 
 
 @dataclass(eq=False)

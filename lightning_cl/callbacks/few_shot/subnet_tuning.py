@@ -15,7 +15,7 @@ from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.distributed import all_sum
-from lightning_cl.nn.gradients import flat, write_flat
+from lightning_cl.nn.gradients import flat_or_zero, give_gradients
 from lightning_cl.nn.heads import ClassStatistics, cosine_logits
 from lightning_cl.training import MethodModule, TaskData
 from lightning_cl.training.evaluation_mode import in_eval_mode
@@ -47,11 +47,8 @@ class TunedSubnet(MethodModule):
         optimizer, done = torch.optim.SGD(weights, lr=self.method.lr, momentum=0.9), 0
         while done < self.method.steps:
             for inputs, targets, _ in data.batches("train", epoch=done):
-                gradient = self._gradient(module, weights, inputs, targets, rows.to(weights[0]), present)
-                for weight in weights:
-                    weight.grad = torch.empty_like(weight)
-                    write_flat(gradient[: weight.numel()], [weight.grad])
-                    gradient = gradient[weight.numel() :]
+                given = inputs, targets, rows.to(weights[0]), present
+                give_gradients(weights, self._gradient(module, weights, *given))
                 optimizer.step()
                 done += 1
                 if done == self.method.steps:
@@ -69,7 +66,7 @@ class TunedSubnet(MethodModule):
                 logits = cosine_logits(features, rows, self.method.scale).masked_fill(~present, -torch.inf)
                 loss = F.cross_entropy(logits, targets, reduction="sum")
             found = torch.autograd.grad(loss, weights, allow_unused=True)
-            total += flat(torch.zeros_like(w) if g is None else g for w, g in zip(weights, found, strict=True))
+            total += flat_or_zero(found, weights)
         return all_sum(total) / all_sum(torch.tensor(float(len(targets)), device=rows.device)).to(total)
 
     def end_task(self, module: Any, data: TaskData) -> None:

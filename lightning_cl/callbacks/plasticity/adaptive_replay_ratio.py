@@ -17,7 +17,7 @@ from lightning_cl.nn.plasticity import by_unit
 from lightning_cl.nn.unit_outputs import unit_layers, unit_outputs
 from lightning_cl.training import Step
 from lightning_cl.training.task_data import first_rows
-from lightning_cl.training.update_schedule import UpdateSchedule, check_memory
+from lightning_cl.training.update_schedule import UpdateSchedule, check_memory, updates_of
 
 
 class ReplayRatio(UpdateSchedule):
@@ -73,11 +73,6 @@ class ReplayRatio(UpdateSchedule):
             self.switched_at.set(self.batches.value)
         self.previous.fill_(share)
         self.sums.zero_()
-
-
-def updates_of(number: int, ratio: float) -> int:
-    """How many updates batch ``number``, from 0, gets, so that ``n`` batches get ``floor(n * ratio)`` in all."""
-    return math.floor((number + 1) * ratio) - math.floor(number * ratio)
 
 
 def is_stable(previous: float, share: float, tolerance: float) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +17,7 @@ from lightning_cl.nn.distributed import all_sum, send_from_first_process
 from lightning_cl.nn.plasticity import dormant_units
 from lightning_cl.nn.units import UnitLink, makers, restart_units_, unit_activity, unit_links
 from lightning_cl.training import MethodModule, Step
-from lightning_cl.training.batch import call_with, unpack_for
+from lightning_cl.training.batch import unpack_for
 from lightning_cl.training.evaluation_mode import evaluating
 from lightning_cl.training.task_data import first_rows
 from lightning_cl.training.transfer import transferred
@@ -56,7 +54,7 @@ class UnitRestart(MethodModule):
         batch = stream.batch(stream.layout.train_index[0][:_SAMPLES], view="eval")
         inputs = unpack_for(module, transferred(module.trainer, batch))[0]
         with evaluating(module):
-            links = unit_links(module, partial(_answer, module, inputs))
+            links = unit_links(module, lambda weights: Step(module, None).look(inputs, weights).raw_logits)
         for link in links:
             places = self.layers.index(link.reader), link.columns
             self.read_by[self.layers.index(link.maker)] = torch.tensor(places)
@@ -85,8 +83,7 @@ class UnitRestart(MethodModule):
             module = step.module
             real = int(module.trainer.datamodule.train_batch(module.trainer.fit_loop.batch_idx).real)
             inputs = first_rows(step.inputs, max(real, 1))
-            with evaluating(module):
-                sums = unit_activity(module, self.links, partial(_answer, module, inputs, {}))
+            sums = unit_activity(module, self.links, lambda: step.look(inputs))
             joint = [all_sum(found * (real > 0)) for found in sums]
             self._dormant = [dormant_units(found[:-1] / found[-1], self.threshold) for found in joint]
         return {}
@@ -102,18 +99,6 @@ class UnitRestart(MethodModule):
                 generator = torch.Generator().manual_seed(mix_seed(seed, 0xD0, self.made.value, place))
                 restart_units_(module, link, units, generator, optimizer.state)
                 self.restarted.set(self.restarted.value + len(units))
-
-
-def _answer(module: Any, inputs: Any, weights: Mapping[str, Tensor]) -> Tensor:
-    """The head's own logits with some weights in the place of the module's."""
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        return torch.func.functional_call(module, dict(weights), args, kwargs)
-
-    with module.recorded(raw=True) as calls:
-        call_with(forward, inputs)
-    raw: Tensor = calls[-1].raw_logits
-    return raw
 
 
 @dataclass(eq=False)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from lightning_cl.callbacks.arguments import check_at_least, check_share
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
@@ -17,6 +15,7 @@ from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.guard import Guard
+from lightning_cl.nn.plasticity import shrink_and_perturb_
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule
 
@@ -49,23 +48,6 @@ class Shrinking(MethodModule):
     def _change(self, module: Any, number: int) -> None:
         generator = torch.Generator().manual_seed(mix_seed(module.trainer.datamodule.seed, 0x5A9, number))
         shrink_and_perturb_(trained(module), self.shrink, self.noise, generator)
-
-
-@torch.no_grad()
-def shrink_and_perturb_(weights: Mapping[str, Tensor], shrink: float, noise: float, generator: torch.Generator) -> None:
-    """``w <- shrink * w + noise * n`` in place, ``n`` standard normal; 1 and 0 leave all as it is.
-
-    Args:
-        weights: By name.
-        shrink: In [0, 1].
-        noise: Standard deviation, at least 0.
-        generator: On the CPU, the same on all processes.
-    """
-    for weight in weights.values():
-        if shrink != 1:
-            weight.mul_(shrink)
-        if noise:
-            weight.add_(torch.randn(weight.shape, generator=generator).to(weight), alpha=noise)
 
 
 @dataclass(eq=False)

@@ -14,7 +14,7 @@ from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.distributed import send_from_first_process
 from lightning_cl.nn.replay import ReplayBuffer
 from lightning_cl.nn.schedules import warm_restarts
-from lightning_cl.nn.weights import Snapshot, trained
+from lightning_cl.nn.weights import Snapshot, overwrite, trained
 from lightning_cl.training import MethodModule, Step, TaskData
 from lightning_cl.training.loss_terms import zero_through
 from lightning_cl.training.memory_steps import cutmix_loss, memory_step
@@ -46,10 +46,7 @@ class FreshModel(MethodModule):
 
     def end_task(self, module: Any, data: TaskData) -> None:
         """Train a fresh model on all of the memory."""
-        with torch.no_grad():
-            present = weights_and_statistics(module)
-            for name, kept in self.fresh.items():
-                present[name].copy_(kept)
+        overwrite(weights_and_statistics(module), self.fresh.items())
         self._learn(module, module.continual.memory.buffer)
         send_from_first_process(module.buffers())  # of batch norm, which saw other rows on each process
 

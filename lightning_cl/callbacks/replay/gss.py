@@ -15,6 +15,7 @@ from lightning_cl.callbacks.regularization.anchor import in_parts, logits_of
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay
 from lightning_cl.nn.distributed import all_sum
 from lightning_cl.nn.fisher import per_sample_sum
+from lightning_cl.nn.gradients import highest_cosine, last_layer_gradients
 from lightning_cl.nn.replay import GradientBased, Policy
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule, Step
@@ -87,26 +88,6 @@ def _of_network(module: Any, inputs: Any, targets: Tensor) -> Tensor:
 
 def _itself(gradient: Tensor) -> Tensor:
     return gradient
-
-
-def last_layer_gradients(features: Tensor, logits: Tensor, targets: Tensor, allowed: Tensor) -> Tensor:
-    """``(B, C * (D + 1))`` gradients of each sample's cross-entropy by weights and bias of a linear head.
-
-    Args:
-        features: ``(B, D)`` what the head was given.
-        logits: ``(B, C)``.
-        targets: ``(B,)``.
-        allowed: ``(C,)`` bool: classes that compete.
-    """
-    errors = logits.double().masked_fill(~allowed[: logits.shape[1]], -torch.inf).softmax(1)
-    errors = errors - F.one_hot(targets, logits.shape[1])
-    given = torch.cat([features.double(), features.new_ones(len(features), 1).double()], 1)
-    return torch.einsum("bc,bd->bcd", errors, given).flatten(1)
-
-
-def highest_cosine(gradients: Tensor, references: Tensor) -> Tensor:
-    """``(B,)`` the highest cosine of each of ``(B, P)`` gradients with ``(J, P)`` others; 0 with one of zeros."""
-    return (F.normalize(gradients, dim=1) @ F.normalize(references, dim=1).T).amax(1)
 
 
 @dataclass(eq=False)

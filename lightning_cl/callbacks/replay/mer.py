@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import nn
 
 from lightning_cl.callbacks.arguments import check_at_least, check_share
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay
 from lightning_cl.nn.counter import Counter
-from lightning_cl.nn.weights import Snapshot, interpolate, trained
+from lightning_cl.nn.weights import Snapshot, interpolate, overwrite, trained
 from lightning_cl.training import MethodModule, TaskData
 
 
@@ -40,13 +39,11 @@ class ReptileSteps(MethodModule):
         if self.made.value:
             self._close(module)
 
-    @torch.no_grad()
     def _close(self, module: Any) -> None:
         """``w <- w_begun + rate * (w - w_begun)``."""
         weights = trained(module)
         known = {name: weights[name] for name in self.begun.names}
-        for name, value in interpolate(dict(self.begun.items()), known, self.rate).items():
-            known[name].copy_(value)
+        overwrite(known, interpolate(dict(self.begun.items()), known, self.rate).items())
         self.made.set(0)
 
 

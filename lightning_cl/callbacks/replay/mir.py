@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_cl.callbacks.arguments import check_above
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
 from lightning_cl.nn.distributed import all_sum
-from lightning_cl.nn.gradients import flat
+from lightning_cl.nn.gradients import flat_or_zero
 from lightning_cl.nn.precision import wide
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule, Step
@@ -56,9 +56,9 @@ class InterferedReplay(MethodModule):
         trainer = module.trainer
         loss = F.cross_entropy(wide(module.continual.mask(step.raw_logits)), step.targets)
         found = torch.autograd.grad(loss, list(weights.values()), retain_graph=True, allow_unused=True)
-        gradient = flat(torch.zeros_like(w) if g is None else g for w, g in zip(weights.values(), found, strict=True))
         share = trainer.datamodule.train_weight(trainer.fit_loop.batch_idx) / trainer.world_size
-        moved = (self.lr or trainer.optimizers[0].param_groups[0]["lr"]) * all_sum(share * gradient)
+        gradient = all_sum(share * flat_or_zero(found, weights.values()))
+        moved = (self.lr or trainer.optimizers[0].param_groups[0]["lr"]) * gradient
         parts = moved.split([weight.numel() for weight in weights.values()])
         return {
             name: weight.detach() - part.view_as(weight)

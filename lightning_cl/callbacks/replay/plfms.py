@@ -16,25 +16,11 @@ from lightning_cl.datamodules.sampling import share
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.label_tree import child_of_each, of_own_level, pseudo_labels
 from lightning_cl.nn.precision import wide
-from lightning_cl.nn.replay import SampleImportance
+from lightning_cl.nn.replay.importance import taken_from_stream
 from lightning_cl.training import MethodModule, Step
 from lightning_cl.training.batch import joined_inputs
 from lightning_cl.training.memory import Drawn
 from lightning_cl.training.memory_steps import over_memory
-
-
-def taken_from_stream(
-    policy: SampleImportance, labels: Tensor, length: int, pace: float, generator: torch.Generator
-) -> Tensor:
-    """``(B,)`` bool: which samples of a batch are trained on as they come, of ``(B,)`` labels; flexible sampling.
-
-    Sample ``n`` of a stream of ``length``, whose class was first seen at ``n_c``, is taken with the probability
-    ``min(1, pace * (n - n_c) * K / length)``, ``K`` being the number of classes seen: none of a class that is new.
-    """
-    first = policy.first_arrivals(labels)
-    age = policy.seen + torch.arange(len(labels)) - first[labels]
-    probability = pace * age.double() * int((first >= 0).sum()) / length
-    return torch.rand(len(labels), dtype=torch.float64, generator=generator) < probability
 
 
 class FlexibleMemory(MethodModule):

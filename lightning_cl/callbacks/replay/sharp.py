@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.architecture.memo import last_stage
 from lightning_cl.callbacks.arguments import check_above, check_at_least
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayStore
 from lightning_cl.callbacks.stream_kind import Boundaries
@@ -26,6 +25,7 @@ from lightning_cl.training.batch import unpack_for
 from lightning_cl.training.evaluation_mode import evaluating
 from lightning_cl.training.find_modules import part_at
 from lightning_cl.training.global_batch import drawn_batch, global_batch, term_of_all
+from lightning_cl.training.last_stage import last_part
 from lightning_cl.training.loss_terms import zero_through
 from lightning_cl.training.memory import Drawn
 from lightning_cl.training.transfer import transferred
@@ -230,6 +230,6 @@ class SHARP(ExperienceReplay):
     def build(self, pl_module: Any, info: Any) -> HiddenReplay:
         """References of nothing yet."""
         does = "SHARP remembers what the last parts of a network are given"
-        stage = self.stage or last_stage(pl_module, does, "the part whose input is remembered")
+        stage = self.stage or last_part(pl_module, does, "the part whose input is remembered")
         part_at(pl_module, stage, "stage")
         return HiddenReplay(pl_module, self, stage)

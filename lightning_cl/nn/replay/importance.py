@@ -111,3 +111,17 @@ class SampleImportance(Policy):
         for name in ("importance", "loss", "used", "first"):
             setattr(self, name, state[name].cpu().clone())
         self.seen = int(state["seen"])
+
+
+def taken_from_stream(
+    policy: SampleImportance, labels: Tensor, length: int, pace: float, generator: torch.Generator
+) -> Tensor:
+    """``(B,)`` bool: which samples of a batch are trained on as they come, of ``(B,)`` labels; flexible sampling.
+
+    Sample ``n`` of a stream of ``length``, whose class was first seen at ``n_c``, is taken with the probability
+    ``min(1, pace * (n - n_c) * K / length)``, ``K`` being the number of classes seen: none of a class that is new.
+    """
+    first = policy.first_arrivals(labels)
+    age = policy.seen + torch.arange(len(labels)) - first[labels]
+    probability = pace * age.double() * int((first >= 0).sum()) / length
+    return torch.rand(len(labels), dtype=torch.float64, generator=generator) < probability

@@ -1,4 +1,4 @@
-"""Expert gate: relatedness by hand, samples find their task, experts of earlier tasks stay bit for bit."""
+"""Expert gate: samples find their task, experts of earlier tasks stay bit for bit."""
 
 from __future__ import annotations
 
@@ -6,17 +6,10 @@ import pytest
 import torch
 
 from lightning_cl.callbacks import ExpertGate
-from lightning_cl.callbacks.architecture.expert_gate import relatedness
 
 from ..by_hand import CLASSES, EACH, Net, make_stream, run, start
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-def test_relatedness_of_known_errors() -> None:
-    assert relatedness(0.2, 0.2) == 1
-    assert relatedness(0.3, 0.2) == pytest.approx(0.5)
-    assert relatedness(0.23, 0.2) == pytest.approx(0.85)
 
 
 class Kept(Net):

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from lightning_cl.callbacks import AdaptiveReplayRatio, ExperienceReplay, WarmupAtShift
-from lightning_cl.callbacks.plasticity.adaptive_replay_ratio import is_stable, updates_of
+from lightning_cl.callbacks.plasticity.adaptive_replay_ratio import is_stable
 from lightning_cl.nn.replay import ReplayBuffer
+from lightning_cl.training.update_schedule import updates_of
 
 from ..by_hand import Net, assert_fine_tuning, run, start, weights
 

@@ -6,9 +6,8 @@ import torch.nn.functional as F
 from tiny import stream_info
 
 from lightning_cl.callbacks import PLFMS
-from lightning_cl.callbacks.replay.plfms import FlexibleMemory, taken_from_stream
+from lightning_cl.callbacks.replay.plfms import FlexibleMemory
 from lightning_cl.datamodules import StreamInfo
-from lightning_cl.nn.replay import SampleImportance
 
 LEVELS = ((0, 1, 0, 0, 1, 1), (-1, -1, 2, 3, 4, 5))
 INFO = StreamInfo(1, 6, tuple("abcdef"), (tuple(range(6)),), "f" * 64, levels=LEVELS)
@@ -16,22 +15,6 @@ INFO = StreamInfo(1, 6, tuple("abcdef"), (tuple(range(6)),), "f" * 64, levels=LE
 
 def make(info=INFO):
     return FlexibleMemory(info, None, 1.0, 5, 0.75)
-
-
-def test_new_classes_come_from_the_memory_and_known_ones_from_the_stream():
-    policy = SampleImportance()
-    policy.seen, policy.first = 50, torch.tensor([0, 30, -1])
-    labels = torch.tensor([0, 1, 2, 2]).repeat(2000)[:4]
-    drawn = torch.stack(
-        [taken_from_stream(policy, labels, 300, 1.0, torch.Generator().manual_seed(s)) for s in range(4000)]
-    )
-    wanted = torch.tensor([50 / 300 * 3, (51 - 30) / 300 * 3, 0.0, 3 / 300])
-    torch.testing.assert_close(drawn.double().mean(dim=0), wanted.double(), atol=0.03, rtol=0.0)
-    assert not drawn[:, 2].any()  # the first of its class
-    policy.seen = 150  # after N / K samples
-    taken = taken_from_stream(policy, torch.tensor([0, 1]), 300, 1.0, torch.Generator())
-    assert taken.tolist() == [True, True]
-    assert policy.first.tolist() == [0, 30, -1]
 
 
 def test_the_loss_is_that_of_each_level_and_of_pseudo_labels_by_their_confidence():

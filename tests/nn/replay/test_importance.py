@@ -3,6 +3,7 @@ from __future__ import annotations
 import torch
 
 from lightning_cl.nn.replay import ReplayBuffer, SampleImportance
+from lightning_cl.nn.replay.importance import taken_from_stream
 
 
 def full(labels):
@@ -65,3 +66,19 @@ def test_a_batch_is_its_rows_one_by_one_and_the_state_comes_back():
     again.add(torch.tensor([50]), torch.tensor([1]))
     assert again.read(again.used).tolist() == at_once.read(at_once.used).tolist()
     assert again.policy.first.tolist() == at_once.policy.first.tolist()
+
+
+def test_new_classes_come_from_the_memory_and_known_ones_from_the_stream():
+    policy = SampleImportance()
+    policy.seen, policy.first = 50, torch.tensor([0, 30, -1])
+    labels = torch.tensor([0, 1, 2, 2]).repeat(2000)[:4]
+    drawn = torch.stack(
+        [taken_from_stream(policy, labels, 300, 1.0, torch.Generator().manual_seed(s)) for s in range(4000)]
+    )
+    wanted = torch.tensor([50 / 300 * 3, (51 - 30) / 300 * 3, 0.0, 3 / 300])
+    torch.testing.assert_close(drawn.double().mean(dim=0), wanted.double(), atol=0.03, rtol=0.0)
+    assert not drawn[:, 2].any()  # the first of its class
+    policy.seen = 150  # after N / K samples
+    taken = taken_from_stream(policy, torch.tensor([0, 1]), 300, 1.0, torch.Generator())
+    assert taken.tolist() == [True, True]
+    assert policy.first.tolist() == [0, 30, -1]

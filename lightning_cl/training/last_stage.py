@@ -1,0 +1,57 @@
+"""Finds where the last part of a network begins, which a method remembers, copies or reads on its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from lightning_cl.nn.weights import trained
+from lightning_cl.training.find_modules import part_at, stages_in
+
+
+def last_part(module: Any, does: str, which: str) -> str:
+    """Dotted path of the last stage of a network, or else of its last trained part beside the head.
+
+    Args:
+        module: A LightningModule with methods.
+        does: What a method does with the stage, as the start of a sentence.
+        which: Part is to be named where none is found.
+
+    Raises:
+        ValueError: If that is all of the network.
+    """
+    if found := stages_in(module):
+        return found[-1]
+    head = module.continual.head_path
+    for depth in range(head.count("."), -1, -1):
+        within = ".".join(head.split(".")[:depth])
+        names = [f"{within}.{name}".lstrip(".") for name, _ in module.get_submodule(within).named_children()]
+        beside = [n for n in names if n != "continual" and not f"{head}.".startswith(f"{n}.")]
+        parts = [name for name in beside if trained(module.get_submodule(name))]
+        if len(parts) > 1:
+            return parts[-1]
+    raise ValueError(
+        f'{does}, but no stages were found in this {type(module).__name__}; name {which} with `stage="..."`.'
+    )
+
+
+def last_stage(module: nn.Module, path: str | None) -> str:
+    """Dotted path of the layer whose maps are read.
+
+    Args:
+        module: With stages or blocks.
+        path: The user's choice; ``None``: the last of them.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if path is not None:
+        part_at(module, path, "stage")
+        return path
+    if not (found := stages_in(module)):
+        raise ValueError(
+            f"no stages were found in this {type(module).__name__} (looked for `layer1`, `stages.0`, `blocks.0`); name "
+            "the layer whose maps or tokens are projected with `stage=`."
+        )
+    return found[-1]
