@@ -1,10 +1,51 @@
-"""Checks of a method's arguments, in one form of words."""
+"""Ranges of a method's arguments, stated beside their defaults, and their checks, in one form of words."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any, get_args
+from collections.abc import Callable, Sequence
+from dataclasses import Field, field
+from typing import Any, TypeVar, get_args
+
+Value = TypeVar("Value")
+
+
+def at_least(least: float, default: Value) -> Value:
+    """Field of a number that is not below ``least``; see :func:`check_at_least`."""
+    return _checked(default, lambda method, name: check_at_least(method, least, name))
+
+
+def above(bound: float, default: Value) -> Value:
+    """Field of a number above ``bound``; see :func:`check_above`."""
+    return _checked(default, lambda method, name: check_above(method, bound, name))
+
+
+def share(default: Value) -> Value:
+    """Field of a number in [0, 1]; see :func:`check_share`."""
+    return _checked(default, check_share)
+
+
+def choice(choices: Any, default: Value) -> Value:
+    """Field of a word that is one of ``choices``; see :func:`check_choice`."""
+    return _checked(default, lambda method, name: check_choice(method, name, choices))
+
+
+def _checked(default: Any, check: Callable[[Any, str], None]) -> Any:
+    """Field of a dataclass with one more check; the default may be a field that has some."""
+    known = default if isinstance(default, Field) else field(default=default)
+    return field(default=known.default, metadata={"checks": (*known.metadata.get("checks", ()), check)})
+
+
+def check_fields(method: Any) -> None:
+    """Check all arguments whose range a class of the method states, or one that it is derived from.
+
+    Raises:
+        ValueError: Names the argument, what was given and what is expected.
+    """
+    for owner in type(method).__mro__:
+        for name, known in vars(owner).get("__dataclass_fields__", {}).items():
+            for check in known.metadata.get("checks", ()):
+                check(method, name)
 
 
 def check_at_least(method: Any, least: float, *names: str) -> None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lightning_cl.callbacks.arguments import check_fields
 from lightning_cl.callbacks.combination import check_combination
 from lightning_cl.callbacks.label_kinds import check_labels_of_method
 from lightning_cl.callbacks.module_kind import check_module
@@ -69,17 +70,14 @@ class ContinualMethod(ContinualCallback):
     family: ClassVar[str] = "vit"
     mixin: ClassVar[type[ContinualMixin]] = ContinualMixin  #: What the module becomes.
     adds_loss: ClassVar[bool] = False  #: It adds terms to the loss, which manual optimisation does not let it do.
-    #: It makes a step's loss itself, or acts between the loss and the optimiser's step.
-    needs_automatic: ClassVar[bool] = False
-    #: The method trains the head by gradient descent, so that others can work on the head too.
-    trains_head: ClassVar[bool] = True
+    needs_automatic: ClassVar[bool] = False  #: It makes a step's loss itself, or acts between it and the step.
+    trains_head: ClassVar[bool] = True  #: It trains the head by gradient descent, so that others can work on it too.
     trains: ClassVar[bool] = True  #: The method leaves something to train by gradient descent.
     #: The method works on the class head; one that does not attaches to any module, with a head or without.
     needs_head: ClassVar[bool] = True
     needs_forward: ClassVar[bool] = True  #: It reads features or logits through `forward`, besides the user's steps.
     replaces_head: ClassVar[bool] = False  #: It makes the logits itself, or works on the head's weights: only one can.
-    #: The method holds weights, gradients or answers, which makes no sense where nothing is trained.
-    constrains: ClassVar[bool] = False
+    constrains: ClassVar[bool] = False  #: It holds weights, gradients or answers: no sense where nothing is trained.
     #: The method freezes the backbone and puts parameters of its own into it: only one can.
     adapts_backbone: ClassVar[bool] = False
     owns_weights: ClassVar[bool] = False  #: It decides for every weight which task it belongs to: only one can.
@@ -98,7 +96,8 @@ class ContinualMethod(ContinualCallback):
     reset_optimizer: bool = False
 
     def __post_init__(self) -> None:
-        """Check the arguments; a method that checks its own calls this one, too."""
+        """Check the arguments by the ranges of their fields; a method that checks more calls this one, too."""
+        check_fields(self)
         if self.train_mask not in STRICTNESS:
             raise ValueError(f'`train_mask` is {self.train_mask!r}; give "batch", "task", "seen" or "all".')
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
 
 
@@ -22,8 +22,4 @@ class RegularizedMethod(TaskwiseMethod):
 
     constrains: ClassVar[bool] = True
 
-    strength: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "strength")
+    strength: float = at_least(0, default=1.0)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.adaptation.unlabelled import Adaptation, AdaptationMethod
-from lightning_cl.callbacks.arguments import check_above, check_at_least
+from lightning_cl.callbacks.arguments import above, at_least
 from lightning_cl.nn.adapters import SSF, Adapters, inject
 from lightning_cl.nn.adapters.sites import exactly
 from lightning_cl.nn.distributed import all_sum
@@ -141,17 +141,11 @@ class NHL(AdaptationMethod):
     state_key: ClassVar[str] = "lightning_cl.NHL"
     small: ClassVar[dict[str, Any]] = {"least": 2}
 
-    rate: float = 1e-3
-    temperature: float = 1.0
-    least: int = 8
+    rate: float = at_least(0, default=1e-3)
+    temperature: float = above(0, default=1.0)
+    least: int = at_least(1, default=8)
     reset: bool = False
     layer: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "rate")
-        check_at_least(self, 1, "least")
-        check_above(self, 0, "temperature")
 
     def build(self, pl_module: Any, info: Any) -> HebbianLayer:
         """The modulator behind the convolution."""

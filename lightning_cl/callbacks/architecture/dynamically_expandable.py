@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.architecture.growth import GrowingMethod, WideHead, uniform
-from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.training import Step, TaskData
 
 
@@ -104,12 +104,8 @@ class DynamicallyExpandable(GrowingMethod):
     state_key: ClassVar[str] = "lightning_cl.DynamicallyExpandable"
     needs_forward: ClassVar[bool] = False
 
-    strength: float = 1.0
+    strength: float = at_least(0, default=1.0)
     align: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "strength")
 
     def build(self, pl_module: Any, info: Any) -> GrowingFeatures:
         """No copy yet."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least
+from lightning_cl.callbacks.arguments import above, at_least
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.datamodules.sampling import mix_seed
@@ -122,22 +122,16 @@ class ExpertGate(ContinualMethod):
     adapts_backbone: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"hidden": 6, "code": 4, "steps": 5, "related": -10.0}
 
-    hidden: int = 100
-    code: int = 100
-    steps: int = 300
-    lr: float = 0.01
+    hidden: int = at_least(1, default=100)
+    code: int = at_least(1, default=100)
+    steps: int = at_least(1, default=300)
+    lr: float = above(0, default=0.01)
     related: float = 0.85
-    strength: float = 1.0
-    temperature: float = 2.0
+    strength: float = at_least(0, default=1.0)
+    temperature: float = above(0, default=2.0)
     _: KW_ONLY
     train_mask: TrainMask = "task"
     reset_optimizer: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "hidden", "code", "steps")
-        check_at_least(self, 0, "strength")
-        check_above(self, 0, "lr", "temperature")
 
     def build(self, pl_module: Any, info: Any) -> GatedExperts:
         """Room for a gate and an expert a task; the module is frozen."""

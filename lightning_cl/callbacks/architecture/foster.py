@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.architecture.growth import GrowingMethod, HeadCopy, WideHead, uniform, wide_logits
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_share
+from lightning_cl.callbacks.arguments import above, at_least, share
 from lightning_cl.callbacks.distillation.teacher import class_counts
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.guard import whole
@@ -180,18 +180,15 @@ class FOSTER(GrowingMethod):
 
     state_key: ClassVar[str] = "lightning_cl.FOSTER"
 
-    strength: float = 0.25
-    feature_strength: float = 1.0
-    temperature: float = 2.0
-    beta: float = 0.96
-    compression_beta: float = 0.97
-    compress: float = 0.43
+    strength: float = at_least(0, default=0.25)
+    feature_strength: float = at_least(0, default=1.0)
+    temperature: float = above(0, default=2.0)
+    beta: float = share(default=0.96)
+    compression_beta: float = share(default=0.97)
+    compress: float = share(default=0.43)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 0, "strength", "feature_strength")
-        check_above(self, 0, "temperature")
-        check_share(self, "beta", "compression_beta", "compress")
         if max(self.beta, self.compression_beta) == 1:
             raise ValueError("`beta` and `compression_beta` must be below 1, where weights of classes are 0 / 0.")
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least
+from lightning_cl.callbacks.arguments import above, at_least
 from lightning_cl.callbacks.head_kinds import check_linear
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
 from lightning_cl.nn.counter import Counter
@@ -248,9 +248,9 @@ class TAME(ExperienceReplay):
     deviations: float = 3.0
     smoothing: float = 0.2
     cooldown: int = 100
-    max_experts: int = 20
-    selector_epochs: int = 50
-    selector_lr: float = 0.01
+    max_experts: int = at_least(1, default=20)
+    selector_epochs: int = at_least(1, default=50)
+    selector_lr: float = above(0, default=0.01)
     _: KW_ONLY
     policy: ReplayPolicy = "reservoir"
     store: ReplayStore = "index"
@@ -259,8 +259,6 @@ class TAME(ExperienceReplay):
     def __post_init__(self) -> None:
         super().__post_init__()
         LossShift(self.window, self.deviations, self.smoothing, self.cooldown)
-        check_at_least(self, 1, "max_experts", "selector_epochs")
-        check_above(self, 0, "selector_lr")
 
     def bytes_beside(self, pl_module: Any) -> int:
         """Those of the expert, a whole number."""

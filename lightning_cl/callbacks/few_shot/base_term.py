@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
@@ -91,10 +91,6 @@ class BaseTermMethod(ContinualMethod):
     boundaries: ClassVar[Boundaries] = "needed"
     needs_base_session: ClassVar[bool] = True
 
-    strength: float = 1.0
+    strength: float = at_least(0, default=1.0)
     _: KW_ONLY
     train_mask: TrainMask = "seen"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "strength")

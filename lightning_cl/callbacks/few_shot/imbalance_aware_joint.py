@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_share
+from lightning_cl.callbacks.arguments import above, at_least, choice, share
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.combination import remembering
 from lightning_cl.callbacks.head_kinds import check_own_rows
@@ -220,21 +220,17 @@ class ImbalanceAwareJoint(ContinualMethod):
     replaces_head: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"radius": 0.05}
 
-    remedy: Remedy = "balanced_softmax"
-    scale: float = 16.0
-    deferred: float = 0.0
-    paste: float = 0.0
-    radius: float = 0.0
+    remedy: Remedy = choice(Remedy, default="balanced_softmax")
+    scale: float = above(0, default=16.0)
+    deferred: float = share(default=0.0)
+    paste: float = share(default=0.0)
+    radius: float = at_least(0, default=0.0)
     _: KW_ONLY
     train_mask: TrainMask = "seen"
     reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self, "remedy", Remedy)
-        check_above(self, 0, "scale")
-        check_at_least(self, 0, "radius")
-        check_share(self, "deferred", "paste")
         if self.remedy == "resample" and self.radius:
             raise ValueError(
                 f'`radius` is {self.radius}, but with `remedy="resample"` no step is one of ImbSAM; set `radius=0`, or '

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_share
+from lightning_cl.callbacks.arguments import above, at_least, share
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
@@ -213,29 +213,22 @@ class MambaFSCIL(ContinualMethod):
     trains_head: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"states": 2, "side": 2, "steps": 3, "batch_size": 6, "classes": 10}
 
-    strength: float = 10.0
-    states: int = 16
-    side: int = 4
-    steps: int = 200
-    lr: float = 0.005
-    batch_size: int = 64
-    copies: int = 1
-    mixup: float = 0.75
-    suppress_base: float = 100.0
-    excite_novel: float = 1e-5
-    separate: float = 0.001
-    scale: float = 16.0
+    strength: float = above(0, default=10.0)
+    states: int = at_least(1, default=16)
+    side: int = at_least(1, default=4)
+    steps: int = at_least(0, default=200)
+    lr: float = above(0, default=0.005)
+    batch_size: int = at_least(1, default=64)
+    copies: int = at_least(1, default=1)
+    mixup: float = share(default=0.75)
+    suppress_base: float = at_least(0, default=100.0)
+    excite_novel: float = at_least(0, default=1e-5)
+    separate: float = at_least(0, default=0.001)
+    scale: float = above(0, default=16.0)
     classes: int | None = None
     stage: str | None = None
     _: KW_ONLY
     train_mask: TrainMask = "seen"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_above(self, 0, "strength", "lr", "scale")
-        check_at_least(self, 0, "steps", "suppress_base", "excite_novel", "separate")
-        check_at_least(self, 1, "states", "side", "batch_size", "copies")
-        check_share(self, "mixup")
 
     @classmethod
     def backbones(cls) -> str:

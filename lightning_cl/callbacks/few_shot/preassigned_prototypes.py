@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_above
+from lightning_cl.callbacks.arguments import above
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
@@ -77,14 +77,10 @@ class PreassignedPrototypes(ContinualMethod):
     needs_base_session: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"classes": 10}
 
-    scale: float = 16.0
+    scale: float = above(0, default=16.0)
     classes: int | None = None
     _: KW_ONLY
     train_mask: TrainMask = "seen"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_above(self, 0, "scale")
 
     def build(self, pl_module: Any, info: Any) -> FixedPrototypes:
         """The simplex and the projection."""

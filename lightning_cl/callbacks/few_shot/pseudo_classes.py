@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_above
+from lightning_cl.callbacks.arguments import above
 from lightning_cl.callbacks.few_shot.base_term import BaseTerm, BaseTermMethod, with_images
 from lightning_cl.nn.heads import cosine_logits
 from lightning_cl.training import Step
@@ -63,11 +63,7 @@ class PseudoClasses(BaseTermMethod):
     state_key: ClassVar[str] = "lightning_cl.PseudoClasses"
     needs_images: ClassVar[bool] = True
 
-    scale: float = 16.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_above(self, 0, "scale")
+    scale: float = above(0, default=16.0)
 
     def build(self, pl_module: Any, info: Any) -> PseudoClassTerm:
         """Rows of the pseudo-classes."""

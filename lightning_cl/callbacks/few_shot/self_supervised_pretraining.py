@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_views
+from lightning_cl.callbacks.arguments import above, at_least, check_views
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
@@ -80,9 +80,9 @@ class SelfSupervisedPretraining(ContinualMethod):
     adds_loss: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"width": 6}
 
-    epochs: int = 1
-    temperature: float = 0.5
-    width: int = 128
+    epochs: int = at_least(0, default=1)
+    temperature: float = above(0, default=0.5)
+    width: int = at_least(1, default=128)
     least_area: float = 0.2
     flip: bool = True
     jitter: float = 0.4
@@ -92,9 +92,6 @@ class SelfSupervisedPretraining(ContinualMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 0, "epochs")
-        check_above(self, 0, "temperature")
-        check_at_least(self, 1, "width")
         check_views(self)
 
     def build(self, pl_module: Any, info: Any) -> ContrastiveEpochs:

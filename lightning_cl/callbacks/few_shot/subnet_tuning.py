@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_pattern
+from lightning_cl.callbacks.arguments import above, at_least, check_pattern
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
@@ -128,17 +128,15 @@ class SubnetTuning(ContinualMethod):
     needs_base_session: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"steps": 2}
 
-    steps: int = 20
-    lr: float = 0.001
+    steps: int = at_least(0, default=20)
+    lr: float = above(0, default=0.001)
     part: str | None = None
-    scale: float = 16.0
+    scale: float = above(0, default=16.0)
     _: KW_ONLY
     train_mask: TrainMask = "seen"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 0, "steps")
-        check_above(self, 0, "lr", "scale")
         check_pattern(self, "part")
 
     def build(self, pl_module: Any, info: Any) -> TunedSubnet:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above
+from lightning_cl.callbacks.arguments import above
 from lightning_cl.callbacks.few_shot.base_term import BaseTerm, BaseTermMethod
 from lightning_cl.nn.losses import supervised_contrastive
 from lightning_cl.training import Step
@@ -55,11 +55,7 @@ class SupervisedContrast(BaseTermMethod):
 
     state_key: ClassVar[str] = "lightning_cl.SupervisedContrast"
 
-    temperature: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_above(self, 0, "temperature")
+    temperature: float = above(0, default=0.1)
 
     def build(self, pl_module: Any, info: Any) -> ContrastTerm:
         """The term; it has no parameters."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least
+from lightning_cl.callbacks.arguments import above, at_least
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.distributed import all_sum
@@ -106,16 +106,10 @@ class AdaptiveReplayRatio(ContinualMethod):
     adds_loss: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"high": 1.0, "window": 3, "tolerance": 0.1}
 
-    low: float = 0.5
-    high: float = 2.0
-    tolerance: float = 1e-3
-    window: int = 100
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_above(self, 0, "low", "high")
-        check_at_least(self, 0, "tolerance")
-        check_at_least(self, 2, "window")
+    low: float = above(0, default=0.5)
+    high: float = above(0, default=2.0)
+    tolerance: float = at_least(0, default=1e-3)
+    window: int = at_least(2, default=100)
 
     def build(self, pl_module: Any, info: Any) -> ReplayRatio:
         """Counters."""

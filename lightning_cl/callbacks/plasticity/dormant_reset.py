@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.namespace import rank_zero_warn
@@ -125,13 +125,8 @@ class DormantReset(ContinualMethod):
     needs_automatic: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"every": 3, "threshold": 0.5}
 
-    threshold: float = 0.025
-    every: int = 1000
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "threshold")
-        check_at_least(self, 1, "every")
+    threshold: float = at_least(0, default=0.025)
+    every: int = at_least(1, default=1000)
 
     def build(self, pl_module: Any, info: Any) -> UnitRestart:
         """Counters, and room for which layer reads which."""

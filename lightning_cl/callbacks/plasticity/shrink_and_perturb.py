@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from lightning_cl.callbacks.arguments import check_at_least, check_share
+from lightning_cl.callbacks.arguments import at_least, share
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.stream_kind import Boundaries
@@ -77,15 +77,9 @@ class ShrinkAndPerturb(ContinualMethod):
     needs_head: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"every": 3}
 
-    shrink: float = 0.8
-    noise: float = 0.05
-    every: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share(self, "shrink")
-        check_at_least(self, 0, "noise")
-        check_at_least(self, 1, "every")
+    shrink: float = share(default=0.8)
+    noise: float = at_least(0, default=0.05)
+    every: int | None = at_least(1, default=None)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a stream without boundaries that it was given no interval for."""

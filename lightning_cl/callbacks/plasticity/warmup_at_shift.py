@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.training.update_schedule import UpdateSchedule, check_memory
@@ -66,14 +66,9 @@ class WarmupAtShift(ContinualMethod):
     adds_loss: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"batches": 1, "updates": 1}
 
-    batches: int = 10
-    updates: int = 4
+    batches: int = at_least(0, default=10)
+    updates: int = at_least(1, default=4)
     retain: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "batches")
-        check_at_least(self, 1, "updates")
 
     def build(self, pl_module: Any, info: Any) -> Warmup:
         """It keeps nothing of its own: the place in the stream says what is due."""

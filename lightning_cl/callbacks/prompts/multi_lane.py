@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_at_least, check_choice
+from lightning_cl.callbacks.arguments import at_least, choice
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
@@ -115,20 +115,15 @@ class MultiLane(ContinualMethod):
     replaces_head: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"selectors": 2, "prompts": 2, "blocks": 2, "multi_label": False}
 
-    selectors: int = 20
-    prompts: int = 20
-    blocks: int = 5
+    selectors: int = at_least(0, default=20)
+    prompts: int = at_least(0, default=20)
+    blocks: int = at_least(0, default=5)
     multi_label: bool = True
-    reduction: Reduction = "all"
+    reduction: Reduction = choice(Reduction, default="all")
     _: KW_ONLY
     backbone: str | None = None
     train_mask: TrainMask = "task"
     reset_optimizer: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "selectors", "prompts", "blocks")
-        check_choice(self, "reduction", Reduction)
 
     @classmethod
     def backbones(cls) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
-from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.prompts.outlier_epochs import OutlierEpochs
 from lightning_cl.callbacks.prompts.prompt_method import PromptMethod
@@ -54,17 +54,17 @@ class VirtualOutlierRegularizer(ContinualMethod):
     small: ClassVar[dict[str, Any]] = {"neighbours": 10, "boundary_points": 10, "draws": 40, "per_class": 10}
 
     weight: float = 0.1
-    outlier_epochs: int | None = None
-    warm_up_epochs: int = 0
+    outlier_epochs: int | None = at_least(0, default=None)
+    warm_up_epochs: int = at_least(0, default=0)
     mode: OutlierMode = "origin"
     inlier_threshold: float = -15.0
     outlier_threshold: float = -3.0
     huber: bool = True
-    neighbours: int = 50
-    boundary_points: int = 50
-    draws: int = 600
+    neighbours: int = at_least(1, default=50)
+    boundary_points: int = at_least(1, default=50)
+    draws: int = at_least(1, default=600)
     noise: float = 0.1
-    per_class: int = 40
+    per_class: int = at_least(1, default=40)
     _: KW_ONLY
     train_mask: TrainMask = "task"
     reset_optimizer: bool = True
@@ -73,8 +73,6 @@ class VirtualOutlierRegularizer(ContinualMethod):
         super().__post_init__()
         if self.mode not in ("boundary", "origin"):
             raise ValueError(f'`mode` is {self.mode!r}; give "boundary" (as described) or "origin" (as released).')
-        check_at_least(self, 0, "outlier_epochs", "warm_up_epochs")
-        check_at_least(self, 1, "neighbours", "boundary_points", "draws", "per_class")
 
     def build(self, pl_module: Any, info: Any) -> OutlierEpochs:
         """The phases."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least
+from lightning_cl.callbacks.arguments import above, at_least
 from lightning_cl.callbacks.base import require_stream
 from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.distillation.teacher import PreviousModel, class_counts
@@ -120,11 +120,11 @@ class BiC(ExperienceReplay):
 
     store: ClassVar[ReplayStore] = "index"  # type: ignore[misc]
     device: ClassVar[None] = None  # type: ignore[misc]
-    strength: float = 0.25
-    temperature: float = 2.0
-    held_out: float = 0.1
-    epochs: int = 250
-    lr: float = 1e-3
+    strength: float = at_least(0, default=0.25)
+    temperature: float = above(0, default=2.0)
+    held_out: float = at_least(0, default=0.1)
+    epochs: int = at_least(0, default=250)
+    lr: float = above(0, default=1e-3)
     _: KW_ONLY
     policy: ReplayPolicy = "class_balanced"
     train_mask: TrainMask = "seen"
@@ -132,8 +132,6 @@ class BiC(ExperienceReplay):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 0, "strength", "epochs", "held_out")
-        check_above(self, 0, "temperature", "lr")
         if not self.held_out < 1 or self.memory_size - self._apart < self.batch_size:
             raise ValueError(
                 f"`held_out` is {self.held_out}, which leaves {self.memory_size - self._apart} of {self.memory_size} "

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_at_least, check_share
+from lightning_cl.callbacks.arguments import at_least, share
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayStore
 from lightning_cl.nn.adaptive_rate import AdaptiveRate, StepFactor
 from lightning_cl.nn.counter import Counter
@@ -137,15 +137,10 @@ class CLIB(ExperienceReplay):
     device: ClassVar[None] = None  # type: ignore[misc]
 
     batch_size: int = 16
-    period: int = 1
-    cutmix: float = 0.5
+    period: int = at_least(1, default=1)
+    cutmix: float = share(default=0.5)
     adaptive: bool = True
     _: KW_ONLY
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "period")
-        check_share(self, "cutmix")
 
     def _empty(self, info: Any) -> Memory:
         memory = super()._empty(info)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
 from lightning_cl.training import MethodModule, Step
 
@@ -61,15 +61,11 @@ class DER(ExperienceReplay):
     adds_loss: ClassVar[bool] = True
     joins: ClassVar[bool] = False
 
-    alpha: float = 0.3
+    alpha: float = at_least(0, default=0.3)
     _: KW_ONLY
     policy: ReplayPolicy = "reservoir"
     store: ReplayStore = "index"
     device: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "alpha")
 
     def bytes_beside(self, pl_module: Any) -> int:
         """Those of the logits."""
@@ -103,11 +99,7 @@ class DERPlusPlus(DER):
     state_key: ClassVar[str] = "lightning_cl.DERPlusPlus"
 
     alpha: float = 0.1
-    beta: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "beta")
+    beta: float = at_least(0, default=0.5)
 
     def build(self, pl_module: Any, info: Any) -> DarkReplay:
         """The two terms."""

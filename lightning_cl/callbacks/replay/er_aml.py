@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above
+from lightning_cl.callbacks.arguments import above
 from lightning_cl.callbacks.replay.er_ace import AsymmetricReplay
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay
 from lightning_cl.mixins.base import TrainMask
@@ -89,13 +89,9 @@ class ERAML(ExperienceReplay):
     joins: ClassVar[bool] = False
     one_pass: ClassVar[bool] = True
 
-    temperature: float = 0.1
+    temperature: float = above(0, default=0.1)
     _: KW_ONLY
     train_mask: TrainMask = "batch"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_above(self, 0, "temperature")
 
     def build(self, pl_module: Any, info: Any) -> MetricReplay:
         """The two terms; they have no parameters."""

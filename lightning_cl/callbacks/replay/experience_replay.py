@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from lightning_cl.callbacks.arguments import check_choice
+from lightning_cl.callbacks.arguments import check_choice, choice
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.datamodules.trainer_checks import callbacks_of
@@ -88,7 +88,7 @@ class ExperienceReplay(ContinualMethod):
     memory_size: int = 500
     batch_size: int = 32
     policy: ReplayPolicy = "reservoir"
-    store: ReplayStore = "index"
+    store: ReplayStore = choice(ReplayStore, default="index")
     device: str | None = None
     _: KW_ONLY
     train_mask: TrainMask = "seen"
@@ -112,7 +112,6 @@ class ExperienceReplay(ContinualMethod):
             )
         if "policy" in vars(self):
             check_choice(self, "policy", self.policies)
-        check_choice(self, "store", ReplayStore)
         if self.store == "index" and self.device is not None:
             raise ValueError(
                 f'`device={self.device!r}` says where samples are stored, but `store="index"` stores none; set '

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least
+from lightning_cl.callbacks.arguments import above, at_least
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.weights import trained
@@ -77,14 +77,9 @@ class FPF(ExperienceReplay):
     boundaries: ClassVar[Boundaries] = "taken"
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5, "steps": 2}
 
-    steps: int = 200
-    lr: float = 0.01
+    steps: int = at_least(0, default=200)
+    lr: float = above(0, default=0.01)
     select: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "steps")
-        check_above(self, 0, "lr")
 
     def build(self, pl_module: Any, info: Any) -> ProneWeights:
         """The weights that a phase tunes."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_share
+from lightning_cl.callbacks.arguments import above, at_least, share
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.distributed import send_from_first_process
@@ -95,19 +95,13 @@ class GDumb(ExperienceReplay):
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5, "epochs": 2}
 
     batch_size: int = 16
-    lr: float = 0.05
-    epochs: int = 256
-    cutmix: float = 0.5
+    lr: float = above(0, default=0.05)
+    epochs: int = at_least(1, default=256)
+    cutmix: float = share(default=0.5)
     _: KW_ONLY
     policy: ReplayPolicy = "greedy"
     store: ReplayStore = "index"
     device: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_above(self, 0, "lr")
-        check_at_least(self, 1, "epochs")
-        check_share(self, "cutmix")
 
     def build(self, pl_module: Any, info: Any) -> FreshModel:
         """The weights to start from."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_at_least, check_choice
+from lightning_cl.callbacks.arguments import at_least, choice
 from lightning_cl.callbacks.regularization.anchor import in_parts, logits_of
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay
 from lightning_cl.nn.distributed import all_sum
@@ -119,15 +119,13 @@ class GSS(ExperienceReplay):
 
     policy: Any = "gradient_based"
     _: KW_ONLY
-    gradient: GradientOf = "last_layer"
+    gradient: GradientOf = choice(GradientOf, default="last_layer")
     threshold: float = 0.0
-    batches: int = 10
-    rows: int = 10
+    batches: int = at_least(1, default=10)
+    rows: int = at_least(1, default=10)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self, "gradient", GradientOf)
-        check_at_least(self, 1, "batches", "rows")
         if not -1 <= self.threshold <= 1:
             raise ValueError(f"`threshold` is {self.threshold}; give a cosine in [-1, 1].")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
-from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.callbacks.replay.fpf import FPF, ProneWeights, prone_weights
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.counter import Counter
@@ -60,11 +60,7 @@ class KFPF(FPF):
     joins: ClassVar[bool] = False
 
     _: KW_ONLY
-    phases: int = 9
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "phases")
+    phases: int = at_least(0, default=9)
 
     def build(self, pl_module: Any, info: Any) -> InterruptedSteps:
         """The weights that a phase tunes, and when."""

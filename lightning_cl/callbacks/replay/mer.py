@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from lightning_cl.callbacks.arguments import check_at_least, check_share
+from lightning_cl.callbacks.arguments import at_least, share
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.weights import Snapshot, interpolate, overwrite, trained
@@ -70,13 +70,8 @@ class MER(ExperienceReplay):
     needs_forward: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5, "steps": 3}
 
-    rate: float = 0.5
-    steps: int = 10
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share(self, "rate")
-        check_at_least(self, 1, "steps")
+    rate: float = share(default=0.5)
+    steps: int = at_least(1, default=10)
 
     def build(self, pl_module: Any, info: Any) -> ReptileSteps:
         """A copy of the trained weights."""

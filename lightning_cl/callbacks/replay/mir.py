@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above
+from lightning_cl.callbacks.arguments import above
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
 from lightning_cl.nn.distributed import all_sum
 from lightning_cl.nn.gradients import flat_or_zero
@@ -97,7 +97,7 @@ class MIR(ExperienceReplay):
 
     batch_size: int = 10
     candidates: int = 50
-    lr: float | None = None
+    lr: float | None = above(0, default=None)
     _: KW_ONLY
     policy: ReplayPolicy = "reservoir"
     store: ReplayStore = "index"
@@ -105,7 +105,6 @@ class MIR(ExperienceReplay):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_above(self, 0, "lr")
         if self.candidates < self.batch_size:
             raise ValueError(
                 f"`candidates` is {self.candidates}, of which {self.batch_size} are chosen; give at least `batch_size`."

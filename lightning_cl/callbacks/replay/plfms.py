@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least
+from lightning_cl.callbacks.arguments import above, at_least
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayStore
 from lightning_cl.datamodules.sampling import share
 from lightning_cl.nn.counter import Counter
@@ -141,18 +141,13 @@ class PLFMS(ExperienceReplay):
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5, "period": 2}
 
     batch_size: int = 64
-    pace: float = 1.0
-    stream_length: int | None = None
-    period: int = 5
-    pseudo_threshold: float = 0.75
+    pace: float = above(0, default=1.0)
+    stream_length: int | None = at_least(1, default=None)
+    period: int = at_least(1, default=5)
+    pseudo_threshold: float = above(0, default=0.75)
     _: KW_ONLY
     store: ReplayStore = "index"
     device: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_above(self, 0, "pace", "pseudo_threshold")
-        check_at_least(self, 1, "period", "stream_length")
 
     def bytes_beside(self, pl_module: Any) -> int:
         """Those of importance, pseudo-label and confidence."""

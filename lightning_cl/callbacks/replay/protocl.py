@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above
+from lightning_cl.callbacks.arguments import above
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
 from lightning_cl.nn.distributed import all_sum
 from lightning_cl.nn.heads.bayes import BayesianPrototypes
@@ -86,17 +86,13 @@ class ProtoCL(ExperienceReplay):
     replaces_head: ClassVar[bool] = True
 
     memory_size: int = 1000
-    noise: float = 0.05
-    concentration: float = 2.18
+    noise: float = above(0, default=0.05)
+    concentration: float = above(0, default=2.18)
     refresh: bool = True
     _: KW_ONLY
     policy: ReplayPolicy = "class_balanced"
     store: ReplayStore = "index"
     device: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_above(self, 0, "noise", "concentration")
 
     def build(self, pl_module: Any, info: Any) -> PrototypePosterior:
         """Classes of which nothing is known."""

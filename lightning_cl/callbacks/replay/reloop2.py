@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_share
+from lightning_cl.callbacks.arguments import above, at_least, choice, share
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.counter import Counter
@@ -92,24 +92,19 @@ class ReLoop2(ContinualMethod):
     needs_forward: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"capacity": 10, "topk": 3}
 
-    strength: float = 0.5
-    kind: Kind = "nearest"
-    capacity: int = 1000
-    topk: int = 10
-    temperature: float = 0.1
-    tables: int = 10
-    bits: int = 8
-    decay: float = 0.01
+    strength: float = at_least(0, default=0.5)
+    kind: Kind = choice(Kind, default="nearest")
+    capacity: int = at_least(1, default=1000)
+    topk: int = at_least(1, default=10)
+    temperature: float = above(0, default=0.1)
+    tables: int = at_least(1, default=10)
+    bits: int = at_least(1, default=8)
+    decay: float = share(default=0.01)
     _: KW_ONLY
     train_mask: TrainMask = "seen"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 0, "strength")
-        check_at_least(self, 1, "capacity", "topk", "tables", "bits")
-        check_above(self, 0, "temperature")
-        check_share(self, "decay")
-        check_choice(self, "kind", Kind)
         if self.bits > 16:
             raise ValueError(f"`bits` is {self.bits}, which makes 2^{self.bits} buckets a table; give at most 16.")
 

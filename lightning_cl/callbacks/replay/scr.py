@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_views
+from lightning_cl.callbacks.arguments import above, at_least, check_views
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.heads import PrototypeHead
@@ -114,8 +114,8 @@ class SCR(ExperienceReplay):
     device: ClassVar[None] = None  # type: ignore[misc]
 
     batch_size: int = 100
-    temperature: float = 0.07
-    width: int = 128
+    temperature: float = above(0, default=0.07)
+    width: int = at_least(1, default=128)
     least_area: float = 0.2
     flip: bool = True
     jitter: float = 0.4
@@ -125,8 +125,6 @@ class SCR(ExperienceReplay):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_above(self, 0, "temperature")
-        check_at_least(self, 1, "width")
         check_views(self)
 
     def build(self, pl_module: Any, info: Any) -> ContrastiveReplay:

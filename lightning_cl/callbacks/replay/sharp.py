@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least
+from lightning_cl.callbacks.arguments import above, at_least
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayStore
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.counter import Counter
@@ -202,16 +202,11 @@ class SHARP(ExperienceReplay):
     device: ClassVar[None] = None  # type: ignore[misc]
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5, "neighbors": 3}
 
-    temperature: float = 0.1
-    neighbors: int = 5
+    temperature: float = above(0, default=0.1)
+    neighbors: int = at_least(1, default=5)
     stage: str | None = None
     _: KW_ONLY
     reset_optimizer: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_above(self, 0, "temperature")
-        check_at_least(self, 1, "neighbors")
 
     def bytes_beside(self, pl_module: Any) -> int:
         """Those of what the stage was given of a sample in the last pass, and of its range."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice
+from lightning_cl.callbacks.arguments import above, at_least, choice
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import StreamKind
 from lightning_cl.callbacks.unlearning.requests import ForgetRequests, seen_losses
@@ -139,22 +139,15 @@ class Unlearning(ContinualMethod):
     adds_loss: ClassVar[bool] = True
     stream_kind: ClassVar[StreamKind] = "forget"
 
-    objective: Objective = "npo"
-    retained: Retained = "labels"
-    retain_weight: float = 1.0
-    beta: float = 0.9
+    objective: Objective = choice(Objective, default="npo")
+    retained: Retained = choice(Retained, default="labels")
+    retain_weight: float = at_least(0, default=1.0)
+    beta: float = above(0, default=0.9)
     per_sample: bool = False
-    bound: float | None = None
+    bound: float | None = at_least(0, default=None)
     _: KW_ONLY
     train_mask: TrainMask = "seen"
     reset_optimizer: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self, "objective", Objective)
-        check_choice(self, "retained", Retained)
-        check_at_least(self, 0, "retain_weight", "bound")
-        check_above(self, 0, "beta")
 
     def build(self, pl_module: Any, info: Any) -> UnlearningObjective:
         """The terms, and room for the reference where one is asked."""
