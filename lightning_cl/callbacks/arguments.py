@@ -30,6 +30,11 @@ def choice(choices: Any, default: Value) -> Value:
     return _checked(default, lambda method, name: check_choice(method, name, choices))
 
 
+def pattern(default: Value) -> Value:
+    """Field of a regular expression; see :func:`check_pattern`."""
+    return _checked(default, check_pattern)
+
+
 def _checked(default: Any, check: Callable[[Any, str], None]) -> Any:
     """Field of a dataclass with one more check; the default may be a field that has some."""
     known = default if isinstance(default, Field) else field(default=default)
@@ -82,17 +87,6 @@ def check_share(method: Any, *names: str) -> None:
         value = getattr(method, name)
         if not 0 <= value <= 1:
             raise ValueError(f"`{name}` is {value}; give a number in [0, 1].")
-
-
-def check_views(method: Any) -> None:
-    """Refuse arguments that no random view of an image can have (:class:`~lightning_cl.training.contrast.View`).
-
-    Raises:
-        ValueError: Names the argument, what was given and what is expected.
-    """
-    check_above(method, 0, "least_area")
-    check_share(method, "least_area", "gray")
-    check_at_least(method, 0, "jitter")
 
 
 def check_choice(method: Any, name: str, choices: Any) -> None:

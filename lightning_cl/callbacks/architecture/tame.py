@@ -230,6 +230,7 @@ class TAME(ExperienceReplay):
     replaces_head: ClassVar[bool] = True
     owns_weights: ClassVar[bool] = True
     joins: ClassVar[bool] = False
+    bytes_kept: ClassVar[int] = 8  # the expert's number
     draws: ClassVar[bool] = False
     needs_automatic: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {
@@ -259,10 +260,6 @@ class TAME(ExperienceReplay):
     def __post_init__(self) -> None:
         super().__post_init__()
         LossShift(self.window, self.deviations, self.smoothing, self.cooldown)
-
-    def bytes_beside(self, pl_module: Any) -> int:
-        """Those of the expert, a whole number."""
-        return super().bytes_beside(pl_module) + 8
 
     def build(self, pl_module: Any, info: Any) -> Experts:
         """No expert yet but the module."""

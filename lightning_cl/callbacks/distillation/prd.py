@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_views
+from lightning_cl.callbacks.arguments import above, at_least, check_above, check_at_least, check_choice, share
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.distillation.teacher import PreviousModel
 from lightning_cl.callbacks.stream_kind import Boundaries
@@ -143,10 +143,10 @@ class PRD(ContinualMethod):
     relation_axis: RelationAxis = "classes"
     temperature: float = 0.1
     width: int = 128
-    least_area: float = 0.2
+    least_area: float = above(0, share(default=0.2))
     flip: bool = True
-    jitter: float = 0.4
-    gray: float = 0.2
+    jitter: float = at_least(0, default=0.4)
+    gray: float = share(default=0.2)
     _: KW_ONLY
     reset_optimizer: bool = True
 
@@ -155,7 +155,6 @@ class PRD(ContinualMethod):
         check_at_least(self, 0, "pull", "relation")
         check_above(self, 0, "temperature")
         check_at_least(self, 1, "width")
-        check_views(self)
         check_choice(self, "relation_axis", RelationAxis)
 
     def build(self, pl_module: Any, info: Any) -> PrototypeRelations:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import above, at_least, check_pattern
+from lightning_cl.callbacks.arguments import above, at_least, pattern
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
@@ -130,14 +130,10 @@ class SubnetTuning(ContinualMethod):
 
     steps: int = at_least(0, default=20)
     lr: float = above(0, default=0.001)
-    part: str | None = None
+    part: str | None = pattern(default=None)
     scale: float = above(0, default=16.0)
     _: KW_ONLY
     train_mask: TrainMask = "seen"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_pattern(self, "part")
 
     def build(self, pl_module: Any, info: Any) -> TunedSubnet:
         """Means of the classes; nothing is trained yet."""

@@ -41,11 +41,8 @@ class AGEM(ExperienceReplay):
 
     state_key: ClassVar[str] = "lightning_cl.AGEM"
     joins: ClassVar[bool] = False
+    bytes_kept: ClassVar[int] = 8  # the task's number
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5}
-
-    def bytes_beside(self, pl_module: Any) -> int:
-        """Those of the task, a whole number."""
-        return super().bytes_beside(pl_module) + 8
 
     def build(self, pl_module: Any, info: Any) -> AveragedGradient:
         """The projection; it has no parameters."""

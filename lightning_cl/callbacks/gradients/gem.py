@@ -58,6 +58,7 @@ class GEM(ExperienceReplay):
 
     state_key: ClassVar[str] = "lightning_cl.GEM"
     joins: ClassVar[bool] = False
+    bytes_kept: ClassVar[int] = 8  # the task's number
     draws: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5}
 
@@ -72,10 +73,6 @@ class GEM(ExperienceReplay):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 0, "margin", "ridge")
-
-    def bytes_beside(self, pl_module: Any) -> int:
-        """Those of the task, a whole number."""
-        return super().bytes_beside(pl_module) + 8
 
     def build(self, pl_module: Any, info: Any) -> EveryTasksGradient:
         """The projection; it has no parameters."""

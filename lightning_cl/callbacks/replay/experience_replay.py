@@ -84,6 +84,7 @@ class ExperienceReplay(ContinualMethod):
     one_pass: ClassVar[bool] = False
     #: Samples can be read from the memory; else it holds only what is kept beside them, known after a pass.
     keeps_samples: ClassVar[bool] = True
+    bytes_kept: ClassVar[int] = 0  #: Of the numbers that the method keeps beside each sample.
 
     memory_size: int = 500
     batch_size: int = 32
@@ -237,7 +238,7 @@ class ExperienceReplay(ContinualMethod):
 
     def bytes_beside(self, pl_module: Any) -> int:
         """Bytes that are kept beside each sample and its label (its logits, say), of a module with this method."""
-        return self._policy(pl_module.continual.info.num_classes).bytes_per_slot
+        return self._policy(pl_module.continual.info.num_classes).bytes_per_slot + self.bytes_kept
 
     def bytes_within(self, pl_module: Any) -> int:
         """Bytes that a module with this method keeps in its buffers for each slot of the memory."""

@@ -134,6 +134,7 @@ class PLFMS(ExperienceReplay):
 
     state_key: ClassVar[str] = "lightning_cl.PLFMS"
     joins: ClassVar[bool] = False
+    bytes_kept: ClassVar[int] = 8 + 4  # pseudo-label and confidence
     draws: ClassVar[bool] = False
     needs_automatic: ClassVar[bool] = True
     one_pass: ClassVar[bool] = True
@@ -148,10 +149,6 @@ class PLFMS(ExperienceReplay):
     _: KW_ONLY
     store: ReplayStore = "index"
     device: str | None = None
-
-    def bytes_beside(self, pl_module: Any) -> int:
-        """Those of importance, pseudo-label and confidence."""
-        return super().bytes_beside(pl_module) + 8 + 4
 
     def build(self, pl_module: Any, info: Any) -> FlexibleMemory:
         """The step, and what it knows of the levels."""
