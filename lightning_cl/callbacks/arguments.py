@@ -20,7 +20,7 @@ def above(bound: float, default: Value) -> Value:
     return _checked(default, lambda method, name: check_above(method, bound, name))
 
 
-def share(default: Value) -> Value:
+def fraction(default: Value) -> Value:
     """Field of a number in [0, 1]; see :func:`check_share`."""
     return _checked(default, check_share)
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from lightning_cl.callbacks.arguments import check_pattern
+from lightning_cl.callbacks.arguments import pattern
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import freeze_all_but
@@ -43,11 +43,7 @@ class FineTuning(ContinualMethod):
     train_mask: TrainMask = "task"
     reset_optimizer: bool = False
     _: KW_ONLY
-    at: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_pattern(self, "at")
+    at: str | None = pattern(default=None)
 
     def build(self, pl_module: Any, info: Any) -> None:
         """Freeze all but the head and the layers that are named, if some are."""

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import pytest
 
 from lightning_cl.callbacks import ContinualMethod
-from lightning_cl.callbacks.arguments import above, at_least, choice, share
+from lightning_cl.callbacks.arguments import above, at_least, choice, fraction
 
 Kind = Literal["near", "far"]
 
@@ -19,7 +19,7 @@ class Ranged(ContinualMethod):
 
     steps: int | None = at_least(1, default=None)
     lr: float = above(0, default=0.1)
-    area: float = above(0, share(default=0.5))
+    area: float = above(0, fraction(default=0.5))
     kind: Kind = choice(Kind, default="near")
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.adaptation.unlabelled import Adaptation, AdaptationMethod
-from lightning_cl.callbacks.arguments import at_least, share
+from lightning_cl.callbacks.arguments import at_least, fraction
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.nn.guard import whole
 from lightning_cl.nn.losses import soft_cross_entropy
@@ -147,10 +147,10 @@ class CoTTA(AdaptationMethod):
     state_key: ClassVar[str] = "lightning_cl.CoTTA"
     small: ClassVar[dict[str, Any]] = {"threshold": 0.4, "views": 2, "decay": 0.9, "mean": (0.3,), "std": (0.38,)}
 
-    threshold: float = share(default=0.92)
+    threshold: float = fraction(default=0.92)
     views: int = at_least(0, default=32)
-    decay: float = share(default=0.999)
-    restore: float = share(default=0.01)
+    decay: float = fraction(default=0.999)
+    restore: float = fraction(default=0.01)
     symmetric: bool = False
     flip: bool = True
     mean: Sequence[float] | None = None

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from lightning_cl.callbacks.adapters.linear_layers import AddedParts, added_adapters
-from lightning_cl.callbacks.arguments import check_at_least, check_pattern, check_share
+from lightning_cl.callbacks.arguments import at_least, fraction, pattern
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn import adapters as blocks
@@ -46,19 +46,12 @@ class Adapter(ContinualMethod):
     adapts_backbone: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"rank": 4, "dropout": 0.0}
 
-    rank: int = 64
-    scale: float = 0.1
-    dropout: float = 0.1
-    at: str | None = None
+    rank: int = at_least(1, default=64)
+    scale: float = at_least(0, default=0.1)
+    dropout: float = fraction(default=0.1)
+    at: str | None = pattern(default=None)
     _: KW_ONLY
     train_mask: TrainMask = "task"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "rank")
-        check_at_least(self, 0, "scale")
-        check_share(self, "dropout")
-        check_pattern(self, "at")
 
     def build(self, pl_module: Any, info: Any) -> AddedParts:
         """An adapter beside every chosen part; or beside two that are an MLP together, if there is no other MLP."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.adapters.tunings import Tuning, several_paths, tuned
-from lightning_cl.callbacks.arguments import check_at_least, check_choice, check_share
+from lightning_cl.callbacks.arguments import at_least, choice, fraction
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.head_kinds import check_own_rows
 from lightning_cl.callbacks.stream_kind import Boundaries
@@ -117,22 +117,15 @@ class APER(ContinualMethod):
     replaces_head: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"rank": 4, "dropout": 0.0}
 
-    tuning: Tuning = "adapter"
-    rank: int = 64
-    scale: float = 0.1
-    dropout: float = 0.1
-    tokens: int = 5
+    tuning: Tuning = choice(Tuning, default="adapter")
+    rank: int = at_least(1, default=64)
+    scale: float = at_least(0, default=0.1)
+    dropout: float = fraction(default=0.1)
+    tokens: int = at_least(1, default=5)
     cache_features: bool = True
     _: KW_ONLY
     backbone: str | None = None
     train_mask: TrainMask = "seen"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self, "tuning", Tuning)
-        check_at_least(self, 1, "rank", "tokens")
-        check_at_least(self, 0, "scale")
-        check_share(self, "dropout")
 
     @classmethod
     def backbones(cls) -> str:

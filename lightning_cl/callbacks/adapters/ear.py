@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_share
+from lightning_cl.callbacks.arguments import above, at_least, fraction
 from lightning_cl.callbacks.base import require_stream
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
@@ -113,20 +113,14 @@ class EAR(TaskwiseMethod):
     adapts_backbone: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"dimension": 256, "budget": 512, "candidates": 3}
 
-    dimension: int = 10000
-    quantile: float = 0.05
-    novel: float = 0.5
-    window: int = 256
-    candidates: int = 8
-    budget: int = 16384
-    probe: int = 64
+    dimension: int = at_least(1, default=10000)
+    quantile: float = fraction(default=0.05)
+    novel: float = fraction(default=0.5)
+    window: int = at_least(1, default=256)
+    candidates: int = at_least(1, default=8)
+    budget: int = at_least(1, default=16384)
+    probe: int = above(1, default=64)
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "dimension", "window", "candidates", "budget")
-        check_above(self, 1, "probe")
-        check_share(self, "quantile", "novel")
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Check that tasks begin somewhere, and attach."""

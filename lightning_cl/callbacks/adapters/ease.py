@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.adapters.task_adapters import PerTaskMethod, TaskAdapters, folded_adapters
-from lightning_cl.callbacks.arguments import check_at_least, check_share
+from lightning_cl.callbacks.arguments import at_least, fraction
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.adapters import Adapters, unfolded
 from lightning_cl.nn.heads import cosine_answer
@@ -81,14 +81,9 @@ class EASE(PerTaskMethod):
     small: ClassVar[dict[str, Any]] = {"rank": 4, "dropout": 0.0}
 
     rank: int = 64
-    scale: float = 0.1
-    dropout: float = 0.1
-    others: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "scale", "others")
-        check_share(self, "dropout")
+    scale: float = at_least(0, default=0.1)
+    dropout: float = fraction(default=0.1)
+    others: float = at_least(0, default=0.1)
 
     def build(self, pl_module: Any, info: Any) -> SubspaceEnsemble:
         """Freeze the ViT and put an adapter for each task beside the MLP of every block."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.adapters.linear_layers import linear_only
-from lightning_cl.callbacks.arguments import check_at_least, check_pattern
+from lightning_cl.callbacks.arguments import at_least, pattern
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import StreamKind
 from lightning_cl.callbacks.unlearning.requests import ForgetRequests, seen_losses
@@ -111,20 +111,14 @@ class GSLoRA(ContinualMethod):
     stream_kind: ClassVar[StreamKind] = "forget"
     small: ClassVar[dict[str, Any]] = {"rank": 2}
 
-    rank: int = 8
-    bound: float = 10.0
-    beta: float = 0.2
-    alpha: float = 1e-4
-    at: str | None = None
+    rank: int = at_least(1, default=8)
+    bound: float = at_least(0, default=10.0)
+    beta: float = at_least(0, default=0.2)
+    alpha: float = at_least(0, default=1e-4)
+    at: str | None = pattern(default=None)
     _: KW_ONLY
     train_mask: TrainMask = "seen"
     reset_optimizer: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "rank")
-        check_at_least(self, 0, "bound", "beta", "alpha")
-        check_pattern(self, "at")
 
     @classmethod
     def backbones(cls) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.adapters.gs_lora import ForgettingUpdates, GSLoRA
-from lightning_cl.callbacks.arguments import check_at_least, check_share
+from lightning_cl.callbacks.arguments import at_least, fraction
 from lightning_cl.nn.adapters import Adapters
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.heads import ClassStatistics
@@ -106,17 +106,12 @@ class GSLoRAPlusPlus(GSLoRA):
     needs_forward: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"rank": 2, "average_from": 0}
 
-    leave: float = 0.015
-    stay: float = 0.0
-    prototype_bound: float = 18.0
-    average_from: int | None = 30
-    decay: float = 0.9
+    leave: float = at_least(0, default=0.015)
+    stay: float = at_least(0, default=0.0)
+    prototype_bound: float = at_least(0, default=18.0)
+    average_from: int | None = at_least(0, default=30)
+    decay: float = fraction(default=0.9)
     _: KW_ONLY
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "leave", "stay", "prototype_bound", "average_from")
-        check_share(self, "decay")
 
     def forgetting(self, pl_module: Any, info: Any, adapters: Adapters) -> PrototypeForgetting:
         """Prototypes of nothing yet."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.adapters.task_adapters import PerTaskMethod, SummedAdapters
-from lightning_cl.callbacks.arguments import check_share
+from lightning_cl.callbacks.arguments import fraction
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.adapters import Adapters, FixedDownLoRA, freeze_backbone, inject
 from lightning_cl.nn.distributed import send_from_first_process
@@ -85,12 +85,8 @@ class InfLoRA(PerTaskMethod):
     small: ClassVar[dict[str, Any]] = {"rank": 2}
 
     rank: int = 10
-    energy: float = 0.95
-    last_energy: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share(self, "energy", "last_energy")
+    energy: float = fraction(default=0.95)
+    last_energy: float = fraction(default=1.0)
 
     def build(self, pl_module: Any, info: Any) -> InterferenceFree:
         """Freeze the ViT and put low-rank updates at the keys and values of every block."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.adapters.linear_layers import linear_adapters
-from lightning_cl.callbacks.arguments import check_at_least, check_pattern
+from lightning_cl.callbacks.arguments import at_least, pattern
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import Adapters, Mixture, PooledLoRA
@@ -98,18 +98,12 @@ class L2M(ContinualMethod):
     adapts_backbone: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"pool_size": 4, "rank": 2}
 
-    pool_size: int = 30
-    rank: int = 8
-    pull: float = 1.0
-    at: str | None = None
+    pool_size: int = at_least(1, default=30)
+    rank: int = at_least(1, default=8)
+    pull: float = at_least(0, default=1.0)
+    at: str | None = pattern(default=None)
     _: KW_ONLY
     train_mask: TrainMask = "task"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "pool_size", "rank")
-        check_at_least(self, 0, "pull")
-        check_pattern(self, "at")
 
     def build(self, pl_module: Any, info: Any) -> ModulatorPool:
         """Modulators that add nothing yet, and keys at random."""

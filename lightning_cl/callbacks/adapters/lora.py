@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 from lightning_cl.callbacks.adapters.linear_layers import AddedParts, linear_adapters
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_pattern
+from lightning_cl.callbacks.arguments import above, at_least, pattern
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn import adapters as blocks
@@ -40,17 +40,11 @@ class LoRA(ContinualMethod):
     adapts_backbone: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"rank": 2, "alpha": 4.0}
 
-    rank: int = 8
-    alpha: float = 16.0
-    at: str | None = None
+    rank: int = at_least(1, default=8)
+    alpha: float = above(0, default=16.0)
+    at: str | None = pattern(default=None)
     _: KW_ONLY
     train_mask: TrainMask = "task"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "rank")
-        check_above(self, 0, "alpha")
-        check_pattern(self, "at")
 
     def build(self, pl_module: Any, info: Any) -> AddedParts:
         """``A`` and ``B`` for every chosen layer."""

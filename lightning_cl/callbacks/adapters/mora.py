@@ -9,7 +9,7 @@ from torch import nn
 
 from lightning_cl.callbacks.adapters.linear_layers import layer_pattern, linear_only, usual_linears
 from lightning_cl.callbacks.adapters.task_adapters import SummedAdapters
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_pattern
+from lightning_cl.callbacks.arguments import above, at_least, pattern
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.adapters import Adapters, RankOne, freeze_all_but, inject
@@ -63,19 +63,16 @@ class MoRA(TaskwiseMethod):
     adapts_backbone: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"rank": 2, "topk": 3}
 
-    rank: int = 16
-    topk: int = 16
-    temperature: float = 0.01
+    rank: int = at_least(1, default=16)
+    topk: int = at_least(1, default=16)
+    temperature: float = above(0, default=0.01)
     threshold: float = 0.2
-    at: str | None = None
+    at: str | None = pattern(default=None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 1, "rank", "topk")
-        check_above(self, 0, "temperature")
         if not self.threshold <= 1:
             raise ValueError(f"`threshold` is {self.threshold}; give at most 1, the largest that a cosine can be.")
-        check_pattern(self, "at")
 
     def build(self, pl_module: Any, info: Any) -> RankOneExperts:
         """Experts of no weight for every chosen layer, for as many tasks as the stream has."""

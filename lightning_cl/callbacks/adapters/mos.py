@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_cl.callbacks.adapters.aligned_gaussians import AlignedGaussians
 from lightning_cl.callbacks.adapters.task_adapters import PerTaskMethod, TaskAdapters, folded_adapters
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_share
+from lightning_cl.callbacks.arguments import above, at_least, choice, fraction
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.adapters import Adapters, unfolded
 from lightning_cl.nn.counter import Counter
@@ -139,23 +139,15 @@ class MOS(PerTaskMethod):
     small: ClassVar[dict[str, Any]] = {"rank": 4, "dropout": 0.0, "samples": 8, "align_epochs": 2}
 
     rank: int = 16
-    scale: float = 0.1
-    dropout: float = 0.1
-    merge: float = 0.1
-    strength: float = 0.1
-    head_lr: float = 0.1
-    align_epochs: int = 30
-    align_lr: float = 0.005
-    samples: int = 240
-    covariance: Covariance = "class"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "samples")
-        check_at_least(self, 0, "scale", "strength", "align_epochs")
-        check_share(self, "dropout", "merge", "head_lr")
-        check_above(self, 0, "align_lr")
-        check_choice(self, "covariance", ("class", "shared", "diagonal"))
+    scale: float = at_least(0, default=0.1)
+    dropout: float = fraction(default=0.1)
+    merge: float = fraction(default=0.1)
+    strength: float = at_least(0, default=0.1)
+    head_lr: float = fraction(default=0.1)
+    align_epochs: int = at_least(0, default=30)
+    align_lr: float = above(0, default=0.005)
+    samples: int = at_least(1, default=240)
+    covariance: Covariance = choice(("class", "shared", "diagonal"), default="class")
 
     def build(self, pl_module: Any, info: Any) -> MergedAdapters:
         """Freeze the ViT and put an adapter for each task beside the MLP of every block."""

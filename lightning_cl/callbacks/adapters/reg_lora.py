@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_cl.callbacks.adapters.linear_layers import linear_adapters
 from lightning_cl.callbacks.adapters.task_adapters import SummedAdapters
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_pattern, check_share
+from lightning_cl.callbacks.arguments import above, at_least, fraction, pattern
 from lightning_cl.callbacks.regularized import RegularizedMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.adapters import Adapters, LoRA
@@ -85,17 +85,10 @@ class RegLoRA(RegularizedMethod):
     small: ClassVar[dict[str, Any]] = {"rank": 2, "alpha": 4.0}
 
     strength: float = 2500.0
-    keep: float = 0.02
-    rank: int = 8
-    alpha: float = 16.0
-    at: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share(self, "keep")
-        check_at_least(self, 1, "rank")
-        check_above(self, 0, "alpha")
-        check_pattern(self, "at")
+    keep: float = fraction(default=0.02)
+    rank: int = at_least(1, default=8)
+    alpha: float = above(0, default=16.0)
+    at: str | None = pattern(default=None)
 
     def build(self, pl_module: Any, info: Any) -> KeyElements:
         """A slot of every chosen layer for each task; nothing is noted yet."""

@@ -9,7 +9,7 @@ from torch import nn
 
 from lightning_cl.callbacks.adapters.inflora import QKV
 from lightning_cl.callbacks.adapters.task_adapters import PerTaskMethod, SummedAdapters
-from lightning_cl.callbacks.arguments import check_above
+from lightning_cl.callbacks.arguments import above
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.adapters import Adapters, ScaledLoRA, freeze_backbone, inject
 from lightning_cl.training.find_backbone import find_vit
@@ -58,12 +58,8 @@ class SDLoRA(PerTaskMethod):
     small: ClassVar[dict[str, Any]] = {"rank": 2}
 
     rank: int = 10
-    magnitude: float = 0.8
+    magnitude: float = above(0, default=0.8)
     reset_magnitudes: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_above(self, 0, "magnitude")
 
     def build(self, pl_module: Any, info: Any) -> DirectionsAndMagnitudes:
         """Freeze the ViT and put low-rank updates at the queries and values of every block."""

@@ -9,7 +9,7 @@ from torch import nn
 
 from lightning_cl.callbacks.adapters.self_expansion import SelfExpansion
 from lightning_cl.callbacks.adapters.task_adapters import PerTaskMethod
-from lightning_cl.callbacks.arguments import check_above, check_at_least
+from lightning_cl.callbacks.arguments import above, at_least
 from lightning_cl.nn.adapters import Adapter, AdapterMixture, freeze_backbone, inject
 from lightning_cl.nn.adapters.sites import exactly
 from lightning_cl.training.find_backbone import find_vit
@@ -58,19 +58,13 @@ class SEMA(PerTaskMethod):
     small: ClassVar[dict[str, Any]] = {"rank": 4, "expandable": 2, "hidden": 8, "threshold": -1.0, "window": 12}
 
     rank: int = 16
-    expandable: int = 3
+    expandable: int = at_least(1, default=3)
     threshold: float = 2.0
-    hidden: int = 128
-    descriptor_epochs: int = 20
-    descriptor_lr: float = 0.01
-    window: int = 500
-    scan_batch: int = 128
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "expandable", "hidden", "descriptor_epochs", "scan_batch")
-        check_at_least(self, 3, "window")
-        check_above(self, 0, "descriptor_lr")
+    hidden: int = at_least(1, default=128)
+    descriptor_epochs: int = at_least(1, default=20)
+    descriptor_lr: float = above(0, default=0.01)
+    window: int = at_least(3, default=500)
+    scan_batch: int = at_least(1, default=128)
 
     def build(self, pl_module: Any, info: Any) -> SelfExpansion:
         """Freeze the ViT; put an adapter beside the MLP of each early block, and room for one a task beside others."""

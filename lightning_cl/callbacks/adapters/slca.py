@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from lightning_cl.callbacks.adapters.aligned_gaussians import AlignedGaussians
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_share
+from lightning_cl.callbacks.arguments import above, at_least, choice, fraction
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.counter import Counter
@@ -109,24 +109,15 @@ class SLCA(TaskwiseMethod):
     adds_loss: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"samples": 8, "align_epochs": 2, "backbone_lr": 0.1}
 
-    backbone_lr: float = 0.01
-    align_epochs: int = 5
-    align_lr: float = 0.01
-    samples: int = 256
-    temperature: float = 0.1
-    covariance: Covariance = "class"
-    shrink: Shrink = "means"
-    direct: float = 1.0
-    reverse: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share(self, "backbone_lr")
-        check_at_least(self, 0, "align_epochs", "direct", "reverse")
-        check_at_least(self, 1, "samples")
-        check_above(self, 0, "align_lr", "temperature")
-        check_choice(self, "covariance", ("class", "shared", "diagonal"))
-        check_choice(self, "shrink", Shrink)
+    backbone_lr: float = fraction(default=0.01)
+    align_epochs: int = at_least(0, default=5)
+    align_lr: float = above(0, default=0.01)
+    samples: int = at_least(1, default=256)
+    temperature: float = above(0, default=0.1)
+    covariance: Covariance = choice(("class", "shared", "diagonal"), default="class")
+    shrink: Shrink = choice(Shrink, default="means")
+    direct: float = at_least(0, default=1.0)
+    reverse: float = at_least(0, default=0.0)
 
     def build(self, pl_module: Any, info: Any) -> SlowBackbone:
         """Statistics of no class yet."""

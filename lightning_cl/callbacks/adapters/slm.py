@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.adapters.linear_layers import linear_adapters
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_pattern
+from lightning_cl.callbacks.arguments import above, at_least, choice, pattern
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.adapters import Adapters, Mixture, PooledLoRA
@@ -107,24 +107,16 @@ class SLM(TaskwiseMethod):
     adapts_backbone: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"per_task": 2, "topk": 2, "rank": 2, "groups": 2}
 
-    per_task: int = 4
-    topk: int = 4
-    rank: int = 12
-    groups: int = 6
-    temperature: float = 0.1
-    retrieval: Retrieval = "sample"
-    key_epochs: int = 3
-    key_lr: float = 1e-3
-    key_batch: int = 4
-    at: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "per_task", "topk", "rank", "groups", "key_batch")
-        check_at_least(self, 0, "key_epochs")
-        check_above(self, 0, "temperature", "key_lr")
-        check_choice(self, "retrieval", Retrieval)
-        check_pattern(self, "at")
+    per_task: int = at_least(1, default=4)
+    topk: int = at_least(1, default=4)
+    rank: int = at_least(1, default=12)
+    groups: int = at_least(1, default=6)
+    temperature: float = above(0, default=0.1)
+    retrieval: Retrieval = choice(Retrieval, default="sample")
+    key_epochs: int = at_least(0, default=3)
+    key_lr: float = above(0, default=1e-3)
+    key_batch: int = at_least(1, default=4)
+    at: str | None = pattern(default=None)
 
     def build(self, pl_module: Any, info: Any) -> UpdateStore:
         """Updates that add nothing yet, and no key."""

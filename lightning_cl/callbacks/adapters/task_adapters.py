@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.adapters import Adapters, adapters_beside_mlp, fold_paths, freeze_backbone
 from lightning_cl.nn.counter import Counter
@@ -84,7 +84,7 @@ class PerTaskMethod(TaskwiseMethod):
 
     adapts_backbone: ClassVar[bool] = True
 
-    rank: int = 64
+    rank: int = at_least(1, default=64)
     _: KW_ONLY
     backbone: str | None = None
 
@@ -92,10 +92,6 @@ class PerTaskMethod(TaskwiseMethod):
     def backbones(cls) -> str:
         """Those whose layers have the names of timm's blocks."""
         return "timm VisionTransformer"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "rank")
 
 
 def folded_adapters(pl_module: Any, method: Any, slots: int) -> Adapters:

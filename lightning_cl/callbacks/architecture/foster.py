@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.architecture.growth import GrowingMethod, HeadCopy, WideHead, uniform, wide_logits
-from lightning_cl.callbacks.arguments import above, at_least, share
+from lightning_cl.callbacks.arguments import above, at_least, fraction
 from lightning_cl.callbacks.distillation.teacher import class_counts
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.guard import whole
@@ -183,9 +183,9 @@ class FOSTER(GrowingMethod):
     strength: float = at_least(0, default=0.25)
     feature_strength: float = at_least(0, default=1.0)
     temperature: float = above(0, default=2.0)
-    beta: float = share(default=0.96)
-    compression_beta: float = share(default=0.97)
-    compress: float = share(default=0.43)
+    beta: float = fraction(default=0.96)
+    compression_beta: float = fraction(default=0.97)
+    compress: float = fraction(default=0.43)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least
+from lightning_cl.callbacks.arguments import above, at_least
 from lightning_cl.callbacks.distillation.lwf import AnswerTeacher
 from lightning_cl.callbacks.distillation.teacher import DistillationMethod
 from lightning_cl.datamodules.sampling import mix_seed
@@ -88,16 +88,10 @@ class EBLL(DistillationMethod):
     state_key: ClassVar[str] = "lightning_cl.EBLL"
     small: ClassVar[dict[str, Any]] = {"code": 3, "steps": 5, "alpha": 0.5}
 
-    alpha: float = 0.01
-    code: int = 32
-    steps: int = 300
-    lr: float = 0.01
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "alpha")
-        check_at_least(self, 1, "code", "steps")
-        check_above(self, 0, "lr")
+    alpha: float = at_least(0, default=0.01)
+    code: int = at_least(1, default=32)
+    steps: int = at_least(1, default=300)
+    lr: float = above(0, default=0.01)
 
     def build(self, pl_module: Any, info: Any) -> CodeTeacher:
         """A copy of the weights that are trained when the method is attached, and room for an autoencoder a task."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_choice
+from lightning_cl.callbacks.arguments import choice
 from lightning_cl.callbacks.distillation.teacher import PreviousModel
 from lightning_cl.callbacks.regularized import RegularizedMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
@@ -60,11 +60,7 @@ class FeatureDistillation(RegularizedMethod):
     adds_loss: ClassVar[bool] = True
 
     strength: float = 5.0
-    distance: FeatureDistance = "cosine"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self, "distance", FeatureDistance)
+    distance: FeatureDistance = choice(FeatureDistance, default="cosine")
 
     def build(self, pl_module: Any, info: Any) -> FeatureTeacher:
         """A copy of the weights that are trained when the method is attached."""

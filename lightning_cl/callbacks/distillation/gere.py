@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.callbacks.base import require_stream
 from lightning_cl.callbacks.regularized import RegularizedMethod
 from lightning_cl.datamodules.sampling import permutation
@@ -141,12 +141,8 @@ class GeRe(RegularizedMethod):
 
     strength: float = 100.0
     general: Any = None
-    batch_size: int = 16
-    count: int = 100
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "batch_size", "count")
+    batch_size: int = at_least(1, default=16)
+    count: int = at_least(1, default=100)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Check that there are samples to take, and attach."""

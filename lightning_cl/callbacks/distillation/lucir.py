@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least
+from lightning_cl.callbacks.arguments import above, at_least
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.distillation.teacher import PreviousModel, class_counts
 from lightning_cl.callbacks.head_kinds import check_linear
@@ -98,20 +98,14 @@ class LUCIR(ContinualMethod):
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
 
-    strength: float = 5.0
-    margin: float = 0.5
-    margin_strength: float = 1.0
-    rivals: int = 2
-    scale: float = 1.0
+    strength: float = at_least(0, default=5.0)
+    margin: float = at_least(0, default=0.5)
+    margin_strength: float = at_least(0, default=1.0)
+    rivals: int = at_least(1, default=2)
+    scale: float = above(0, default=1.0)
     _: KW_ONLY
     train_mask: TrainMask = "seen"
     reset_optimizer: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "strength", "margin", "margin_strength")
-        check_at_least(self, 1, "rivals")
-        check_above(self, 0, "scale")
 
     def build(self, pl_module: Any, info: Any) -> RebalancedTeacher:
         """A copy of the weights that are trained when the method is attached, and the scale."""

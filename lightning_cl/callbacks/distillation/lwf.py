@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_choice
+from lightning_cl.callbacks.arguments import choice
 from lightning_cl.callbacks.distillation.teacher import DistillationMethod, PreviousModel
 from lightning_cl.callbacks.distillation.token_teacher import TokenTeacher
 from lightning_cl.callbacks.stream_kind import Boundaries
@@ -97,13 +97,8 @@ class LwF(DistillationMethod):
     state_key: ClassVar[str] = "lightning_cl.LwF"
 
     per_task: bool = False
-    direction: Direction = "forward"
-    reference: Reference = "last"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self, "direction", Direction)
-        check_choice(self, "reference", Reference)
+    direction: Direction = choice(Direction, default="forward")
+    reference: Reference = choice(Reference, default="last")
 
     @property
     def boundaries(self) -> Boundaries:  # type: ignore[override]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least
+from lightning_cl.callbacks.arguments import above, at_least
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.distillation.teacher import PreviousModel, class_counts
 from lightning_cl.callbacks.stream_kind import Boundaries
@@ -97,20 +97,14 @@ class PODNet(ContinualMethod):
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
 
-    spatial: float = 5.0
-    flat: float = 1.0
-    proxies: int = 10
-    scale: float = 1.0
+    spatial: float = at_least(0, default=5.0)
+    flat: float = at_least(0, default=1.0)
+    proxies: int = at_least(1, default=10)
+    scale: float = above(0, default=1.0)
     stages: Sequence[str] | None = None
     _: KW_ONLY
     train_mask: TrainMask = "seen"
     reset_optimizer: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "spatial", "flat")
-        check_at_least(self, 1, "proxies")
-        check_above(self, 0, "scale")
 
     def build(self, pl_module: Any, info: Any) -> PooledTeacher:
         """A copy of the weights that are trained when the method is attached, and the proxies; watch the stages."""

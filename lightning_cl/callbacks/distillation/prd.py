@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import above, at_least, check_above, check_at_least, check_choice, share
+from lightning_cl.callbacks.arguments import above, at_least, choice, fraction
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.distillation.teacher import PreviousModel
 from lightning_cl.callbacks.stream_kind import Boundaries
@@ -138,24 +138,17 @@ class PRD(ContinualMethod):
     trains_head: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"width": 6}
 
-    pull: float = 2.0
-    relation: float = 4.0
-    relation_axis: RelationAxis = "classes"
-    temperature: float = 0.1
-    width: int = 128
-    least_area: float = above(0, share(default=0.2))
+    pull: float = at_least(0, default=2.0)
+    relation: float = at_least(0, default=4.0)
+    relation_axis: RelationAxis = choice(RelationAxis, default="classes")
+    temperature: float = above(0, default=0.1)
+    width: int = at_least(1, default=128)
+    least_area: float = fraction(above(0, default=0.2))
     flip: bool = True
     jitter: float = at_least(0, default=0.4)
-    gray: float = share(default=0.2)
+    gray: float = fraction(default=0.2)
     _: KW_ONLY
     reset_optimizer: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "pull", "relation")
-        check_above(self, 0, "temperature")
-        check_at_least(self, 1, "width")
-        check_choice(self, "relation_axis", RelationAxis)
 
     def build(self, pl_module: Any, info: Any) -> PrototypeRelations:
         """Random prototypes and a random projection."""

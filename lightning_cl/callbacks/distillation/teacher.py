@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lightning_cl.callbacks.arguments import check_above
+from lightning_cl.callbacks.arguments import above
 from lightning_cl.callbacks.regularized import RegularizedMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.weights import Snapshot
@@ -51,11 +51,7 @@ class DistillationMethod(RegularizedMethod):
     adds_loss: ClassVar[bool] = True
     boundaries: ClassVar[Boundaries] = "taken"
 
-    temperature: float = 2.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_above(self, 0, "temperature")
+    temperature: float = above(0, default=2.0)
 
 
 def class_counts(task: Any) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from lightning_cl.callbacks.arguments import share
+from lightning_cl.callbacks.arguments import fraction
 from lightning_cl.callbacks.regularization.mas import MAS, SensitivityPenalty
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.weights import Snapshot, overwrite, trained
@@ -62,7 +62,7 @@ class FastSlowWeights(MAS):
     needs_task_end: ClassVar[tuple[str, str]] = ("moves its slow weights", "`MAS`")
     rewrites_weights: ClassVar[bool] = True
 
-    beta: float = share(default=0.3)
+    beta: float = fraction(default=0.3)
 
     def build(self, pl_module: Any, info: Any) -> TwoSpeeds:
         """Anchor, importance and slow weights."""

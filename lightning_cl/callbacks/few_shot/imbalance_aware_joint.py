@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import above, at_least, choice, share
+from lightning_cl.callbacks.arguments import above, at_least, choice, fraction
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.combination import remembering
 from lightning_cl.callbacks.head_kinds import check_own_rows
@@ -222,8 +222,8 @@ class ImbalanceAwareJoint(ContinualMethod):
 
     remedy: Remedy = choice(Remedy, default="balanced_softmax")
     scale: float = above(0, default=16.0)
-    deferred: float = share(default=0.0)
-    paste: float = share(default=0.0)
+    deferred: float = fraction(default=0.0)
+    paste: float = fraction(default=0.0)
     radius: float = at_least(0, default=0.0)
     _: KW_ONLY
     train_mask: TrainMask = "seen"

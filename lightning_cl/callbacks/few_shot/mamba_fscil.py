@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lightning_cl.callbacks.arguments import above, at_least, share
+from lightning_cl.callbacks.arguments import above, at_least, fraction
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
@@ -220,7 +220,7 @@ class MambaFSCIL(ContinualMethod):
     lr: float = above(0, default=0.005)
     batch_size: int = at_least(1, default=64)
     copies: int = at_least(1, default=1)
-    mixup: float = share(default=0.75)
+    mixup: float = fraction(default=0.75)
     suppress_base: float = at_least(0, default=100.0)
     excite_novel: float = at_least(0, default=1e-5)
     separate: float = at_least(0, default=0.001)

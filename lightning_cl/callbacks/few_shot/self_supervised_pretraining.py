@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import above, at_least, share
+from lightning_cl.callbacks.arguments import above, at_least, fraction
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
@@ -83,10 +83,10 @@ class SelfSupervisedPretraining(ContinualMethod):
     epochs: int = at_least(0, default=1)
     temperature: float = above(0, default=0.5)
     width: int = at_least(1, default=128)
-    least_area: float = above(0, share(default=0.2))
+    least_area: float = fraction(above(0, default=0.2))
     flip: bool = True
     jitter: float = at_least(0, default=0.4)
-    gray: float = share(default=0.2)
+    gray: float = fraction(default=0.2)
     _: KW_ONLY
     train_mask: TrainMask = "seen"
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.adapters.linear_layers import first_linears
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_pattern, check_share
+from lightning_cl.callbacks.arguments import above, at_least, choice, fraction, pattern
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.adapters import freeze_all_but
@@ -133,22 +133,14 @@ class CoSO(TaskwiseMethod):
     adapts_backbone: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"rank": 4, "sketch": 6, "at": r"attn\.proj|mlp\.fc2"}
 
-    rank: int = 15
-    sketch: int = 100
-    refresh: int = 1
-    energy: float = 0.98
-    temperature: float = 3.0
-    decay: float = 1.0
-    side: Side = "out"
-    at: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "rank", "sketch", "refresh")
-        check_share(self, "energy", "decay")
-        check_above(self, 0, "temperature")
-        check_choice(self, "side", ("out", "in"))
-        check_pattern(self, "at")
+    rank: int = at_least(1, default=15)
+    sketch: int = at_least(1, default=100)
+    refresh: int = at_least(1, default=1)
+    energy: float = fraction(default=0.98)
+    temperature: float = above(0, default=3.0)
+    decay: float = fraction(default=1.0)
+    side: Side = choice(("out", "in"), default="out")
+    at: str | None = pattern(default=None)
 
     @classmethod
     def backbones(cls) -> str:

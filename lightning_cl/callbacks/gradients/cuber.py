@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.callbacks.gradients.gpm import GPM, ProjectedSteps
 from lightning_cl.callbacks.regularization.anchor import logits_of, mean_over_task
 from lightning_cl.nn.input_grams import input_width
@@ -102,14 +102,9 @@ class CUBER(GPM):
 
     state_key: ClassVar[str] = "lightning_cl.CUBER"
 
-    likeness: float = 0.5
-    sign: float = 0.0
-    strength: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "likeness", "strength")
-        check_at_least(self, -1, "sign")
+    likeness: float = at_least(0, default=0.5)
+    sign: float = at_least(-1, default=0.0)
+    strength: float = at_least(0, default=1.0)
 
     def build(self, pl_module: Any, info: Any) -> TransferSteps:
         """An empty basis for every layer."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.callbacks.gradients.references import MemoryGradients
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
 from lightning_cl.nn.gradients import project_on_references
@@ -63,16 +63,12 @@ class GEM(ExperienceReplay):
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5}
 
     batch_size: int = 128
-    margin: float = 0.5
-    ridge: float = 1e-3
+    margin: float = at_least(0, default=0.5)
+    ridge: float = at_least(0, default=1e-3)
     _: KW_ONLY
     policy: ReplayPolicy = "class_balanced"
     store: ReplayStore = "index"
     device: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "margin", "ridge")
 
     def build(self, pl_module: Any, info: Any) -> EveryTasksGradient:
         """The projection; it has no parameters."""

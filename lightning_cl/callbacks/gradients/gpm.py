@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_at_least, check_share
+from lightning_cl.callbacks.arguments import at_least, fraction
 from lightning_cl.callbacks.gradients.layer_projection import LayerProjection
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
@@ -62,13 +62,8 @@ class GPM(TaskwiseMethod):
     boundaries: ClassVar[Boundaries] = "taken"
     constrains: ClassVar[bool] = True
 
-    energy: float = 0.97
-    growth: float = 0.003
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share(self, "energy")
-        check_at_least(self, 0, "growth")
+    energy: float = fraction(default=0.97)
+    growth: float = at_least(0, default=0.003)
 
     def build(self, pl_module: Any, info: Any) -> ProjectedSteps:
         """An empty basis for every layer."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_share
+from lightning_cl.callbacks.arguments import above, at_least, fraction
 from lightning_cl.callbacks.gradients.layer_projection import LayerProjection
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
@@ -121,17 +121,11 @@ class HLOP(TaskwiseMethod):
     constrains: ClassVar[bool] = True
     needs_automatic: ClassVar[bool] = True  # learns where terms are collected, behind the loss
 
-    first: float = 0.18
-    more: float = 0.035
-    rate: float = 0.5
-    inertia: float = 0.9
-    iterations: int = 5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share(self, "first", "more", "inertia")
-        check_above(self, 0, "rate")
-        check_at_least(self, 1, "iterations")
+    first: float = fraction(default=0.18)
+    more: float = fraction(default=0.035)
+    rate: float = above(0, default=0.5)
+    inertia: float = fraction(default=0.9)
+    iterations: int = at_least(1, default=5)
 
     def build(self, pl_module: Any, info: Any) -> LateralConnections:
         """Lateral connections that have learned nothing."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_above
+from lightning_cl.callbacks.arguments import above
 from lightning_cl.callbacks.gradients.layer_projection import LayerProjection
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
@@ -64,11 +64,7 @@ class OWM(TaskwiseMethod):
     boundaries: ClassVar[Boundaries] = "taken"
     constrains: ClassVar[bool] = True
 
-    alpha: float = 0.3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_above(self, 0, "alpha")
+    alpha: float = above(0, default=0.3)
 
     def build(self, pl_module: Any, info: Any) -> SoftlyProjectedSteps:
         """A projector for every layer."""

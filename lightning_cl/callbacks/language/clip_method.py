@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above
+from lightning_cl.callbacks.arguments import above
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.class_texts import class_names as checked_names
 from lightning_cl.nn.class_texts import clip_tokens, fill_templates
@@ -41,7 +41,7 @@ class CLIPPromptMethod(TaskwiseMethod):
     _: KW_ONLY
     template: str = "{}."
     class_names: Sequence[str] | None = None
-    logit_scale: float = 100.0
+    logit_scale: float = above(0, default=100.0)
     backbone: str | None = None
 
     @classmethod
@@ -51,7 +51,6 @@ class CLIPPromptMethod(TaskwiseMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_above(self, 0, "logit_scale")
         fill_templates(["name"], [self.template])
         self.class_names = None if self.class_names is None else list(self.class_names)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least
+from lightning_cl.callbacks.arguments import above, at_least
 from lightning_cl.callbacks.language.text_features import TextFeatures
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.class_texts import class_names as checked_names
@@ -59,14 +59,14 @@ class CPECLIP(TaskwiseMethod):
     small: ClassVar[dict[str, Any]] = {"num_prompts": 2, "prompt_depth": 2}
     family: ClassVar[str] = "clip"
 
-    num_prompts: int = 2
-    prompt_depth: int | None = None
+    num_prompts: int = at_least(1, default=2)
+    prompt_depth: int | None = at_least(1, default=None)
     text_mode: PromptMode = "replace"
     vision_mode: PromptMode = "accumulate"
     vision_prompts: bool = True
     template: str = "{}."
     class_names: Sequence[str] | None = None
-    logit_scale: float = 100.0
+    logit_scale: float = above(0, default=100.0)
     regularization: Literal["balance", "none"] = "balance"
     backbone: str | None = None
 
@@ -77,13 +77,11 @@ class CPECLIP(TaskwiseMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 1, "num_prompts", "prompt_depth")
         for name, mode in (("text_mode", self.text_mode), ("vision_mode", self.vision_mode)):
             if mode not in PROMPT_MODES:
                 raise ValueError(f'`{name}` is {mode!r}; give "replace", "accumulate" or "accumulate_same".')
         if self.regularization not in ("balance", "none"):
             raise ValueError(f'`regularization` is {self.regularization!r}; give "balance" or "none".')
-        check_above(self, 0, "logit_scale")
         fill_templates(["name"], [self.template])
         self.class_names = None if self.class_names is None else list(self.class_names)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal
 
-from lightning_cl.callbacks.arguments import check_choice
+from lightning_cl.callbacks.arguments import choice
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.class_embeddings import FileTargets, OrthogonalTargets, RandomTargets, SentenceTargets, TargetProvider
 from lightning_cl.mixins.base import TrainMask
@@ -48,8 +48,8 @@ class LanguageGuidedHead(ContinualMethod):
     small: ClassVar[dict[str, Any]] = {"targets": "random"}  # longer than the features: there is a layer to train
 
     targets: TargetProvider | str = "minilm"
-    match: Match = "auto"
-    similarity: Similarity = "cosine"
+    match: Match = choice(Match, default="auto")
+    similarity: Similarity = choice(Similarity, default="cosine")
     scale: float | Literal["auto", "learnable"] = "auto"
     seed: int = 0
     _: KW_ONLY
@@ -57,8 +57,6 @@ class LanguageGuidedHead(ContinualMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self, "match", Match)
-        check_choice(self, "similarity", Similarity)
         scale = self.scale
         if scale not in ("auto", "learnable") if isinstance(scale, str) else scale <= 0:
             raise ValueError(f'`scale` is {scale!r}; give a number above 0, "auto" or "learnable".')

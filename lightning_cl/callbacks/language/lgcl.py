@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.language.language_guided_head import provider_of, with_plain_targets
 from lightning_cl.class_embeddings import TargetProvider
@@ -113,14 +113,10 @@ class LGCL(ContinualMethod):
     small: ClassVar[dict[str, Any]] = {"targets": "random"}
 
     targets: TargetProvider | str = "minilm"
-    task_weight: float = 1.0
-    class_weight: float = 1.0
+    task_weight: float = at_least(0, default=1.0)
+    class_weight: float = at_least(0, default=1.0)
     _: KW_ONLY
     train_mask: TrainMask = "seen"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "task_weight", "class_weight")
 
     def build(self, pl_module: Any, info: Any) -> Guidance:
         """The texts' vectors and the loss terms."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.callbacks.language.clip_method import CLIPPromptMethod, frozen_features, word_embeddings
 from lightning_cl.callbacks.language.text_features import TextFeatures
 from lightning_cl.nn.class_texts import fill_templates, readable
@@ -115,17 +115,15 @@ class MSGCoOp(CLIPPromptMethod):
     needs_forward: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"contexts": 2, "num_prompts": 2}
 
-    contexts: int = 4
-    num_prompts: int = 4
-    anchor_weight: float = 1.0
-    diversity_weight: float = 1.0
+    contexts: int = at_least(1, default=4)
+    num_prompts: int = at_least(1, default=4)
+    anchor_weight: float = at_least(0, default=1.0)
+    diversity_weight: float = at_least(0, default=1.0)
     descriptions: Mapping[str, Sequence[str]] | None = None
     words: str = "a photo of a"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 1, "contexts", "num_prompts")
-        check_at_least(self, 0, "anchor_weight", "diversity_weight")
         if self.descriptions is not None:
             self.descriptions = {name: list(texts) for name, texts in self.descriptions.items()}
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_share
+from lightning_cl.callbacks.arguments import above, at_least, fraction
 from lightning_cl.callbacks.language.clip_method import CLIPPromptMethod
 from lightning_cl.callbacks.language.text_features import TextFeatures
 from lightning_cl.callbacks.stream_kind import Boundaries
@@ -207,21 +207,15 @@ class MulKI(CLIPPromptMethod):
     #: Others that name a backbone freeze it.
     trains_backbone: ClassVar[bool] = True
 
-    prototype_weight: float = 1.0
-    distillation_weight: float = 1.0
-    temperature: float = 1.0
-    prototype_decay: float = 0.99
-    decay: float = 0.99
+    prototype_weight: float = at_least(0, default=1.0)
+    distillation_weight: float = at_least(0, default=1.0)
+    temperature: float = above(0, default=1.0)
+    prototype_decay: float = fraction(default=0.99)
+    decay: float = fraction(default=0.99)
     linked: bool = True
     _: KW_ONLY
     template: str = "a photo of a {}."
     train_mask: TrainMask = "task"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "prototype_weight", "distillation_weight")
-        check_above(self, 0, "temperature")
-        check_share(self, "prototype_decay", "decay")
 
     def build(self, pl_module: Any, info: Any) -> TaughtTowers:
         """Text features answer in the head's place."""

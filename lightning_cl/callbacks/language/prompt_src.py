@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least
+from lightning_cl.callbacks.arguments import above, at_least
 from lightning_cl.callbacks.language.clip_method import CLIPPromptMethod, frozen_features, word_embeddings
 from lightning_cl.callbacks.language.text_features import TextFeatures
 from lightning_cl.nn.class_texts import fill_templates
@@ -140,21 +140,18 @@ class PromptSRC(CLIPPromptMethod):
     state_key: ClassVar[str] = "lightning_cl.PromptSRC"
     small: ClassVar[dict[str, Any]] = {"num_prompts": 2, "frozen_templates": ("a photo of a {}.", "a {}.")}
 
-    num_prompts: int = 4
-    prompt_depth: int = 9
-    text_weight: float = 25.0
-    image_weight: float = 10.0
-    logit_weight: float = 1.0
-    center: float = 0.75
-    spread: float = 0.05
+    num_prompts: int = at_least(1, default=4)
+    prompt_depth: int = at_least(1, default=9)
+    text_weight: float = at_least(0, default=25.0)
+    image_weight: float = at_least(0, default=10.0)
+    logit_weight: float = at_least(0, default=1.0)
+    center: float = at_least(0, default=0.75)
+    spread: float = above(0, default=0.05)
     words: str = "a photo of a"
     frozen_templates: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 1, "num_prompts", "prompt_depth")
-        check_at_least(self, 0, "text_weight", "image_weight", "logit_weight", "center")
-        check_above(self, 0, "spread")
         if self.frozen_templates is not None:
             fill_templates(["name"], self.frozen_templates)
             self.frozen_templates = list(self.frozen_templates)

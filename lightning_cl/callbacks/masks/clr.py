@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.callbacks.masks.frozen_network import FrozenNetwork
 from lightning_cl.callbacks.masks.task_parts import TaskMethod
 from lightning_cl.nn.guard import all_rows_but
@@ -95,17 +95,13 @@ class CLR(TaskMethod):
     state_key: ClassVar[str] = "lightning_cl.CLR"
     needs_forward: ClassVar[bool] = False
 
-    strength: float = 1e-5
+    strength: float = at_least(0, default=1e-5)
     skip_pointwise: bool = True
 
     @classmethod
     def backbones(cls) -> str:
         """Those with maps of channels."""
         return "networks with nn.Conv2d"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "strength")
 
     def build(self, pl_module: Any, info: Any) -> ChannelKernels:
         """Kernels that change nothing."""

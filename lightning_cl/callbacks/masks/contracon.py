@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_at_least, check_pattern
+from lightning_cl.callbacks.arguments import at_least, pattern
 from lightning_cl.callbacks.masks.task_parts import InferringMethod, TaskParts
 from lightning_cl.nn.convolved_weights import KernelBank, chosen_layers, row_groups
 from lightning_cl.nn.guard import all_rows_but
@@ -103,15 +103,10 @@ class ConTraCon(InferringMethod):
     needs_forward: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"size": 3}
 
-    size: int = 15
-    at: str | None = None
-    heads: int | None = None
-    views: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "size", "heads", "views")
-        check_pattern(self, "at")
+    size: int = at_least(1, default=15)
+    at: str | None = pattern(default=None)
+    heads: int | None = at_least(1, default=None)
+    views: int = at_least(1, default=1)
 
     def build(self, pl_module: Any, info: Any) -> ConvolvedWeights:
         """Kernels at random for every task."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_at_least, check_choice, check_share
+from lightning_cl.callbacks.arguments import at_least, choice, fraction
 from lightning_cl.callbacks.masks.task_parts import TaskMethod, TaskParts
 from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.nn.bits import TaskBits, straight_through
@@ -150,17 +150,10 @@ class DynamicSparseTraining(TaskMethod):
     needs_forward: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"every": 2}
 
-    density: float = 0.2
-    every: int = 400
-    layout: Layout = "uniform"
-    growth: Growth = "random"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share(self, "density")
-        check_at_least(self, 1, "every")
-        check_choice(self, "layout", Layout)
-        check_choice(self, "growth", Growth)
+    density: float = fraction(default=0.2)
+    every: int = at_least(1, default=400)
+    layout: Layout = choice(Layout, default="uniform")
+    growth: Growth = choice(Growth, default="random")
 
     def build(self, pl_module: Any, info: Any) -> SparseNetworks:
         """Masks that leave all as it is, until the first task."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.callbacks.masks.task_parts import TaskMethod, TaskParts
 from lightning_cl.nn.gates import (
     LARGEST_EMBEDDING,
@@ -141,15 +141,10 @@ class HAT(TaskMethod):
     needs_forward: ClassVar[bool] = False
     adds_loss: ClassVar[bool] = True
 
-    strength: float = 0.75
-    largest_scale: float = 400.0
+    strength: float = at_least(0, default=0.75)
+    largest_scale: float = at_least(1, default=400.0)
     start: float = 0.0
     binary: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "strength")
-        check_at_least(self, 1, "largest_scale")
 
     def build(self, pl_module: Any, info: Any) -> UnitGates:
         """Embeddings at random, and no unit in use."""

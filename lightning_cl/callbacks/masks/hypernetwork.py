@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.callbacks.masks.frozen_network import FrozenNetwork
 from lightning_cl.callbacks.masks.task_parts import InferringMethod
 from lightning_cl.nn.guard import all_rows_but
@@ -124,15 +124,10 @@ class TaskHypernetwork(InferringMethod):
     adds_loss: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"embedding": 4, "hidden": 8, "chunk": 512}
 
-    strength: float = 0.1
-    embedding: int = 32
-    hidden: int = 64
-    chunk: int = 4096
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "strength")
-        check_at_least(self, 1, "embedding", "hidden", "chunk")
+    strength: float = at_least(0, default=0.1)
+    embedding: int = at_least(1, default=32)
+    hidden: int = at_least(1, default=64)
+    chunk: int = at_least(1, default=4096)
 
     def build(self, pl_module: Any, info: Any) -> GeneratedWeights:
         """A hypernetwork that changes nothing yet."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above, check_share
+from lightning_cl.callbacks.arguments import above, fraction
 from lightning_cl.callbacks.base import part_name
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
@@ -156,15 +156,10 @@ class LTSFT(TaskwiseMethod):
     needs_head: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"share": 0.5, "per_layer": True}  # so that every weight learns
 
-    share: float = 0.01
-    dense: float = 0.5
+    share: float = above(0, fraction(default=0.01))
+    dense: float = above(0, fraction(default=0.5))
     disjoint: bool = False
     per_layer: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share(self, "share", "dense")
-        check_above(self, 0, "share", "dense")
 
     def build(self, pl_module: Any, info: Any) -> SparseChanges:
         """Copies and masks of the weights that are trained when the method is attached."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_share
+from lightning_cl.callbacks.arguments import fraction
 from lightning_cl.callbacks.masks.task_parts import TaskMethod, TaskParts
 from lightning_cl.datamodules.task import Task
 from lightning_cl.nn.counter import Counter
@@ -118,12 +118,8 @@ class PackNet(TaskMethod):
     state_key: ClassVar[str] = "lightning_cl.PackNet"
     needs_forward: ClassVar[bool] = False
 
-    prune: float = 0.75
-    retrain: float = 1 / 3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share(self, "prune", "retrain")
+    prune: float = fraction(default=0.75)
+    retrain: float = fraction(default=1 / 3)
 
     def build(self, pl_module: Any, info: Any) -> WeightOwners:
         """All weights are free."""

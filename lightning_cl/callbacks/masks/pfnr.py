@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_share
+from lightning_cl.callbacks.arguments import fraction
 from lightning_cl.callbacks.masks.task_parts import TaskMethod, TaskParts
 from lightning_cl.nn.bits import TaskBits, straight_through
 from lightning_cl.nn.masks import ElementMask
@@ -90,11 +90,7 @@ class PFNR(TaskMethod):
     state_key: ClassVar[str] = "lightning_cl.PFNR"
     needs_forward: ClassVar[bool] = False
 
-    sparsity: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share(self, "sparsity")
+    sparsity: float = fraction(default=0.5)
 
     def build(self, pl_module: Any, info: Any) -> ScoreMasks:
         """Scores at random; no weight is used yet."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above
+from lightning_cl.callbacks.arguments import above, check_above
 from lightning_cl.callbacks.masks.binary_masks import BinaryMasks
 from lightning_cl.callbacks.masks.task_parts import TaskMethod
 
@@ -58,11 +58,10 @@ class Piggyback(TaskMethod):
     needs_forward: ClassVar[bool] = False
 
     start: float = 0.01
-    threshold: float = 0.005
+    threshold: float = above(0, default=0.005)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_above(self, 0, "threshold")
         check_above(self, self.threshold, "start")
 
     def build(self, pl_module: Any, info: Any) -> ThresholdMasks:

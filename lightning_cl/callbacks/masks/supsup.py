@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_choice, check_share
+from lightning_cl.callbacks.arguments import choice, fraction
 from lightning_cl.callbacks.masks.binary_masks import BinaryMasks
 from lightning_cl.callbacks.masks.task_parts import InferringMethod
 from lightning_cl.nn.masks import fill_masked, smallest_elements
@@ -129,13 +129,8 @@ class SupSup(InferringMethod):
     state_key: ClassVar[str] = "lightning_cl.SupSup"
     needs_forward: ClassVar[bool] = False
 
-    share: float = 0.5
-    weights: Weights = "signed_constant"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share(self, "share")
-        check_choice(self, "weights", Weights)
+    share: float = fraction(default=0.5)
+    weights: Weights = choice(Weights, default="signed_constant")
 
     def build(self, pl_module: Any, info: Any) -> Supermasks:
         """Fixed weights, and scores at random."""

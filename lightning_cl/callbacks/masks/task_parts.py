@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_choice
+from lightning_cl.callbacks.arguments import choice
 from lightning_cl.callbacks.base import part_name
 from lightning_cl.callbacks.task_incremental import ToldMethod, check_disjoint, classes_of_tasks
 from lightning_cl.mixins.base import ContinualMixin
@@ -154,12 +154,7 @@ class InferringMethod(TaskMethod):
     """
 
     _: KW_ONLY
-    task_by: TaskBy = "identity"
-
-    def __post_init__(self) -> None:
-        """Check the arguments."""
-        super().__post_init__()
-        check_choice(self, "task_by", TaskBy)
+    task_by: TaskBy = choice(TaskBy, default="identity")
 
     def asks_for_task(self) -> bool:
         """Not where it finds the task itself."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from lightning_cl.callbacks.arguments import at_least, share
+from lightning_cl.callbacks.arguments import at_least, fraction
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.stream_kind import Boundaries
@@ -77,7 +77,7 @@ class ShrinkAndPerturb(ContinualMethod):
     needs_head: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"every": 3}
 
-    shrink: float = share(default=0.8)
+    shrink: float = fraction(default=0.8)
     noise: float = at_least(0, default=0.05)
     every: int | None = at_least(1, default=None)
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least
+from lightning_cl.callbacks.arguments import above, at_least
 from lightning_cl.callbacks.prototypes.feature_method import FeatureMethod
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.distributed import send_from_first_process
@@ -92,13 +92,13 @@ class DKVB(FeatureMethod):
     small: ClassVar[dict[str, Any]] = {"codebooks": 4, "pairs": 16, "key_width": 4, "key_epochs": 2}
     advice: ClassVar[str] = "give fewer `codebooks` or `pairs`"
 
-    codebooks: int = 256
-    pairs: int = 4096
-    key_width: int = 14
-    lr: float = 0.3
-    label_smoothing: float = 0.1
-    clip: float = 1.0
-    key_epochs: int = 10
+    codebooks: int = at_least(1, default=256)
+    pairs: int = at_least(1, default=4096)
+    key_width: int = at_least(1, default=14)
+    lr: float = above(0, default=0.3)
+    label_smoothing: float = at_least(0, default=0.1)
+    clip: float = above(0, default=1.0)
+    key_epochs: int = at_least(0, default=10)
     key_features: str | None = None
     seed: int = 0
     _: KW_ONLY
@@ -107,9 +107,6 @@ class DKVB(FeatureMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 1, "codebooks", "pairs", "key_width")
-        check_at_least(self, 0, "label_smoothing", "key_epochs")
-        check_above(self, 0, "lr", "clip")
         if self.label_smoothing >= 1:
             raise ValueError(f"`label_smoothing` is {self.label_smoothing}; give a number below 1.")
 

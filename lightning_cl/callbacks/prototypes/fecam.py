@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice
+from lightning_cl.callbacks.arguments import above, at_least, choice
 from lightning_cl.callbacks.base import require_stream
 from lightning_cl.callbacks.prototypes.feature_method import FeatureMethod
 from lightning_cl.mixins.base import TrainMask
@@ -49,23 +49,16 @@ class FeCAM(FeatureMethod):
     state_key: ClassVar[str] = "lightning_cl.FeCAM"
     advice: ClassVar[str] = 'use `covariance="shared"` or "diagonal"'
 
-    covariance: Literal["class", "shared", "diagonal"] = "class"
-    shrinkage: float = 1.0
-    off_diagonal: float = 0.0
-    tukey: float = 1.0
+    covariance: Literal["class", "shared", "diagonal"] = choice(("class", "shared", "diagonal"), default="class")
+    shrinkage: float = at_least(0, default=1.0)
+    off_diagonal: float = at_least(0, default=0.0)
+    tukey: float = above(0, default=1.0)
     normalize: bool = True
-    first_task: Literal["none", "all"] = "none"
+    first_task: Literal["none", "all"] = choice(("none", "all"), default="none")
     _: KW_ONLY
     augment: bool = False
     cache_features: bool = True
     train_mask: TrainMask = "seen"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self, "covariance", ("class", "shared", "diagonal"))
-        check_choice(self, "first_task", ("none", "all"))
-        check_at_least(self, 0, "shrinkage", "off_diagonal")
-        check_above(self, 0, "tukey")
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Check that each class has a covariance, and attach."""

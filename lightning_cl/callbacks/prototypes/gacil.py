@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from lightning_cl.callbacks.arguments import check_at_least, check_choice
+from lightning_cl.callbacks.arguments import at_least, choice
 from lightning_cl.callbacks.prototypes.feature_method import FeatureMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.heads import GramHead
@@ -45,18 +45,13 @@ class GACIL(FeatureMethod):
     small: ClassVar[dict[str, Any]] = {"features": 48}
     advice: ClassVar[str] = "give fewer `features`"
 
-    features: int = 5000
-    ridge: float = 100.0
-    fits_per_batch: int = 1
+    features: int = at_least(1, default=5000)
+    ridge: float = at_least(0, default=100.0)
+    fits_per_batch: int = at_least(1, default=1)
     seed: int = 0
     _: KW_ONLY
     augment: bool = False
     cache_features: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "features", "fits_per_batch")
-        check_at_least(self, 0, "ridge")
 
     def bank(self, num_classes: int, width: int) -> GramHead:
         """A ridge head on uniform random features."""
@@ -94,12 +89,8 @@ class ACIL(GACIL):
     features: int = 8192
     ridge: float = 0.1
     _: KW_ONLY
-    first_task: Literal["none", "all"] = "none"
+    first_task: Literal["none", "all"] = choice(("none", "all"), default="none")
     train_mask: TrainMask = "seen"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self, "first_task", ("none", "all"))
 
     def build(self, pl_module: Any, info: Any) -> FeatureClassifier:
         """The ridge head, if the tasks have disjoint classes."""

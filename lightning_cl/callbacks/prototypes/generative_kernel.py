@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_share
+from lightning_cl.callbacks.arguments import above, at_least, choice, fraction
 from lightning_cl.callbacks.task_incremental import ToldMethod, check_disjoint, classes_of_tasks
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.guard import all_rows_but
@@ -153,21 +153,13 @@ class GenerativeKernel(ToldMethod):
     trains_head: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"drawn": 4}
 
-    strength: float = 0.1
-    drawn: int = 20
-    kernel: Kernel = "rbf"
-    ridge: float = 1.0
-    scale: float = 10.0
-    decay: float = 0.5
-    inertia: float = 0.9
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "strength", "ridge")
-        check_at_least(self, 1, "drawn")
-        check_above(self, 0, "scale")
-        check_share(self, "decay", "inertia")
-        check_choice(self, "kernel", Kernel)
+    strength: float = at_least(0, default=0.1)
+    drawn: int = at_least(1, default=20)
+    kernel: Kernel = choice(Kernel, default="rbf")
+    ridge: float = at_least(0, default=1.0)
+    scale: float = above(0, default=10.0)
+    decay: float = fraction(default=0.5)
+    inertia: float = fraction(default=0.9)
 
     def build(self, pl_module: Any, info: Any) -> KernelClassifiers:
         """A classifier for each task that knows nothing yet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least
+from lightning_cl.callbacks.arguments import above, at_least
 from lightning_cl.callbacks.prototypes.feature_method import FeatureMethod
 from lightning_cl.nn.heads.soft_grid import SoftGrid, SoftGridHead
 
@@ -43,18 +43,13 @@ class LosseFTL(FeatureMethod):
     small: ClassVar[dict[str, Any]] = {"grids": 4, "bins": 3}
     advice: ClassVar[str] = "give fewer `grids` or `bins`"
 
-    grids: int = 32
-    bins: int = 10
-    ridge: float = 0.01
+    grids: int = at_least(1, default=32)
+    bins: int = at_least(1, default=10)
+    ridge: float = above(0, default=0.01)
     seed: int = 0
     _: KW_ONLY
     augment: bool = False
     cache_features: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "grids", "bins")
-        check_above(self, 0, "ridge")
 
     def bank(self, num_classes: int, width: int) -> SoftGridHead:
         """A ridge head on sparse codes."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from lightning_cl.callbacks.arguments import check_at_least, check_choice, check_share
+from lightning_cl.callbacks.arguments import at_least, choice, fraction
 from lightning_cl.callbacks.prototypes.feature_method import FeatureMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
@@ -88,28 +88,20 @@ class RanPAC(FeatureMethod):
     small: ClassVar[dict[str, Any]] = {"features": 48, "first_task": "adapter", "rank": 4, "dropout": 0.0}
     advice: ClassVar[str] = "give fewer `features`"
 
-    features: int = 10_000
-    ridge: float | None = None
-    first_task: Literal["none", "adapter", "ssf"] = "none"
-    logits: Literal["linear", "cosine"] = "linear"
+    features: int = at_least(1, default=10_000)
+    ridge: float | None = at_least(0, default=None)
+    first_task: Literal["none", "adapter", "ssf"] = choice(("none", "adapter", "ssf"), default="none")
+    logits: Literal["linear", "cosine"] = choice(("linear", "cosine"), default="linear")
     faithful: bool = False
     seed: int = 0
     _: KW_ONLY
-    rank: int = 64
-    scale: float = 0.1
-    dropout: float = 0.1
+    rank: int = at_least(1, default=64)
+    scale: float = at_least(0, default=0.1)
+    dropout: float = fraction(default=0.1)
     backbone: str | None = None
     augment: bool = False
     cache_features: bool = True
     train_mask: TrainMask = "seen"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "features", "rank")
-        check_at_least(self, 0, "ridge", "scale")
-        check_share(self, "dropout")
-        check_choice(self, "first_task", ("none", "adapter", "ssf"))
-        check_choice(self, "logits", ("linear", "cosine"))
 
     @property
     def at_task_end(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
-from lightning_cl.callbacks.arguments import check_above, check_share
+from lightning_cl.callbacks.arguments import above, fraction
 from lightning_cl.callbacks.prototypes.feature_method import FeatureMethod
 from lightning_cl.nn.heads import StreamingLDAHead
 
@@ -36,16 +36,11 @@ class StreamingLDA(FeatureMethod):
     state_key: ClassVar[str] = "lightning_cl.StreamingLDA"
     advice: ClassVar[str] = "use a backbone with fewer channels"
 
-    shrinkage: float = 1e-4
+    shrinkage: float = above(0, fraction(default=1e-4))
     skip_first: bool = True
     _: KW_ONLY
     augment: bool = False
     cache_features: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share(self, "shrinkage")
-        check_above(self, 0, "shrinkage")
 
     def bank(self, num_classes: int, width: int) -> StreamingLDAHead:
         """Means and a scatter matrix."""

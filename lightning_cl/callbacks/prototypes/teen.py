@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above
+from lightning_cl.callbacks.arguments import above
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.head_kinds import check_own_rows
 from lightning_cl.callbacks.stream_kind import Boundaries
@@ -74,8 +74,8 @@ class TEEN(ContinualMethod):
     replaces_head: ClassVar[bool] = True
 
     alpha: float = 0.5
-    temperature: float = 16.0
-    scale: float = 16.0
+    temperature: float = above(0, default=16.0)
+    scale: float = above(0, default=16.0)
     train_base: bool = True
     _: KW_ONLY
     train_mask: TrainMask = "seen"
@@ -84,7 +84,6 @@ class TEEN(ContinualMethod):
         super().__post_init__()
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"`alpha` is {self.alpha}, the share of the base classes; give a number in [0, 1].")
-        check_above(self, 0, "temperature", "scale")
 
     def build(self, pl_module: Any, info: Any) -> CalibratedMeans:
         """The bank of means."""

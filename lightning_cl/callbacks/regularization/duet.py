@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least, check_choice, check_share
+from lightning_cl.callbacks.arguments import above, at_least, choice, fraction
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.counter import Counter
@@ -101,18 +101,11 @@ class DuET(TaskwiseMethod):
     constrains: ClassVar[bool] = True
     needs_head: ClassVar[bool] = False
 
-    base: float = 0.5
-    gain: float = 0.3
-    consistency: float = 1.0
-    rule: MergeRule = "duet"
-    keep: float = 0.2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share(self, "base", "gain", "keep")
-        check_above(self, 0, "keep")
-        check_at_least(self, 0, "consistency")
-        check_choice(self, "rule", MergeRule)
+    base: float = fraction(default=0.5)
+    gain: float = fraction(default=0.3)
+    consistency: float = at_least(0, default=1.0)
+    rule: MergeRule = choice(MergeRule, default="duet")
+    keep: float = above(0, fraction(default=0.2))
 
     def build(self, pl_module: Any, info: Any) -> TaskVectors:
         """Copies of the weights that are trained when the method is attached."""

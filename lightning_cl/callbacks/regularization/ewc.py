@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_choice, check_share
+from lightning_cl.callbacks.arguments import choice, fraction
 from lightning_cl.callbacks.regularization.anchor import QuadraticAnchor, fisher_of_task
 from lightning_cl.callbacks.regularized import RegularizedMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
@@ -91,15 +91,9 @@ class EWC(RegularizedMethod):
     small: ClassVar[dict[str, Any]] = {"strength": 30.0}
 
     strength: float = 10000.0
-    decay: float = 1.0
-    fisher: Importance = "empirical"
-    anchor: Anchor = "last"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share(self, "decay")
-        check_choice(self, "fisher", Importance)
-        check_choice(self, "anchor", Anchor)
+    decay: float = fraction(default=1.0)
+    fisher: Importance = choice(Importance, default="empirical")
+    anchor: Anchor = choice(Anchor, default="last")
 
     @property
     def needs_head(self) -> bool:  # type: ignore[override]

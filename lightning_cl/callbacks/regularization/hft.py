@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_share
+from lightning_cl.callbacks.arguments import fraction
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.datamodules.sampling import mix_seed
@@ -75,11 +75,7 @@ class HFT(TaskwiseMethod):
     constrains: ClassVar[bool] = True
     needs_head: ClassVar[bool] = False
 
-    share: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share(self, "share")
+    share: float = fraction(default=0.5)
 
     def build(self, pl_module: Any, info: Any) -> FrozenHalf:
         """Masks of all trained weights but the head's."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_at_least, check_choice, check_pattern, check_share
+from lightning_cl.callbacks.arguments import at_least, choice, fraction, pattern
 from lightning_cl.callbacks.base import part_name
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
@@ -111,18 +111,14 @@ class IntruderDimensions(TaskwiseMethod):
     constrains: ClassVar[bool] = True
     needs_head: ClassVar[bool] = False
 
-    top: int = 10
-    threshold: float = 0.5
-    factor: float = 0.75
-    reference: Reference = "pretrained"
-    at: str | None = None
+    top: int = at_least(1, default=10)
+    threshold: float = fraction(default=0.5)
+    factor: float = fraction(default=0.75)
+    reference: Reference = choice(Reference, default="pretrained")
+    at: str | None = pattern(default=None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 1, "top")
-        check_share(self, "threshold", "factor")
-        check_choice(self, "reference", Reference)
-        check_pattern(self, "at")
         #: For every finished task the intruders of each weight, and what a LoRA misses of its repair.
         self.tasks: dict[int, dict[str, Any]] = {}
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from lightning_cl.callbacks.arguments import check_choice
+from lightning_cl.callbacks.arguments import choice
 from lightning_cl.callbacks.regularization.anchor import QuadraticAnchor
 from lightning_cl.callbacks.regularized import RegularizedMethod
 from lightning_cl.nn.weights import trained
@@ -66,11 +66,7 @@ class L2SP(RegularizedMethod):
     needs_head: ClassVar[bool] = False
 
     strength: float = 0.1
-    starting_point: StartingPoint = "last"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self, "starting_point", StartingPoint)
+    starting_point: StartingPoint = choice(StartingPoint, default="last")
 
     def build(self, pl_module: Any, info: Any) -> EvenPenalty:
         """Anchor and importance of the weights that are trained when the method is attached."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from lightning_cl.callbacks.arguments import check_choice, check_share
+from lightning_cl.callbacks.arguments import choice, fraction
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.layer_depth import block_list, depths
@@ -78,15 +78,13 @@ class LiNeS(TaskwiseMethod):
     constrains: ClassVar[bool] = True
     needs_head: ClassVar[bool] = False
 
-    alpha: float = 0.2
+    alpha: float = fraction(default=0.2)
     beta: float | None = None
-    reference: Reference = "previous"
+    reference: Reference = choice(Reference, default="previous")
     blocks: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_share(self, "alpha")
-        check_choice(self, "reference", Reference)
         if self.beta is not None and not 0 <= self.beta <= 1 - self.alpha:
             raise ValueError(
                 f"`beta` is {self.beta}, but `alpha` is {self.alpha}; give a number in [0, {1 - self.alpha:g}], so "

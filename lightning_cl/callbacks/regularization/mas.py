@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_choice, check_share
+from lightning_cl.callbacks.arguments import choice, fraction
 from lightning_cl.callbacks.regularization.anchor import QuadraticAnchor, logits_of, mean_over_task
 from lightning_cl.callbacks.regularized import RegularizedMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
@@ -87,13 +87,8 @@ class MAS(RegularizedMethod):
     state_key: ClassVar[str] = "lightning_cl.MAS"
     boundaries: ClassVar[Boundaries] = "taken"
 
-    decay: float = 1.0
-    granularity: Granularity = "sample"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share(self, "decay")
-        check_choice(self, "granularity", Granularity)
+    decay: float = fraction(default=1.0)
+    granularity: Granularity = choice(Granularity, default="sample")
 
     def build(self, pl_module: Any, info: Any) -> SensitivityPenalty:
         """Anchor and importance of the weights that are trained when the method is attached."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_at_least, check_share
+from lightning_cl.callbacks.arguments import at_least, fraction
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.regularization.anchor import logits_of, mean_over_task
 from lightning_cl.callbacks.stream_kind import Boundaries
@@ -91,15 +91,10 @@ class Refresh(ContinualMethod):
     boundaries: ClassVar[Boundaries] = "taken"
     constrains: ClassVar[bool] = True
 
-    delta: float = 1e-5
-    noise: float = 1e-3
-    damping: float = 1e-3
-    decay: float = 1e-5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "delta", "noise", "damping")
-        check_share(self, "decay")
+    delta: float = at_least(0, default=1e-5)
+    noise: float = at_least(0, default=1e-3)
+    damping: float = at_least(0, default=1e-3)
+    decay: float = fraction(default=1e-5)
 
     def build(self, pl_module: Any, info: Any) -> UnlearningSteps:
         """The Fisher information of the weights that are trained when the method is attached."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_at_least, check_share
+from lightning_cl.callbacks.arguments import at_least, fraction
 from lightning_cl.callbacks.regularization.anchor import QuadraticAnchor
 from lightning_cl.callbacks.regularized import RegularizedMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
@@ -110,16 +110,10 @@ class RWalk(RegularizedMethod):
     needs_head: ClassVar[bool] = False
 
     strength: float = 10.0
-    alpha: float = 0.9
-    every: int = 10
-    path: float = 1.0
+    alpha: float = fraction(default=0.9)
+    every: int = at_least(1, default=10)
+    path: float = at_least(0, default=1.0)
     normalize: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "path")
-        check_share(self, "alpha")
-        check_at_least(self, 1, "every")
 
     def build(self, pl_module: Any, info: Any) -> WalkPenalty:
         """Anchor, importance and walk of the weights that are trained when the method is attached."""

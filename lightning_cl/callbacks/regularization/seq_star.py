@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.datamodules.task import Task
@@ -84,15 +84,11 @@ class SEQStar(ContinualMethod):
     constrains: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"warmup_epochs": 1}
 
-    warmup_epochs: int = 3
+    warmup_epochs: int = at_least(0, default=3)
     freeze_old_rows: bool = True
     _: KW_ONLY
     train_mask: TrainMask = "all"
     reset_optimizer: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "warmup_epochs")
 
     def build(self, pl_module: Any, info: Any) -> WarmEncoder:
         """Nothing is kept."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from lightning_cl.callbacks.arguments import check_above
+from lightning_cl.callbacks.arguments import above
 from lightning_cl.callbacks.regularization.anchor import QuadraticAnchor
 from lightning_cl.callbacks.regularized import RegularizedMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
@@ -77,11 +77,7 @@ class SynapticIntelligence(RegularizedMethod):
     boundaries: ClassVar[Boundaries] = "taken"
     needs_head: ClassVar[bool] = False
 
-    damping: float = 1e-3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_above(self, 0, "damping")
+    damping: float = above(0, default=1e-3)
 
     def build(self, pl_module: Any, info: Any) -> PathPenalty:
         """Anchor, importance and path of the weights that are trained when the method is attached."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import check_above, check_at_least
+from lightning_cl.callbacks.arguments import above, at_least
 from lightning_cl.callbacks.regularization.mas import MAS, SensitivityPenalty
 from lightning_cl.nn.decorrelation import local_inhibition
 from lightning_cl.nn.plasticity import by_unit
@@ -79,13 +79,8 @@ class SLNID(MAS):
     state_key: ClassVar[str] = "lightning_cl.SLNID"
     adds_loss: ClassVar[bool] = True
 
-    inhibition: float = 0.01
-    scale: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "inhibition")
-        check_above(self, 0, "scale")
+    inhibition: float = at_least(0, default=0.01)
+    scale: float = above(0, default=0.1)
 
     def build(self, pl_module: Any, info: Any) -> UnitInhibition:
         """Anchor and importances, and room for the importance of each unit."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.callbacks.regularization.anchor import QuadraticAnchor
 from lightning_cl.callbacks.regularization.mas import sensitivity
 from lightning_cl.callbacks.regularized import RegularizedMethod
@@ -112,14 +112,13 @@ class TaskFreeMAS(RegularizedMethod):
     window: int = 20
     mean: float = 0.3
     deviation: float = 0.2
-    samples: int = 100
+    samples: int = at_least(1, default=100)
     _: KW_ONLY
     train_mask: TrainMask = "seen"
     reset_optimizer: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 1, "samples")
         LossPlateau(self.window, self.mean, self.deviation)  # checks its numbers
 
     def build(self, pl_module: Any, info: Any) -> PlateauAnchor:

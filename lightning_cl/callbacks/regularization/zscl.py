@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from lightning_cl.callbacks.arguments import check_at_least
+from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.counter import Counter
@@ -73,11 +73,7 @@ class ZSCL(TaskwiseMethod):
     needs_head: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"every": 2}
 
-    every: int = 100
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "every")
+    every: int = at_least(0, default=100)
 
     def build(self, pl_module: Any, info: Any) -> WeightEnsemble:
         """A copy of the averaged weights."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import at_least, share
+from lightning_cl.callbacks.arguments import at_least, fraction
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayStore
 from lightning_cl.nn.adaptive_rate import AdaptiveRate, StepFactor
 from lightning_cl.nn.counter import Counter
@@ -138,7 +138,7 @@ class CLIB(ExperienceReplay):
 
     batch_size: int = 16
     period: int = at_least(1, default=1)
-    cutmix: float = share(default=0.5)
+    cutmix: float = fraction(default=0.5)
     adaptive: bool = True
     _: KW_ONLY
 

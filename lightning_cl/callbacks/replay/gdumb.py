@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import above, at_least, share
+from lightning_cl.callbacks.arguments import above, at_least, fraction
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.distributed import send_from_first_process
@@ -97,7 +97,7 @@ class GDumb(ExperienceReplay):
     batch_size: int = 16
     lr: float = above(0, default=0.05)
     epochs: int = at_least(1, default=256)
-    cutmix: float = share(default=0.5)
+    cutmix: float = fraction(default=0.5)
     _: KW_ONLY
     policy: ReplayPolicy = "greedy"
     store: ReplayStore = "index"

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from lightning_cl.callbacks.arguments import at_least, share
+from lightning_cl.callbacks.arguments import at_least, fraction
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.weights import Snapshot, interpolate, overwrite, trained
@@ -70,7 +70,7 @@ class MER(ExperienceReplay):
     needs_forward: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5, "steps": 3}
 
-    rate: float = share(default=0.5)
+    rate: float = fraction(default=0.5)
     steps: int = at_least(1, default=10)
 
     def build(self, pl_module: Any, info: Any) -> ReptileSteps:

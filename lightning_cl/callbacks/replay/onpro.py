@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import above, at_least, choice, share
+from lightning_cl.callbacks.arguments import above, at_least, choice, fraction
 from lightning_cl.callbacks.replay.er_ace import seen_classes
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
 from lightning_cl.nn.online_prototypes import (
@@ -202,16 +202,16 @@ class OnPro(ExperienceReplay):
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5, "width": 6, "rotations": 2, "random": 0.4}
 
     batch_size: int = 64
-    mixup: float = share(default=0.2)
-    random: float = share(default=0.9)
+    mixup: float = fraction(default=0.2)
+    random: float = fraction(default=0.9)
     similarity: float = above(0, default=1.0)
     mixed_positive: MixedPositive = choice(MixedPositive, default="self")
     rotations: int = at_least(1, default=4)
     temperature: float = above(0, default=0.07)
     width: int = at_least(1, default=128)
-    least_area: float = above(0, share(default=0.3))
+    least_area: float = above(0, fraction(default=0.3))
     flip: bool = True
-    gray: float = share(default=0.25)
+    gray: float = fraction(default=0.25)
     _: KW_ONLY
     policy: ReplayPolicy = "reservoir"
     store: ReplayStore = "index"

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cl.callbacks.arguments import above, at_least, choice, share
+from lightning_cl.callbacks.arguments import above, at_least, choice, fraction
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.counter import Counter
@@ -99,7 +99,7 @@ class ReLoop2(ContinualMethod):
     temperature: float = above(0, default=0.1)
     tables: int = at_least(1, default=10)
     bits: int = at_least(1, default=8)
-    decay: float = share(default=0.01)
+    decay: float = fraction(default=0.01)
     _: KW_ONLY
     train_mask: TrainMask = "seen"
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import above, at_least, share
+from lightning_cl.callbacks.arguments import above, at_least, fraction
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.heads import PrototypeHead
@@ -116,10 +116,10 @@ class SCR(ExperienceReplay):
     batch_size: int = 100
     temperature: float = above(0, default=0.07)
     width: int = at_least(1, default=128)
-    least_area: float = above(0, share(default=0.2))
+    least_area: float = fraction(above(0, default=0.2))
     flip: bool = True
     jitter: float = at_least(0, default=0.4)
-    gray: float = share(default=0.2)
+    gray: float = fraction(default=0.2)
     _: KW_ONLY
     policy: ReplayPolicy = "reservoir"
 
