@@ -88,7 +88,7 @@ class ContinualMethod(ContinualCallback):
     boundaries: ClassVar[Boundaries] = "unused"  #: Whether it does something where a task begins or ends.
     #: What it does when a task ends, as a sentence goes on, and what to use in place of a scenario with tasks.
     needs_task_end: ClassVar[tuple[str, str] | None] = None
-    needs_base_session: ClassVar[bool] = False  #: It learns its features in the first task, the one with most classes.
+    works_on: ClassVar[str] = "any network"  #: Networks, in words for a table.
 
     _: KW_ONLY
     head: str | None = None
@@ -109,7 +109,7 @@ class ContinualMethod(ContinualCallback):
     @classmethod
     def backbones(cls) -> str:
         """The networks that it works on, in words for a table."""
-        return "any network"
+        return cls.works_on
 
     def asks_for_task(self) -> bool:
         """Whether it must be told the task of evaluation samples, with the arguments that it has."""

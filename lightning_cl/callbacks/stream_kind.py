@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from lightning_cl.callbacks.boundaries import check_base_session, check_boundaries
+from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.namespace import rank_zero_warn
 
 #: What a method learns from: labelled tasks, or tasks some of which ask to forget classes or have no labels.
@@ -24,14 +24,12 @@ def check_stream_kind(method: Any, stream: Any) -> None:
     """Check that a stream gives what a method needs; warn where it is told more than an online method may know.
 
     Raises:
-        ValueError: If it hides where tasks end, has no base session, asks to forget nothing, has labels everywhere,
-            lacks labels, or does not tell the task of evaluation samples, and the method is not for it.
+        ValueError: If it hides where tasks end, asks to forget nothing, has labels everywhere, lacks labels, or does
+            not tell the task of evaluation samples, and the method is not for it.
     """
     name, scenario, blind = type(method).__name__, type(stream.scenario).__name__, stream.info.unlabelled_tasks
     if method.needs_task_end is not None:
         check_boundaries(stream, name, *method.needs_task_end)
-    if method.needs_base_session:
-        check_base_session(stream, name)
     if method.stream_kind == "forget" and not stream.info.forgets_per_task:
         raise ValueError(
             f"{name} forgets classes on request, but this stream ({scenario}) asks to forget nothing; use the scenario "

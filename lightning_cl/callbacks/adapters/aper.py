@@ -115,6 +115,7 @@ class APER(ContinualMethod):
     boundaries: ClassVar[Boundaries] = "taken"
     adapts_backbone: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
+    works_on: ClassVar[str] = "timm VisionTransformer"
     small: ClassVar[dict[str, Any]] = {"rank": 4, "dropout": 0.0}
 
     tuning: Tuning = choice(Tuning, default="adapter")
@@ -126,11 +127,6 @@ class APER(ContinualMethod):
     _: KW_ONLY
     backbone: str | None = None
     train_mask: TrainMask = "seen"
-
-    @classmethod
-    def backbones(cls) -> str:
-        """Those whose layers have the names of timm's blocks."""
-        return "timm VisionTransformer"
 
     def attach(self, pl_module: Any, info: Any) -> None:
         """Adapt the ViT; see :class:`ContinualMethod`."""

@@ -18,6 +18,7 @@ from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import Adapters, LoRA, block_mlps, inject
 from lightning_cl.nn.adapters.sites import ending, exactly
+from lightning_cl.nn.guard import whole
 from lightning_cl.nn.losses import group_norms
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import Step
@@ -64,7 +65,7 @@ class ForgettingUpdates(ForgetRequests):
 
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """All but ``A`` and ``B`` while something is to be forgotten, else these."""
-        return ((parameter, torch.ones_like(parameter, dtype=torch.bool)) for parameter in self._idle(module))
+        return whole(self._idle(module))
 
     def _idle(self, module: Any) -> list[nn.Parameter]:
         own = {id(p) for p in self.adapters.parameters()}
@@ -109,6 +110,7 @@ class GSLoRA(ContinualMethod):
     adds_loss: ClassVar[bool] = True
     adapts_backbone: ClassVar[bool] = True
     stream_kind: ClassVar[StreamKind] = "forget"
+    works_on: ClassVar[str] = "networks with MLPs in numbered blocks"
     small: ClassVar[dict[str, Any]] = {"rank": 2}
 
     rank: int = at_least(1, default=8)
@@ -119,11 +121,6 @@ class GSLoRA(ContinualMethod):
     _: KW_ONLY
     train_mask: TrainMask = "seen"
     reset_optimizer: bool = True
-
-    @classmethod
-    def backbones(cls) -> str:
-        """Those in which it finds the layers."""
-        return "networks with MLPs in numbered blocks"
 
     def build(self, pl_module: Any, info: Any) -> ForgettingUpdates:
         """``A`` and ``B`` for the linear layers of every MLP."""

@@ -82,16 +82,12 @@ class PerTaskMethod(TaskwiseMethod):
         ValueError: If ``rank`` is below 1.
     """
 
+    works_on: ClassVar[str] = "timm VisionTransformer"
     adapts_backbone: ClassVar[bool] = True
 
     rank: int = at_least(1, default=64)
     _: KW_ONLY
     backbone: str | None = None
-
-    @classmethod
-    def backbones(cls) -> str:
-        """Those whose layers have the names of timm's blocks."""
-        return "timm VisionTransformer"
 
 
 def folded_adapters(pl_module: Any, method: Any, slots: int) -> Adapters:

@@ -15,6 +15,7 @@ from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.distillation.teacher import PreviousModel, class_counts
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
+from lightning_cl.nn.guard import whole
 from lightning_cl.nn.heads import proxy_logits
 from lightning_cl.nn.losses import cosine_distance, pooled_distance
 from lightning_cl.nn.token_maps import stage_maps
@@ -59,9 +60,7 @@ class PooledTeacher(PreviousModel):
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """Proxies of classes that do not compete, and the head, which does not answer."""
         yield self.proxies, (~module.continual.mask.train_allowed).nonzero().flatten()
-        for parameter in module.continual_head.parameters():
-            if parameter.requires_grad:
-                yield parameter, torch.ones_like(parameter, dtype=torch.bool)
+        yield from whole(p for p in module.continual_head.parameters() if p.requires_grad)
 
 
 @dataclass(eq=False)

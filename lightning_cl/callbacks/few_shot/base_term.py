@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import at_least
-from lightning_cl.callbacks.base import ContinualMethod
-from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.few_shot.base_session import BaseSessionMethod
 from lightning_cl.training import MethodModule, Step
 from lightning_cl.training.batch import Inputs
 from lightning_cl.training.loss_terms import zero_through
@@ -77,7 +75,7 @@ def turned(images: Tensor, turns: Tensor) -> Tensor:
 
 
 @dataclass(eq=False)
-class BaseTermMethod(ContinualMethod):
+class BaseTermMethod(BaseSessionMethod):
     """Base of callbacks with a term in the base session.
 
     Args:
@@ -88,9 +86,5 @@ class BaseTermMethod(ContinualMethod):
     """
 
     adds_loss: ClassVar[bool] = True
-    boundaries: ClassVar[Boundaries] = "needed"
-    needs_base_session: ClassVar[bool] = True
 
     strength: float = at_least(0, default=1.0)
-    _: KW_ONLY
-    train_mask: TrainMask = "seen"

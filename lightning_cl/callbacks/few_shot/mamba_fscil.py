@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -13,9 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lightning_cl.callbacks.arguments import above, at_least, fraction
-from lightning_cl.callbacks.base import ContinualMethod
-from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.few_shot.base_session import BaseSessionMethod
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.distributed import send_from_first_process
 from lightning_cl.nn.dual_projector import DualProjector, balanced_weights, dot_regression, separation, suppression
@@ -162,7 +160,7 @@ class ScanClassifier(MethodModule):
 
 
 @dataclass(eq=False)
-class MambaFSCIL(ContinualMethod):
+class MambaFSCIL(BaseSessionMethod):
     """Mamba-FSCIL (Li et al., arXiv:2407.06136): a dual selective state-space projector on a fixed simplex.
 
     The answer is ``scale * cos(h, m_c)`` with the rows ``m`` of a simplex for all classes of the stream (at equal
@@ -206,11 +204,10 @@ class MambaFSCIL(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.MambaFSCIL"
-    boundaries: ClassVar[Boundaries] = "needed"
-    needs_base_session: ClassVar[bool] = True
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
     trains_head: ClassVar[bool] = False
+    works_on: ClassVar[str] = "networks with stages of maps or tokens"
     small: ClassVar[dict[str, Any]] = {"states": 2, "side": 2, "steps": 3, "batch_size": 6, "classes": 10}
 
     strength: float = above(0, default=10.0)
@@ -227,13 +224,6 @@ class MambaFSCIL(ContinualMethod):
     scale: float = above(0, default=16.0)
     classes: int | None = None
     stage: str | None = None
-    _: KW_ONLY
-    train_mask: TrainMask = "seen"
-
-    @classmethod
-    def backbones(cls) -> str:
-        """Those with maps."""
-        return "networks with stages of maps or tokens"
 
     def build(self, pl_module: Any, info: Any) -> ScanClassifier:
         """The projector and the fixed rows; watch the stage."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import above
-from lightning_cl.callbacks.base import ContinualMethod
-from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.few_shot.base_session import BaseSessionMethod
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.guard import whole
 from lightning_cl.nn.heads import ETFHead
@@ -52,7 +50,7 @@ class FixedPrototypes(MethodModule):
 
 
 @dataclass(eq=False)
-class PreassignedPrototypes(ContinualMethod):
+class PreassignedPrototypes(BaseSessionMethod):
     """Trick of few-shot learning: prototypes assigned before training, style (after arXiv:2403.14392).
 
     In the base session, the first task, the logits are ``scale * cos(P f, m_c)`` with the rows ``m`` of a simplex for
@@ -73,14 +71,10 @@ class PreassignedPrototypes(ContinualMethod):
 
     state_key: ClassVar[str] = "lightning_cl.PreassignedPrototypes"
     needs_forward: ClassVar[bool] = False
-    boundaries: ClassVar[Boundaries] = "needed"
-    needs_base_session: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"classes": 10}
 
     scale: float = above(0, default=16.0)
     classes: int | None = None
-    _: KW_ONLY
-    train_mask: TrainMask = "seen"
 
     def build(self, pl_module: Any, info: Any) -> FixedPrototypes:
         """The simplex and the projection."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import above, at_least, fraction
-from lightning_cl.callbacks.base import ContinualMethod
-from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.few_shot.base_session import BaseSessionMethod
 from lightning_cl.nn.losses import supervised_contrastive
 from lightning_cl.nn.precision import wide
 from lightning_cl.training import MethodModule, Step
@@ -50,7 +48,7 @@ class ContrastiveEpochs(MethodModule):
 
 
 @dataclass(eq=False)
-class SelfSupervisedPretraining(ContinualMethod):
+class SelfSupervisedPretraining(BaseSessionMethod):
     """Trick of few-shot learning: self-supervised pre-training of the encoder, style (after arXiv:2403.14392).
 
     In the first ``epochs`` epochs of the base session, the first task, each image is seen in two random views, and the
@@ -75,8 +73,6 @@ class SelfSupervisedPretraining(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.SelfSupervisedPretraining"
-    boundaries: ClassVar[Boundaries] = "needed"
-    needs_base_session: ClassVar[bool] = True
     adds_loss: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"width": 6}
 
@@ -87,8 +83,6 @@ class SelfSupervisedPretraining(ContinualMethod):
     flip: bool = True
     jitter: float = at_least(0, default=0.4)
     gray: float = fraction(default=0.2)
-    _: KW_ONLY
-    train_mask: TrainMask = "seen"
 
     def build(self, pl_module: Any, info: Any) -> ContrastiveEpochs:
         """A projection with random weights."""

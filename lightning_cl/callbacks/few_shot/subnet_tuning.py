@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -11,9 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import above, at_least, pattern
-from lightning_cl.callbacks.base import ContinualMethod
-from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.few_shot.base_session import BaseSessionMethod
 from lightning_cl.nn.distributed import all_sum
 from lightning_cl.nn.gradients import flat_or_zero, give_gradients
 from lightning_cl.nn.heads import ClassStatistics, cosine_logits
@@ -101,7 +99,7 @@ def subnet_of(module: nn.Module, pattern: str | None) -> tuple[str, ...]:
 
 
 @dataclass(eq=False)
-class SubnetTuning(ContinualMethod):
+class SubnetTuning(BaseSessionMethod):
     """Trick of few-shot learning: incremental tuning of a sub-net, style (after arXiv:2403.14392).
 
     At the start of every later session the sub-net makes ``steps`` steps of SGD with momentum on the session's samples,
@@ -124,16 +122,12 @@ class SubnetTuning(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.SubnetTuning"
-    boundaries: ClassVar[Boundaries] = "needed"
-    needs_base_session: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"steps": 2}
 
     steps: int = at_least(0, default=20)
     lr: float = above(0, default=0.001)
     part: str | None = pattern(default=None)
     scale: float = above(0, default=16.0)
-    _: KW_ONLY
-    train_mask: TrainMask = "seen"
 
     def build(self, pl_module: Any, info: Any) -> TunedSubnet:
         """Means of the classes; nothing is trained yet."""

@@ -131,6 +131,7 @@ class CoSO(TaskwiseMethod):
     boundaries: ClassVar[Boundaries] = "taken"
     adds_loss: ClassVar[bool] = True
     adapts_backbone: ClassVar[bool] = True
+    works_on: ClassVar[str] = "any transformer"
     small: ClassVar[dict[str, Any]] = {"rank": 4, "sketch": 6, "at": r"attn\.proj|mlp\.fc2"}
 
     rank: int = at_least(1, default=15)
@@ -141,11 +142,6 @@ class CoSO(TaskwiseMethod):
     decay: float = fraction(default=1.0)
     side: Side = choice(("out", "in"), default="out")
     at: str | None = pattern(default=None)
-
-    @classmethod
-    def backbones(cls) -> str:
-        """Those whose attention has a linear layer behind its heads."""
-        return "any transformer"
 
     def build(self, pl_module: Any, info: Any) -> FollowedGradients:
         """Freeze all but the head and the chosen matrices."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.nn.counter import Counter
+from lightning_cl.nn.guard import whole
 from lightning_cl.nn.input_grams import has_input_rows
 from lightning_cl.nn.subspace import StepProjection
 from lightning_cl.nn.weights import key_of, trained
@@ -72,9 +73,7 @@ class LayerProjection(MethodModule):
             watched = self.watched.tolist()
             free = {f"{name}.weight" for name, known in zip(self.layers, watched, strict=True) if known}
             head = {id(p) for p in module.continual_head.parameters()}
-            for name, parameter in trained(module).items():
-                if name not in free and id(parameter) not in head:
-                    yield parameter, torch.ones_like(parameter, dtype=torch.bool)
+            yield from whole(p for n, p in trained(module).items() if n not in free and id(p) not in head)
 
     @torch.no_grad()
     def end_task(self, module: Any, data: TaskData) -> None:

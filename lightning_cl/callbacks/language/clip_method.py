@@ -36,6 +36,7 @@ class CLIPPromptMethod(TaskwiseMethod):
     trains_head: ClassVar[bool] = False
     replaces_head: ClassVar[bool] = True
     adapts_backbone: ClassVar[bool] = True
+    works_on: ClassVar[str] = "open_clip models"
     family: ClassVar[str] = "clip"
 
     _: KW_ONLY
@@ -43,11 +44,6 @@ class CLIPPromptMethod(TaskwiseMethod):
     class_names: Sequence[str] | None = None
     logit_scale: float = above(0, default=100.0)
     backbone: str | None = None
-
-    @classmethod
-    def backbones(cls) -> str:
-        """Both towers."""
-        return "open_clip models"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -56,6 +56,7 @@ class CPECLIP(TaskwiseMethod):
     trains_head: ClassVar[bool] = False
     replaces_head: ClassVar[bool] = True
     adapts_backbone: ClassVar[bool] = True
+    works_on: ClassVar[str] = "open_clip models"
     small: ClassVar[dict[str, Any]] = {"num_prompts": 2, "prompt_depth": 2}
     family: ClassVar[str] = "clip"
 
@@ -69,11 +70,6 @@ class CPECLIP(TaskwiseMethod):
     logit_scale: float = above(0, default=100.0)
     regularization: Literal["balance", "none"] = "balance"
     backbone: str | None = None
-
-    @classmethod
-    def backbones(cls) -> str:
-        """Both towers."""
-        return "open_clip models"
 
     def __post_init__(self) -> None:
         super().__post_init__()

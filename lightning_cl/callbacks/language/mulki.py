@@ -21,7 +21,7 @@ from lightning_cl.nn.clip_towers import check_text_tower, encode_texts, text_tow
 from lightning_cl.nn.distributed import all_sum
 from lightning_cl.nn.precision import wide
 from lightning_cl.nn.relations import divergence, sample_relations, teacher_weights, text_relations
-from lightning_cl.nn.weights import Snapshot, ema, interpolate
+from lightning_cl.nn.weights import Snapshot, ema, interpolate, overwrite
 from lightning_cl.training import Step, TaskData
 from lightning_cl.training.find_backbone import find_clip
 from lightning_cl.training.teacher import weights_and_statistics
@@ -110,8 +110,7 @@ class TaughtTowers(TextFeatures):
         weights, previous = trained_body(module), dict(self.previous.items())
         end = dict(self.average.items()) if self.method.decay else weights
         share = 1 / (data.task.index + 1) if self.method.linked else 1.0
-        for name, value in interpolate({name: previous[name] for name in end}, end, share).items():
-            weights[name].copy_(value)
+        overwrite(weights, interpolate({name: previous[name] for name in end}, end, share).items())
 
     # ------------------------------------------------------------------ steps
 

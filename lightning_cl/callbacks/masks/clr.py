@@ -92,16 +92,12 @@ class CLR(TaskMethod):
             tasks; in ``setup``, on a stream without task identity.
     """
 
+    works_on: ClassVar[str] = "networks with nn.Conv2d"
     state_key: ClassVar[str] = "lightning_cl.CLR"
     needs_forward: ClassVar[bool] = False
 
     strength: float = at_least(0, default=1e-5)
     skip_pointwise: bool = True
-
-    @classmethod
-    def backbones(cls) -> str:
-        """Those with maps of channels."""
-        return "networks with nn.Conv2d"
 
     def build(self, pl_module: Any, info: Any) -> ChannelKernels:
         """Kernels that change nothing."""

@@ -15,6 +15,7 @@ from lightning_cl.callbacks.task_incremental import ToldMethod, check_disjoint, 
 from lightning_cl.mixins.base import ContinualMixin
 from lightning_cl.mixins.task_inference import TaskInferenceMixin
 from lightning_cl.nn.counter import Counter
+from lightning_cl.nn.guard import whole
 from lightning_cl.nn.masks import fill_masked
 from lightning_cl.nn.substitution import Substitutes, batch_norms, substitute, weight_layers
 from lightning_cl.nn.task_inference import surest_task
@@ -124,9 +125,7 @@ class TaskParts(MethodModule, Substitutes):
         """What is trained besides the head and these parts of the layers (norms, tokens), all of it protected."""
         kept = {f"{name}.{part}" for name in self.layers for part in parts}
         known = {id(p) for part in (self, module.continual_head) for p in part.parameters()}
-        for name, parameter in trained(module).items():
-            if name not in kept and id(parameter) not in known:
-                yield parameter, torch.ones_like(parameter, dtype=torch.bool)
+        return whole(p for name, p in trained(module).items() if name not in kept and id(p) not in known)
 
 
 def _check(module: Any, info: Any, who: str, layers: Mapping[str, Any]) -> None:

@@ -113,6 +113,7 @@ class MultiLane(ContinualMethod):
     boundaries: ClassVar[Boundaries] = "taken"
     adapts_backbone: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
+    works_on: ClassVar[str] = "timm VisionTransformer"
     small: ClassVar[dict[str, Any]] = {"selectors": 2, "prompts": 2, "blocks": 2, "multi_label": False}
 
     selectors: int = at_least(0, default=20)
@@ -124,11 +125,6 @@ class MultiLane(ContinualMethod):
     backbone: str | None = None
     train_mask: TrainMask = "task"
     reset_optimizer: bool = True
-
-    @classmethod
-    def backbones(cls) -> str:
-        """Those with a class token."""
-        return "timm VisionTransformer"
 
     @property
     def several_labels(self) -> bool:

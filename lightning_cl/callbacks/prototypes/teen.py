@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import above
-from lightning_cl.callbacks.base import ContinualMethod
+from lightning_cl.callbacks.few_shot.base_session import BaseSessionMethod
 from lightning_cl.callbacks.head_kinds import check_own_rows
-from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.heads import cosine_answer
 from lightning_cl.nn.teen import TEENBank
 from lightning_cl.training import MethodModule, TaskData
@@ -49,7 +47,7 @@ class CalibratedMeans(MethodModule):
 
 
 @dataclass(eq=False)
-class TEEN(ContinualMethod):
+class TEEN(BaseSessionMethod):
     """TEEN, training-free prototype calibration (Wang et al., NeurIPS 2023, arXiv:2312.05229).
 
     The base session (the first task) is ordinary training with cosine logits. Then all weights stay as they are: base
@@ -69,16 +67,12 @@ class TEEN(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.TEEN"
-    boundaries: ClassVar[Boundaries] = "needed"
-    needs_base_session: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
 
     alpha: float = 0.5
     temperature: float = above(0, default=16.0)
     scale: float = above(0, default=16.0)
     train_base: bool = True
-    _: KW_ONLY
-    train_mask: TrainMask = "seen"
 
     def __post_init__(self) -> None:
         super().__post_init__()

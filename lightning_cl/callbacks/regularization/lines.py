@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
-
 from lightning_cl.callbacks.arguments import choice, fraction
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.layer_depth import block_list, depths
-from lightning_cl.nn.weights import Snapshot, interpolate, trained
+from lightning_cl.nn.weights import Snapshot, interpolate, overwrite, trained
 from lightning_cl.training import MethodModule, TaskData
 from lightning_cl.training.trained_body import trained_body
 
@@ -35,13 +33,11 @@ class DepthScaling(MethodModule):
         if self.each_task or not self.reference.taken:
             self.reference.take(trained(module))
 
-    @torch.no_grad()
     def end_task(self, module: Any, data: TaskData) -> None:
         """``w <- w_reference + factor * (w - w_reference)``."""
         weights = trained(module)
         known = {name: weights[name] for name in self.factors}
-        for name, value in interpolate(dict(self.reference.items()), known, self.factors).items():
-            known[name].copy_(value)
+        overwrite(known, interpolate(dict(self.reference.items()), known, self.factors).items())
 
 
 @dataclass(eq=False)

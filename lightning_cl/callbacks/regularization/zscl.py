@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-
 from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.counter import Counter
-from lightning_cl.nn.weights import Snapshot, ema
+from lightning_cl.nn.weights import Snapshot, ema, overwrite
 from lightning_cl.training import MethodModule, TaskData
 from lightning_cl.training.trained_body import trained_body
 
@@ -38,12 +36,9 @@ class WeightEnsemble(MethodModule):
         if rest == 0:
             ema(dict(self.average.items()), trained_body(module), count / (count + 1))
 
-    @torch.no_grad()
     def end_task(self, module: Any, data: TaskData) -> None:
         """The average answers from here on, and the next task begins with it."""
-        weights = trained_body(module)
-        for name, mean in self.average.items():
-            weights[name].copy_(mean)
+        overwrite(trained_body(module), self.average.items())
 
 
 @dataclass(eq=False)

@@ -14,7 +14,6 @@ from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.distillation.teacher import PreviousModel, class_counts
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.mixins.base import TrainMask
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.heads import fit_bias
 from lightning_cl.nn.losses import distillation
@@ -127,7 +126,6 @@ class BiC(ExperienceReplay):
     lr: float = above(0, default=1e-3)
     _: KW_ONLY
     policy: ReplayPolicy = "class_balanced"
-    train_mask: TrainMask = "seen"
     reset_optimizer: bool = True
 
     def __post_init__(self) -> None:

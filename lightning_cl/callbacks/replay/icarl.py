@@ -10,7 +10,6 @@ from torch import Tensor
 from lightning_cl.callbacks.distillation.lwf_mc import SigmoidTeacher
 from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayStore
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.heads import PrototypeHead
 from lightning_cl.nn.replay import Herding
@@ -91,7 +90,6 @@ class ICaRL(ExperienceReplay):
     store: ClassVar[ReplayStore] = "index"  # type: ignore[misc]
     device: ClassVar[None] = None  # type: ignore[misc]
     _: KW_ONLY
-    train_mask: TrainMask = "seen"
     reset_optimizer: bool = True
 
     def _policy(self, num_classes: int) -> Herding:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from lightning_cl.callbacks.boundaries import check_base_session
+from lightning_cl.callbacks.few_shot.base_session import check_base_session
 from lightning_cl.datamodules import ClassIncremental, FewShot
 
-from .by_hand import CLASSES, make_online, make_stream
+from ..by_hand import CLASSES, make_online, make_stream
 
 
 def test_a_first_task_of_the_most_classes_is_one() -> None:
