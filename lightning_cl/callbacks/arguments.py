@@ -35,10 +35,11 @@ def pattern(default: Value) -> Value:
     return _checked(default, check_pattern)
 
 
-def _checked(default: Any, check: Callable[[Any, str], None]) -> Any:
+def _checked(default: Value, check: Callable[[Any, str], None]) -> Value:
     """Field of a dataclass with one more check; the default may be a field that has some."""
-    known = default if isinstance(default, Field) else field(default=default)
-    return field(default=known.default, metadata={"checks": (*known.metadata.get("checks", ()), check)})
+    known: Any = default if isinstance(default, Field) else field(default=default)
+    checked: Value = field(default=known.default, metadata={"checks": (*known.metadata.get("checks", ()), check)})
+    return checked
 
 
 def check_fields(method: Any) -> None:
