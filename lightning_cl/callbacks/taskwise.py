@@ -1,4 +1,4 @@
-"""The base of methods that learn every task by itself."""
+"""Bases of methods by which classes compete in training: those of a task, or all that were seen."""
 
 from __future__ import annotations
 
@@ -14,4 +14,13 @@ class TaskwiseMethod(ContinualMethod):
 
     _: KW_ONLY
     train_mask: TrainMask = "task"
+    reset_optimizer: bool = True
+
+
+@dataclass(eq=False)
+class SeenClassesMethod(ContinualMethod):
+    """A method under which all classes seen compete, and optimisers begin anew with every task."""
+
+    _: KW_ONLY
+    train_mask: TrainMask = "seen"
     reset_optimizer: bool = True

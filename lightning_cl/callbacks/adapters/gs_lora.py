@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from lightning_cl.callbacks.adapters.linear_layers import linear_only
 from lightning_cl.callbacks.arguments import at_least, pattern
-from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import StreamKind
+from lightning_cl.callbacks.taskwise import SeenClassesMethod
 from lightning_cl.callbacks.unlearning.requests import ForgetRequests, seen_losses
 from lightning_cl.datamodules.sampling import mix_seed
-from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import Adapters, LoRA, block_mlps, inject
 from lightning_cl.nn.adapters.sites import ending, exactly
 from lightning_cl.nn.guard import whole
@@ -74,7 +73,7 @@ class ForgettingUpdates(ForgetRequests):
 
 
 @dataclass(eq=False)
-class GSLoRA(ContinualMethod):
+class GSLoRA(SeenClassesMethod):
     r"""Continual forgetting with group-sparse LoRA (GS-LoRA; Zhao et al., CVPR 2024, arXiv:2403.11530).
 
     On a ``Forget`` stream. While classes are learned it is plain training. In the task of a request the first and last
@@ -118,9 +117,6 @@ class GSLoRA(ContinualMethod):
     beta: float = at_least(0, default=0.2)
     alpha: float = at_least(0, default=1e-4)
     at: str | None = pattern(default=None)
-    _: KW_ONLY
-    train_mask: TrainMask = "seen"
-    reset_optimizer: bool = True
 
     def build(self, pl_module: Any, info: Any) -> ForgettingUpdates:
         """``A`` and ``B`` for the linear layers of every MLP."""

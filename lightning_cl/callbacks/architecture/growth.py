@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from math import sqrt
 from typing import Any, ClassVar
 
@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.head_kinds import check_linear
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.taskwise import SeenClassesMethod
 from lightning_cl.nn.head_layer import class_rows
 from lightning_cl.nn.heads.alignment import align_norms
 from lightning_cl.nn.weights import NamedTensors
@@ -121,7 +120,7 @@ def uniform(shape: Any, width: int, generator: torch.Generator) -> Tensor:
 
 
 @dataclass(eq=False)
-class GrowingMethod(ContinualMethod):
+class GrowingMethod(SeenClassesMethod):
     """Base of methods with a new trunk for every task."""
 
     adds_loss: ClassVar[bool] = True
@@ -129,10 +128,6 @@ class GrowingMethod(ContinualMethod):
     needs_task_end: ClassVar[tuple[str, str]] = ("begins a new trunk", "a method that keeps one network")
     replaces_head: ClassVar[bool] = True
     owns_weights: ClassVar[bool] = True
-
-    _: KW_ONLY
-    train_mask: TrainMask = "seen"
-    reset_optimizer: bool = True
 
     def check_head(self, pl_module: Any) -> None:
         """Refuse a head whose answers are not products with its rows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from math import sqrt
 from typing import Any, ClassVar
 
@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import above, at_least
-from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.distillation.teacher import PreviousModel, class_counts
 from lightning_cl.callbacks.head_kinds import check_linear
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.taskwise import SeenClassesMethod
 from lightning_cl.nn.head_layer import class_rows
 from lightning_cl.nn.heads import PrototypeHead, cosine_answer, cosine_logits, imprint_rows
 from lightning_cl.nn.losses import cosine_distance, ranking_margin
@@ -69,7 +68,7 @@ class RebalancedTeacher(PreviousModel):
 
 
 @dataclass(eq=False)
-class LUCIR(ContinualMethod):
+class LUCIR(SeenClassesMethod):
     """LUCIR, a unified classifier learned incrementally via rebalancing (Hou et al., CVPR 2019).
 
     Logits are ``s * cos(f, w_c)`` with a learned scale ``s``. Adds ``strength * sqrt(K_old / K_new) * mean_x
@@ -103,9 +102,6 @@ class LUCIR(ContinualMethod):
     margin_strength: float = at_least(0, default=1.0)
     rivals: int = at_least(1, default=2)
     scale: float = above(0, default=1.0)
-    _: KW_ONLY
-    train_mask: TrainMask = "seen"
-    reset_optimizer: bool = True
 
     def build(self, pl_module: Any, info: Any) -> RebalancedTeacher:
         """A copy of the weights that are trained when the method is attached, and the scale."""

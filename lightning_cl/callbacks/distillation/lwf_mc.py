@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.distillation.teacher import PreviousModel
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.taskwise import SeenClassesMethod
 from lightning_cl.nn.losses import binary_distillation
 from lightning_cl.training import Step
 
@@ -37,7 +36,7 @@ class SigmoidTeacher(PreviousModel):
 
 
 @dataclass(eq=False)
-class LwFMC(ContinualMethod):
+class LwFMC(SeenClassesMethod):
     """LwF.MC, iCaRL without exemplars (Rebuffi et al., CVPR 2017, arXiv:1611.07725, section 4).
 
     The loss is ``mean_x mean_c BCE(z_c(x), t_c(x))`` over the classes seen, in place of the user's: ``z`` are the
@@ -54,10 +53,6 @@ class LwFMC(ContinualMethod):
     state_key: ClassVar[str] = "lightning_cl.LwFMC"
     boundaries: ClassVar[Boundaries] = "taken"
     adds_loss: ClassVar[bool] = True
-
-    _: KW_ONLY
-    train_mask: TrainMask = "seen"
-    reset_optimizer: bool = True
 
     def build(self, pl_module: Any, info: Any) -> SigmoidTeacher:
         """A copy of the weights that are trained when the method is attached."""

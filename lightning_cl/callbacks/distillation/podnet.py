@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from math import sqrt
 from typing import Any, ClassVar
 
@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import above, at_least
-from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.distillation.teacher import PreviousModel, class_counts
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.mixins.base import TrainMask
+from lightning_cl.callbacks.taskwise import SeenClassesMethod
 from lightning_cl.nn.guard import whole
 from lightning_cl.nn.heads import proxy_logits
 from lightning_cl.nn.losses import cosine_distance, pooled_distance
@@ -64,7 +63,7 @@ class PooledTeacher(PreviousModel):
 
 
 @dataclass(eq=False)
-class PODNet(ContinualMethod):
+class PODNet(SeenClassesMethod):
     """PODNet-style distillation of pooled outputs (after Douillard et al., ECCV 2020, arXiv:2004.13513).
 
     Adds ``sqrt(K / K_new) * (spatial * mean_l |p(h_l) - p(h_l_old)| + flat * (1 - cos(f, f_old)))``, mean over the
@@ -101,9 +100,6 @@ class PODNet(ContinualMethod):
     proxies: int = at_least(1, default=10)
     scale: float = above(0, default=1.0)
     stages: Sequence[str] | None = None
-    _: KW_ONLY
-    train_mask: TrainMask = "seen"
-    reset_optimizer: bool = True
 
     def build(self, pl_module: Any, info: Any) -> PooledTeacher:
         """A copy of the weights that are trained when the method is attached, and the proxies; watch the stages."""

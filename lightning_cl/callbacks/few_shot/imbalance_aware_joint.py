@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import above, at_least, choice, fraction
-from lightning_cl.callbacks.base import ContinualMethod, require_stream
+from lightning_cl.callbacks.base import require_stream
 from lightning_cl.callbacks.combination import remembering
 from lightning_cl.callbacks.head_kinds import check_own_rows
 from lightning_cl.callbacks.stream_kind import Boundaries
+from lightning_cl.callbacks.taskwise import SeenClassesMethod
 from lightning_cl.datamodules.scenarios.cumulative import Cumulative
 from lightning_cl.datamodules.trainer_checks import callbacks_of
-from lightning_cl.mixins.base import TrainMask
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.cutmix import cutmix, draw_cutmix
 from lightning_cl.nn.heads import cosine_answer
@@ -174,7 +174,7 @@ def _images(inputs: Any) -> Tensor:
 
 
 @dataclass(eq=False)
-class ImbalanceAwareJoint(ContinualMethod):
+class ImbalanceAwareJoint(SeenClassesMethod):
     """Imbalance-aware joint training, the upper reference of few-shot learning (arXiv:2503.10003).
 
     Every task begins with the weights with which the fit began, and learns all samples of the task; on a stream whose
@@ -225,9 +225,6 @@ class ImbalanceAwareJoint(ContinualMethod):
     deferred: float = fraction(default=0.0)
     paste: float = fraction(default=0.0)
     radius: float = at_least(0, default=0.0)
-    _: KW_ONLY
-    train_mask: TrainMask = "seen"
-    reset_optimizer: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import above, at_least, choice
-from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import StreamKind
+from lightning_cl.callbacks.taskwise import SeenClassesMethod
 from lightning_cl.callbacks.unlearning.requests import ForgetRequests, seen_losses
 from lightning_cl.datamodules.sampling import mix_seed
-from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.precision import wide
 from lightning_cl.nn.unlearning import negative_preference, refusal
 from lightning_cl.nn.weights import Snapshot
@@ -100,7 +99,7 @@ class UnlearningObjective(ForgetRequests):
 
 
 @dataclass(eq=False)
-class Unlearning(ContinualMethod):
+class Unlearning(SeenClassesMethod):
     """Unlearning objectives of the OFFSIDE benchmark (gradient ascent, difference, KL, refusal, NPO) for classifiers.
 
     On a ``Forget`` stream. While classes are learned it is plain training. In the task of a request, with the mean
@@ -145,9 +144,6 @@ class Unlearning(ContinualMethod):
     beta: float = above(0, default=0.9)
     per_sample: bool = False
     bound: float | None = at_least(0, default=None)
-    _: KW_ONLY
-    train_mask: TrainMask = "seen"
-    reset_optimizer: bool = True
 
     def build(self, pl_module: Any, info: Any) -> UnlearningObjective:
         """The terms, and room for the reference where one is asked."""
