@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_cl.callbacks.base import require_stream
 from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
+from lightning_cl.callbacks.evaluation.metric_evaluation import stage_of
 from lightning_cl.callbacks.evaluation.run_description import (
     RunReporter,
     check_validation,
@@ -16,7 +17,6 @@ from lightning_cl.callbacks.evaluation.run_description import (
     validation_sizes,
 )
 from lightning_cl.callbacks.evaluation.task_counts import grown
-from lightning_cl.datamodules.stream_plan import Stage
 from lightning_cl.metrics.functional.multi_label import average_precision, f1_above
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.distributed import all_sum
@@ -89,7 +89,7 @@ class MultiLabelEvaluation(RunReporter):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start to read the head."""
-        stream, stage = require_stream(trainer, type(self).__name__), _stage(trainer)
+        stream, stage = require_stream(trainer, type(self).__name__), stage_of(trainer)
         assert self._capture is not None
         self._capture.start()
         samples = len(stream.eval_data(stage).labels)
@@ -101,7 +101,7 @@ class MultiLabelEvaluation(RunReporter):
     ) -> None:
         """Keep the batch's logits."""
         assert self._capture is not None
-        index = require_stream(trainer, type(self).__name__).eval_batch(batch_idx, _stage(trainer)).index
+        index = require_stream(trainer, type(self).__name__).eval_batch(batch_idx, stage_of(trainer)).index
         logits, places = self._capture.take(len(index), batch), index.to(self._scores.device)
         self._scores[places] = logits[:, : self._scores.shape[1]].float().nan_to_num(neginf=0.0)
         self._counted[places] = 1
@@ -136,7 +136,7 @@ class MultiLabelEvaluation(RunReporter):
         assert self._capture is not None
         self._capture.stop()
         scores, rows = all_sum(self._scores).cpu(), all_sum(self._counted).cpu() > 0
-        sets = stream.source.targets(stream.eval_data(_stage(trainer)).split)[rows]
+        sets = stream.source.targets(stream.eval_data(stage_of(trainer)).split)[rows]
         seen, every = list(stream.exposed_classes), torch.full((stream.info.num_classes,), torch.nan).double()
         every[seen] = average_precision(scores[rows][:, seen], sets[:, seen])
         f1 = f1_above(scores[rows][:, seen], sets[:, seen], self.threshold)
@@ -174,7 +174,3 @@ class MultiLabelEvaluation(RunReporter):
         summary = state_dict["summary"].cpu()
         self.summary = torch.cat([summary, torch.full((tasks - len(summary), 4), torch.nan).double()])
         self.samples_seen = grown(torch.tensor(state_dict["samples_seen"], dtype=torch.long), tasks).tolist()
-
-
-def _stage(trainer: Trainer) -> Stage:
-    return "test" if trainer.testing else "val"

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_cl.callbacks.arguments import check_above
 from lightning_cl.callbacks.base import ContinualCallback, require_stream
 from lightning_cl.datamodules import ContinualDataModule, Task
 from lightning_cl.datamodules.scenarios.joint import Joint
@@ -74,9 +75,8 @@ class UnlearningEvaluation(ContinualCallback):
     state_key = "lightning_cl.UnlearningEvaluation"
 
     def __init__(self, ridge: float = 1.0, batch_size: int = 128) -> None:
-        if ridge <= 0:
-            raise ValueError(f"`ridge` is {ridge}; give a number above 0.")
         self.ridge, self.batch_size = ridge, batch_size
+        check_above(self, 0, "ridge")
         #: For every request, by the index of its task, what was measured before and after it.
         self.requests: dict[int, dict[str, dict[str, float]]] = {}
         self._samples: ContinualDataModule | None = None
