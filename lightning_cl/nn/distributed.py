@@ -8,6 +8,11 @@ import torch
 from torch import Tensor
 
 
+def is_distributed() -> bool:
+    """Whether there are processes that reach each other."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def gather_rows(
     features: Tensor, targets: Tensor, longest: int, real: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -22,7 +27,7 @@ def gather_rows(
     Returns:
         ``(B, D)`` features, ``(B,)`` targets and ``(B,)`` weights: 0 for rows that do not count, ``None`` if all do.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not is_distributed():
         return features, targets, None
     world_size = torch.distributed.get_world_size()
     if world_size == 1:
@@ -39,7 +44,7 @@ def gather_rows(
 
 def send_from_first_process(tensors: Iterable[Tensor]) -> None:
     """Give every process the first one's values, in place; without processes nothing is done."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if is_distributed():
         for tensor in tensors:
             torch.distributed.broadcast(tensor.data, 0)
 
@@ -47,14 +52,14 @@ def send_from_first_process(tensors: Iterable[Tensor]) -> None:
 def global_count(count: int, device: torch.device) -> Tensor:
     """The sum of a number over all processes, as a scalar on ``device``; without processes the number itself."""
     total = torch.full((), count, dtype=torch.long, device=device)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if is_distributed():
         torch.distributed.all_reduce(total)
     return total
 
 
 def all_sum(values: Tensor) -> Tensor:
     """The sum of a tensor over all processes; without processes the tensor itself. Carries no gradient."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if is_distributed():
         values = values.detach().clone()
         torch.distributed.all_reduce(values)
     return values

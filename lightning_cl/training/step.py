@@ -130,8 +130,8 @@ class Step:
     @property
     def counts(self) -> bool:
         """Whether this process has samples of its own in the batch: one without repeats a sample, of no weight."""
-        trainer = self.module.trainer
-        return trainer.world_size == 1 or bool(trainer.datamodule.train_weight(trainer.fit_loop.batch_idx) > 0)
+        trainer, stream = self.module.trainer, getattr(self.module.trainer, "datamodule", None)
+        return trainer.world_size == 1 or stream is None or bool(stream.train_weight(trainer.fit_loop.batch_idx) > 0)
 
     def mean_over(self, rows: Tensor, values: Tensor) -> Tensor:
         """A term of the loss: the mean of values over some rows of the batch of all processes; 0 without rows.

@@ -61,10 +61,8 @@ class ModulatorPool(QueryingMethod):
 
     @torch.no_grad()
     def _count(self, step: Step, ids: Tensor) -> None:
-        trainer = step.module.trainer
-        real = trainer.world_size == 1 or trainer.datamodule.train_weight(trainer.fit_loop.batch_idx) > 0
         chosen = torch.zeros_like(self.counts).index_add_(0, ids, torch.ones_like(ids))
-        self.counts += all_sum(chosen * real)
+        self.counts += all_sum(chosen * step.counts)
 
 
 @dataclass(eq=False)

@@ -15,6 +15,7 @@ from lightning_cl.callbacks.prompts.prompt_method import PromptMethod, checked_l
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.mixins.prompt import PromptedBackbone
+from lightning_cl.nn.distributed import is_distributed
 from lightning_cl.nn.head_layer import class_rows
 from lightning_cl.nn.mvp import MVPPool
 from lightning_cl.nn.mvp_losses import (
@@ -57,7 +58,7 @@ class MaskedPrompts(PromptedBackbone):
     def start_step(self, step: Step) -> None:
         """Count selections from here on, and read the labels."""
         super().start_step(step)
-        self.provider.begin_step(counted=not _only_fills_up(step.module))
+        self.provider.begin_step(counted=not is_distributed() or step.counts)
         uses_labels = self.method.use_afs or self.method.use_gsf
         self._step = (step, class_labels(step.targets)) if uses_labels else None
 
@@ -106,19 +107,6 @@ class MaskedPrompts(PromptedBackbone):
         counted, reduction = self.provider.counted, _VARIANTS[self.method.variant][0]
         conflict = gradient_conflict(features, residual, labels, counted)
         return focal_weight(conflict, self.method.alpha, self.method.gamma, reduction, counted)
-
-
-def _only_fills_up(module: Any) -> bool:
-    """Whether this process got no sample of the global batch and repeats another's."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return False
-    trainer = module.trainer
-    stream: Any = getattr(trainer, "datamodule", None)
-    if stream is None or trainer.world_size == 1:
-        return False
-    joined = getattr(stream, "joined", None)  # a memory's samples behind the stream's
-    own = stream.train_batch(trainer.fit_loop.batch_idx).real
-    return bool(own == 0 and (joined is None or joined.local == 0))
 
 
 def class_labels(targets: Tensor) -> Tensor:
