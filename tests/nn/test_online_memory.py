@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from lightning_cl.nn.online_memory import OnlineMemory, memory_step
+from lightning_cl.nn.online_memory import OnlineMemory, held, memory_step
 
 EYE, KEY, VALUE = torch.eye(2), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
 
@@ -19,6 +19,7 @@ EYE, KEY, VALUE = torch.eye(2), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0
         ("l2", 3.0, [[0.4, 0], [0.5, 0.9]]),
         ("lp", 3.0, [[-0.6, 0], [1.5, 0.9]]),
         ("huber", 0.5, [[0.65, 0], [0.25, 0.9]]),
+        ("lq", 3.0, [[0.15, 0], [1.5, 0.9]]),  # the error of I / sqrt(2) is (0.7071, -1)
     ],
 )
 def test_steps_of_the_specification(kind: str, bound: float, expected: list[list[float]]) -> None:
@@ -40,6 +41,21 @@ def test_the_step_is_along_the_gradient_of_its_objective(kind: str) -> None:
     (gradient,) = torch.autograd.grad(losses[kind], memory)
     bound = {"l2": 0.0, "lp": 2.5, "huber": 0.7}[kind]
     assert_close(memory_step(memory, key, value, 0.8, 0.3, kind, bound), 0.8 * memory - 0.3 * gradient)
+
+
+def test_what_a_memory_by_the_q_norm_holds() -> None:
+    """``||(0.15, 1.5, 0.9)||_4 ^ 2`` is the root of 5.71910625; and of any matrix ``||W||_q = ||A||_q^(3 - q)``."""
+    after = memory_step(EYE, KEY, VALUE, 0.9, 0.5, "lq")
+    assert_close(held(after, "lq"), torch.tensor([[0.062723, 0], [0.627230, 0.376338]]), rtol=1e-5, atol=1e-6)
+    torch.manual_seed(0)
+    memory = torch.randn(2, 3, 4)
+    for power in (2.0, 3.0, 5.5):
+        norms = [torch.linalg.vector_norm(m, power, dim=(1, 2)) for m in (held(memory, "lq", power), memory)]
+        assert_close(norms[0], norms[1] ** (3 - power))
+    assert torch.equal(held(memory, "lq", 2.0), memory)
+    assert not held(torch.zeros(2, 2), "lq").any()
+    of_two, of_error = (memory_step(EYE, KEY, VALUE, 0.9, 0.5, kind, 2.5, 2.0) for kind in ("lq", "lp"))
+    assert torch.equal(of_two, of_error)
 
 
 def test_no_error_gives_a_gradient_of_zero() -> None:
@@ -65,7 +81,7 @@ def test_retention_by_divergence_minimises_its_objective_on_the_simplex() -> Non
     assert_close(memory_step(before, key, value, 1.0, 0.0, "kl"), before)
 
 
-@pytest.mark.parametrize("kind", ["l2", "kl"])
+@pytest.mark.parametrize("kind", ["l2", "kl", "lq"])
 def test_a_sequence_may_be_read_in_parts(kind: str) -> None:
     torch.manual_seed(0)
     layer, tokens = OnlineMemory(5, 3, kind), torch.randn(2, 7, 5)
@@ -81,3 +97,5 @@ def test_a_sequence_may_be_read_in_parts(kind: str) -> None:
 def test_an_unknown_objective_is_refused() -> None:
     with pytest.raises(ValueError, match="give one of 'l2', 'lp'"):
         memory_step(EYE, KEY, VALUE, 1.0, 0.0, "l3")
+    with pytest.raises(ValueError, match=r"`power` is 1\.5; give a norm of at least 2"):
+        memory_step(EYE, KEY, VALUE, 1.0, 0.0, "lq", power=1.5)
