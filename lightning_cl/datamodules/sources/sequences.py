@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.datamodules.sources.wrapped import DatasetSource
 
 Question = Literal["parity", "match"]
+Heads = Literal["one", "several"]
+#: The label of a question that is not asked, as in PyTorch's cross-entropy.
+NOT_ASKED = -100
 
 
 def parity(bits: Tensor, order: int) -> Tensor:
@@ -26,13 +29,33 @@ def delayed_match(bits: Tensor, order: int) -> Tensor:
     return (bits[..., -1] == bits[..., -order]).long()
 
 
+def answers_of_heads(bits: Tensor, question: Question, orders: Sequence[int], asked: slice) -> Tensor:
+    """``(..., H)`` int64 answers to the question about the last ``N`` bits, for each of ``H`` orders ``N``.
+
+    Args:
+        bits: ``(..., L)`` zeros and ones.
+        question: What is asked.
+        orders: ``(H,)``.
+        asked: Heads that are asked; the others have -100.
+    """
+    answer = {"parity": parity, "match": delayed_match}[question]
+    found = torch.full((*bits.shape[:-1], len(orders)), NOT_ASKED)
+    found[..., asked] = torch.stack([answer(bits, order) for order in orders[asked]], -1)
+    return found
+
+
 class BinarySequences(DatasetSource):
-    """Random bits with one question about the last ``N``, a domain for each ``N`` (arXiv:2309.12927).
+    """Random bits with a question about the last ``N``, a domain for each ``N`` (arXiv:2309.12927).
 
     ``"parity"``: is the number of ones among the last ``N`` odd? ``"match"``: is the last bit that of ``N - 1`` steps
-    before (delayed match to sample)? With ``DomainIncremental`` it is the paper's curriculum of a single head: the
-    network must remember for longer in each task, and a small ``N`` is forgotten. An item is ``(L, 1)`` floats -1 and
-    1.
+    before (delayed match to sample)? An item is ``(L, 1)`` floats -1 and 1, with a label of two classes. With
+    ``DomainIncremental`` it is the paper's curriculum of a single head: the network must remember for longer in each
+    task, and a small ``N`` is forgotten, since what answers one ``N`` is right for half of the strings at another.
+
+    With ``heads="several"`` it is the paper's other curriculum, in which earlier heads stay trained: the labels are
+    ``(H,)``, one of two classes for the head of each ``N``, and -100 where nothing is asked. Training sequences of a
+    domain ask its own ``N`` and all before; test sequences its own, so that a cell of the matrix is of one head. There
+    are no classes of the stream then: a module's loss is the cross-entropy of its ``(B, 2, H)`` logits.
 
     Args:
         question: What is asked.
@@ -40,10 +63,11 @@ class BinarySequences(DatasetSource):
         length: Bits of a sequence, ``L``.
         samples: Training sequences of each domain.
         test_samples: Test sequences of each domain, drawn apart.
-        seed: Of all sequences.
+        seed: Of all sequences; they are the same for both kinds of heads.
+        heads: ``"one"`` for all orders, or ``"several"``, one for each.
 
     Raises:
-        ValueError: If the question is unknown, or an order is not from 2 to ``length``.
+        ValueError: If the question or the kind of heads is unknown, or an order is not from 2 to ``length``.
     """
 
     def __init__(
@@ -54,10 +78,12 @@ class BinarySequences(DatasetSource):
         samples: int = 1000,
         test_samples: int = 200,
         seed: int = 0,
+        heads: Heads = "one",
     ) -> None:
-        answers = {"parity": parity, "match": delayed_match}
-        if question not in answers:
+        if question not in get_args(Question):
             raise ValueError(f'`question` is {question!r}; give "parity" or "match".')
+        if heads not in get_args(Heads):
+            raise ValueError(f'`heads` is {heads!r}; give "one" or "several".')
         wrong = [order for order in orders if not 2 <= order <= length]
         if wrong or not len(orders):
             raise ValueError(f"`orders` is {list(orders)}; give numbers from 2 to `length`, {length}.")
@@ -65,16 +91,19 @@ class BinarySequences(DatasetSource):
         for split, count in enumerate((samples, test_samples)):
             generator = torch.Generator().manual_seed(mix_seed(seed, 0xB17, split))
             bits = torch.randint(2, (len(orders), count, length), generator=generator)
-            labels = torch.stack([answers[question](own, order) for own, order in zip(bits, orders, strict=True)])
-            parts.append(TensorDataset((2 * bits - 1).flatten(0, 1)[..., None].float(), labels.flatten()))
+            labels = [
+                answers_of_heads(own, question, orders, slice(0 if heads == "several" and not split else at, at + 1))
+                for at, own in enumerate(bits)
+            ]
+            targets = torch.cat(labels) if heads == "several" else torch.cat(labels).amax(-1)  # the one that is asked
+            parts.append(TensorDataset((2 * bits - 1).flatten(0, 1)[..., None].float(), targets))
             domains.append(torch.arange(len(orders)).repeat_interleave(count).numpy())
         names = [f"N = {order}" for order in orders]
         classes = ["even", "odd"] if question == "parity" else ["differs", "matches"]
         train, test = parts
+        named = {"class_names": classes} if heads == "one" else {"classes": False}
         of_train, of_test = domains
-        super().__init__(
-            train, test, class_names=classes, train_domains=of_train, test_domains=of_test, domain_names=names
-        )
+        super().__init__(train, test, train_domains=of_train, test_domains=of_test, domain_names=names, **named)
 
 
 def drifting_weights(segments: int, width: int, mix: float, generator: torch.Generator) -> Tensor:

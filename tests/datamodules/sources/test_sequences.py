@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_cl.datamodules import BinarySequences, ContinualDataModule, DomainIncremental, DriftStream
-from lightning_cl.datamodules.sources.sequences import delayed_match, parity
+from lightning_cl.datamodules.sources.sequences import answers_of_heads, delayed_match, parity
 
 
 def test_answers_are_those_of_brute_force_for_all_strings_of_eight_bits() -> None:
@@ -32,6 +32,37 @@ def test_each_domain_asks_about_its_own_number_of_bits(question: str) -> None:
     again = BinarySequences(question, orders=(2, 5), length=6, samples=30, test_samples=10, seed=1)
     again.setup()
     assert torch.equal(again.item("test", 19)[0], source.item("test", 19)[0])
+
+
+@pytest.mark.parametrize("question", ["parity", "match"])
+def test_what_answers_one_order_is_right_for_half_of_the_strings_at_another(question: str) -> None:
+    """Why a single head forgets, whatever the network: all strings of six bits."""
+    bits = torch.tensor(list(itertools.product((0, 1), repeat=6)))
+    answers = answers_of_heads(bits, question, (2, 3, 5), slice(0, 3))
+    for one, other in itertools.permutations(range(3), 2):
+        assert (answers[:, one] == answers[:, other]).sum() == 32
+
+
+@pytest.mark.parametrize("question", ["parity", "match"])
+def test_several_heads_are_asked_what_one_head_is_and_all_before_while_they_learn(question: str) -> None:
+    orders = (2, 3, 5)
+    shape = {"orders": orders, "length": 6, "samples": 20, "test_samples": 7, "seed": 1}
+    one, several = BinarySequences(question, **shape), BinarySequences(question, **shape, heads="several")
+    stream = ContinualDataModule(several, DomainIncremental(), batch_size=20)
+    stream.setup("fit")
+    one.setup()
+    for task in range(3):
+        x, y = stream.batch(stream.layout.train_index[task], view="eval")
+        bits = (x[..., 0] + 1) / 2
+        assert y.shape == (20, 3)
+        for head, order in enumerate(orders):
+            expected = {"parity": parity, "match": delayed_match}[question](bits, order)
+            assert torch.equal(y[:, head], expected if head <= task else torch.full((20,), -100))
+        tested = [several.item("test", 7 * task + at) for at in range(7)]
+        alone = [one.item("test", 7 * task + at) for at in range(7)]
+        for (bits, answers), (same, answer) in zip(tested, alone, strict=True):
+            assert torch.equal(bits, same)
+            assert answers.tolist() == [int(answer) if head == task else -100 for head in range(3)]
 
 
 def test_a_change_of_law_makes_the_error_that_it_says() -> None:
@@ -62,6 +93,7 @@ def test_a_window_holds_the_steps_before_and_their_targets() -> None:
     ("make", "message"),
     [
         (lambda: BinarySequences("sum"), '"parity" or "match"'),
+        (lambda: BinarySequences(heads="two"), '"one" or "several"'),
         (lambda: BinarySequences(orders=(1, 2)), "from 2 to `length`, 16"),
         (lambda: DriftStream(change_points=[9, 9]), "ascending steps between 0 and 1500"),
         (lambda: DriftStream(mix=1.5), "a cosine in"),
