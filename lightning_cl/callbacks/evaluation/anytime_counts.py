@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
+from lightning_cl.callbacks.evaluation.row_order import GivenTensors, in_order, order_of
 from lightning_cl.callbacks.evaluation.task_counts import best_of, competitors
 from lightning_cl.datamodules.sampling import permutation
 from lightning_cl.datamodules.task import StreamInfo
@@ -74,11 +75,14 @@ class PrequentialCounter:
         self.accuracy = GroupAccuracy(1).to(device)
         self._hook: Any = None
         self._logits: Tensor | None = None
+        self._reading = GivenTensors(capture.readers)
+        self._given: list[Tensor] = []  # to the network whose head answered
         self._allowed: tuple[tuple[int, ...], Tensor] | None = None
 
     def watch(self) -> None:
         """Keep the head's next answer, at the start of a step."""
         self.stop()
+        self._reading.start()
         if self.mask is None:
             self._hook = self.layer.register_forward_hook(self._keep_output)
         else:
@@ -91,27 +95,33 @@ class PrequentialCounter:
         self._keep(args[0])
 
     def _keep(self, logits: Tensor) -> None:
+        given = self._reading.tensors
         self.stop()  # it is read once: a copy of the module that is made later has no hook
-        self._logits = logits.detach()
+        self._logits, self._given = logits.detach(), given
 
     def stop(self) -> None:
         """Stop reading the head's answers."""
         if self._hook is not None:
             self._hook.remove()
         self._hook = self._logits = None
+        self._given = []
+        self._reading.stop()
 
-    def count(self, labels: Tensor, exposed: tuple[int, ...]) -> None:
-        """Count the answers for the first ``len(labels)`` rows of the step, without a device synchronisation.
+    def count(self, labels: Tensor, exposed: tuple[int, ...], batch: Any) -> None:
+        """Count the answers for the first ``len(labels)`` rows of the step's batch.
+
+        Without a device synchronisation, unless the step sorted or changed its batch.
 
         Args:
             labels: ``(B,)`` labels of this process's share of the stream batch; rows behind them (padding, replayed
                 samples) do not count.
             exposed: Classes that compete, this batch's included.
+            batch: As the step got it.
 
         Raises:
             RuntimeError: If the head was not called in the step, or answered for fewer rows.
         """
-        logits = self._logits
+        logits, given = self._logits, self._given
         self.stop()
         if len(labels) == 0:
             return
@@ -121,6 +131,7 @@ class PrequentialCounter:
                 f"the head `{self.path}` {found} in a training step, so there is no prediction from before learning; "
                 'set `prequential=False`, or name the layer that the step uses with `head="..."`.'
             )
+        logits = in_order(logits, order_of(batch, given))
         if self._allowed is None or self._allowed[0] != exposed or self._allowed[1].device != logits.device:
             self._allowed = exposed, competitors(exposed, self.info, logits.shape[-1], logits.device)
         labels = labels.to(logits.device, non_blocking=True)

@@ -136,7 +136,7 @@ class AnytimeEvaluation(ContinualCallback):
         self.samples_seen += stream.new_samples(batch_idx)
         if self._counter is not None and _never_seen(trainer, stream, batch_idx):
             own = stream.train_batch(batch_idx)
-            self._counter.count(stream.source.train_labels[own.index[: own.real]], stream.exposed_classes)
+            self._counter.count(stream.source.train_labels[own.index[: own.real]], stream.exposed_classes, batch)
         if self.samples_seen >= self._due and stream.is_last_update(batch_idx):
             self._due = next_evaluation(self.samples_seen, self._due, self.every_n_samples)
             counts = self._evaluate(trainer, pl_module, stream)

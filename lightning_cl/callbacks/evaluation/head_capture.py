@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.evaluation.row_order import in_order, order_of, tensors_in
+from lightning_cl.callbacks.evaluation.row_order import GivenTensors, in_order, order_of
 from lightning_cl.nn.head_layer import pooled
 from lightning_cl.nn.masks import ClassMask, with_infinite
 from lightning_cl.training.find_modules import enclosing, find_head
@@ -37,40 +37,30 @@ class HeadCapture:
         #: the batch.
         self.order: Tensor | None = None
         self._captured: list[Tensor] = []
-        #: What reads the inputs of a step: they may be given to a part of the module that the head is not in.
-        self._readers = [*self.networks, *(part for part in pl_module.children() if part not in self.networks)]
-        self._given: list[Tensor] = []  # to the outermost of them that runs, or ran last, and to those within it
-        self._inside = 0
-        self._answered: list[Tensor] = []
+        # The inputs of a step may be given to a part of the module that the head is not in.
+        parts = [*self.networks, *(part for part in pl_module.children() if part not in self.networks)]
+        self.readers = [part for part in parts if part is not self.layer]
+        self._given = GivenTensors(self.readers)
+        self._answered: list[Tensor] = []  # what was given to the network whose head answered last
         self._hooks: list[Any] = []
 
     def start(self) -> None:
         """Read the head's answers, behind all hooks that it has so far, so that theirs are what is read."""
         self.stop()
         choosing = [network.register_forward_hook(self._choose) for network in self.networks]
-        readers = [part for part in self._readers if part is not self.layer]
-        reading = [part.register_forward_pre_hook(self._enter, with_kwargs=True) for part in readers]
-        reading += [part.register_forward_hook(self._leave) for part in readers]
-        self._hooks = [self.layer.register_forward_hook(self._keep), *choosing, *reading]
+        self._hooks = [self.layer.register_forward_hook(self._keep), *choosing]
+        self._given.start()
 
     def stop(self) -> None:
         """Stop reading the head's answers."""
         for hook in self._hooks:
             hook.remove()
-        self._hooks, self._captured, self._given, self._answered, self._inside = [], [], [], [], 0
-
-    def _enter(self, part: nn.Module, args: Any, kwargs: Any) -> None:
-        if not torch.compiler.is_compiling():  # a graph keeps no notes
-            self._given = [*(self._given if self._inside else ()), *tensors_in((args, kwargs))]
-            self._inside += 1
-
-    def _leave(self, part: nn.Module, args: Any, output: Any) -> None:
-        if not torch.compiler.is_compiling():
-            self._inside -= 1
+        self._hooks, self._captured, self._answered = [], [], []
+        self._given.stop()
 
     def _keep(self, layer: nn.Module, args: Any, output: Tensor) -> None:
         self._captured.append(pooled(layer, output.detach()))
-        self._answered = self._given
+        self._answered = self._given.tensors
 
     def _choose(self, network: nn.Module, args: Any, output: Any) -> None:
         """A head that answers for every token is read where the network has chosen one."""
@@ -93,7 +83,8 @@ class HeadCapture:
             RuntimeError: If the head was not called, or answered for fewer samples.
         """
         captured, given = self._captured, self._answered
-        self._captured, self._given, self._answered, self._inside = [], [], [], 0
+        self._captured, self._answered = [], []
+        self._given.clear()
         if not captured:
             raise RuntimeError(
                 f"the head `{self.path}` was not called in this evaluation step, so there are no logits to read; name "

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_cl.nn.feature_cache import sample_fingerprints
 
@@ -17,6 +17,47 @@ def tensors_in(value: Any) -> list[Tensor]:
     found: list[Tensor] = []
     apply_to_collection(value, Tensor, found.append)
     return found
+
+
+class GivenTensors:
+    """Remembers what the parts of a module are given: the last outermost call of one of them, and those within it.
+
+    Args:
+        parts: The module itself, or some within it.
+    """
+
+    def __init__(self, parts: Iterable[nn.Module]) -> None:
+        self.parts = list(parts)
+        self.tensors: list[Tensor] = []
+        self._running: list[nn.Module] = []
+        self._hooks: list[Any] = []
+
+    def start(self) -> None:
+        """Listen, with nothing known."""
+        self.stop()
+        self._hooks = [part.register_forward_pre_hook(self._enter, with_kwargs=True) for part in self.parts]
+        self._hooks += [part.register_forward_hook(self._leave) for part in self.parts]
+
+    def stop(self) -> None:
+        """Listen no more."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was given."""
+        self.tensors, self._running = [], []
+
+    def _enter(self, part: nn.Module, args: Any, kwargs: Any) -> None:
+        # A graph keeps no notes; and with several processes a step is called in the place of the module's `forward`.
+        if not torch.compiler.is_compiling() and "forward" not in vars(part):
+            self.tensors = [*(self.tensors if self._running else ()), *tensors_in((args, kwargs))]
+            self._running.append(part)
+
+    def _leave(self, part: nn.Module, args: Any, output: Any) -> None:
+        if not torch.compiler.is_compiling() and self._running and self._running[-1] is part:
+            self._running.pop()
 
 
 def order_of(batch: Any, given: Sequence[Tensor]) -> Tensor | None:

@@ -12,6 +12,7 @@ from torchmetrics import Metric
 
 from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
 from lightning_cl.callbacks.evaluation.module_answers import kind_of
+from lightning_cl.callbacks.evaluation.row_order import GivenTensors, order_of
 from lightning_cl.datamodules.batch_form import BatchKeys, find_places, part_at
 from lightning_cl.datamodules.stream_plan import EvalBatch
 from lightning_cl.datamodules.task import StreamInfo
@@ -78,7 +79,8 @@ class TaskMetrics:
 
     What the metric is given: what ``answers`` stated; else what the step returned as ``preds`` (and ``target``); else
     the logits of the head where the batch's targets are class ids of the stream, those of classes not seen at -inf;
-    else what the module's ``forward`` answered. Targets are the batch's own, where none are returned.
+    else what the module's ``forward`` answered. Targets are the batch's own, where none are returned. Where the step
+    sorted its batch, what it answered and returned is put back as the samples stand in the batch.
 
     Args:
         pl_module: The module that is evaluated.
@@ -106,6 +108,7 @@ class TaskMetrics:
         self._capture = self._head(info, head)
         self._seen = torch.empty(0)
         self._answers: list[Any] = []
+        self._given = GivenTensors([pl_module, *pl_module.children()])
         self._hook: Any = None
         self._totals = torch.zeros(info.num_tasks, dtype=torch.long)
         #: Updates of every batch, where metrics collect what they are given: processes have different numbers of them.
@@ -136,6 +139,7 @@ class TaskMetrics:
         self._kept = [] if collects and world_size > 1 else None
         self._totals.zero_()
         self._hook = self._module.register_forward_hook(self._keep)
+        self._given.start()
         if self._capture is not None:
             self._capture.start()
             self._seen = class_table([classes], self._capture.layer.out_features, device)[0]
@@ -147,6 +151,7 @@ class TaskMetrics:
         if self._hook is not None:
             self._hook.remove()
         self._answers, self._hook = [], None
+        self._given.stop()
 
     def _keep(self, module: nn.Module, args: Any, output: Any) -> None:
         self._answers.append(output)
@@ -170,6 +175,7 @@ class TaskMetrics:
                 updates.append((task, rows_of(preds, rows), rows_of(target, rows)))
                 self._totals[task] += len(rows)
         self._answers = []
+        self._given.clear()
         if self._kept is not None:
             self._kept.append([move_data_to_device(update, torch.device("cpu")) for update in updates])
             return
@@ -195,7 +201,11 @@ class TaskMetrics:
                 f"{self.name} has nothing to measure: `validation_step` returned {kind_of(outputs)} and `forward` was "
                 f"{'not called' if answer is None else f'answered with {kind_of(answer)}'}; {_HOW}."
             )
-        target = _at(outputs, _TARGETS) if isinstance(outputs, Mapping) else None
+        target, order = (
+            _at(outputs, _TARGETS) if isinstance(outputs, Mapping) else None,
+            order_of(batch, self._given.tensors),
+        )
+        preds, target = _in_order(preds, order), _in_order(target, order)
         return _matched(preds, unpack(batch, keys)[1] if target is None else target)
 
     def _update(self, task: int, preds: Any, target: Any) -> None:
@@ -232,6 +242,12 @@ class TaskMetrics:
             for updates in batches:
                 for update in updates:
                     self._update(*update)
+
+
+def _in_order(part: Any, order: Tensor | None) -> Any:
+    """As the samples stand in the batch, if the part has a row for each of them."""
+    sized = order is not None and isinstance(part, (Tensor, list, tuple)) and len(part) == len(order)
+    return rows_of(part, order) if sized and order is not None else part
 
 
 def _by_task(tasks: Tensor) -> Iterator[tuple[int, Tensor]]:

@@ -261,15 +261,30 @@ def test_rows_behind_the_batch_and_later_answers_do_not_count():
     counter = PrequentialCounter(HeadCapture(module, NUM_CLASSES), torch.device("cpu"), stream_info(2, NUM_CLASSES))
     with torch.no_grad():
         module.head.weight.zero_(), module.head.bias.copy_(torch.tensor([0.0, 3, 0, 2, 0, 9]))
+    batch = torch.zeros(4, 1, 8, 8), torch.tensor([1, 3, 0, 0])
     counter.watch()
-    module(torch.zeros(4, 1, 8, 8)), module(torch.zeros(9, 1, 8, 8))
-    counter.count(torch.tensor([1, 3]), exposed=(1, 3))  # two rows of the stream, then two that were replayed
+    module(batch[0]), module(torch.zeros(9, 1, 8, 8))
+    counter.count(torch.tensor([1, 3]), (1, 3), batch)  # two rows of the stream, then two that were replayed
     assert counter.take().tolist() == [1, 2]
     counter.watch()
     module(torch.zeros(1, 1, 8, 8))
-    counter.count(torch.tensor([], dtype=torch.long), exposed=(1, 3))  # a process that only repeats a row
+    counter.count(torch.tensor([], dtype=torch.long), (1, 3), batch)  # a process that only repeats a row
     assert counter.take().tolist() == [0, 0]
     assert not module.head._forward_hooks
+
+
+def test_rows_of_a_training_step_that_sorts_are_found_again():
+    module, images = Module(), torch.randn(5, 1, 8, 8)
+    counter = PrequentialCounter(HeadCapture(module, NUM_CLASSES), torch.device("cpu"), stream_info(2, NUM_CLASSES))
+    chosen = module(images).detach().argmax(1)
+    wrong = (chosen[:3] + 1) % NUM_CLASSES
+    rows = torch.tensor([3, 1, 4, 0, 2])
+    for labels, right in ((chosen[:3], 3), (wrong, 0)):
+        counter.watch()
+        module(images[rows])
+        counter.count(labels, tuple(range(NUM_CLASSES)), (images, torch.zeros(5)))  # three of the stream, two replayed
+        assert counter.take().tolist() == [right, 3]
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 
 
 def test_without_it_nothing_is_said_about_it():

@@ -66,6 +66,34 @@ def test_of_a_classifier_the_logits_of_seen_classes_are_measured():
     assert_close(values, torch.stack([(chosen == y)[task == TASKS].double().mean() for task in (0, 1)]))
 
 
+@pytest.mark.parametrize("returned", ["nothing", "preds", "preds and target"])
+@pytest.mark.parametrize("stepped", [False, True], ids=["one process", "a step in the place of forward"])
+def test_samples_of_a_step_that_sorts_go_to_their_own_tasks(returned, stepped):
+    """In the second form the step is called in the place of the module's ``forward``, as several processes do it."""
+    x, y, rows = torch.randn(7, 2), torch.randn(7), torch.tensor([6, 2, 5, 0, 4, 1, 3])  # two rows of padding
+    module, outputs = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0)), {}
+    found = TaskMetrics(module, info(), MeanSquaredError())
+    found.start((0,), CPU, 1)
+
+    def step(batch):
+        vars(module).pop("forward", None)
+        preds = module(batch[0][rows])
+        if returned != "nothing":
+            outputs.update({"preds": preds, "target": batch[1][rows]})
+        if returned == "preds":
+            del outputs["target"]
+        return outputs or None
+
+    if stepped:
+        module.forward = step
+        module((x, y))
+    else:
+        step((x, y))
+    found.add((x, y), outputs or None, samples())
+    expected = [(module[0](x[:5])[:, 0] - y[:5])[task == TASKS].square().mean() for task in (0, 1)]
+    assert_close(found.finish()[0], torch.stack(expected).double())
+
+
 def test_lists_and_dictionaries_are_split_by_sample():
     rows = torch.tensor([2, 0])
     boxes = [{"boxes": torch.full((n, 4), float(n))} for n in range(3)]
