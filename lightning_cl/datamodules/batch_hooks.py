@@ -22,6 +22,9 @@ def install_batch_hooks(stream: StreamBatches) -> None:
 
 def _call_hook(stream: StreamBatches, name: str, batch: Any, *args: Any) -> Any:
     trainer: Any = stream.trainer
-    if name == "on_after_batch_transfer" and hasattr(trainer.lightning_module, "join_memory"):
+    joins = name == "on_after_batch_transfer" and hasattr(trainer.lightning_module, "join_memory")
+    if joins and not stream.source.multi_label:
         batch = trainer.lightning_module.join_memory(batch)
-    return stream.source.batch_hooks[name](trainer, batch, *args)
+    batch = stream.source.batch_hooks[name](trainer, batch, *args)
+    # What was remembered of an image of several classes are those of the task then, not of the present one.
+    return trainer.lightning_module.join_memory(batch) if joins and stream.source.multi_label else batch

@@ -20,6 +20,7 @@ from lightning_cl.nn.replay import (
     map_leaves,
     padded_alike,
     padded_over_processes,
+    stacks,
     take,
 )
 from lightning_cl.training.batch import unpack_for
@@ -83,8 +84,10 @@ class Replay:
         slots = memory.buffer.draw(memory.batch_size)
         start, stop = share(len(slots), self.trainer.world_size, self.trainer.global_rank)
         if not memory.by_index and self.is_remembered(batch_idx):
-            # What is joined is a copy; else a step that works in place must not change what will be remembered.
-            memory.offered = batch if stop > start else take(batch, torch.arange(len(own.index)))
+            # Stacked rows are copied when they are joined; what is not must be, lest a step that works in place changes
+            # what will be remembered.
+            copied = stop > start and stacks(batch)
+            memory.offered = batch if copied else take(batch, torch.arange(len(own.index)))
         if len(slots) == 0:
             return batch
         stream.joined = Joined(stop - start, len(slots), memory.buffer.labels[slots])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from lightning_cl.callbacks.arguments import check_choice, choice
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.datamodules.sampling import mix_seed
+from lightning_cl.datamodules.sources.boxes import BoxSource
 from lightning_cl.datamodules.trainer_checks import callbacks_of
 from lightning_cl.mixins.base import ContinualMixin, TrainMask
 from lightning_cl.mixins.replay import ReplayMixin
@@ -47,7 +48,9 @@ class ExperienceReplay(ContinualMethod):
     hold the same memory, and a result does not depend on how many there are.
 
     Since old classes are among the samples, ``train_mask="task"`` of any method is read as ``"seen"``. A stream without
-    classes (regression, boxes by domain) is repeated to a module without a class head, too.
+    classes (regression, boxes by domain) is repeated to a module without a class head, too, and so are the images of a
+    ``BoxSource`` in ``MultiLabelIncremental`` with ``store="sample"``: they come again with the boxes that they had in
+    their task.
 
     Args:
         memory_size: Slots of the memory.
@@ -121,7 +124,7 @@ class ExperienceReplay(ContinualMethod):
 
     @property
     def needs_head(self) -> bool:  # type: ignore[override]
-        """A stream without classes is repeated as it is, also to a module without a class head."""
+        """A stream without classes, or of boxes, is repeated as it is, also to a module without a class head."""
         return self._classes or type(self) is not ExperienceReplay
 
     # ------------------------------------------------------------------ life cycle
@@ -132,7 +135,7 @@ class ExperienceReplay(ContinualMethod):
         self._check_company(trainer, stream)
         if self.one_pass and stage == "fit":
             self._tell_of_epochs(max(stream.planned.epochs))
-        self._classes = stream.source.has_classes
+        self._classes = stream.source.has_classes and not isinstance(stream.source, BoxSource)
         super().setup(trainer, pl_module, stage)
         continued = trainer.current_epoch > 0 and self._stream_hash == stream.info.fingerprint
         if self.memory is None or (stage == "fit" and not continued):
@@ -159,6 +162,12 @@ class ExperienceReplay(ContinualMethod):
             raise ValueError(
                 f"{type(self).__name__} fetches remembered samples by their position, but "
                 f'{type(stream.source).__name__} is read from its start to its end; set `store="sample"`.'
+            )
+        if isinstance(stream.source, BoxSource) and self.store == "index":
+            raise ValueError(
+                f"{type(self).__name__} reads remembered images anew, but {type(stream.source).__name__} shows each "
+                'task the boxes of its own classes alone; set `store="sample"`, which keeps an image with those of its '
+                "task."
             )
         hook = "on_after_batch_transfer"
         if is_overridden(hook, stream) and hook not in vars(stream):  # else of a wrapped data module, which joins first

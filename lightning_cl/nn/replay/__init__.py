@@ -1,7 +1,7 @@
 """Replay: a buffer that stores, policies that answer which item goes into which slot, and herding."""
 
 from lightning_cl.nn.replay.balanced import ClassBalanced
-from lightning_cl.nn.replay.batches import check_rows, gather_rows_of, join, map_leaves, take
+from lightning_cl.nn.replay.batches import check_rows, gather_rows_of, join, map_leaves, stacks, take
 from lightning_cl.nn.replay.buffer import ReplayBuffer
 from lightning_cl.nn.replay.gradient_based import GradientBased
 from lightning_cl.nn.replay.greedy import GreedyBalanced
@@ -28,5 +28,6 @@ __all__ = [
     "map_leaves",
     "padded_alike",
     "padded_over_processes",
+    "stacks",
     "take",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_cl.sample_list import SampleList
+from lightning_cl.sample_list import SampleList, first_device, owned
 
 _PLAIN = (str, bytes, int, float, type(None))
 
@@ -68,15 +68,20 @@ def map_leaves(function: Callable[..., Any], batch: Any, *others: Any, path: str
 
 
 def take(batch: Any, rows: Tensor) -> Any:
-    """The given rows (``(n,)`` int64, on the CPU) of every leaf."""
+    """Copies of the given rows (``(n,)`` int64, on the CPU) of every leaf."""
 
     def pick(path: str, leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
             return leaf[rows.to(leaf.device, non_blocking=True)]
         chosen = [leaf[row] for row in rows.tolist()]
-        return SampleList(chosen) if isinstance(leaf, SampleList) else chosen
+        return owned(chosen) if isinstance(leaf, SampleList) else chosen
 
     return map_leaves(pick, batch)
+
+
+def stacks(batch: Any) -> bool:
+    """Whether no part of a batch is a :class:`~lightning_cl.sample_list.SampleList`."""
+    return not any(isinstance(leaf, SampleList) for _, leaf in leaves(batch))
 
 
 def check_rows(batch: Any, count: int) -> None:
@@ -128,6 +133,9 @@ def join(first: Any, second: Any) -> Any:
         if isinstance(one, Tensor) and isinstance(other, Tensor):
             check_alike(path, one, other)
             return torch.cat([one, other.to(one.device, non_blocking=True)])
+        if isinstance(one, SampleList) and isinstance(other, SampleList):
+            place = first_device(one)
+            return SampleList([*one, *(other if place in (None, first_device(other)) else owned(other, place))])
         if is_list_leaf(one) and is_list_leaf(other):
             return type(one)([*one, *other])
         raise ValueError(_differs(path, one, other))

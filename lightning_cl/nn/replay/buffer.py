@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from lightning_cl.nn.replay.batches import check_alike, check_rows, leaves, map_leaves, take
+from lightning_cl.nn.replay.batches import check_alike, check_rows, is_list_leaf, leaves, map_leaves, take
 from lightning_cl.nn.replay.policies import Policy, Reservoir
 from lightning_cl.nn.replay.sequences import padded_alike
-from lightning_cl.sample_list import SampleList
+from lightning_cl.sample_list import SampleList, owned
+
+#: Where the entries of a sample list are in a saved buffer, which holds plain values alone.
+_LISTED = "samples of any size"
 
 
 class ReplayBuffer:
@@ -120,7 +125,8 @@ class ReplayBuffer:
                 check_alike(path, rows, store)
                 store[slots.to(store.device)] = rows.detach().to(store.device)
             else:
-                for slot, value in zip(listed, rows, strict=True):
+                kept = owned(rows, self.device) if isinstance(rows, SampleList) else rows
+                for slot, value in zip(listed, kept, strict=True):
                     store[slot] = value
 
         map_leaves(put, self._items, items)
@@ -128,12 +134,8 @@ class ReplayBuffer:
     def _allocate(self, path: str, rows: Any) -> Any:
         if isinstance(rows, Tensor):
             return torch.zeros(self.capacity, *rows.shape[1:], dtype=rows.dtype, device=self.device)
-        if isinstance(rows, SampleList):
-            raise ValueError(
-                f"`{path}` is a list with an entry of any size for each sample, of which a memory keeps the positions "
-                'alone; set `store="index"`.'
-            )
-        return [None] * self.capacity
+        empty = [None] * self.capacity
+        return SampleList(empty) if isinstance(rows, SampleList) else empty
 
     # ------------------------------------------------------------------ drawing
 
@@ -165,7 +167,7 @@ class ReplayBuffer:
             "policy": self.policy.name,
             "policy_state": self.policy.state_dict(),
             "labels": self.labels.clone(),
-            "items": None if self._items is None else map_leaves(_copied, self._items),
+            "items": None if self._items is None else map_leaves(_saved, self._items),
             "generator": self.generator.get_state(),
         }
 
@@ -183,7 +185,7 @@ class ReplayBuffer:
             )
         self.policy.load_state_dict(state["policy_state"])
         self.labels.copy_(state["labels"])
-        items = state["items"]
+        items = _opened(state["items"])
         self._items = None if items is None else map_leaves(lambda p, leaf: _copied(p, leaf, self.device), items)
         self.generator.set_state(state["generator"].cpu())
 
@@ -192,11 +194,31 @@ def _rows(slots: Tensor) -> Tensor:
     return torch.arange(len(slots))
 
 
+def _saved(path: str, leaf: Any) -> Any:
+    copied = _copied(path, leaf)
+    return {_LISTED: list(copied)} if isinstance(copied, SampleList) else copied
+
+
+def _opened(items: Any) -> Any:
+    """Saved items with their sample lists."""
+    if isinstance(items, Mapping):
+        listed = set(items) == {_LISTED}
+        return SampleList(items[_LISTED]) if listed else {key: _opened(part) for key, part in items.items()}
+    nested = isinstance(items, (list, tuple)) and not is_list_leaf(items)
+    return type(items)(_opened(part) for part in items) if nested else items
+
+
 def _copied(path: str, leaf: Any, device: torch.device | None = None) -> Any:
+    if isinstance(leaf, SampleList):
+        return owned(leaf, device)
     return leaf.to(device=device, copy=True) if isinstance(leaf, Tensor) else list(leaf)
 
 
 def _bytes_of(leaf: Any) -> int:
     if isinstance(leaf, Tensor):
         return leaf.nbytes
+    if isinstance(leaf, SampleList):
+        found: list[Tensor] = []
+        apply_to_collection(leaf, Tensor, found.append)
+        return sum(tensor.nbytes for tensor in found)
     return sum(len(value.encode()) if isinstance(value, str) else 8 for value in leaf if value is not None)
