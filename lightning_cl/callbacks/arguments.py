@@ -35,6 +35,11 @@ def pattern(default: Value) -> Value:
     return _checked(default, check_pattern)
 
 
+def converted(convert: Callable[[Any], Any], default: Value) -> Value:
+    """Field of a value that is kept as ``convert`` makes it, or refused by it."""
+    return _checked(default, lambda method, name: setattr(method, name, convert(getattr(method, name))))
+
+
 def _checked(default: Value, check: Callable[[Any, str], None]) -> Value:
     """Field of a dataclass with one more check; the default may be a field that has some."""
     known: Any = default if isinstance(default, Field) else field(default=default)

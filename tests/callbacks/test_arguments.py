@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import pytest
 
 from lightning_cl.callbacks import ContinualMethod
-from lightning_cl.callbacks.arguments import above, at_least, choice, fraction
+from lightning_cl.callbacks.arguments import above, at_least, choice, converted, fraction
 
 Kind = Literal["near", "far"]
 
@@ -21,6 +22,7 @@ class Ranged(ContinualMethod):
     lr: float = above(0, default=0.1)
     area: float = above(0, fraction(default=0.5))
     kind: Kind = choice(Kind, default="near")
+    layers: Sequence[int] = converted(tuple, default=(0, 1))
 
 
 @dataclass(eq=False)
@@ -30,7 +32,15 @@ class Derived(Ranged):
 
 
 def test_defaults_are_those_stated() -> None:
-    assert Ranged().config() == {**ContinualMethod().config(), "steps": None, "lr": 0.1, "area": 0.5, "kind": "near"}
+    assert Ranged().config() == {
+        **ContinualMethod().config(),
+        "steps": None,
+        "lr": 0.1,
+        "area": 0.5,
+        "kind": "near",
+        "layers": (0, 1),
+    }
+    assert Ranged(layers=[2]).layers == (2,)
     assert (Ranged.lr, Ranged(lr=1.0).lr, Derived().kind) == (0.1, 1.0, "far")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -111,7 +111,6 @@ class GSLoRAPlusPlus(GSLoRA):
     prototype_bound: float = at_least(0, default=18.0)
     average_from: int | None = at_least(0, default=30)
     decay: float = fraction(default=0.9)
-    _: KW_ONLY
 
     def forgetting(self, pl_module: Any, info: Any, adapters: Adapters) -> PrototypeForgetting:
         """Prototypes of nothing yet."""

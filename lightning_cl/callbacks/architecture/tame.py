@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_cl.callbacks.arguments import above, at_least
 from lightning_cl.callbacks.head_kinds import check_linear
-from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
+from lightning_cl.callbacks.replay.experience_replay import OwnBatchReplay
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.expert_selector import fit_selector, select
 from lightning_cl.nn.head_layer import class_rows
@@ -192,7 +192,7 @@ class Experts(MethodModule):
 
 
 @dataclass(eq=False)
-class TAME(ExperienceReplay):
+class TAME(OwnBatchReplay):
     """Task-agnostic multi-expert learning, style (TAME; arXiv:2210.03869, CVPRW 2024), without telling where tasks end.
 
     The module is the active expert and learns by the user's own step. When its smoothed loss on the stream exceeds
@@ -229,7 +229,6 @@ class TAME(ExperienceReplay):
     state_key: ClassVar[str] = "lightning_cl.TAME"
     replaces_head: ClassVar[bool] = True
     owns_weights: ClassVar[bool] = True
-    joins: ClassVar[bool] = False
     bytes_kept: ClassVar[int] = 8  # the expert's number
     draws: ClassVar[bool] = False
     needs_automatic: ClassVar[bool] = True
@@ -252,10 +251,6 @@ class TAME(ExperienceReplay):
     max_experts: int = at_least(1, default=20)
     selector_epochs: int = at_least(1, default=50)
     selector_lr: float = above(0, default=0.01)
-    _: KW_ONLY
-    policy: ReplayPolicy = "reservoir"
-    store: ReplayStore = "index"
-    device: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.callbacks.gradients.references import MemoryGradients
-from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
+from lightning_cl.callbacks.replay.experience_replay import OwnBatchReplay, ReplayPolicy
 from lightning_cl.nn.gradients import project_on_references
 from lightning_cl.training.memory_steps import memory_gradient
 
@@ -35,7 +35,7 @@ class EveryTasksGradient(MemoryGradients):
 
 
 @dataclass(eq=False)
-class GEM(ExperienceReplay):
+class GEM(OwnBatchReplay):
     """Gradient episodic memory (GEM; Lopez-Paz & Ranzato, NeurIPS 2017, arXiv:1706.08840).
 
     ``G`` has a row for each earlier task, the gradient of the cross-entropy on all of its remembered samples. If
@@ -57,7 +57,6 @@ class GEM(ExperienceReplay):
     """
 
     state_key: ClassVar[str] = "lightning_cl.GEM"
-    joins: ClassVar[bool] = False
     bytes_kept: ClassVar[int] = 8  # the task's number
     draws: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5}
@@ -67,8 +66,6 @@ class GEM(ExperienceReplay):
     ridge: float = at_least(0, default=1e-3)
     _: KW_ONLY
     policy: ReplayPolicy = "class_balanced"
-    store: ReplayStore = "index"
-    device: str | None = None
 
     def build(self, pl_module: Any, info: Any) -> EveryTasksGradient:
         """The projection; it has no parameters."""

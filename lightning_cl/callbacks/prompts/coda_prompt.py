@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from lightning_cl.callbacks.arguments import converted
 from lightning_cl.callbacks.prompts.prompt_method import PromptMethod, checked_layers
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.datamodules.task import StreamInfo
@@ -40,13 +41,9 @@ class CODAPrompt(PromptMethod):
 
     pool_size: int = 100
     prompt_length: int = 8
-    layers: Sequence[int] = (0, 1, 2, 3, 4)
+    layers: Sequence[int] = converted(checked_layers, default=(0, 1, 2, 3, 4))
     ortho_weight: float = 0.0
     init: Literal["qr", "gram_schmidt"] = "qr"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.layers = checked_layers(self.layers)
 
     @property
     def adds_loss(self) -> bool:  # type: ignore[override]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from lightning_cl.callbacks.arguments import converted
 from lightning_cl.callbacks.prompts.prompt_method import PromptMethod, checked_layers
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.nn.l2p import BatchVote, L2PPool
@@ -51,15 +52,11 @@ class L2P(PromptMethod):
     pull_weight: float = 1.0
     pull_reduction: Literal["mean", "sum"] = "mean"
     form: Literal["tokens", "prefix"] = "tokens"
-    layers: Sequence[int] = (0,)
+    layers: Sequence[int] = converted(checked_layers, default=(0,))
     batch_vote: BatchVote = "never"
     task_mask: bool = False
     copy_previous: bool = False
     init_range: tuple[float, float] = (0.0, 0.01)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.layers = checked_layers(self.layers)
 
     @property
     def adds_loss(self) -> bool:  # type: ignore[override]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from lightning_cl.callbacks.arguments import converted
 from lightning_cl.callbacks.prompts.prompt_method import PromptMethod, checked_layers
 from lightning_cl.datamodules.task import StreamInfo
 from lightning_cl.nn.one_prompt import OnePromptSet
@@ -30,15 +31,11 @@ class OnePrompt(PromptMethod):
     needs_forward: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"layers": (0, 1), "lengths": 4}
 
-    layers: Sequence[int] = (0, 1, 2, 3, 4)
+    layers: Sequence[int] = converted(checked_layers, default=(0, 1, 2, 3, 4))
     lengths: int | Sequence[int] = (5, 5, 20, 20, 20)
     init_range: tuple[float, float] = (0.0, 1.0)
     cache_queries: bool = field(init=False, default=False)  # there are none
     cache_training_queries: bool = field(init=False, default=False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.layers = checked_layers(self.layers)
 
     def provider(self, info: StreamInfo, width: int, num_outputs: int) -> OnePromptSet:
         """The prefixes; see :class:`~lightning_cl.nn.OnePromptSet`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -140,7 +140,6 @@ class CLIB(ExperienceReplay):
     period: int = at_least(1, default=1)
     cutmix: float = fraction(default=0.5)
     adaptive: bool = True
-    _: KW_ONLY
 
     def _empty(self, info: Any) -> Memory:
         memory = super()._empty(info)

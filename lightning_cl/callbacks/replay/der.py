@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import at_least
-from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
+from lightning_cl.callbacks.replay.experience_replay import OwnBatchReplay
 from lightning_cl.training import MethodModule, Step
 
 
@@ -38,7 +38,7 @@ class DarkReplay(MethodModule):
 
 
 @dataclass(eq=False)
-class DER(ExperienceReplay):
+class DER(OwnBatchReplay):
     """Dark experience replay (DER; Buzzega et al., NeurIPS 2020, arXiv:2004.07211).
 
     Adds ``alpha * mean (z - z_then)^2`` over all columns of the head's raw logits on a batch of the memory; ``z_then``
@@ -59,13 +59,8 @@ class DER(ExperienceReplay):
 
     state_key: ClassVar[str] = "lightning_cl.DER"
     adds_loss: ClassVar[bool] = True
-    joins: ClassVar[bool] = False
 
     alpha: float = at_least(0, default=0.3)
-    _: KW_ONLY
-    policy: ReplayPolicy = "reservoir"
-    store: ReplayStore = "index"
-    device: str | None = None
 
     def bytes_beside(self, pl_module: Any) -> int:
         """Those of the logits."""

@@ -252,3 +252,15 @@ class ExperienceReplay(ContinualMethod):
     def bytes_within(self, pl_module: Any) -> int:
         """Bytes that a module with this method keeps in its buffers for each slot of the memory."""
         return 0
+
+
+@dataclass(eq=False)
+class OwnBatchReplay(ExperienceReplay):
+    """Base of methods that draw batches of the memory for themselves; how it stores is given by keyword alone."""
+
+    joins: ClassVar[bool] = False
+
+    _: KW_ONLY
+    policy: ReplayPolicy = "reservoir"
+    store: ReplayStore = "index"
+    device: str | None = None

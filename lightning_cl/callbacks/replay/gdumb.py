@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import above, at_least, fraction
-from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
+from lightning_cl.callbacks.replay.experience_replay import OwnBatchReplay, ReplayPolicy
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.distributed import send_from_first_process
 from lightning_cl.nn.replay import ReplayBuffer
@@ -63,7 +63,7 @@ class FreshModel(MethodModule):
 
 
 @dataclass(eq=False)
-class GDumb(ExperienceReplay):
+class GDumb(OwnBatchReplay):
     """Greedy sampler and dumb learner (GDumb; Prabhu et al., ECCV 2020): a lower bound that many methods do not reach.
 
     The stream only fills a memory, in equal shares of the classes seen; the user's step and optimiser move nothing. At
@@ -91,7 +91,6 @@ class GDumb(ExperienceReplay):
     state_key: ClassVar[str] = "lightning_cl.GDumb"
     needs_every_class: ClassVar[bool] = True
     boundaries: ClassVar[Boundaries] = "taken"
-    joins: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5, "epochs": 2}
 
     batch_size: int = 16
@@ -100,8 +99,6 @@ class GDumb(ExperienceReplay):
     cutmix: float = fraction(default=0.5)
     _: KW_ONLY
     policy: ReplayPolicy = "greedy"
-    store: ReplayStore = "index"
-    device: str | None = None
 
     def build(self, pl_module: Any, info: Any) -> FreshModel:
         """The weights to start from."""

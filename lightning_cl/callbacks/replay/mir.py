@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import above
-from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
+from lightning_cl.callbacks.replay.experience_replay import OwnBatchReplay
 from lightning_cl.nn.distributed import all_sum
 from lightning_cl.nn.gradients import flat_or_zero
 from lightning_cl.nn.precision import wide
@@ -67,7 +67,7 @@ class InterferedReplay(MethodModule):
 
 
 @dataclass(eq=False)
-class MIR(ExperienceReplay):
+class MIR(OwnBatchReplay):
     """Maximally interfered retrieval (MIR; Aljundi et al., NeurIPS 2019, arXiv:1908.04742).
 
     In every step ``candidates`` samples are drawn from the memory, and the ``batch_size`` of them with the largest
@@ -91,17 +91,12 @@ class MIR(ExperienceReplay):
 
     state_key: ClassVar[str] = "lightning_cl.MIR"
     adds_loss: ClassVar[bool] = True
-    joins: ClassVar[bool] = False
     one_pass: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 4, "candidates": 7, "lr": 0.1}
 
     batch_size: int = 10
     candidates: int = 50
     lr: float | None = above(0, default=None)
-    _: KW_ONLY
-    policy: ReplayPolicy = "reservoir"
-    store: ReplayStore = "index"
-    device: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import above, at_least, choice, fraction
 from lightning_cl.callbacks.replay.er_ace import seen_classes
-from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
+from lightning_cl.callbacks.replay.experience_replay import OwnBatchReplay
 from lightning_cl.nn.online_prototypes import (
     Mixture,
     class_contrast,
@@ -157,7 +157,7 @@ class OnlinePrototypes(MethodModule):
 
 
 @dataclass(eq=False)
-class OnPro(ExperienceReplay):
+class OnPro(OwnBatchReplay):
     """Online prototypes (OnPro; Wei et al., ICCV 2023, arXiv:2308.00301).
 
     Four terms on a batch of the stream and one of the memory, each in two views, each turned by quarters:
@@ -197,7 +197,6 @@ class OnPro(ExperienceReplay):
 
     state_key: ClassVar[str] = "lightning_cl.OnPro"
     adds_loss: ClassVar[bool] = True
-    joins: ClassVar[bool] = False
     one_pass: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5, "width": 6, "rotations": 2, "random": 0.4}
 
@@ -212,10 +211,6 @@ class OnPro(ExperienceReplay):
     least_area: float = above(0, fraction(default=0.3))
     flip: bool = True
     gray: float = fraction(default=0.25)
-    _: KW_ONLY
-    policy: ReplayPolicy = "reservoir"
-    store: ReplayStore = "index"
-    device: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import above, at_least, fraction
-from lightning_cl.callbacks.replay.experience_replay import ExperienceReplay, ReplayPolicy, ReplayStore
+from lightning_cl.callbacks.replay.experience_replay import OwnBatchReplay, ReplayStore
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.heads import PrototypeHead
 from lightning_cl.nn.losses import supervised_contrastive
@@ -74,7 +74,7 @@ class ContrastiveReplay(MethodModule):
 
 
 @dataclass(eq=False)
-class SCR(ExperienceReplay):
+class SCR(OwnBatchReplay):
     """Supervised contrastive replay (SCR; Mai et al., CVPR workshops 2021, arXiv:2103.13885).
 
     In place of the user's loss, the supervised contrastive loss on a projection (two layers) of the features of a batch
@@ -106,7 +106,6 @@ class SCR(ExperienceReplay):
     state_key: ClassVar[str] = "lightning_cl.SCR"
     adds_loss: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True
-    joins: ClassVar[bool] = False
     one_pass: ClassVar[bool] = True
     needs_every_class: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"memory_size": 12, "batch_size": 5, "width": 6}
@@ -120,8 +119,6 @@ class SCR(ExperienceReplay):
     flip: bool = True
     jitter: float = at_least(0, default=0.4)
     gray: float = fraction(default=0.2)
-    _: KW_ONLY
-    policy: ReplayPolicy = "reservoir"
 
     def build(self, pl_module: Any, info: Any) -> ContrastiveReplay:
         """A projection with random weights, and means of nothing yet."""
