@@ -31,11 +31,10 @@ def find_attention(module: nn.Module, path: str | None = None) -> tuple[str, Any
     if found:
         names = ", ".join(name for name, *_ in found)
         raise ValueError(f'there are several networks that take prompts: {names}; choose one with `backbone="..."`.')
-    children = ", ".join(f"{name} ({type(m).__name__})" for name, m in within.named_children()) or "none"
     known = ", ".join(family.name for family in attention_families())
     where = "in the module" if path is None else f"at `backbone={path!r}`, a {type(within).__name__}"
     raise ValueError(
-        f"no transformer that prompts can be put into was found {where}. Its parts are: {children}. Known are: "
+        f"no transformer that prompts can be put into was found {where}. Its parts are: {_parts(within)}. Known are: "
         f"{known}; describe another network in ten lines with `lightning_cl.nn.attention.register_attention`, or use a "
         "method that works on any network (replay, class means, regularisation, distillation)."
     )
@@ -105,5 +104,10 @@ def _find_backbone(
         return next(iter(every.items()))
     if every:
         raise ValueError(f'there are several {plural}: {", ".join(every)}; choose one with `backbone="..."`.')
-    children = ", ".join(f"{name} ({type(m).__name__})" for name, m in module.named_children()) or "none"
-    raise ValueError(f"{none}. Its parts are: {children}. {advice}.")
+    raise ValueError(f"{none}. Its parts are: {_parts(module)}. {advice}.")
+
+
+def _parts(module: nn.Module) -> str:
+    """What a user's module consists of, for a message, without what a refused method has left there."""
+    own = (f"{name} ({type(part).__name__})" for name, part in module.named_children() if name != "continual")
+    return ", ".join(own) or "none"

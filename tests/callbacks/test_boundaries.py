@@ -9,8 +9,10 @@ import pytest
 from conformance.methods import METHODS, make
 from conformance.modules import PLAIN
 from conformance.runs import train
+from conformance.streams import make_stream
 
 from lightning_cl.callbacks import EWC, DERPlusPlus
+from lightning_cl.callbacks.stream_kind import check_stream_kind
 from lightning_cl.datamodules import SiBlurry
 
 #: Methods that go on without boundaries, as their docstrings say where they ask for them.
@@ -62,3 +64,24 @@ def test_a_module_that_was_refused_is_as_it_was(method: Any, tmp_path: Any) -> N
     ):
         online(method(**arguments), tmp_path, replace(PLAIN, build=build))
     assert not hasattr(seen[0], "continual")
+
+
+OF_ONE_KIND = [m for m in METHODS if m.needs_task_identity or m.stream_kind != "labelled"]
+ASKED = "answers only for samples whose task it is told|forgets classes on request|adapts without labels"
+
+
+@pytest.mark.parametrize("method", OF_ONE_KIND, ids=lambda m: m.__name__)
+def test_a_method_for_another_kind_of_stream_says_which(method: Any) -> None:
+    stream = make_stream()
+    stream.setup()
+    with pytest.raises(ValueError, match=rf"{method.__name__} ({ASKED}).*, but .*another method"):
+        check_stream_kind(make(method), stream)
+
+
+def test_streams_without_labels_are_for_few() -> None:
+    stream = make_stream("unlabelled")
+    stream.setup()
+    with pytest.raises(
+        ValueError, match="EWC learns from labels, but 2 of the 3 tasks of this stream have none; use a"
+    ):
+        check_stream_kind(make(EWC), stream)

@@ -63,6 +63,7 @@ def test_the_vit_is_found():
     [
         (parts(a=vit(), b=vit()), None, 'several timm VisionTransformers: a, b; choose one with `backbone="..."`'),
         (parts(conv=nn.Conv2d(3, 3, 1)), None, "no timm `VisionTransformer` .* parts are: conv (Conv2d)"),
+        (parts(fc=nn.Linear(1, 1), continual=nn.Identity()), None, "Its parts are: fc (Linear). Use a timm ViT"),
         (nn.Module(), None, "parts are: none"),
         (parts(conv=nn.Conv2d(3, 3, 1)), "conv", "`backbone='conv'` is a Conv2d"),
         (parts(net=vit()), "nett", "`backbone='nett'` is not a part of the module; did you mean net"),

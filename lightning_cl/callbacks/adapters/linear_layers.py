@@ -45,8 +45,9 @@ def layer_pattern(pl_module: Any, at: str | None, usual: list[str], site: str) -
         ValueError: If there are no usual ones, and no ``at``.
     """
     if at is None and not usual:
+        what = "an adapter" if site == "parallel" else site
         raise ValueError(
-            f"no place for {site} was found in the numbered blocks of this {type(pl_module).__name__}; its linear "
+            f"no place for {what} was found in the numbered blocks of this {type(pl_module).__name__}; its linear "
             f"layers are {first_linears(pl_module)}: name the layers with `at`, a regular expression."
         )
     return exactly(usual) if at is None else ending(at)

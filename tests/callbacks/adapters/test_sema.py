@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import torch
 from conformance.modules import PLAIN
-from conformance.runs import attached, train
-from lightning.pytorch import seed_everything
+from conformance.runs import train
 from torch import Tensor
 
 from lightning_cl.callbacks import SEMA, ContinualCallback
@@ -29,12 +28,6 @@ def stacked(state: dict[str, Tensor]) -> dict[str, Tensor]:
     part = "continual.parts.sema."
     found = {name: value for name, value in state.items() if name.startswith((f"{part}layers.", f"{part}descriptors."))}
     return {name.removeprefix(part): value for name, value in found.items() if not name.endswith("velocity")}
-
-
-def test_at_first_it_is_the_plain_trunk_bit_for_bit() -> None:
-    module, images = attached(PLAIN, SEMA(**SMALL)), torch.rand(5, 1, 16, 16)
-    seed_everything(0, verbose=False)
-    assert torch.equal(module.eval()(images), PLAIN.build("adamw", 0.0).eval()(images))
 
 
 def test_below_any_distance_each_layer_grows_once_a_task_and_old_adapters_stay(tmp_path: Any) -> None:

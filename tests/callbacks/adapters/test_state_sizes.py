@@ -8,7 +8,21 @@ import pytest
 from conformance.modules import PLAIN
 from conformance.runs import attached
 
-from lightning_cl.callbacks import APER, EASE, MOS, SEMA, SLCA, CoSO, InfLoRA, MoRA, MultiLane, SDLoRA
+from lightning_cl.callbacks import (
+    APER,
+    DKVB,
+    EASE,
+    MOS,
+    SEMA,
+    SLCA,
+    CoSO,
+    InfLoRA,
+    LoRA,
+    MoRA,
+    MultiLane,
+    PrototypeClassifier,
+    SDLoRA,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TASKS, CLASSES, BLOCKS, D, HIDDEN = 3, 6, 3, 32, 64
@@ -17,6 +31,9 @@ HEAD = CLASSES * D + CLASSES
 FEW = 24  # counters, flags and scales of a method
 
 SIZES = {
+    PrototypeClassifier(): CLASSES * (D + 1),
+    DKVB(codebooks=4, pairs=16, key_width=3): 4 * 16 * (3 + CLASSES) + 4 * D * 3 + 4 * 16 + CLASSES,
+    LoRA(rank=2): BLOCKS * 2 * (D + 3 * D + D + D + 2 * (D + HIDDEN)),
     APER(rank=4): ADAPTER + CLASSES * (2 * D + 1),
     EASE(rank=4): TASKS * ADAPTER + CLASSES * (TASKS * D + 1),
     SLCA(): CLASSES * (D + D * D) + CLASSES + HEAD + CLASSES,

@@ -21,6 +21,14 @@ def test_the_worked_numbers_of_the_nearest_mean():
     assert_close(cosine(torch.stack([angle.cos(), angle.sin()])[None])[0, :2], expected, rtol=0, atol=1e-6)
 
 
+def test_cosines_of_two_features_in_one_vector():
+    """The worked numbers of APER: halves of unit length would answer with the first class (1.707 and 1)."""
+    head = PrototypeHead(2, 4, "cosine", normalize=False)
+    head.update(torch.tensor([[1.0, 0, 5, 5], [0, 1, 0, 8]]), torch.tensor([0, 1]))
+    logits = head(torch.tensor([[1.0, 0, 0, 10]]))
+    assert_close(logits, torch.tensor([[0.710599, 0.987353]]), rtol=0, atol=1e-6)
+
+
 def test_the_first_name_and_its_state():
     assert set(PrototypeBank(3, 2).state_dict()) == {"sums", "counts"}
     assert PrototypeBank is PrototypeHead
