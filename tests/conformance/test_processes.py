@@ -36,5 +36,8 @@ def test_two_processes_equal_one(method, case, tmp_path):
     for name, value in expected.items():
         assert_close(ranks[0][name], ranks[1][name], rtol=0, atol=0, msg=f"{name} differs between the ranks")
         exact = not name.startswith("module/")
-        tolerance = {"rtol": 0, "atol": 0} if exact else {"rtol": 1e-6, "atol": 1e-8}
+        sums = not make(method).trains  # what is counted in closed form knows no order
+        tolerance = (
+            {"rtol": 0, "atol": 0} if exact else {"rtol": 1e-9 if sums else 1e-6, "atol": 1e-9 if sums else 1e-8}
+        )
         assert_close(ranks[0][name], value, **tolerance, msg=lambda text, name=name: f"{name}: {text}")

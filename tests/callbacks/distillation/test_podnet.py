@@ -22,7 +22,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 def test_the_loss_of_the_worked_example() -> None:
     """Scores (0.8, 0.2): the cross-entropy is the released code's loss; (0.2, 0.8): where it is not."""
-    scores, label = torch.tensor([[0.8, 0.2]]), torch.tensor([0])
+    proxies, label = torch.tensor([[[0.8, 0.6]], [[0.2, 0.96**0.5]]]), torch.tensor([0])  # one of each class
+    scores = proxy_logits(torch.tensor([[3.0, 0.0]]), proxies, 1.0)
     assert F.cross_entropy(scores, label).item() == pytest.approx(0.437488, abs=1e-6)
     assert F.cross_entropy(scores.flip(1), label).item() == pytest.approx(1.037488, abs=1e-6)
 

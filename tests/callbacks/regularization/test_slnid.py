@@ -10,7 +10,7 @@ from lightning_cl.callbacks import MAS, SLNID
 from lightning_cl.nn.decorrelation import local_inhibition
 from lightning_cl.nn.unit_outputs import activation_names
 
-from ..by_hand import ByHand, Net, assert_close, run, weights
+from ..by_hand import ByHand, Net, assert_close, assert_fine_tuning, run, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -18,6 +18,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def test_without_inhibition_it_is_mas() -> None:
     found, expected = weights(run(SLNID(0.5, inhibition=0.0))), weights(run(MAS(0.5)))
     assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_without_strength_and_inhibition_it_is_fine_tuning() -> None:
+    assert_fine_tuning(SLNID(0.0, inhibition=0.0))
 
 
 class Inhibited(ByHand):

@@ -27,6 +27,7 @@ from lightning_cl.callbacks import (
     ReLoop2,
     StreamingLDA,
 )
+from lightning_cl.nn.replay import ReplayBuffer
 
 from ..by_hand import CLASSES, EACH, make_online, run
 
@@ -99,6 +100,7 @@ def test_a_memory_without_room_for_every_class_is_refused(kind: Any) -> None:
 def test_bytes_beside_a_sample_are_those_that_are_kept(kind: Any) -> None:
     """What `--align memory` counts before a run is what the memory holds after it."""
     net, method, _, _ = online(kind)
+    assert type(method.memory.buffer) is ReplayBuffer  # the one class that stores samples
     assert method.memory.bytes_beside == SLOTS * method.bytes_beside(net)
     assert method.bytes_beside(net) == BESIDE.get(kind.__name__, 0)
     assert method.report_facts().get("stored_bytes_beside", 0) == SLOTS * method.bytes_beside(net)
