@@ -139,8 +139,8 @@ class Step:
         All processes call it, also one that has none of the rows.
 
         Args:
-            rows: ``(B,)`` bool.
-            values: ``(B,)``.
+            rows: ``(B,)`` bool, or ``(B, L)``: tokens of the batch, each of which counts alike.
+            values: Of the same shape.
         """
         total, trainer = values.masked_fill(~rows, 0.0).sum(), self.module.trainer
         if trainer.world_size == 1:

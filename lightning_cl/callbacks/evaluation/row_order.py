@@ -50,14 +50,19 @@ class GivenTensors:
         self.tensors, self._running = [], []
 
     def _enter(self, part: nn.Module, args: Any, kwargs: Any) -> None:
-        # A graph keeps no notes; and with several processes a step is called in the place of the module's `forward`.
-        if not torch.compiler.is_compiling() and "forward" not in vars(part):
+        if not torch.compiler.is_compiling() and not _is_redirected(part):  # a graph keeps no notes
             self.tensors = [*(self.tensors if self._running else ()), *tensors_in((args, kwargs))]
             self._running.append(part)
 
     def _leave(self, part: nn.Module, args: Any, output: Any) -> None:
         if not torch.compiler.is_compiling() and self._running and self._running[-1] is part:
             self._running.pop()
+
+
+def _is_redirected(part: nn.Module) -> bool:
+    """Whether another function stands in for a module's ``forward``: with several processes Lightning's step does."""
+    forward = vars(part).get("forward")
+    return forward is not None and getattr(forward, "__func__", None) is not type(part).forward
 
 
 def order_of(batch: Any, given: Sequence[Tensor]) -> Tensor | None:
