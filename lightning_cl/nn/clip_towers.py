@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -135,6 +136,22 @@ def encode_texts(
     return F.normalize(wide(x), dim=-1) if unit else wide(x)
 
 
+class _TextReader(nn.Module):
+    def __init__(self, clip: Any) -> None:
+        super().__init__()
+        self.clip = clip
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return encode_texts(self.clip, tokens)
+
+
+def encode_texts_with(clip: Any, weights: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
+    """:func:`encode_texts` with some weights by name in the place of the model's own."""
+    named = {f"clip.{name}": weight for name, weight in weights.items()}
+    found: Tensor = torch.func.functional_call(_TextReader(clip), named, (tokens,))
+    return found
+
+
 def encode_images(
     visual: Any, images: Tensor, prompts: Tensor | None = None, mode: PromptMode = "accumulate"
 ) -> Tensor:
@@ -214,3 +231,11 @@ def check_vision_tower(visual: Any) -> None:
             "the image tower is not read at its class token alone (it pools patches or gives tokens out), but vision "
             "prompts need that; use another model, or `vision_prompts=False`."
         )
+
+
+def feature_width(clip: Any) -> int:
+    """Size of the features that both towers give."""
+    projection = text_tower(clip).text_projection
+    if projection is None:
+        return int(text_tower(clip).ln_final.weight.shape[0])
+    return int(projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1])

@@ -48,3 +48,40 @@ def divergence(student: Tensor, teacher: Tensor) -> Tensor:
 def relations(features: Tensor, prototypes: Tensor) -> Tensor:
     """``(B, C)`` products of ``(B, D)`` features as they are and ``(C, D)`` prototypes of unit length."""
     return features @ F.normalize(prototypes, dim=1).T
+
+
+def prototype_alignment(
+    images: Tensor, texts: Tensor, prototypes: Tensor, targets: Tensor, columns: Tensor, scale: float
+) -> Tensor:
+    """Cross-entropy of images with the prototypes of their class, and of prototypes with their texts; a scalar.
+
+    Args:
+        images: ``(B, D)`` unit features; those of other classes than the given ones count as 0.
+        texts: ``(C, D)`` unit text features.
+        prototypes: ``(C, D)`` unit image prototypes.
+        targets: ``(B,)`` class ids.
+        columns: ``(C,)`` ascending ids of the classes.
+        scale: Of the cosines.
+    """
+    inside = torch.isin(targets, columns)
+    places = torch.searchsorted(columns, targets).clamp_max(len(columns) - 1)
+    of_images = F.cross_entropy(scale * images @ prototypes.T, places, reduction="none")
+    own = torch.arange(len(columns), device=columns.device)
+    return (of_images * inside).mean() + F.cross_entropy(scale * prototypes @ texts.T, own)
+
+
+@torch.no_grad()
+def follow_means(prototypes: Tensor, known: Tensor, sums: Tensor, counts: Tensor, decay: float) -> None:
+    """Move the prototypes of the classes of a batch to the mean of their features; a new class begins there.
+
+    Args:
+        prototypes: ``(C, D)``, changed in place.
+        known: ``(C,)`` bool: classes that have one; changed in place.
+        sums: ``(C, D)`` of the batch's features.
+        counts: ``(C, 1)`` of its samples.
+        decay: How much of a prototype stays, in [0, 1].
+    """
+    means, here = (sums / counts.clamp_min(1)).to(prototypes), (counts > 0).flatten()
+    moved = torch.where(known[:, None], torch.lerp(means, prototypes, decay), means)
+    prototypes.copy_(torch.where(here[:, None], moved, prototypes))
+    known.logical_or_(here)

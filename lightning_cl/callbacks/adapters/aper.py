@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from lightning_cl.callbacks.adapters.tunings import Tuning, several_paths, tuned
@@ -15,6 +14,7 @@ from lightning_cl.callbacks.head_kinds import check_own_rows
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import Adapters, unfolded
+from lightning_cl.nn.adapters.paths import beside
 from lightning_cl.nn.feature_reuse import FeatureBypass
 from lightning_cl.nn.heads import PrototypeHead
 from lightning_cl.nn.load_hooks import after_load
@@ -62,13 +62,7 @@ class AdaptedPrototypes(FirstTaskAdapters, MethodModule):
         """Count the means of the task's classes; after the first task nothing is trained any more."""
         self.finish()
         self.choose_paths()
-        rows = len(self.adapters.paths)
-
-        def both(inputs: Any) -> Tensor:
-            found: Tensor = module.head_input(inputs)
-            return torch.cat(found.chunk(rows), dim=1)
-
-        for features, labels, _ in data.features(both):
+        for features, labels, _ in data.features(lambda inputs: beside(self.adapters, module.head_input(inputs))):
             self.means.update(features, labels)
 
     def expect_samples(self, module: Any, batch_idx: int, stage: str) -> None:

@@ -12,6 +12,7 @@ from lightning_cl.callbacks.adapters.task_adapters import PerTaskMethod, TaskAda
 from lightning_cl.callbacks.arguments import at_least, fraction
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.adapters import Adapters, unfolded
+from lightning_cl.nn.adapters.paths import beside
 from lightning_cl.nn.heads import cosine_answer
 from lightning_cl.nn.heads.subspaces import SubspaceMeans
 from lightning_cl.training import TaskData
@@ -46,11 +47,7 @@ class SubspaceEnsemble(TaskAdapters):
         super().end_task(module, data)
         spaces = self.finished.value
 
-        def everywhere(inputs: Any) -> Tensor:
-            found: Tensor = module.head_input(inputs)
-            return torch.cat(found.chunk(spaces), dim=1)
-
-        for features, labels, _ in data.features(everywhere):
+        for features, labels, _ in data.features(lambda inputs: beside(self.adapters, module.head_input(inputs))):
             self.means.update(features.unflatten(1, (spaces, -1)), labels)
 
 

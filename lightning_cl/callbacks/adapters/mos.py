@@ -13,6 +13,7 @@ from lightning_cl.callbacks.adapters.task_adapters import PerTaskMethod, TaskAda
 from lightning_cl.callbacks.arguments import above, at_least, choice, fraction
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.nn.adapters import Adapters, unfolded
+from lightning_cl.nn.adapters.paths import beside
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.heads import PrototypeHead
 from lightning_cl.nn.heads.statistics import Covariance
@@ -82,12 +83,8 @@ class MergedAdapters(AlignedGaussians, TaskAdapters):
         super().end_task(module, data)
         index = data.task.index
 
-        def both(inputs: Any) -> Tensor:
-            found: Tensor = module.head_input(inputs)
-            return torch.cat(found.chunk(2), dim=1)
-
         with self.adapters.selected(index, 0):
-            for features, labels, _ in data.features(both):
+            for features, labels, _ in data.features(lambda inputs: beside(self.adapters, module.head_input(inputs))):
                 last, first = features.chunk(2, dim=1)
                 self.statistics.update(last, labels)
                 self.first_means.update(first, labels)

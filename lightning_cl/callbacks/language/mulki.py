@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_cl.callbacks.arguments import above, at_least, fraction
 from lightning_cl.callbacks.language.clip_method import CLIPPromptMethod
@@ -17,26 +17,22 @@ from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.class_texts import fill_templates
 from lightning_cl.nn.clip_prompts import NoPrompts
-from lightning_cl.nn.clip_towers import check_text_tower, encode_texts, text_tower
+from lightning_cl.nn.clip_towers import check_text_tower, encode_texts_with, text_tower
 from lightning_cl.nn.distributed import all_sum
 from lightning_cl.nn.precision import wide
-from lightning_cl.nn.relations import divergence, sample_relations, teacher_weights, text_relations
+from lightning_cl.nn.relations import (
+    divergence,
+    follow_means,
+    prototype_alignment,
+    sample_relations,
+    teacher_weights,
+    text_relations,
+)
 from lightning_cl.nn.weights import Snapshot, ema, interpolate, overwrite
 from lightning_cl.training import Step, TaskData
 from lightning_cl.training.find_backbone import find_clip
 from lightning_cl.training.teacher import weights_and_statistics
 from lightning_cl.training.trained_body import trained_body
-
-
-class _TextReader(nn.Module):
-    """Reads texts, so that a teacher's weights can be put in the model's place."""
-
-    def __init__(self, clip: Any) -> None:
-        super().__init__()
-        self.clip = clip
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return encode_texts(self.clip, tokens)
 
 
 class TaughtTowers(TextFeatures):
@@ -91,12 +87,10 @@ class TaughtTowers(TextFeatures):
     def _read_teachers(self) -> None:
         if not self.original.taken:
             return
-        reader = _TextReader(self.texts.clip)
-        tokens = self.texts.tokens.to(self.prototypes.device)
+        clip, tokens = self.texts.clip, self.texts.tokens.to(self.prototypes.device)
         for place, teacher in enumerate((self.original, self.previous)):
             own = {n.removeprefix(self.prefix): w for n, w in teacher.items() if n.startswith(self.prefix)}
-            weights = {f"clip.{name}": weight for name, weight in own.items()}
-            self.taught[place] = torch.func.functional_call(reader, weights, (tokens,))
+            self.taught[place] = encode_texts_with(clip, own, tokens)
 
     @torch.no_grad()
     def after_step(self, module: Any, optimizer: Any) -> None:
@@ -126,7 +120,7 @@ class TaughtTowers(TextFeatures):
         prototypes = F.normalize(self.prototypes[columns].to(images), dim=1)
         terms: dict[str, Tensor] = {}
         if method.prototype_weight:
-            aligned = self._aligned(step, images, texts, prototypes, columns)
+            aligned = prototype_alignment(images, texts, prototypes, step.targets, columns, self.texts.scale)
             terms["mulki_prototypes"] = method.prototype_weight * aligned
         if method.distillation_weight:
             taught = self._taught(step, images, texts, prototypes, columns)
@@ -138,20 +132,7 @@ class TaughtTowers(TextFeatures):
         """Move the prototypes of the batch's classes to the mean of their features, those of all processes."""
         one_hot = F.one_hot(step.targets, len(self.known)).to(images.dtype) * step.counts
         sums = all_sum(torch.cat([one_hot.T @ images.detach(), one_hot.sum(dim=0)[:, None]], dim=1))
-        counts = sums[:, -1:]
-        means, here = (sums[:, :-1] / counts.clamp_min(1)).to(self.prototypes), (counts > 0).flatten()
-        moved = torch.lerp(means, self.prototypes, self.method.prototype_decay)
-        new = torch.where(self.known[:, None], moved, means)
-        self.prototypes.copy_(torch.where(here[:, None], new, self.prototypes))
-        self.known.logical_or_(here)
-
-    def _aligned(self, step: Step, images: Tensor, texts: Tensor, prototypes: Tensor, columns: Tensor) -> Tensor:
-        """Cross-entropy of images with the prototypes of their class, and of prototypes with their texts."""
-        scale, inside = self.texts.scale, torch.isin(step.targets, columns)
-        places = torch.searchsorted(columns, step.targets).clamp_max(len(columns) - 1)
-        of_images = F.cross_entropy(scale * images @ prototypes.T, places, reduction="none")
-        own = torch.arange(len(columns), device=columns.device)
-        return (of_images * inside).mean() + F.cross_entropy(scale * prototypes @ texts.T, own)
+        follow_means(self.prototypes, self.known, sums[:, :-1], sums[:, -1:], self.method.prototype_decay)
 
     def _taught(self, step: Step, images: Tensor, texts: Tensor, prototypes: Tensor, columns: Tensor) -> Tensor:
         """Divergence of the relations from those of each teacher, weighted for each sample."""

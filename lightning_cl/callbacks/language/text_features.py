@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_cl.mixins.base import expect_eval_mode
 from lightning_cl.nn.class_texts import TextHead, clip_tokens, text_logits, trimmed
 from lightning_cl.nn.clip_prompts import CLIPPrompts, FrozenCLIP, PromptedVision
-from lightning_cl.nn.clip_towers import NOT_TEXT, encode_texts, text_tower
+from lightning_cl.nn.clip_towers import NOT_TEXT, encode_texts, feature_width, text_tower
 from lightning_cl.nn.extension import extend
 from lightning_cl.nn.parameter_versions import Remembered, parameter_versions, written
 from lightning_cl.nn.prompts import PromptProvider
@@ -166,11 +166,3 @@ class TextFeatures(MethodModule):
         """Let the share follow the task."""
         self.prompts.start_task(task.index)
         self.loss_factor = self.prompts.share
-
-
-def feature_width(clip: Any) -> int:
-    """Size of the features that both towers give."""
-    projection = text_tower(clip).text_projection
-    if projection is None:
-        return int(text_tower(clip).ln_final.weight.shape[0])
-    return int(projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1])

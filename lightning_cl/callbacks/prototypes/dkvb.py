@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lightning_cl.callbacks.arguments import above, at_least
-from lightning_cl.callbacks.prototypes.feature_method import FeatureMethod
+from lightning_cl.callbacks.prototypes.feature_method import CountingMethod
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.distributed import send_from_first_process
 from lightning_cl.nn.heads import KeyValueHead
@@ -53,7 +53,7 @@ class KeyValueClassifier(FeatureClassifier):
 
 
 @dataclass(eq=False)
-class DKVB(FeatureMethod):
+class DKVB(CountingMethod):
     """Discrete key-value bottleneck (Träuble et al., ICML 2023, arXiv:2207.11240) on a frozen network.
 
     Each of ``codebooks`` random projections of a feature finds the nearest of ``pairs`` keys, and logits are the mean
@@ -79,9 +79,6 @@ class DKVB(FeatureMethod):
             first task, on the evaluation transform.
         seed: Of projections and keys.
         augment: Learn from augmented training images; by default they get the evaluation transform.
-        cache_features: Remember the features of evaluation images. Needs evaluation transforms without randomness.
-        train_mask: Of no effect.
-        reset_optimizer: Of no effect.
 
     Raises:
         ValueError: If a number is out of its range, the tensors do not fit into memory, or the file does not fit; on an
@@ -101,9 +98,6 @@ class DKVB(FeatureMethod):
     key_epochs: int = at_least(0, default=10)
     key_features: str | None = None
     seed: int = 0
-    _: KW_ONLY
-    augment: bool = False
-    cache_features: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

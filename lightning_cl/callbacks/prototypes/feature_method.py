@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -92,3 +93,19 @@ class FeatureMethod(ContinualMethod):
         num_classes, width = pl_module.continual.info.num_classes, pl_module.continual_head.in_features
         what = f"the matrices of {type(self).__name__}"
         check_fits(self.bytes_needed(num_classes, width), device, what, self.advice)
+
+
+@dataclass(eq=False)
+class CountingMethod(FeatureMethod):
+    """Base of those that count each training image once.
+
+    Args:
+        augment: Count augmented training images; by default they get the evaluation transform.
+        cache_features: Remember the features of evaluation images. Needs evaluation transforms without randomness.
+        train_mask: Of no effect.
+        reset_optimizer: Of no effect.
+    """
+
+    _: KW_ONLY
+    augment: bool = False
+    cache_features: bool = True

@@ -9,13 +9,13 @@ import torch
 
 from lightning_cl.callbacks.arguments import above, at_least, choice
 from lightning_cl.callbacks.base import require_stream
-from lightning_cl.callbacks.prototypes.feature_method import FeatureMethod
+from lightning_cl.callbacks.prototypes.feature_method import CountingMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.heads import MahalanobisHead
 
 
 @dataclass(eq=False)
-class FeCAM(FeatureMethod):
+class FeCAM(CountingMethod):
     """FeCAM (Goswami et al., NeurIPS 2023, arXiv:2309.14062): classes differ in their covariance, not only the mean.
 
     Logits are ``-(x - m_c) R_c^-1 (x - m_c)``. ``R_c`` is the correlation matrix of
@@ -37,9 +37,8 @@ class FeCAM(FeatureMethod):
         normalize: Scale features to unit length before statistics are taken, and the means not. ``False``: statistics
             are of features as they are, and features and means are scaled when they are compared.
         first_task: ``"none"``: the network stays as it is; ``"all"``: it learns the first task by the user's step.
-        augment: Count augmented training images; by default they get the evaluation transform.
-        cache_features: Remember the features of evaluation images. Needs evaluation transforms without randomness.
         train_mask: Which classes compete in the training loss of the first task.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range, the matrices do not fit into memory, or a class has one training
@@ -56,8 +55,6 @@ class FeCAM(FeatureMethod):
     normalize: bool = True
     first_task: Literal["none", "all"] = choice(("none", "all"), default="none")
     _: KW_ONLY
-    augment: bool = False
-    cache_features: bool = True
     train_mask: TrainMask = "seen"
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:

@@ -8,14 +8,14 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from lightning_cl.callbacks.arguments import at_least, choice
-from lightning_cl.callbacks.prototypes.feature_method import FeatureMethod
+from lightning_cl.callbacks.prototypes.feature_method import CountingMethod
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.heads import GramHead
 from lightning_cl.training.feature_classifier import FeatureClassifier
 
 
 @dataclass(eq=False)
-class GACIL(FeatureMethod):
+class GACIL(CountingMethod):
     """G-ACIL (Zhuang et al., NeurIPS 2024, arXiv:2403.15706): an analytic head for any stream, Si-Blurry ones, too.
 
     ``h = relu(f W)`` with the features ``f`` that reach the head and a fixed ``W`` of ``(D, M)`` uniform numbers as
@@ -31,10 +31,6 @@ class GACIL(FeatureMethod):
             samples. 100 as in the paper, which found no difference from 10 to 1,000.
         fits_per_batch: How often each sample counts, at least 1; the released code has 3, that is a third of the ridge.
         seed: Of ``W``.
-        augment: Count augmented training images; by default they get the evaluation transform.
-        cache_features: Remember the features of evaluation images. Needs evaluation transforms without randomness.
-        train_mask: Of no effect.
-        reset_optimizer: Of no effect.
 
     Raises:
         ValueError: If a number is out of its range, or the matrices do not fit into memory; while evaluating, if the
@@ -49,9 +45,6 @@ class GACIL(FeatureMethod):
     ridge: float = at_least(0, default=100.0)
     fits_per_batch: int = at_least(1, default=1)
     seed: int = 0
-    _: KW_ONLY
-    augment: bool = False
-    cache_features: bool = True
 
     def bank(self, num_classes: int, width: int) -> GramHead:
         """A ridge head on uniform random features."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lightning_cl.callbacks.arguments import above, at_least
-from lightning_cl.callbacks.prototypes.feature_method import FeatureMethod
+from lightning_cl.callbacks.prototypes.feature_method import CountingMethod
 from lightning_cl.nn.heads.soft_grid import SoftGrid, SoftGridHead
 
 
 @dataclass(eq=False)
-class LosseFTL(FeatureMethod):
+class LosseFTL(CountingMethod):
     """Losse-FTL-style follow the leader (Liu et al., ICLR 2024, arXiv:2401.13034): an analytic head on sparse codes.
 
     Of that work the online learner, on any frozen network; its world model and planning need a simulator and are not
@@ -30,10 +30,6 @@ class LosseFTL(FeatureMethod):
         bins: Cells along the edge of a plane, at least 1.
         ridge: Strength of the regularisation, above 0.
         seed: Of ``P``.
-        augment: Count augmented training images; by default they get the evaluation transform.
-        cache_features: Remember the features of evaluation images. Needs evaluation transforms without randomness.
-        train_mask: Of no effect.
-        reset_optimizer: Of no effect.
 
     Raises:
         ValueError: If a number is out of its range, or the matrices do not fit into memory.
@@ -47,9 +43,6 @@ class LosseFTL(FeatureMethod):
     bins: int = at_least(1, default=10)
     ridge: float = above(0, default=0.01)
     seed: int = 0
-    _: KW_ONLY
-    augment: bool = False
-    cache_features: bool = True
 
     def bank(self, num_classes: int, width: int) -> SoftGridHead:
         """A ridge head on sparse codes."""

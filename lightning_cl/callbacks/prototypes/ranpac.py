@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from lightning_cl.callbacks.arguments import at_least, choice, fraction
-from lightning_cl.callbacks.prototypes.feature_method import FeatureMethod
+from lightning_cl.callbacks.prototypes.feature_method import CountingMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.heads import GramHead, choose_ridge, held_out
@@ -48,7 +48,7 @@ class RidgeClassifier(FeatureClassifier):
 
 
 @dataclass(eq=False)
-class RanPAC(FeatureMethod):
+class RanPAC(CountingMethod):
     """RanPAC (McDonnell et al., NeurIPS 2023, arXiv:2307.02251): random projections and a ridge classifier.
 
     ``h = relu(f W)`` with a fixed ``W`` of ``(D, M)`` normal numbers; logits are ``h (G + ridge I)^-1 Q`` with the sums
@@ -75,8 +75,8 @@ class RanPAC(FeatureMethod):
         dropout: Of adapters, behind the ReLU, in [0, 1].
         backbone: Dotted path of the ViT that is tuned; found when ``None``.
         augment: Count augmented images, where samples are counted in the steps.
-        cache_features: Remember the features of evaluation images. Needs evaluation transforms without randomness.
         train_mask: Which classes compete in the training loss of the first task.
+        reset_optimizer: Build fresh optimisers and schedulers at every task start but the first.
 
     Raises:
         ValueError: If a number is out of its range, or the matrices do not fit into memory; if the ridge is to be
@@ -99,8 +99,6 @@ class RanPAC(FeatureMethod):
     scale: float = at_least(0, default=0.1)
     dropout: float = fraction(default=0.1)
     backbone: str | None = None
-    augment: bool = False
-    cache_features: bool = True
     train_mask: TrainMask = "seen"
 
     @property

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import ClassVar
 
 from lightning_cl.callbacks.arguments import above, fraction
-from lightning_cl.callbacks.prototypes.feature_method import FeatureMethod
+from lightning_cl.callbacks.prototypes.feature_method import CountingMethod
 from lightning_cl.nn.heads import StreamingLDAHead
 
 
 @dataclass(eq=False)
-class StreamingLDA(FeatureMethod):
+class StreamingLDA(CountingMethod):
     """Deep SLDA (Hayes and Kanan, CVPR workshops 2020, arXiv:1909.01520): class means and one running covariance.
 
     Logits are ``x L m_c - m_c L m_c / 2`` with class means ``m_c`` and ``L = ((1 - shrinkage) S + shrinkage I)^-1``.
@@ -24,10 +24,6 @@ class StreamingLDA(FeatureMethod):
         shrinkage: Share of the identity in the covariance, in (0, 1]; 1e-4 as published.
         skip_first: Leave the first sample of a class out of the covariance; the published code compares it with a mean
             of zero, so that its whole outer product enters.
-        augment: Count augmented training images; by default they get the evaluation transform.
-        cache_features: Remember the features of evaluation images. Needs evaluation transforms without randomness.
-        train_mask: Of no effect.
-        reset_optimizer: Of no effect.
 
     Raises:
         ValueError: If ``shrinkage`` is out of its range, or the matrices do not fit into memory.
@@ -38,9 +34,6 @@ class StreamingLDA(FeatureMethod):
 
     shrinkage: float = above(0, fraction(default=1e-4))
     skip_first: bool = True
-    _: KW_ONLY
-    augment: bool = False
-    cache_features: bool = True
 
     def bank(self, num_classes: int, width: int) -> StreamingLDAHead:
         """Means and a scatter matrix."""
