@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from lightning_cl.callbacks.adapters.linear_layers import AddedParts, linear_adapters
@@ -48,7 +49,5 @@ class LoRA(ContinualMethod):
 
     def build(self, pl_module: Any, info: Any) -> AddedParts:
         """``A`` and ``B`` for every chosen layer."""
-        scale = self.alpha / self.rank
-        return AddedParts(
-            linear_adapters(pl_module, lambda *sizes: blocks.LoRA(1, *sizes, self.rank, scale), self.at, "LoRA")
-        )
+        make = partial(blocks.LoRA, 1, rank=self.rank, scale=self.alpha / self.rank)
+        return AddedParts(linear_adapters(pl_module, make, self.at, "LoRA"))

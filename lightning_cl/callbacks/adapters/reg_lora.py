@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -92,6 +93,6 @@ class RegLoRA(RegularizedMethod):
 
     def build(self, pl_module: Any, info: Any) -> KeyElements:
         """A slot of every chosen layer for each task; nothing is noted yet."""
-        tasks, rank, scale = info.num_tasks, self.rank, self.alpha / self.rank
-        adapters = linear_adapters(pl_module, lambda *sizes: LoRA(tasks, *sizes, rank, scale), self.at, "RegLoRA")
+        make = partial(LoRA, info.num_tasks, rank=self.rank, scale=self.alpha / self.rank)
+        adapters = linear_adapters(pl_module, make, self.at, "RegLoRA")
         return KeyElements(adapters, self.strength, self.keep)

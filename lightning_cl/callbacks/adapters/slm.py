@@ -56,8 +56,8 @@ class UpdateStore(QueryingMethod):
         self.task.set(task.index)
         queries = TaskData(module, task).all_features(partial(self.query_of, module)).features.float()
         method, shape, seed = self.method, (self.method.per_task, *self.keys.shape[1:]), module.trainer.datamodule.seed
-        options = {"epochs": method.key_epochs, "lr": method.key_lr, "batch_size": method.key_batch}
-        fitted = fit_group_keys(queries, shape, min(method.topk, method.per_task), seed, task.index, **options)
+        topk, steps = min(method.topk, method.per_task), (method.key_epochs, method.key_lr, method.key_batch)
+        fitted = fit_group_keys(queries, shape, topk, seed, task.index, *steps)
         self.keys[list(self.own)] = fitted.to(self.keys)
         send_from_first_process([self.keys])
 
