@@ -26,6 +26,7 @@ KNOWN = {
     "nn/views.py": "drawn by a generator on the host",
     "callbacks/gradients/references.py": HOST,
     "callbacks/replay/er_aml.py": HOST,
+    "nn/partners.py:draw_partners": HOST,
     "callbacks/gradients/gem.py": "the quadratic program is solved on the host",
     "nn/gradients.py": "the quadratic program is solved on the host",
     "callbacks/replay/clib.py": "losses decide which items the memory keeps",
