@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from lightning_cl.mixins.base import ContinualMixin
 from lightning_cl.namespace import LightningModule
+
+_MIXINS = "lightning_cl.mixins."  # what these define goes on to the user's
 
 
 def check_module(method: Any, module: LightningModule) -> None:
@@ -34,5 +35,8 @@ def check_module(method: Any, module: LightningModule) -> None:
 
 def has_forward(module: LightningModule) -> bool:
     """Whether the user's class, or a base of it other than Lightning's, defines ``forward``."""
-    owners = (k for k in type(module).__mro__ if "forward" in vars(k) and not issubclass(k, ContinualMixin))
-    return "forward" in vars(module) or next(owners) not in (LightningModule, nn.Module)
+    own = vars(module).get("forward")  # on the object itself, where Lightning puts the class's back after a step
+    kinds = (kind for kind in type(module).__mro__ if not kind.__module__.startswith(_MIXINS))
+    inherited = next(vars(kind)["forward"] for kind in kinds if "forward" in vars(kind))
+    missing = (None, LightningModule.forward, nn.Module.forward)
+    return getattr(own, "__func__", own) not in missing or inherited not in missing

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+from lightning.pytorch import LightningModule
+
+from lightning_cl.callbacks.module_kind import has_forward
+from lightning_cl.mixins.replay import ReplayMixin
+from lightning_cl.mixins.task_inference import TaskInferenceMixin
+
+
+class Without(LightningModule):
+    """Its steps call a network by themselves."""
+
+
+class With(LightningModule):
+    def forward(self, images):
+        return images
+
+
+class Mixed(TaskInferenceMixin, With):
+    """The mixin's `forward` goes on to the author's."""
+
+
+class Author(ReplayMixin, LightningModule):
+    def forward(self, images):
+        return images
+
+
+class MixedWithout(TaskInferenceMixin, Without):
+    """The mixin's goes on to nothing."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [(Without, False), (With, True), (Mixed, True), (Author, True), (MixedWithout, False)]
+)
+def test_a_forward_of_the_users_is_found(kind, expected):
+    assert has_forward(kind()) is expected
+
+
+def test_what_is_set_on_the_object_counts_unless_it_is_lightnings():
+    module = Without()
+    module.forward = module.forward  # as Lightning does after a step of several processes
+    assert not has_forward(module)
+    module.forward = lambda images: images
+    assert has_forward(module)
