@@ -73,9 +73,11 @@ def rebuild(state: Mapping[str, Any], checkpoint: Any, model: ModuleT, callbacks
     check_callback_versions(state.get("callbacks", {}), {method.state_key: method for method in methods})
     _build(model, info, state["state_dict"])
     for method in methods:
+        known = state.get("callbacks", {}).get(method.state_key)
+        method.prepare_restore(known or {})
         method.attach_once(model, info)
-        if method.state_key in state.get("callbacks", {}):
-            method.load_state_dict(state["callbacks"][method.state_key])
+        if known is not None:
+            method.load_state_dict(known)
     model.load_state_dict(state["state_dict"])
     model.eval()
     return model

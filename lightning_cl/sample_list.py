@@ -21,8 +21,13 @@ def owned(entries: Iterable[Any], place: device | None = None) -> SampleList:
         place: Where their tensors are put; ``None``: where each is.
     """
     return SampleList(
-        apply_to_collection(entry, Tensor, lambda part: part.detach().to(device=place, copy=True)) for entry in entries
+        apply_to_collection(entry, Tensor, lambda part: _plain(part).to(device=place, copy=True)) for entry in entries
     )
+
+
+def _plain(part: Tensor) -> Tensor:
+    """Without the gradient, and without the type of torchvision's images and boxes, which no checkpoint may hold."""
+    return part.detach().as_subclass(Tensor)
 
 
 def first_device(entries: Iterable[Any]) -> device | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import Field, field
@@ -118,3 +119,18 @@ def check_pattern(method: Any, name: str) -> None:
         re.compile(value or "")
     except re.error as error:
         raise ValueError(f"`{name}` is {value!r}, which is no regular expression ({error}); mend it.") from None
+
+
+def plain(values: dict[str, Any]) -> dict[str, Any] | None:
+    """The values as JSON gives them back, with lists for tuples; ``None`` if something would be lost on the way."""
+    try:
+        back: dict[str, Any] = json.loads(json.dumps(values))
+    except (TypeError, ValueError):
+        return None
+    return back if back == _with_lists(values) else None
+
+
+def _with_lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_lists(item) for key, item in value.items()}
+    return [_with_lists(item) for item in value] if isinstance(value, (list, tuple)) else value

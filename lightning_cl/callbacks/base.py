@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lightning_cl.callbacks.arguments import check_fields
+from lightning_cl.callbacks.arguments import check_fields, plain
 from lightning_cl.callbacks.combination import check_combination
 from lightning_cl.callbacks.label_kinds import check_labels_of_method
 from lightning_cl.callbacks.module_kind import check_module
@@ -219,6 +218,9 @@ class ContinualMethod(ContinualCallback):
                 f"they are; put {type(self).__name__} in front of it in the list of callbacks."
             )
 
+    def prepare_restore(self, state: dict[str, Any]) -> None:
+        """Take from a saved state what :meth:`setup` learns of a stream and :meth:`attach` must know; nothing here."""
+
     def attach(self, pl_module: LightningModule, info: StreamInfo) -> None:
         """Install the method in a live module; no Trainer needed.
 
@@ -263,21 +265,6 @@ class ContinualMethod(ContinualCallback):
 def part_name(state_key: str) -> str:
     """Name the part of a method in a module: ``"ewc"`` for ``"lightning_cl.EWC"``."""
     return state_key.rpartition(".")[2].lower()
-
-
-def plain(values: dict[str, Any]) -> dict[str, Any] | None:
-    """The values as JSON gives them back, with lists for tuples; ``None`` if something would be lost on the way."""
-    try:
-        back: dict[str, Any] = json.loads(json.dumps(values))
-    except (TypeError, ValueError):
-        return None
-    return back if back == _with_lists(values) else None
-
-
-def _with_lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _with_lists(item) for key, item in value.items()}
-    return [_with_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def require_stream(trainer: Trainer, who: str) -> ContinualDataModule:

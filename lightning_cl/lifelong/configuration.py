@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
 
-from lightning_cl.callbacks.base import ContinualMethod, plain
+from lightning_cl.callbacks.arguments import plain
+from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.datamodules.sources.images import Augment
 from lightning_cl.lifelong.head_size import resize_head
 from lightning_cl.lifelong.preprocessing import Preprocessing

@@ -17,7 +17,20 @@ def version(tensor: Tensor) -> int:
 
 def written(tensor: Tensor) -> tuple[object, ...]:
     """Something that changes when a tensor is written to, or another one takes its place."""
-    return id(tensor), version(tensor), tensor.device
+    return _Same(tensor), version(tensor), tensor.device
+
+
+class _Same:
+    """Equal for the same tensor alone; held, so that no other one takes its place in memory."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.tensor is self.tensor
+
+    def __hash__(self) -> int:
+        return id(self.tensor)
 
 
 def parameter_versions(*modules: nn.Module, but: tuple[str, ...] = ()) -> tuple[object, ...]:

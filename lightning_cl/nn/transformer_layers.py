@@ -79,7 +79,7 @@ def fused_parts(name: str, weight: Tensor) -> int:
     """
     layer = _OWN_WEIGHT.sub(r"\1.\2", name).rpartition(".")[0].rpartition(".")[2]
     thirds = weight.ndim == 2 and weight.shape[0] == 3 * weight.shape[1]
-    return 3 if thirds and (_FUSED.fullmatch(layer) or layer == "qkv_proj") else 1
+    return 3 if thirds and (_FUSED.fullmatch(layer) or layer in ("qkv_proj", "to_qkv")) else 1
 
 
 def _kind(layer: str, weight: Tensor) -> Any:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_cl.datamodules.batch_form import BatchKeys, find_places, part_at
@@ -47,7 +48,8 @@ def find_token_head(module: nn.Module, path: str | None = None) -> str:
 def counted_tokens(batch: Any, shape: torch.Size, keys: BatchKeys | None = None) -> Tensor | None:
     """``(B, L)`` bool: tokens that count; ``None``: all.
 
-    They are those whose label is not -100, where there is one for each token; else those of the ``attention_mask``, of
+    They are those whose label is not -100, where there is one for each token (labels that are the tokens themselves, as
+    models of ``transformers`` take them, are answered one token before); else those of the ``attention_mask``, of
     which a network may have been given the first ``L`` tokens.
 
     Args:
@@ -61,7 +63,8 @@ def counted_tokens(batch: Any, shape: torch.Size, keys: BatchKeys | None = None)
     _, place = find_places(batch, keys)
     labels = None if place is None else part_at(batch, place)
     if isinstance(labels, Tensor) and labels.shape == shape:
-        return labels != _IGNORED
+        counted = labels != _IGNORED
+        return torch.where(_are_tokens(labels, counted, batch, keys), F.pad(counted[:, 1:], (0, 1)), counted)
     mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
     if not isinstance(mask, Tensor):
         return None
@@ -72,6 +75,13 @@ def counted_tokens(batch: Any, shape: torch.Size, keys: BatchKeys | None = None)
             f"{tuple(mask.shape)}; give it a place for every token."
         )
     return cut != 0
+
+
+def _are_tokens(labels: Tensor, counted: Tensor, batch: Any, keys: BatchKeys | None) -> Tensor:
+    """Bool: whether an input of the batch holds the labels that count; nothing waits for the device."""
+    inputs = [part_at(batch, place) for place in find_places(batch, keys)[0]]
+    same = [(labels == part) | ~counted for part in inputs if isinstance(part, Tensor) and part.shape == labels.shape]
+    return torch.stack([part.all() for part in same]).any() if same else labels.new_zeros((), dtype=torch.bool)
 
 
 class TokenCalls:
@@ -88,7 +98,7 @@ class TokenCalls:
         self.head = head
         self.logits: Tensor | None = None
         self._active, self._inside = False, 0
-        self._given: tuple[str, tuple[Any, ...], dict[str, Any]] = ("", (), {})
+        self._given: tuple[str, tuple[Any, ...], dict[str, Any]] | None = None
         module.get_submodule(head).register_forward_hook(self._keep)
         parts = head.split(".")
         for name in (".".join(parts[:depth]) for depth in range(len(parts))):
@@ -102,7 +112,7 @@ class TokenCalls:
 
     def stop(self) -> None:
         """Record no more, and let go of what was recorded."""
-        self.logits, self._active, self._given = None, False, ("", (), {})
+        self.logits, self._active, self._given = None, False, None
 
     def again(self, module: nn.Module, weights: Mapping[str, Tensor]) -> Tensor:
         """The logits of the recorded call in eval mode, without gradient.
@@ -110,7 +120,15 @@ class TokenCalls:
         Args:
             module: The LightningModule.
             weights: Parameters and buffers by name that stand in for its own.
+
+        Raises:
+            ValueError: If the head was called outside of any module around it.
         """
+        if self._given is None:
+            raise ValueError(
+                f"`{self.head}` was called in `training_step` by itself, so its call cannot be repeated with other "
+                "weights; call it within the module's `forward`, or within a network that holds it."
+            )
         name, args, kwargs = self._given
         network, within = module.get_submodule(name), f"{name}." if name else ""
         known = {key.removeprefix(within): value for key, value in weights.items() if key.startswith(within)}

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from typing import Generic, TypeVar
+
 import pytest
 from lightning.pytorch import LightningModule
 
+from lightning_cl.callbacks import EWC, ExperienceReplay, WarmupAtShift
 from lightning_cl.callbacks.module_kind import has_forward
 from lightning_cl.mixins.replay import ReplayMixin
 from lightning_cl.mixins.task_inference import TaskInferenceMixin
@@ -35,6 +38,26 @@ class MixedWithout(TaskInferenceMixin, Without):
 )
 def test_a_forward_of_the_users_is_found(kind, expected):
     assert has_forward(kind()) is expected
+
+
+def test_what_a_method_needs_may_depend_on_its_arguments():
+    for method, needs in (
+        (EWC(), True),
+        (EWC(fisher="steps"), False),
+        (WarmupAtShift(), True),
+        (WarmupAtShift(updates=1), False),
+    ):
+        assert method.needs_forward is needs
+
+
+def test_a_replay_method_that_changes_only_defaults_needs_what_its_base_needs():
+    T = TypeVar("T")
+
+    class Small(ExperienceReplay, Generic[T]):
+        """Of another size."""
+
+    assert not Small.needs_forward
+    assert Small[int] is not None
 
 
 def test_what_is_set_on_the_object_counts_unless_it_is_lightnings():

@@ -24,11 +24,12 @@ def test_processes_that_are_copies_of_this_one(strategy, tmp_path):
 @methods
 def test_a_module_without_a_forward(method, tmp_path):
     """Works where the method does not need one, and else is refused before anything is built."""
-    if method.needs_forward:
+    made = make(method)
+    if made.needs_forward:
         with pytest.raises(ValueError, match=f"has no `forward`, through which {method.__name__} reads"):
-            train(WITHOUT_FORWARD, make(method), tmp_path, limit_train_batches=0)
+            train(WITHOUT_FORWARD, made, tmp_path, limit_train_batches=0)
     else:
-        run = train(WITHOUT_FORWARD, make(method), tmp_path, limit_train_batches=1)
+        run = train(WITHOUT_FORWARD, made, tmp_path, limit_train_batches=1)
         assert 0 < run.module.steps <= run.trainer.global_step
 
 

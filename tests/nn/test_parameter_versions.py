@@ -41,6 +41,10 @@ def test_a_value_is_made_anew_after_a_write_alone() -> None:
     assert (mask.classes(), mask.classes(), mask.made, mask.loads) == ([2], [2], 3, 1)
     mask.allowed = torch.tensor([False, True, False])  # another tensor
     assert mask.classes() == [1]
+    before = written(mask.allowed)
+    del mask.allowed
+    mask.allowed = torch.tensor([True, False, False])  # where the other one was, perhaps
+    assert written(mask.allowed) != before
 
 
 def test_a_copy_remembers_nothing_and_has_hooks_of_its_own() -> None:

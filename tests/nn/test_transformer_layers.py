@@ -107,7 +107,13 @@ def test_convolutions_with_attention_are_no_transformer() -> None:
 
 def test_a_fused_projection_is_known_by_its_name_and_its_rows() -> None:
     fused = torch.zeros(12, 4)
-    for name in ("blocks.0.attn.qkv.weight", "attn.in_proj_weight", "attn.Wqkv.weight", "self_attn.qkv_proj.weight"):
+    for name in (
+        "blocks.0.attn.qkv.weight",
+        "attn.in_proj_weight",
+        "attn.Wqkv.weight",
+        "self_attn.qkv_proj.weight",
+        "0.to_qkv.weight",
+    ):
         assert (fused_parts(name, fused), fused_parts(name, fused[:8])) == (3, 1)
     assert fused_parts("mlp.fc1.weight", fused) == 1  # three times as wide, and no projection
     assert fused_parts("qkv.weight", torch.zeros(12, 4, 3, 3)) == 1

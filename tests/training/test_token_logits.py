@@ -54,14 +54,27 @@ def test_it_must_be_one() -> None:
 
 def test_which_tokens_count() -> None:
     shape, labels = torch.Size([2, 4]), torch.tensor([[-100, 2, 3, 4], [5, -100, -100, -100]])
-    assert torch.equal(counted_tokens({"input_ids": IDS, "attention_mask": MASK, "labels": labels}, shape), labels >= 0)
+    batch = {"input_ids": IDS + 1, "attention_mask": MASK, "labels": labels}
+    assert torch.equal(counted_tokens(batch, shape), labels >= 0)
+    unshifted = torch.tensor([[1, 1, 1, 0], [0, 0, 0, 0]]) == 1  # the answers to 2, 3 and 4 stand one before them
+    for same in ({"input_ids": IDS, "labels": labels}, (IDS, labels)):
+        assert torch.equal(counted_tokens(same, shape), unshifted)
     of_class = {"input_ids": IDS, "attention_mask": MASK, "labels": torch.tensor([0, 1])}
     assert torch.equal(counted_tokens(of_class, shape), MASK == 1)
     assert torch.equal(counted_tokens(of_class, torch.Size([2, 3])), MASK[:, :3] == 1)  # the last is only a target
     assert counted_tokens({"input_ids": IDS}, shape) is None
-    assert torch.equal(counted_tokens((IDS, labels), shape), labels >= 0)
+    assert torch.equal(counted_tokens((IDS + 1, labels), shape), labels >= 0)
     with pytest.raises(ValueError, match=r"tokens of the shape \(2, 5\), but the batch's `attention_mask` is \(2, 4\)"):
         counted_tokens(of_class, torch.Size([2, 5]))
+
+
+def test_a_head_that_the_step_calls_by_itself_cannot_be_repeated() -> None:
+    module = Plain()
+    calls = TokenCalls(module, "heads.0")
+    calls.start()
+    module.heads[0](torch.zeros(1, 2, 6))
+    with pytest.raises(ValueError, match=r"`heads.0` was called in `training_step` by itself, so its call cannot be"):
+        calls.again(module, {})
 
 
 @pytest.mark.parametrize("within", [False, True], ids=["through the module", "through its part"])

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import choice
+from lightning_cl.callbacks.base import require_stream
 from lightning_cl.callbacks.distillation.teacher import DistillationMethod, PreviousModel
 from lightning_cl.callbacks.distillation.token_teacher import TokenTeacher
 from lightning_cl.callbacks.stream_kind import Boundaries
+from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.losses import distillation, divergence
 from lightning_cl.training import Step
 
@@ -74,8 +76,8 @@ class LwF(DistillationMethod):
     streams that are evaluated within tasks (``task_il`` in the report).
 
     On a stream without classes the module is a language model, of ``transformers`` or any other, and the term is the
-    same over the words of its vocabulary, a mean over the tokens that count: those whose label is not -100, or those of
-    the ``attention_mask``. There ``head`` names the layer that makes the logits of tokens, if it is not found. With
+    same over the words of its vocabulary, a mean over the answers that count: those to labels other than -100 (one token
+    before, where the labels are the tokens themselves), or those of the ``attention_mask``. There ``head`` names the layer that makes the logits of tokens, if it is not found. With
     ``temperature=1``, ``direction="reverse"`` and ``reference="start"`` it is the anchor to a reference policy, as
     reinforcement learning has it: ``strength * KL(p || p_start)``.
 
@@ -99,6 +101,20 @@ class LwF(DistillationMethod):
     per_task: bool = False
     direction: Direction = choice(Direction, default="forward")
     reference: Reference = choice(Reference, default="last")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._classes = True
+
+    @property
+    def needs_forward(self) -> bool:  # type: ignore[override]
+        """A language model's call is repeated as the user made it."""
+        return self._classes
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look at the stream, and attach."""
+        self._classes = require_stream(trainer, "LwF").source.has_classes
+        super().setup(trainer, pl_module, stage)
 
     @property
     def boundaries(self) -> Boundaries:  # type: ignore[override]

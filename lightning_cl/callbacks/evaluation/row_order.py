@@ -24,10 +24,11 @@ class GivenTensors:
 
     Args:
         parts: The module itself, or some within it.
+        all_calls: Remember every call until :meth:`clear`: behind that of a network may be one of a loss or a metric.
     """
 
-    def __init__(self, parts: Iterable[nn.Module]) -> None:
-        self.parts = list(parts)
+    def __init__(self, parts: Iterable[nn.Module], all_calls: bool = False) -> None:
+        self.parts, self.all_calls = list(parts), all_calls
         self.tensors: list[Tensor] = []
         self._running: list[nn.Module] = []
         self._hooks: list[Any] = []
@@ -51,7 +52,8 @@ class GivenTensors:
 
     def _enter(self, part: nn.Module, args: Any, kwargs: Any) -> None:
         if not torch.compiler.is_compiling() and not _is_redirected(part):  # a graph keeps no notes
-            self.tensors = [*(self.tensors if self._running else ()), *tensors_in((args, kwargs))]
+            known = self.tensors if self._running or self.all_calls else ()
+            self.tensors = [*known, *tensors_in((args, kwargs))]
             self._running.append(part)
 
     def _leave(self, part: nn.Module, args: Any, output: Any) -> None:

@@ -108,7 +108,7 @@ class TaskMetrics:
         self._capture = self._head(info, head)
         self._seen = torch.empty(0)
         self._answers: list[Any] = []
-        self._given = GivenTensors([pl_module, *pl_module.children()])
+        self._given = GivenTensors([pl_module, *pl_module.children()], all_calls=True)
         self._hook: Any = None
         self._totals = torch.zeros(info.num_tasks, dtype=torch.long)
         #: Updates of every batch, where metrics collect what they are given: processes have different numbers of them.
@@ -201,12 +201,23 @@ class TaskMetrics:
                 f"{self.name} has nothing to measure: `validation_step` returned {kind_of(outputs)} and `forward` was "
                 f"{'not called' if answer is None else f'answered with {kind_of(answer)}'}; {_HOW}."
             )
-        target, order = (
-            _at(outputs, _TARGETS) if isinstance(outputs, Mapping) else None,
-            order_of(batch, self._given.tensors),
-        )
-        preds, target = _in_order(preds, order), _in_order(target, order)
+        target = _at(outputs, _TARGETS) if isinstance(outputs, Mapping) else None
+        order = order_of(batch, self._given.tensors)
+        if self._as_given(preds, target, order, batch, outputs, keys):
+            preds, target = _in_order(preds, order), _in_order(target, order)
         return _matched(preds, unpack(batch, keys)[1] if target is None else target)
+
+    def _as_given(
+        self, preds: Any, target: Any, order: Tensor | None, batch: Any, outputs: Any, keys: BatchKeys | None
+    ) -> bool:
+        """Whether answers stand as the network was given the samples; a step that sorts may have put them back."""
+        if order is None:
+            return False
+        if target is None:
+            return any(_equal(preds, _at(answer, _ANSWERS)) for answer in self._answers if answer is not outputs)
+        place = find_places(batch, keys)[1]
+        own = None if place is None else part_at(batch, place)
+        return _equal(_in_order(target, order), own) and not _equal(target, own)
 
     def _update(self, task: int, preds: Any, target: Any) -> None:
         metric = self._metrics[task]
@@ -242,6 +253,12 @@ class TaskMetrics:
             for updates in batches:
                 for update in updates:
                     self._update(*update)
+
+
+def _equal(first: Any, second: Any) -> bool:
+    """Whether two are the same tensor, or tensors of the same values."""
+    both = isinstance(first, Tensor) and isinstance(second, Tensor)
+    return first is second or (both and torch.equal(first, second.to(first.device)))
 
 
 def _in_order(part: Any, order: Tensor | None) -> Any:

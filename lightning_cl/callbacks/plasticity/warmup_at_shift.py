@@ -59,7 +59,6 @@ class WarmupAtShift(ContinualMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.WarmupAtShift"
-    needs_forward: ClassVar[bool] = False
     boundaries: ClassVar[Boundaries] = "needed"
     needs_task_end: ClassVar[tuple[str, str]] = ("warms up", "leave it out")
     needs_head: ClassVar[bool] = False
@@ -69,6 +68,11 @@ class WarmupAtShift(ContinualMethod):
     batches: int = at_least(0, default=10)
     updates: int = at_least(1, default=4)
     retain: bool = True
+
+    @property
+    def needs_forward(self) -> bool:  # type: ignore[override]
+        """Further updates are steps on the memory alone."""
+        return self.updates > 1
 
     def build(self, pl_module: Any, info: Any) -> Warmup:
         """It keeps nothing of its own: the place in the stream says what is due."""

@@ -100,6 +100,11 @@ class EWC(RegularizedMethod):
         """Only a pass over the data needs the class logits."""
         return self.fisher != "steps"
 
+    @property
+    def needs_forward(self) -> bool:  # type: ignore[override]
+        """As for the class logits."""
+        return self.needs_head
+
     def build(self, pl_module: Any, info: Any) -> FisherPenalty:
         """Anchor and importance of the weights that are trained when the method is attached."""
         return FisherPenalty(pl_module, self.strength, self.decay, self.fisher, self.anchor)

@@ -97,9 +97,11 @@ class ExperienceReplay(ContinualMethod):
     _: KW_ONLY
     train_mask: TrainMask = "seen"
 
-    def __init_subclass__(cls) -> None:
-        """What is built on replay reads the logits of what it draws, unless it says otherwise."""
-        cls.needs_forward = vars(cls).get("needs_forward", True)
+    def __init_subclass__(cls, **options: Any) -> None:
+        """What builds a part of its own on replay reads the logits of what it draws, unless it says otherwise."""
+        super().__init_subclass__(**options)
+        if "needs_forward" not in vars(cls) and "build" in vars(cls):
+            cls.needs_forward = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -227,7 +229,12 @@ class ExperienceReplay(ContinualMethod):
 
     def state_dict(self) -> dict[str, Any]:
         """The memory with its generator; the same on all processes, so also for another number of them."""
-        return {"version": 1} if self.memory is None else self.memory.state_dict()
+        state = {"version": 1} if self.memory is None else self.memory.state_dict()
+        return state if self._classes else {**state, "classes": False}
+
+    def prepare_restore(self, state: dict[str, Any]) -> None:
+        """Whether the stream had classes."""
+        self._classes = state.get("classes", True)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with a saved memory."""

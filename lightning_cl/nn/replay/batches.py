@@ -157,9 +157,11 @@ def gather_rows_of(batch: Any, sizes: Sequence[int]) -> Any:
         if isinstance(leaf, Tensor):
             return _gather_tensor(leaf, sizes)
         parts: list[Any] = [None] * len(sizes)
+        if isinstance(leaf, SampleList):  # by the CPU: tensors of a device come back on the device of that number
+            torch.distributed.all_gather_object(parts, owned(leaf, torch.device("cpu")))
+            return owned((value for part in parts for value in part), first_device(leaf))
         torch.distributed.all_gather_object(parts, leaf)
-        joint = [value for part in parts for value in part]
-        return SampleList(joint) if isinstance(leaf, SampleList) else joint
+        return [value for part in parts for value in part]
 
     return map_leaves(gather, batch)
 

@@ -81,10 +81,11 @@ def by_hand(found: Words, strength: float, temperature: float, reverse: bool, fr
             if teacher is not None:
                 total, count = 0.0, 0
                 for row, length in enumerate(mask.sum(1).tolist()):  # one sentence after the other, unpadded
-                    ours, theirs = (m(ids[row : row + 1, :length])[0] / temperature for m in (net, teacher))
+                    answers = (m(ids[row : row + 1, :length])[0, :-1] for m in (net, teacher))  # each has a next word
+                    ours, theirs = (answer / temperature for answer in answers)
                     p, q = theirs.softmax(1).detach(), ours.softmax(1)
                     of, to = (q, p) if reverse else (p, q)
-                    total, count = total + (of * (of / to).log()).sum(), count + length
+                    total, count = total + (of * (of / to).log()).sum(), count + length - 1
                 loss = loss + strength * temperature**2 * total / count
             net.zero_grad()
             loss.backward()

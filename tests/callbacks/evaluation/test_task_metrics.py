@@ -106,6 +106,31 @@ def test_samples_of_a_step_that_sorts_go_to_their_own_tasks(returned, stepped):
     assert_close(found.finish()[0], torch.stack(expected).double())
 
 
+@pytest.mark.parametrize("stated", [False, True], ids=["preds", "preds and target"])
+def test_a_step_that_sorts_and_puts_its_answers_back_is_taken_at_its_word(stated):
+    x, y, rows = torch.randn(7, 2), torch.randn(7), torch.tensor([6, 2, 5, 0, 4, 1, 3])
+    module = Doubling()
+    found = TaskMetrics(module, info(), MeanSquaredError())
+    found.start((0,), CPU, 1)
+    outputs = {"preds": module(x[rows])[rows.argsort()], **({"target": y} if stated else {})}
+    found.add((x, y), outputs, samples())
+    expected = [(module(x[:5]) - y[:5])[task == TASKS].square().mean() for task in (0, 1)]
+    assert_close(found.finish()[0], torch.stack(expected).double())
+
+
+def test_a_loss_that_is_a_part_of_the_module_does_not_hide_what_the_network_was_given():
+    x, y, rows = torch.randn(7, 2), torch.randn(7), torch.tensor([6, 2, 5, 0, 4, 1, 3])
+    module = Doubling()
+    module.loss = nn.MSELoss()
+    found = TaskMetrics(module, info(), MeanSquaredError())
+    found.start((0,), CPU, 1)
+    preds = module(x[rows])
+    module.loss(preds, y[rows])
+    found.add((x, y), {"preds": preds, "target": y[rows]}, samples())
+    expected = [(module(x[:5]) - y[:5])[task == TASKS].square().mean() for task in (0, 1)]
+    assert_close(found.finish()[0], torch.stack(expected).double())
+
+
 def test_lists_and_dictionaries_are_split_by_sample():
     rows = torch.tensor([2, 0])
     boxes = [{"boxes": torch.full((n, 4), float(n))} for n in range(3)]

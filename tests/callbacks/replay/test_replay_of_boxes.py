@@ -9,7 +9,9 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
+from torchvision import tv_tensors
 
+from lightning_cl import restore
 from lightning_cl.callbacks import ExperienceReplay
 from lightning_cl.datamodules import (
     BoxSource,
@@ -90,17 +92,18 @@ def pair(number: int, labels: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
     return torch.full((1, 2, 3), float(number)), {"boxes": boxes, "labels": torch.tensor(labels)}
 
 
-def fit_by_class(folder: Path, **options: Any) -> Any:
+def fit_by_class(folder: Path, image_type: Any = None, **options: Any) -> Any:
     """Three images of class 0, two of 0 and 1, three of 1; class 0 comes first."""
     sets = [[0]] * 3 + [[0, 1]] * 2 + [[1]] * 3
     data = [pair(number, [label + 1 for label in labels]) for number, labels in enumerate(sets)]
+    data = data if image_type is None else [(image_type(image), target) for image, target in data]
     stream = ContinualDataModule(
         BoxSource(data, data, sets, sets), MultiLabelIncremental(2, class_order=[0, 1]), batch_size=2, epochs_per_task=1
     )
     module, method = Labelled(), ExperienceReplay(memory_size=4, batch_size=2, **options)
-    Trainer(max_epochs=-1, accelerator="cpu", callbacks=[method], default_root_dir=folder, **QUIET).fit(
-        module, datamodule=stream
-    )
+    trainer = Trainer(max_epochs=-1, accelerator="cpu", callbacks=[method], default_root_dir=folder, **QUIET)
+    trainer.fit(module, datamodule=stream)
+    trainer.save_checkpoint(folder / "end.ckpt")
     return module, method
 
 
@@ -141,6 +144,15 @@ def test_a_memory_of_images_of_any_size_is_saved_and_opened(tmp_path: Path) -> N
         images[0].fill_(9.0)
         assert int(buffer.read(buffer.used)[0][0].max()) == 1
     assert first.nbytes == second.nbytes == 4 * 8 + 4 * 2 * (4 + 5 + 6) + 4 * 4 * 6
+
+
+def test_torchvisions_images_are_remembered_as_plain_tensors_and_the_run_is_restored(tmp_path: Path) -> None:
+    module, _ = fit_by_class(tmp_path, image_type=tv_tensors.Image, store="sample")
+    saved = torch.load(tmp_path / "end.ckpt", weights_only=True)
+    assert "ExperienceReplay" in "".join(saved["callbacks"])
+    method = ExperienceReplay(memory_size=4, batch_size=2, store="sample")
+    restored = restore(tmp_path / "end.ckpt", Labelled(), [method])
+    assert torch.equal(restored.scale, module.scale)
 
 
 def test_positions_of_images_of_several_classes_are_refused(tmp_path: Path) -> None:
