@@ -40,7 +40,7 @@ def teacher_weights(logits: Sequence[Tensor], temperature: float) -> Tensor:
     return (surest / temperature).softmax(dim=0)
 
 
-def divergence(student: Tensor, teacher: Tensor) -> Tensor:
+def log_divergence(student: Tensor, teacher: Tensor) -> Tensor:
     """``(...)`` ``KL(teacher || student)`` of ``(..., C)`` log-probabilities; the teacher gets no gradient."""
     return F.kl_div(student, teacher.detach(), log_target=True, reduction="none").sum(dim=-1)
 

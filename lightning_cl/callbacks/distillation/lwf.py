@@ -76,10 +76,11 @@ class LwF(DistillationMethod):
     streams that are evaluated within tasks (``task_il`` in the report).
 
     On a stream without classes the module is a language model, of ``transformers`` or any other, and the term is the
-    same over the words of its vocabulary, a mean over the answers that count: those to labels other than -100 (one token
-    before, where the labels are the tokens themselves), or those of the ``attention_mask``. There ``head`` names the layer that makes the logits of tokens, if it is not found. With
-    ``temperature=1``, ``direction="reverse"`` and ``reference="start"`` it is the anchor to a reference policy, as
-    reinforcement learning has it: ``strength * KL(p || p_start)``.
+    same over the words of its vocabulary, a mean over the answers that count: those to labels other than -100 (one
+    token before, where the labels are the tokens themselves), or those of the ``attention_mask``. There ``head`` names
+    the layer that makes the logits of tokens, if it is not found. With ``temperature=1``, ``direction="reverse"`` and
+    ``reference="start"`` it is the anchor to a reference policy, as reinforcement learning has it:
+    ``strength * KL(p || p_start)``.
 
     Args:
         strength: Weight of the term, at least 0; with 0 it is plain fine-tuning.

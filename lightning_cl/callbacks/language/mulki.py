@@ -21,8 +21,8 @@ from lightning_cl.nn.clip_towers import check_text_tower, encode_texts_with, tex
 from lightning_cl.nn.distributed import all_sum
 from lightning_cl.nn.precision import wide
 from lightning_cl.nn.relations import (
-    divergence,
     follow_means,
+    log_divergence,
     prototype_alignment,
     sample_relations,
     teacher_weights,
@@ -143,8 +143,8 @@ class TaughtTowers(TextFeatures):
             theirs = F.normalize(wide(step.look(weights=dict(teacher.items())).features), dim=1)
             own = known[columns].to(images)
             logits.append(scale * theirs @ own.T)
-            of_samples = divergence(rows[0], sample_relations(theirs, prototypes, own, heat)).sum(dim=0)  # (B,)
-            each.append(of_samples + divergence(rows[1], text_relations(own, prototypes, heat)).mean())
+            of_samples = log_divergence(rows[0], sample_relations(theirs, prototypes, own, heat)).sum(dim=0)  # (B,)
+            each.append(of_samples + log_divergence(rows[1], text_relations(own, prototypes, heat)).mean())
         weights = teacher_weights(logits, self.method.temperature)
         return (weights * torch.stack(each)).sum(dim=0).mean()
 

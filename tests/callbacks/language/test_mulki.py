@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from lightning_cl.callbacks import MulKI
-from lightning_cl.nn.relations import divergence, sample_relations, teacher_weights, text_relations
+from lightning_cl.nn.relations import log_divergence, sample_relations, teacher_weights, text_relations
 
 from .test_clip_prompt_methods import part, terms_of
 from .test_cpe_clip import NAMES, Own, batch, info, start
@@ -71,10 +71,12 @@ def test_the_terms_are_those_of_the_formula() -> None:
     own = F.cross_entropy(100 * now @ prototypes.T, labels - 6)
     of_texts = F.cross_entropy(100 * prototypes @ texts.T, torch.arange(2))
     assert_close(found["mulki_prototypes"], 0.5 * (own + of_texts), rtol=1e-6, atol=1e-6)
-    of_samples = divergence(
+    of_samples = log_divergence(
         sample_relations(now, prototypes, texts, HEAT), sample_relations(old_images, prototypes, old_texts, HEAT)
     ).sum(0)
-    of_classes = divergence(text_relations(texts, prototypes, HEAT), text_relations(old_texts, prototypes, HEAT)).mean()
+    of_classes = log_divergence(
+        text_relations(texts, prototypes, HEAT), text_relations(old_texts, prototypes, HEAT)
+    ).mean()
     assert_close(found["mulki_relations"], 0.25 * (of_samples.mean() + of_classes), rtol=1e-6, atol=1e-6)
     answer = F.cross_entropy(100 * now @ texts.T, labels - 6)
     assert_close(loss, answer + found["mulki_prototypes"] + found["mulki_relations"], rtol=1e-8, atol=1e-8)
@@ -100,8 +102,8 @@ def test_each_teacher_is_weighted_for_every_sample() -> None:
     each = []
     for old_texts, old_images in sides:
         taught = sample_relations(old_images, prototypes, old_texts, HEAT)
-        rows = divergence(sample_relations(now, prototypes, texts, HEAT), taught).sum(0)
-        blocks = divergence(text_relations(texts, prototypes, HEAT), text_relations(old_texts, prototypes, HEAT))
+        rows = log_divergence(sample_relations(now, prototypes, texts, HEAT), taught).sum(0)
+        blocks = log_divergence(text_relations(texts, prototypes, HEAT), text_relations(old_texts, prototypes, HEAT))
         each.append(rows + blocks.mean())
     weights = teacher_weights([100 * pictures @ words.T for words, pictures in sides], 0.2)
     assert_close(found["mulki_relations"], (weights * torch.stack(each)).sum(0).mean(), rtol=1e-6, atol=1e-6)
