@@ -1,4 +1,4 @@
-"""Ranges of a method's arguments, stated beside their defaults, and their checks, in one form of words."""
+"""Ranges of a method's arguments, stated beside their defaults, their checks, and the arguments as plain values."""
 
 from __future__ import annotations
 
@@ -54,10 +54,11 @@ def check_fields(method: Any) -> None:
     Raises:
         ValueError: Names the argument, what was given and what is expected.
     """
-    for owner in type(method).__mro__:
-        for name, known in vars(owner).get("__dataclass_fields__", {}).items():
-            for check in known.metadata.get("checks", ()):
-                check(method, name)
+    fields = (item for owner in type(method).__mro__ for item in vars(owner).get("__dataclass_fields__", {}).items())
+    # A derived class has the fields of its base, too: each check is made once.
+    stated = dict.fromkeys((name, check) for name, known in fields for check in known.metadata.get("checks", ()))
+    for name, check in stated:
+        check(method, name)
 
 
 def check_at_least(method: Any, least: float, *names: str) -> None:

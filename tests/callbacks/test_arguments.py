@@ -64,3 +64,24 @@ def test_what_is_out_of_its_range_is_named(given: dict[str, float], message: str
 def test_a_derived_class_with_another_default_keeps_the_range() -> None:
     with pytest.raises(ValueError, match="`steps` is 0; give at least 1"):
         Derived(steps=0)
+
+
+def test_a_class_far_down_makes_each_check_once() -> None:
+    converted_values: list[int] = []
+
+    def note(value: int) -> int:
+        converted_values.append(value)
+        return value + 1
+
+    @dataclass(eq=False)
+    class Noting(ContinualMethod):
+        state_key: ClassVar[str] = "Noting"
+
+        number: int = converted(note, default=1)
+
+    @dataclass(eq=False)
+    class Further(Noting):
+        """With the field of its base."""
+
+    assert Further().number == 2
+    assert converted_values == [1]
