@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_cl.nn.adapters.sites import ending
 from lightning_cl.nn.substitution import weight_layers
 
 #: Names of linear layers that make queries, keys and values, each with how many of these it makes.
@@ -94,7 +95,7 @@ def chosen_layers(module: Any, at: str | None) -> dict[str, nn.Linear]:
     known = weight_layers(module, module.continual_head)
     linear = {name: layer for name, layer in known.items() if isinstance(layer, nn.Linear)}
     usual = {name: layer for name, layer in linear.items() if name.rpartition(".")[2] in PROJECTIONS}
-    named = {n: m for n, m in linear.items() if at is not None and re.fullmatch(rf"(?:.*\.)?(?:{at})", n)}
+    named = {n: m for n, m in linear.items() if at is not None and re.fullmatch(ending(at), n)}
     found = (usual or linear) if at is None else named
     if not found:
         raise ValueError(

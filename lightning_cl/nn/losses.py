@@ -240,9 +240,3 @@ def threshold_margin(features: Tensor, states: Tensor, low: Tensor, high: Tensor
     left_low, left_high = (features - low).relu(), (high - features).relu()
     margin = torch.where(states < 0, left_low, torch.where(states > 0, left_high, below + above))
     return margin.sum() / (margin > 0).sum().clamp_min(1)
-
-
-def divergences(embeddings: Tensor, means: Tensor) -> Tensor:
-    """``(B,)`` ``KL(softmax(mean) || softmax(embedding))`` in nats, of ``(B, D)`` embeddings and means of classes."""
-    expected = means.to(embeddings.dtype).log_softmax(1)
-    return (expected.exp() * (expected - embeddings.log_softmax(1))).sum(1)

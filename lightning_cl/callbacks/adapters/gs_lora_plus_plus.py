@@ -13,7 +13,7 @@ from lightning_cl.callbacks.arguments import at_least, fraction
 from lightning_cl.nn.adapters import Adapters
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.heads import ClassStatistics
-from lightning_cl.nn.losses import divergences
+from lightning_cl.nn.losses import divergence
 from lightning_cl.nn.precision import wide
 from lightning_cl.nn.weights import NamedTensors, ema
 from lightning_cl.training import Step, TaskData
@@ -44,7 +44,8 @@ class PrototypeForgetting(ForgettingUpdates):
         if not terms:
             return terms
         method, asked = self.method, self.is_asked(step)
-        distances = divergences(wide(step.features), self.means.means[step.targets])
+        features = wide(step.features)
+        distances = divergence(features, self.means.means[step.targets].to(features))
         forget = step.mean_over(asked, distances)
         below = (step.over_processes(forget) < method.prototype_bound).to(forget.dtype)  # the same on all processes
         return {

@@ -67,9 +67,11 @@ def geometry(
 
 
 def _as_image(image: Any) -> Any:
+    if isinstance(image, Tensor) and image.ndim > 2:
+        return image
     from torchvision.transforms import v2
 
-    return image if isinstance(image, Tensor) and image.ndim > 2 else v2.functional.to_image(image)
+    return v2.functional.to_image(image)
 
 
 def _three_channels(images: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from lightning_cl.callbacks import GSLoRA, GSLoRAPlusPlus
 from lightning_cl.callbacks.adapters.gs_lora_plus_plus import PrototypeForgetting
-from lightning_cl.nn.losses import divergences
+from lightning_cl.nn.losses import divergence
 from lightning_cl.training import Step
 from lightning_cl.training.step import HeadCall
 
@@ -23,10 +23,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def test_a_divergence_is_the_sum_over_channels() -> None:
     torch.manual_seed(0)
     embeddings, means = torch.randn(3, 4).double(), torch.randn(3, 4).double()
-    for row, found in enumerate(divergences(embeddings, means).tolist()):
+    for row, found in enumerate(divergence(embeddings, means).tolist()):
         p, q = means[row].exp() / means[row].exp().sum(), embeddings[row].exp() / embeddings[row].exp().sum()
         assert found == pytest.approx(sum(float(a) * float((a / b).log()) for a, b in zip(p, q, strict=True)))
-    assert_close(divergences(means, means), torch.zeros(3).double(), atol=1e-12, rtol=0)
+    assert_close(divergence(means, means), torch.zeros(3).double(), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("bound", [50.0, 1e-3])
@@ -42,7 +42,7 @@ def test_the_terms_are_those_of_the_formula(bound: float, monkeypatch: pytest.Mo
     features, logits = torch.randn(5, width, requires_grad=True), torch.randn(5, 6)
     terms = part.losses(Step(module, (None, targets), [HeadCall(features, logits)]))
     means = torch.stack([samples[classes == c].mean(0) for c in targets.tolist()])
-    each = divergences(features, means)
+    each = divergence(features, means)
     assert_close(terms["gs_lora_stay"], 0.7 * each[[1, 3, 4]].mean())
     left = each[[0, 2]].mean()
     assert float(terms["gs_lora_leave"]) == pytest.approx(0.3 * max(bound - float(left), 0.0), abs=1e-5)
