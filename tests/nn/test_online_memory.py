@@ -58,6 +58,15 @@ def test_what_a_memory_by_the_q_norm_holds() -> None:
     assert torch.equal(of_two, of_error)
 
 
+def test_a_memory_by_the_q_norm_begins_as_an_identity_of_norm_one() -> None:
+    """Near 0 it would answer with large values."""
+    for power in (2.0, 4.0):
+        first = OnlineMemory(3, 5, "lq", power=power).start(2, torch.zeros(1, dtype=torch.float64))
+        assert first.shape == (2, 5, 5)
+        assert_close(first, first[0, 0, 0] * torch.eye(5, dtype=torch.float64).expand(2, -1, -1))
+        assert_close(torch.linalg.vector_norm(first[0], power), torch.tensor(1.0).double())
+
+
 def test_no_error_gives_a_gradient_of_zero() -> None:
     memory = torch.zeros(2, 2, requires_grad=True)
     memory_step(memory, KEY, torch.zeros(2), 0.0, 0.5, "lp", 1.5).sum().backward()
