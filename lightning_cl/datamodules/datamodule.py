@@ -160,6 +160,7 @@ class ContinualDataModule(StreamLoaders):
         self._eval_loaders: dict[Stage, StreamLoader] = {}
         self._orders: dict[str, tuple[Any, Tensor]] = {}
         self._datasets: dict[str, StreamDataset] = {}
+        self._reader = None, 0
         #: What the loaders serve now: the task of "train", the number of tasks of "val" and "test".
         self.loaded: dict[str, int] = {}
 
@@ -193,7 +194,7 @@ class ContinualDataModule(StreamLoaders):
             self.plan_schedule(known)
         # Another run may have other processes, or want other views of the images.
         self._train_loader, self._eval_loaders, self._orders, self.loaded = None, {}, {}, {}
-        self._datasets, self.joined, self.kept_back = {}, None, 0.0
+        self._datasets, self._reader, self.joined, self.kept_back = {}, (None, 0), None, 0.0
         install_batch_hooks(self)
         if self.replay_share and self.online:
             raise ValueError(
@@ -209,6 +210,7 @@ class ContinualDataModule(StreamLoaders):
 
     def teardown(self, stage: str) -> None:
         """End the worker processes."""
+        self._reader = None, 0
         for loader in (self._train_loader, *self._eval_loaders.values()):
             if loader is not None:
                 loader.end_workers()

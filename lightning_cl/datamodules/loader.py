@@ -87,7 +87,7 @@ class StreamLoader:
         return DataLoader(
             self.dataset,
             batch_sampler=self.sampler,
-            collate_fn=_as_it_is,  # the data set makes whole batches
+            collate_fn=as_it_is,  # the data set makes whole batches
             # Its own generator: making an iterator draws a base seed, which must not move the global generator.
             generator=torch.Generator().manual_seed(0),
             **options,
@@ -163,5 +163,6 @@ class StreamLoader:
             )
 
 
-def _as_it_is(batch: Any) -> Any:
+def as_it_is(batch: Any) -> Any:
+    """A batch that the data set has made."""
     return batch

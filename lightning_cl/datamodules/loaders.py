@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from lightning_cl.datamodules.batch_form import BatchKeys
+from lightning_cl.datamodules.batch_reader import BatchReader
 from lightning_cl.datamodules.batches import StreamBatches
 from lightning_cl.datamodules.loader import PlanSampler, StreamLoader
 from lightning_cl.datamodules.sampling import EvalPlan, TrainPlan, evaluation_order, keep_back, leading_share, mix_seed
 from lightning_cl.datamodules.step_count import accumulation, limited, steps_of_tasks
-from lightning_cl.datamodules.stream_dataset import StreamDataset
+from lightning_cl.datamodules.stream_dataset import Key, StreamDataset
 from lightning_cl.datamodules.stream_plan import EvalData, Stage
 from lightning_cl.datamodules.trainer_checks import resets_optimizer
 from lightning_cl.namespace import rank_zero_warn
@@ -49,6 +50,7 @@ class StreamLoaders(StreamBatches):
     loaded: dict[str, int]
     _eval_orders: dict[Stage, tuple[EvalData, Tensor, list[int]]]
     _datasets: dict[str, StreamDataset]
+    _reader: tuple[BatchReader | None, int]  # and the epoch in which it was asked last
 
     def train_dataloader(self) -> StreamLoader:
         """Batches of the current task; the same loader object for all tasks."""
@@ -251,8 +253,34 @@ class StreamLoaders(StreamBatches):
             seed: Seeds the augmentation, together with the place in the batch.
             start: Place of the first sample, if this is a process's share of a batch.
         """
+        return self._known_dataset(view).__getitems__(self._keys(index, view, seed, start))
+
+    def batch_of_sequence(self, index: Tensor, seed: int, start: int, upcoming: tuple[Tensor, int] | None) -> Any:
+        """A batch as the training loader makes it, of a sequence in which the next one is often known before.
+
+        With ``num_workers`` the next one is read by a worker process from now on, and the same bits come of it.
+
+        Args:
+            index: See :meth:`batch`, as ``seed`` and ``start``.
+            upcoming: ``index`` and ``start`` of the batch that will likely be asked for next, with the next seed;
+                ``None``: not known.
+        """
+        view, dataset = self.train_view, self._known_dataset(self.train_view)
+        keys = self._keys(index, view, seed, start)
+        if not self.num_workers:
+            return dataset.__getitems__(keys)
+        reader, epoch = self._reader
+        if reader is None or reader.dataset is not dataset or not (self.persistent_workers or epoch == self.epoch):
+            reader = BatchReader(dataset)
+        self._reader = reader, self.epoch
+        return reader.read(keys, None if upcoming is None else self._keys(upcoming[0], view, seed + 1, upcoming[1]))
+
+    def _known_dataset(self, view: Literal["train", "eval"]) -> StreamDataset:
         if view not in self._datasets:
             self._datasets[view] = self._dataset("train", view)
+        return self._datasets[view]
+
+    def _keys(self, index: Tensor, view: Literal["train", "eval"], seed: int, start: int) -> list[Key]:
         rows = range(start, start + len(index))
         seeds = [mix_seed(self.seed, seed, row) if view == "train" else None for row in rows]
-        return self._datasets[view].__getitems__(list(zip(index.tolist(), seeds, strict=True)))
+        return list(zip(index.tolist(), seeds, strict=True))

@@ -14,6 +14,7 @@ from lightning_cl.datamodules.label_check import check_labels, class_ids_in
 from lightning_cl.datamodules.sampling import share
 from lightning_cl.namespace import move_data_to_device
 from lightning_cl.nn.replay import (
+    ReplayBuffer,
     check_rows,
     gather_rows_of,
     join,
@@ -81,8 +82,7 @@ class Replay:
         own = stream.train_batch(batch_idx)
         check_rows(batch, len(own.index))
         self._check_targets(batch, own.index)
-        slots = memory.buffer.draw(memory.batch_size)
-        start, stop = share(len(slots), self.trainer.world_size, self.trainer.global_rank)
+        slots, start, stop = self._slots_of(memory.buffer)
         if not memory.by_index and self.is_remembered(batch_idx):
             # Stacked rows are copied when they are joined; what is not must be, lest a step that works in place changes
             # what will be remembered.
@@ -97,13 +97,40 @@ class Replay:
         if own.real == 0:  # a repeated row, for want of any other
             batch = take(batch, torch.zeros(0, dtype=torch.long))
         items = memory.buffer.read(slots[start:stop])
-        items = self._made(items, start) if memory.by_index else self._pinned(items)
+        if memory.by_index:
+            made = stream.batch_of_sequence(items, memory.draws, start, self._upcoming(batch_idx))
+            items = self._moved(made, items)
+        else:
+            items = self._pinned(items)
         return join(*padded_alike(batch, items))
+
+    def _slots_of(self, buffer: ReplayBuffer) -> tuple[Tensor, int, int]:
+        """``(n,)`` slots of a batch that joins the stream's, drawn now, and start and stop of this process's share."""
+        slots = buffer.draw(self.memory.batch_size)
+        return slots, *share(len(slots), self.trainer.world_size, self.trainer.global_rank)
+
+    def _upcoming(self, batch_idx: int) -> tuple[Tensor, int] | None:
+        """``(n,)`` positions that the batch after this one is joined by, and the place of the first among all drawn.
+
+        That is what the memory draws if nothing else is done to it until then; ``None`` where nobody reads ahead.
+        """
+        stream, memory = self.stream, self.memory
+        if not stream.num_workers:
+            return None
+        later = memory.buffer.copy()
+        if self.is_remembered(batch_idx) and not later.policy.by_features:
+            index = stream.train_rows(batch_idx)
+            later.add(index, stream.source.train_labels[index])
+        slots, start, stop = self._slots_of(later)
+        return (later.read(slots[start:stop]), start) if stop > start else None
 
     def _made(self, index: Tensor, start: int) -> Any:
         """The samples at these positions, freshly augmented, as the stream's are made and moved."""
         stream = self.stream
-        batch = stream.batch(index, stream.train_view, seed=self.memory.draws, start=start)
+        return self._moved(stream.batch(index, stream.train_view, seed=self.memory.draws, start=start), index)
+
+    def _moved(self, batch: Any, index: Tensor) -> Any:
+        """A batch of the samples at these positions, checked and moved as the stream's are."""
         check_rows(batch, len(index))
         self._check_targets(batch, index)
         batch = self._pinned(converted(self.trainer, batch))

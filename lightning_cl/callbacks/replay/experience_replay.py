@@ -58,9 +58,10 @@ class ExperienceReplay(ContinualMethod):
         policy: ``"reservoir"``: a uniform sample of the stream; ``"class_balanced"``: as many of each class as the
             stream allows (CBRS); ``"ring"``: the latest of each class, in equal shares; ``"greedy"``: the first of each
             class, in equal shares of the classes seen (GDumb).
-        store: ``"index"``: positions in the training data, from which samples are read and augmented anew, by the main
-            process before every step, whatever ``num_workers`` is; ``"sample"``: the samples as the model got them,
-            which are not augmented again and cost no reading.
+        store: ``"index"``: positions in the training data, from which samples are read and augmented anew; with
+            ``num_workers`` by a worker process during the step before, where it can be told by then which they are, and
+            else by the main process; ``"sample"``: the samples as the model got them, which are not augmented again and
+            cost no reading.
         device: Where samples are stored, for example ``"cuda"``; the CPU by default.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -73,6 +74,12 @@ class ReplayBuffer:
         """Forget all items, and what the policy knows of the stream so far; the generator goes on."""
         self.labels.fill_(-1)
         self.policy.load_state_dict(self._fresh)
+
+    def copy(self) -> ReplayBuffer:
+        """Another buffer that goes on exactly as this one would."""
+        other = ReplayBuffer(self.capacity, deepcopy(self.policy), self.device)
+        other.load_state_dict(self.state_dict())
+        return other
 
     # ------------------------------------------------------------------ storing
 

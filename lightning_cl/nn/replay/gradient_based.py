@@ -26,6 +26,7 @@ class GradientBased(Policy):
     """
 
     name = "gradient_based"
+    by_features = True
     bytes_per_slot = 8  # the score
 
     def __init__(self, threshold: float = 0.0) -> None:

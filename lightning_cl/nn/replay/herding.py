@@ -49,6 +49,7 @@ class Herding(Policy):
     """
 
     name = "herding"
+    by_features = True
 
     def __init__(self) -> None:
         self.rank = torch.zeros(0, dtype=torch.long)  # place of each slot's item in its class's herding order

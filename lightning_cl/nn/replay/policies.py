@@ -20,6 +20,8 @@ class Policy(ABC):
     name: ClassVar[str]
     #: Bytes that it keeps for each slot.
     bytes_per_slot: ClassVar[int] = 0
+    #: It decides by features, so nobody can tell beforehand what it will hold.
+    by_features: ClassVar[bool] = False
 
     @abstractmethod
     def place(self, labels: Tensor, held: Tensor, generator: Generator, features: Tensor | None = None) -> Tensor:

@@ -24,6 +24,7 @@ from lightning_cl.callbacks import (
 )
 from lightning_cl.datamodules import ContinualDataModule
 from lightning_cl.datamodules.sampling import mix_seed
+from lightning_cl.datamodules.stream_dataset import StreamDataset
 
 from .replay_runs import (
     BATCH,
@@ -288,3 +289,18 @@ def test_a_checkpoint_with_another_memory_is_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=said):
             fit(replay(**options), ckpt_path=tmp_path / "last.ckpt")
+
+
+def test_a_worker_reads_the_memory_a_step_ahead_and_nothing_else_changes(tmp_path, monkeypatch):
+    policy = "class_balanced"
+    whole = fit(replay(policy=policy), stream=make_stream(augment="crop"), dropout=0.3)
+    read, made = [], StreamDataset.__getitems__
+    monkeypatch.setattr(StreamDataset, "__getitems__", lambda self, keys: read.append(1) or made(self, keys))
+    # Worker processes have a list of their own. The first batch of an epoch is read here, as its worker is started.
+    changed = {"dropout": 0.3, "stream": make_stream(augment="crop", num_workers=1)}
+    fit(replay(policy=policy), ModelCheckpoint(tmp_path, "at", every_n_train_steps=9), max_steps=9, **changed)
+    assert len(read) == 2  # in 9 steps of two epochs
+    changed["stream"] = make_stream(augment="crop", num_workers=1)
+    resumed = fit(replay(policy=policy), ckpt_path=tmp_path / "at.ckpt", **changed)
+    assert len(read) == 4
+    assert_same_bits(result(resumed), result(whole))

@@ -1,0 +1,76 @@
+"""Batches by keys: one that is announced is read by a worker process, while the one before it is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from lightning_cl.datamodules.loader import as_it_is
+from lightning_cl.datamodules.stream_dataset import Key, StreamDataset
+
+#: So many announcements more may be in vain than were of use.
+_VAIN = 3
+
+
+class _Announced(Sampler[Sequence[Key]]):
+    """The keys that were announced last, once; without any the loader goes on when there are some again."""
+
+    def __init__(self) -> None:
+        self.keys: Sequence[Key] | None = None
+
+    def __iter__(self) -> Iterator[Sequence[Key]]:
+        return self
+
+    def __next__(self) -> Sequence[Key]:
+        if self.keys is None:
+            raise StopIteration
+        keys, self.keys = self.keys, None
+        return keys
+
+
+class BatchReader:
+    """Reads batches in one worker process ahead of time, where their keys are known by then.
+
+    A batch that was announced with other keys, or not at all, is read in this process: what is announced decides on the
+    time alone. The worker ends with this object; it is not started where most announcements were in vain.
+
+    Args:
+        dataset: Whole batches by their keys, the same in every process.
+    """
+
+    def __init__(self, dataset: StreamDataset) -> None:
+        self.dataset = dataset
+        self._announced = _Announced()
+        self._expected: Sequence[Key] | None = None  # what the worker reads
+        self._batches: Iterator[Any] | None = None
+        self._vain = 0
+
+    def read(self, keys: Sequence[Key], upcoming: Sequence[Key] | None = None) -> Any:
+        """The batch of ``keys``; the worker begins with the batch of ``upcoming``, which will be asked for next."""
+        if self._vain > _VAIN:
+            upcoming = None
+        expected, self._expected, self._announced.keys = self._expected, upcoming, upcoming
+        made = None
+        if expected is not None and self._batches is not None:
+            made = next(self._batches)  # takes up what is announced
+            self._vain = max(0, self._vain + (1 if expected != keys else -1))
+        if upcoming is None:
+            self._batches = None
+        elif expected is None:
+            self._batches = self._worker()
+        return made if expected == keys else self.dataset.__getitems__(keys)
+
+    def _worker(self) -> Iterator[Any]:
+        return iter(
+            DataLoader(
+                self.dataset,
+                batch_sampler=self._announced,
+                collate_fn=as_it_is,
+                num_workers=1,
+                prefetch_factor=1,
+                generator=torch.Generator().manual_seed(0),  # a base seed is drawn, not from the global generator
+            )
+        )
