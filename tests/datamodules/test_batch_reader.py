@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -32,6 +33,7 @@ def test_a_batch_that_was_announced_is_read_elsewhere_and_any_other_here():
     def keys(n: int) -> Any:
         return [(n, 7), (n + 1, 8)]
 
+    others = set(multiprocessing.active_children())
     torch.manual_seed(0)
     state = torch.get_rng_state()
     one = [keys(n) for n in range(5)]
@@ -39,6 +41,7 @@ def test_a_batch_that_was_announced_is_read_elsewhere_and_any_other_here():
     assert torch.equal(torch.get_rng_state(), state)
     # 2 was announced in the place of 1, and nothing before 3.
     assert batches(one, [keys(2), keys(2), None, keys(4), None]) == [True, True, False, True, False]
+    assert set(multiprocessing.active_children()) == others
 
 
 def test_it_gives_up_where_what_is_announced_is_never_asked_for():
