@@ -261,7 +261,9 @@ class StreamLoaders(StreamBatches):
         With ``num_workers`` the next one is read by a worker process from now on, and the same bits come of it.
 
         Args:
-            index: See :meth:`batch`, as ``seed`` and ``start``.
+            index: See :meth:`batch`.
+            seed: See :meth:`batch`.
+            start: See :meth:`batch`.
             upcoming: ``index`` and ``start`` of the batch that will likely be asked for next, with the next seed;
                 ``None``: not known.
         """
