@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,16 +15,16 @@ from lightning_cl.datamodules.stream_dataset import Key, StreamDataset
 _VAIN = 3
 
 
-class _Announced(Sampler[Sequence[Key]]):
+class _Announced(Sampler[list[Key]]):
     """The keys that were announced last, once; without any the loader goes on when there are some again."""
 
     def __init__(self) -> None:
-        self.keys: Sequence[Key] | None = None
+        self.keys: list[Key] | None = None
 
-    def __iter__(self) -> Iterator[Sequence[Key]]:
+    def __iter__(self) -> Iterator[list[Key]]:
         return self
 
-    def __next__(self) -> Sequence[Key]:
+    def __next__(self) -> list[Key]:
         if self.keys is None:
             raise StopIteration
         keys, self.keys = self.keys, None
@@ -44,17 +44,17 @@ class BatchReader:
     def __init__(self, dataset: StreamDataset) -> None:
         self.dataset = dataset
         self._announced = _Announced()
-        self._expected: Sequence[Key] | None = None  # what the worker reads
+        self._expected: list[Key] | None = None  # what the worker reads
         self._batches: Iterator[Any] | None = None
         self._vain = 0
 
-    def read(self, keys: Sequence[Key], upcoming: Sequence[Key] | None = None) -> Any:
+    def read(self, keys: list[Key], upcoming: list[Key] | None = None) -> Any:
         """The batch of ``keys``; the worker begins with the batch of ``upcoming``, which will be asked for next."""
         if self._vain > _VAIN:
             upcoming = None
         expected, self._expected, self._announced.keys = self._expected, upcoming, upcoming
         made = None
-        if expected is not None and self._batches is not None:
+        if self._batches is not None:
             made = next(self._batches)  # takes up what is announced
             self._vain = max(0, self._vain + (1 if expected != keys else -1))
         if upcoming is None:
