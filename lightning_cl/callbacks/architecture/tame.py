@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -22,8 +21,6 @@ from lightning_cl.nn.masks import fill_masked
 from lightning_cl.nn.precision import wide
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule, Step, TaskData
-from lightning_cl.training.batch import call_with
-from lightning_cl.training.evaluation_mode import evaluating
 from lightning_cl.training.memory import Drawn
 from lightning_cl.training.memory_steps import over_memory
 from lightning_cl.training.trunks import Trunks
@@ -55,8 +52,6 @@ class Experts(MethodModule):
         self.register_buffer("known", rows.new_zeros(method.max_experts + 1, len(rows), dtype=torch.bool))
         self.register_buffer("selector", torch.zeros(method.max_experts + 1, rows.shape[1] + 1))
         self.register_buffer("scaling", torch.stack([torch.zeros(rows.shape[1]), torch.ones(rows.shape[1])]))
-        self._asked: Tensor | None = None
-        self._asking = False
 
     @property
     def count(self) -> int:
@@ -68,12 +63,9 @@ class Experts(MethodModule):
     def answer(self, module: Any, features: Tensor, logits: Tensor) -> Tensor:
         """In training the active expert's; else of the expert that the selector chooses for a sample."""
         unread = module.continual.raw or self.trunks.passing
-        if unread or (self.training and torch.is_grad_enabled()) or (self.count < 2 and not self._asking):
+        if unread or (self.training and torch.is_grad_enabled()) or self.count < 2:
             return logits
         found = self.trunks.features(module)
-        if self._asking:
-            self._asked = found[0]
-            return logits
         chosen = select(found[0], self.selector[1 : self.count + 1], self.scaling)
         each = torch.stack([self._logits(found, e, logits) for e in range(1, len(found))])  # (E, B, C)
         answers = each[chosen, torch.arange(len(chosen), device=chosen.device)]
@@ -169,26 +161,19 @@ class Experts(MethodModule):
     # ------------------------------------------------------------------ the selector
 
     def end_task(self, module: Any, data: TaskData) -> None:
-        """Before an evaluation, fit the selector anew to what the memory holds."""
+        """Before an evaluation, fit the selector anew to features that the network as it came has of the memory."""
         memory = module.continual.memory
         if self.count < 2 or not len(memory.buffer):
             return
-        features, experts = over_memory(module, partial(self._inputs, module)), memory.extras["expert"]
+        first = dict(self.trunks.copies[0].items())  # type: ignore[operator]
+
+        def features_of(drawn: Drawn) -> Tensor:
+            return Step(module, None).look(drawn.inputs, first).features.float()
+
+        features, experts = over_memory(module, features_of), memory.extras["expert"]
         experts = experts[memory.buffer.used.to(experts.device)].to(features.device)
         selector, scaling = fit_selector(features, experts - 1, self.count, self.epochs, self.lr)
         self.selector[1 : self.count + 1], self.scaling[:] = selector, scaling
-
-    def _inputs(self, module: Any, drawn: Drawn) -> Tensor:
-        """``(n, D)`` features by the network as it came."""
-        self._asking = True
-        try:
-            with evaluating(module), torch.no_grad():
-                call_with(module, drawn.inputs)
-        finally:
-            self._asking = False
-        asked, self._asked = self._asked, None
-        assert asked is not None
-        return asked.float()
 
 
 @dataclass(eq=False)
