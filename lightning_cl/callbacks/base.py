@@ -106,6 +106,11 @@ class ContinualMethod(ContinualCallback):
         return False
 
     @classmethod
+    def part_in(cls, pl_module: Any) -> Any:
+        """The method's parameters, buffers and mathematics in a module that it was attached to."""
+        return pl_module.continual.parts[part_name(cls.state_key)]
+
+    @classmethod
     def backbones(cls) -> str:
         """The networks that it works on, in words for a table."""
         return cls.works_on

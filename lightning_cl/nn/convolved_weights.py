@@ -86,7 +86,7 @@ class KernelBank(nn.Module):
         return torch.stack([0 * parameter.sum() for parameter in self.parameters()]).sum()
 
 
-def chosen_layers(module: Any, at: str | None) -> dict[str, nn.Linear]:
+def chosen_layers(module: Any, at: str | None, who: str) -> dict[str, nn.Linear]:
     """Linear layers by name: whose names end as ``at`` says; else those that make queries, keys and values; else all.
 
     Raises:
@@ -99,7 +99,7 @@ def chosen_layers(module: Any, at: str | None) -> dict[str, nn.Linear]:
     found = (usual or linear) if at is None else named
     if not found:
         raise ValueError(
-            f"{type(module).__name__} trains no `nn.Linear` besides its head whose weights ConTraCon could convolve"
+            f"{type(module).__name__} trains no `nn.Linear` besides its head whose weights {who} could convolve"
             f"{'' if at is None else f' and whose name ends as `at={at!r}` says'}; its linear layers are "
             f"{', '.join([*linear][:6]) or 'missing'}: name some with `at`, or use another method."
         )

@@ -132,7 +132,7 @@ def all_norms(module: nn.Module) -> dict[str, nn.Module]:
     return batch_norms(module) | of_samples
 
 
-def convolutions(module: Any, skip_pointwise: bool) -> dict[str, Any]:
+def convolutions(module: Any, skip_pointwise: bool, who: str) -> dict[str, Any]:
     """The 2-d convolutions of a module besides its head, by name, or those of more than one pixel.
 
     Raises:
@@ -143,7 +143,7 @@ def convolutions(module: Any, skip_pointwise: bool) -> dict[str, Any]:
     if not found:
         raise ValueError(
             f"{type(module).__name__} has {len(every)} convolutions besides its head, none of them `nn.Conv2d` of more "
-            "than one pixel, whose channels CLR could re-map; use a convolutional network, or another method (or "
+            f"than one pixel, whose channels {who} could re-map; use a convolutional network, or another method (or "
             "`skip_pointwise=False`, if there are some of one pixel)."
         )
     return found

@@ -32,6 +32,17 @@ def surest_task(logits: Tensor, allowed: Tensor) -> Tensor:
     return entropies(fill_masked(single, allowed[:, None])).argmin(0)
 
 
+def chosen_answers(logits: Tensor, chosen: Tensor, allowed: Tensor) -> Tensor:
+    """``(B, C)`` logits of the network that is chosen for each sample; those of classes that it has not far below.
+
+    Args:
+        logits: ``(T, B, C)`` of all networks.
+        chosen: ``(B,)`` the network that answers.
+        allowed: ``(T, C)`` bool, the classes of each.
+    """
+    return fill_masked(logits[chosen, torch.arange(len(chosen), device=chosen.device)], allowed[chosen])
+
+
 def entropy_slopes(answer: Callable[[Tensor], Tensor], weights: Tensor) -> Tensor:
     """``(T,)``: how the mean entropy changes with the share of each task's mask; that of the right task falls.
 

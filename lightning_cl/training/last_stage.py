@@ -10,19 +10,20 @@ from lightning_cl.nn.weights import trained
 from lightning_cl.training.find_modules import part_at, stages_in
 
 
-def last_part(module: Any, does: str, which: str) -> str:
+def last_part(module: Any, path: str | None, does: str, which: str) -> str:
     """Dotted path of the last stage of a network, or else of its last trained part beside the head.
 
     Args:
         module: A LightningModule with methods.
+        path: The user's choice, which wins.
         does: What a method does with the stage, as the start of a sentence.
         which: Part is to be named where none is found.
 
     Raises:
         ValueError: If that is all of the network.
     """
-    if found := stages_in(module):
-        return found[-1]
+    if found := _named_or_last(module, path):
+        return found
     head = module.continual.head_path
     for depth in range(head.count("."), -1, -1):
         within = ".".join(head.split(".")[:depth])
@@ -37,21 +38,21 @@ def last_part(module: Any, does: str, which: str) -> str:
 
 
 def last_stage(module: nn.Module, path: str | None) -> str:
-    """Dotted path of the layer whose maps are read.
-
-    Args:
-        module: With stages or blocks.
-        path: The user's choice; ``None``: the last of them.
+    """Dotted path of the last stage of a network, whose maps are read; see :func:`last_part`.
 
     Raises:
         ValueError: If there is none.
     """
+    if found := _named_or_last(module, path):
+        return found
+    raise ValueError(
+        f"no stages were found in this {type(module).__name__} (looked for `layer1`, `stages.0`, `blocks.0`); name "
+        "the layer whose maps or tokens are projected with `stage=`."
+    )
+
+
+def _named_or_last(module: nn.Module, path: str | None) -> str | None:
     if path is not None:
         part_at(module, path, "stage")
         return path
-    if not (found := stages_in(module)):
-        raise ValueError(
-            f"no stages were found in this {type(module).__name__} (looked for `layer1`, `stages.0`, `blocks.0`); name "
-            "the layer whose maps or tokens are projected with `stage=`."
-        )
-    return found[-1]
+    return next(reversed(stages_in(module)), None)

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from lightning_cl.nn import binary_task, entropy_slopes, one_shot_task
-from lightning_cl.nn.task_inference import entropies, surest_task
+from lightning_cl.nn.task_inference import chosen_answers, entropies, surest_task
 
 LIKE = torch.zeros((), dtype=torch.float64)
 
@@ -55,6 +55,13 @@ def test_the_surest_task_of_every_sample():
     logits[0, 1, 0], logits[1, 1, 2] = 2.1, 2.0  # task 0 a little surer of sample 1
     logits[1, 2, 0] = 50.0  # a class that is not task 1's own counts for nothing
     assert surest_task(logits, allowed).tolist() == [1, 0, 0]
+
+
+def test_each_sample_has_the_answers_of_the_network_that_is_chosen_for_it():
+    logits, allowed = torch.arange(12.0).view(2, 3, 2), torch.tensor([[True, False], [True, True]])
+    answers = chosen_answers(logits, torch.tensor([1, 0, 1]), allowed)
+    assert answers[[0, 2]].tolist() == [[6, 7], [10, 11]]
+    assert answers[1, 0] == 2 and answers[1, 1] < -900
 
 
 def test_entropies_of_a_known_distribution():

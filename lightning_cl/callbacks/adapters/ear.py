@@ -21,6 +21,7 @@ from lightning_cl.nn.distributed import send_from_first_process
 from lightning_cl.nn.guard import all_rows_but
 from lightning_cl.nn.hypervectors import DomainMemory
 from lightning_cl.nn.masks import fill_masked
+from lightning_cl.nn.task_inference import chosen_answers
 from lightning_cl.training import MethodModule, Step, TaskData
 from lightning_cl.training.loss_terms import plus, zero_through
 
@@ -67,8 +68,7 @@ class RoutedAdaptors(MethodModule):
             return fill_masked(self.adaptors.logits(given, slot), self.known[slot])
         domains = self.memory.nearest(features)
         every = torch.stack([self.adaptors.logits(given, slot) for slot in range(self.memory.count.value)])
-        index = domains[None, :, None].expand(1, -1, every.shape[-1])
-        return fill_masked(every.gather(0, index)[0], self.known[domains])
+        return chosen_answers(every, domains, self.known)
 
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """All other domains' parts."""

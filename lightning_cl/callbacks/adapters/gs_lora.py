@@ -48,12 +48,10 @@ class ForgettingUpdates(ForgetRequests):
         if not len(self.asked):
             return {}
         losses, asked = seen_losses(step, step.raw_logits), self.is_asked(step)
-        forget = step.mean_over(asked, losses)
-        below = (step.over_processes(forget) < self.bound).to(forget.dtype)  # the same on all processes
         blocks = group_norms(self.adapters.named_parameters(), lambda name: name.rpartition("/")[0])
         return {
             "gs_lora_retain": step.mean_over(~asked, losses),
-            "gs_lora_forget": self.beta * below * (self.bound - forget),
+            "gs_lora_forget": self.beta * self.pushed(step, losses, self.bound),
             "gs_lora_blocks": self.alpha * blocks.sum(),
         }
 

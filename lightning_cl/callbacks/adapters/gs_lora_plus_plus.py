@@ -43,15 +43,12 @@ class PrototypeForgetting(ForgettingUpdates):
         terms = super().losses(step)
         if not terms:
             return terms
-        method, asked = self.method, self.is_asked(step)
-        features = wide(step.features)
+        method, features = self.method, wide(step.features)
         distances = divergence(features, self.means.means[step.targets].to(features))
-        forget = step.mean_over(asked, distances)
-        below = (step.over_processes(forget) < method.prototype_bound).to(forget.dtype)  # the same on all processes
         return {
             **terms,
-            "gs_lora_leave": method.leave * below * (method.prototype_bound - forget),
-            "gs_lora_stay": method.stay * step.mean_over(~asked, distances),
+            "gs_lora_leave": method.leave * self.pushed(step, distances, method.prototype_bound),
+            "gs_lora_stay": method.stay * step.mean_over(~self.is_asked(step), distances),
         }
 
     def after_step(self, module: Any, optimizer: Any) -> None:

@@ -23,6 +23,7 @@ from lightning_cl.nn.guard import all_rows_but
 from lightning_cl.nn.losses import distillation
 from lightning_cl.nn.masks import fill_masked
 from lightning_cl.nn.parameter_versions import Remembered, written
+from lightning_cl.nn.task_inference import chosen_answers
 from lightning_cl.training import MethodModule, Step, TaskData
 
 
@@ -78,7 +79,7 @@ class GatedExperts(MethodModule):
         slots = range(self.begun.value)
         task = torch.stack([self.gate.error(slot, features) for slot in slots]).argmin(0)
         every = torch.stack([self.experts.logits(features, slot) for slot in slots])
-        return fill_masked(every[task, torch.arange(len(task), device=task.device)], self.known[task])
+        return chosen_answers(every, task, self.known)
 
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """All experts but the current task's."""

@@ -67,5 +67,5 @@ class MEMO(DynamicallyExpandable):
         """No copy yet."""
         self.check_head(pl_module)
         does = "MEMO shares the first parts of a network and copies its last ones"
-        stage = self.stage or last_part(pl_module, does, "the first part that each task gets of its own")
+        stage = last_part(pl_module, self.stage, does, "the first part that each task gets of its own")
         return SpecialisedBlocks(pl_module, info, self, stage)

@@ -17,8 +17,8 @@ from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.expert_selector import fit_selector, select
 from lightning_cl.nn.head_layer import class_rows
 from lightning_cl.nn.loss_shift import LossShift
-from lightning_cl.nn.masks import fill_masked
 from lightning_cl.nn.precision import wide
+from lightning_cl.nn.task_inference import chosen_answers
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule, Step, TaskData
 from lightning_cl.training.memory import Drawn
@@ -68,8 +68,7 @@ class Experts(MethodModule):
         found = self.trunks.features(module)
         chosen = select(found[0], self.selector[1 : self.count + 1], self.scaling)
         each = torch.stack([self._logits(found, e, logits) for e in range(1, len(found))])  # (E, B, C)
-        answers = each[chosen, torch.arange(len(chosen), device=chosen.device)]
-        return fill_masked(answers, self.known[chosen + 1])
+        return chosen_answers(each, chosen, self.known[1:])
 
     def _logits(self, found: list[Tensor], expert: int, live: Tensor) -> Tensor:
         """``(B, C)`` of an expert, from the features of all copies; ``live`` are the active one's."""

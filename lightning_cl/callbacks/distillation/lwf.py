@@ -14,6 +14,7 @@ from lightning_cl.callbacks.base import require_stream
 from lightning_cl.callbacks.distillation.teacher import DistillationMethod, PreviousModel
 from lightning_cl.callbacks.distillation.token_teacher import TokenTeacher
 from lightning_cl.callbacks.stream_kind import Boundaries
+from lightning_cl.datamodules.stream_plan import newly_seen
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.losses import distillation, divergence
 from lightning_cl.training import Step
@@ -137,11 +138,5 @@ class LwF(DistillationMethod):
                 '`reference="start"` lets the model before the first task teach, but it knows none of the classes of '
                 'this stream; set `reference="last"`.'
             )
-        groups = _first_held(info) if self.per_task else None
+        groups = newly_seen(info.classes_per_task) if self.per_task else None
         return AnswerTeacher(pl_module, self.strength, self.temperature, groups, reverse)
-
-
-def _first_held(info: Any) -> list[list[int]]:
-    """For each task the classes that no earlier one held."""
-    held = [info.seen_classes(task) for task in range(info.num_tasks)]
-    return [sorted(set(now) - set(before)) for before, now in zip([(), *held], held, strict=False)]

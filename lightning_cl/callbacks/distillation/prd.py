@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -14,6 +13,7 @@ from lightning_cl.callbacks.arguments import above, at_least, choice, fraction
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.distillation.teacher import PreviousModel
 from lightning_cl.callbacks.stream_kind import Boundaries
+from lightning_cl.datamodules.stream_plan import newly_seen
 from lightning_cl.nn.heads import cosine_logits
 from lightning_cl.nn.losses import distillation, supervised_contrastive
 from lightning_cl.nn.precision import wide
@@ -23,16 +23,6 @@ from lightning_cl.training.contrast import View, learn_features
 from lightning_cl.training.global_batch import global_batch, term_of_all
 
 RelationAxis = Literal["classes", "samples"]
-
-
-def groups_of(classes_per_task: Any, task: int) -> Iterator[list[int]]:
-    """The classes that came with each task before ``task``, where there are any."""
-    seen: set[int] = set()
-    for classes in classes_per_task[:task]:
-        new = [c for c in classes if c not in seen]
-        seen.update(new)
-        if new:
-            yield new
 
 
 class PrototypeRelations(PreviousModel):
@@ -78,7 +68,7 @@ class PrototypeRelations(PreviousModel):
 
     def _relations(self, step: Step, features: Tensor, before: Tensor) -> Tensor:
         """Divergence of the relations from those before, summed over the tasks before, or over samples of all."""
-        groups = list(groups_of(step.module.continual.info.classes_per_task, step.task.index))
+        groups = [new for new in newly_seen(step.module.continual.info.classes_per_task)[: step.task.index] if new]
         if not groups:
             return 0.0 * features.sum()
         old = torch.tensor([c for group in groups for c in group], device=features.device)

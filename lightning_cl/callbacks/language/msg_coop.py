@@ -41,7 +41,7 @@ class ContextEnsemble(TextFeatures):
         method: MSGCoOp,
     ) -> None:
         super().__init__(module, contexts, texts, method.backbone, method.logit_scale)
-        self.descriptions, self.factors = descriptions, (method.anchor_weight, method.diversity_weight)
+        self.method, self.descriptions = method, descriptions
         self.anchors = torch.empty(0)  # (C, D), read when a fit begins, once the weights of CLIP are those of the run
 
     def start_run(self, module: Any) -> None:
@@ -58,26 +58,18 @@ class ContextEnsemble(TextFeatures):
     def _read(self, tokens: Tensor) -> Tensor:
         return F.normalize(self._each(tokens), dim=-1).mean(dim=0)
 
-    def _trained_each(self, module: Any) -> tuple[Tensor, Tensor]:
-        """Ids of the classes that compete and their ``(M, C, D)`` features with gradient; once a step."""
-        step = module.continual.step
-        memo = {} if step is None else step.memo
-        if self not in memo:
-            columns, tokens = self._competing(module)
-            memo[self] = columns, self._each(tokens)
-        found: tuple[Tensor, Tensor] = memo[self]
-        return found
-
     def _trained_features(self, module: Any) -> tuple[Tensor, Tensor]:
-        columns, each = self._trained_each(module)
+        columns, each = self._once_a_step(module, self._each)
         return columns, F.normalize(each, dim=-1).mean(dim=0)
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """``anchor_weight * (1 - cos) + diversity_weight * mean cos^2`` over the classes that compete."""
-        columns, each = self._trained_each(step.module)
-        terms = anchor_distance(each, self.anchors[columns].to(each.dtype)), prompt_diversity(each)
-        names = ("msg_coop_anchor", "msg_coop_diversity")
-        return {name: factor * term for name, factor, term in zip(names, self.factors, terms, strict=True)}
+        columns, each = self._once_a_step(step.module, self._each)
+        anchors = self.anchors[columns].to(each.dtype)
+        return {
+            "msg_coop_anchor": self.method.anchor_weight * anchor_distance(each, anchors),
+            "msg_coop_diversity": self.method.diversity_weight * prompt_diversity(each),
+        }
 
 
 @dataclass(eq=False)

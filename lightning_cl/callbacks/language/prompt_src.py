@@ -45,8 +45,7 @@ class RegulatedPrompts(TextFeatures):
         method: PromptSRC,
     ) -> None:
         super().__init__(module, prompts, texts, method.backbone, method.logit_scale)
-        self.frozen_texts, self.center, self.spread = frozen_texts, method.center, method.spread
-        self.factors = method.text_weight, method.image_weight, method.logit_weight
+        self.method, self.frozen_texts = method, frozen_texts
         self.frozen = torch.empty(0)  # (C, D), read when a fit begins, once the weights of CLIP are those of the run
         self.total = NamedTensors({name: torch.zeros_like(p) for name, p in prompts.named_parameters()})
         self.register_buffer("averaged", torch.zeros((), dtype=torch.float64))  # weight of the epochs in `total`
@@ -65,20 +64,18 @@ class RegulatedPrompts(TextFeatures):
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """``25 mean|g_p - g| + 10 mean|f_p - f| + KL(p_0 || p) / (B C)`` over the classes that compete."""
-        prompts = self.prompts
+        method, prompts, scale = self.method, self.prompts, self.texts.scale
         assert isinstance(prompts, IndependentPrompts)
         columns, rows = self._trained_features(step.module)
         with prompts.without():
             frozen = F.normalize(wide(step.look().features), dim=1)
         features, kept = F.normalize(wide(step.features), dim=1), self.frozen[columns].to(rows.dtype)
-        scale = self.texts.scale
-        terms = (
-            (rows - kept).abs().mean(),
-            (features - frozen).abs().mean(),
-            mean_divergence(scale * features @ rows.T.to(features), scale * frozen @ kept.T.to(frozen)),
-        )
-        names = ("prompt_src_text", "prompt_src_image", "prompt_src_logits")
-        return {name: factor * term for name, factor, term in zip(names, self.factors, terms, strict=True)}
+        logits, taught = scale * features @ rows.T.to(features), scale * frozen @ kept.T.to(frozen)
+        return {
+            "prompt_src_text": method.text_weight * (rows - kept).abs().mean(),
+            "prompt_src_image": method.image_weight * (features - frozen).abs().mean(),
+            "prompt_src_logits": method.logit_weight * mean_divergence(logits, taught),
+        }
 
     @torch.no_grad()
     def after_step(self, module: Any, optimizer: Any) -> None:
@@ -87,7 +84,7 @@ class RegulatedPrompts(TextFeatures):
         if trainer.fit_loop.batch_idx + 1 < trainer.num_training_batches:
             return
         task = trainer.datamodule.task
-        weights = epoch_weights(task.epochs, self.center * task.epochs, self.spread * task.epochs)
+        weights = epoch_weights(task.epochs, self.method.center * task.epochs, self.method.spread * task.epochs)
         weight = float(weights[trainer.current_epoch - task.first_epoch])
         for name, prompt in self.prompts.named_parameters():
             self.total[name].add_(prompt, alpha=weight)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -121,12 +121,16 @@ class TextFeatures(MethodModule):
         return self.texts.chosen.get(written(allowed), look_up)
 
     def _trained_features(self, module: Any) -> tuple[Tensor, Tensor]:
-        """Ids of the classes that compete and their features with gradient; once a step, however many passes."""
+        """Ids of the classes that compete and their features with gradient."""
+        return self._once_a_step(module, self._read)
+
+    def _once_a_step(self, module: Any, read: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Ids of the classes that compete and what is read of them; once a step, however many passes."""
         step = module.continual.step
         memo = {} if step is None else step.memo
         if self not in memo:
             columns, tokens = self._competing(module)
-            memo[self] = columns, self._read(tokens)
+            memo[self] = columns, read(tokens)
         found: tuple[Tensor, Tensor] = memo[self]
         return found
 

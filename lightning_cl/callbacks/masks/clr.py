@@ -24,7 +24,7 @@ class ChannelKernels(FrozenNetwork):
     """A kernel for every task and output channel of the convolutions."""
 
     def __init__(self, module: Any, info: Any, strength: float, skip_pointwise: bool) -> None:
-        layers = convolutions(module, skip_pointwise)
+        layers = convolutions(module, skip_pointwise, "CLR")
         super().__init__(module, info, "CLR", affine=True, layers=layers)
         self.strength, kernels = strength, {}
         for name, layer in layers.items():

@@ -23,7 +23,7 @@ class ConvolvedWeights(TaskParts):
     """A bank of kernels for every chosen layer, and norms for each task."""
 
     def __init__(self, module: Any, info: Any, method: ConTraCon) -> None:
-        layers, norms = chosen_layers(module, method.at), all_norms(module)
+        layers, norms = chosen_layers(module, method.at, "ConTraCon"), all_norms(module)
         super().__init__(module, info, "ConTraCon", layers, norms)
         self.norm_names = tuple(norms)
         groups = {name: row_groups(module, name, method.heads) for name in layers}

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import above, fraction
-from lightning_cl.callbacks.base import part_name
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.counter import Counter
@@ -178,5 +177,5 @@ class LTSFT(TaskwiseMethod):
             pl_module: The LightningModule.
             task: Index of the task, from 0.
         """
-        found: SparseDelta = pl_module.continual.parts[part_name(cls.state_key)].delta(task)
+        found: SparseDelta = cls.part_in(pl_module).delta(task)
         return found

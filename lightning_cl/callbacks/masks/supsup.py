@@ -136,8 +136,8 @@ class SupSup(InferringMethod):
         """Fixed weights, and scores at random."""
         return Supermasks(pl_module, info, self.share, self.weights == "signed_constant")
 
-    @staticmethod
-    def infer_task(pl_module: Any, inputs: Any, how: Inference = "one_shot") -> int:
+    @classmethod
+    def infer_task(cls, pl_module: Any, inputs: Any, how: Inference = "one_shot") -> int:
         """The task that a batch is of: see :meth:`Supermasks.infer`; ``module.continual.task`` takes it.
 
         Args:
@@ -145,5 +145,5 @@ class SupSup(InferringMethod):
             inputs: Samples of one task, as the module takes them.
             how: ``"one_shot"``: one pass; ``"binary"``: ``ceil(log2(T))`` passes.
         """
-        part: Supermasks = pl_module.continual.parts["supsup"]
+        part: Supermasks = cls.part_in(pl_module)
         return part.infer(pl_module, inputs, how)

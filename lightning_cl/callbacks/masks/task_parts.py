@@ -6,11 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import choice
-from lightning_cl.callbacks.base import part_name
 from lightning_cl.callbacks.task_incremental import ToldMethod, check_disjoint, classes_of_tasks
 from lightning_cl.mixins.base import ContinualMixin
 from lightning_cl.mixins.task_inference import TaskInferenceMixin
@@ -18,7 +16,7 @@ from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.guard import whole
 from lightning_cl.nn.masks import fill_masked
 from lightning_cl.nn.substitution import Substitutes, batch_norms, substitute, weight_layers
-from lightning_cl.nn.task_inference import surest_task
+from lightning_cl.nn.task_inference import chosen_answers, surest_task
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule, TaskData
 
@@ -110,7 +108,7 @@ class TaskParts(MethodModule, Substitutes):
             return fill_masked(logits, self.allowed[self.task])
         each, allowed = logits.unflatten(0, (len(self.branches), -1)), self.allowed[list(self.branches)]
         task = surest_task(each, allowed)
-        return fill_masked(each[task, torch.arange(len(task), device=task.device)], allowed[task])
+        return chosen_answers(each, task, allowed)
 
     def start_run(self, module: Any) -> None:
         """Also batch norms that the Trainer exchanged since (``sync_batchnorm=True``)."""
@@ -162,7 +160,7 @@ class InferringMethod(TaskMethod):
     def attach(self, pl_module: Any, info: Any) -> None:
         """Install the method; where it finds the task, every evaluation pass is one of the networks of all tasks."""
         super().attach(pl_module, info)
-        part = pl_module.continual.parts[part_name(self.state_key)]
+        part = self.part_in(pl_module)
         part.train(pl_module.training)  # which decides whether all tasks answer
         part.infers, part.takes_task = not self.asks_for_task(), self.asks_for_task()
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import at_least, choice, fraction, pattern
-from lightning_cl.callbacks.base import part_name
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.adapters import Adapters, LoRA
@@ -135,7 +134,7 @@ class IntruderDimensions(TaskwiseMethod):
 
     def on_task_end(self, trainer: Any, pl_module: Any, task: Any) -> None:
         """Note what was found."""
-        part = pl_module.continual.parts[part_name(self.state_key)]
+        part = self.part_in(pl_module)
         self.tasks[task.index] = {"intruders": dict(part.found), "missed": dict(part.missed)}
 
     def report_facts(self) -> dict[str, Any]:

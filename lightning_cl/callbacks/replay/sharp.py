@@ -51,7 +51,7 @@ class HiddenReplay(MethodModule):
         self._front_weights = tuple(n for n in trained(module) if n.rpartition(".")[0] in before)
         self._joining: Tensor | None = None  # rows that join the next pass behind the front
         self._joined = 0  # how many did
-        self._shape = torch.Size()  # of what the stage is given of a sample
+        self.shape = torch.Size()  # of what the stage is given of a sample
         self._entered: list[Tensor] | None = None  # what it is given, where somebody asks
         self._drawn: Drawn | None = None
         part_at(module, stage, "stage").register_forward_pre_hook(self._enter)
@@ -64,7 +64,7 @@ class HiddenReplay(MethodModule):
             hidden = hidden.detach()
         if rows is not None:
             hidden = torch.cat([hidden, rows.to(hidden)])
-        self._shape = hidden.shape[1:]
+        self.shape = hidden.shape[1:]
         if self._entered is not None:
             self._entered.append(hidden)
         return (hidden, *given[1:])
@@ -126,7 +126,7 @@ class HiddenReplay(MethodModule):
         chosen = positions.cpu()[rows]
         places = dict(zip(chosen.tolist(), slots.tolist(), strict=True))
         for hidden, _, found in data.over(chosen).features(partial(self._hidden, module)) if len(rows) else ():
-            packed = quantize(hidden.view(-1, *self._shape))
+            packed = quantize(hidden.view(-1, *self.shape))
             where = torch.tensor([places[place] for place in found.tolist()])
             for name in ("codes", "low", "step"):
                 memory.write_extra(name, where, getattr(packed, name))
@@ -210,21 +210,16 @@ class SHARP(ExperienceReplay):
 
     def bytes_beside(self, pl_module: Any) -> int:
         """Those of what the stage was given of a sample in the last pass, and of its range."""
-        return self._part(pl_module)._shape.numel() + 8
+        shape: torch.Size = self.part_in(pl_module).shape
+        return shape.numel() + 8
 
     def bytes_within(self, pl_module: Any) -> int:
         """Those of a reference and its class."""
-        part = self._part(pl_module)
+        part: HiddenReplay = self.part_in(pl_module)
         return part.references[0].nbytes + part.owners[0].nbytes
-
-    @staticmethod
-    def _part(pl_module: Any) -> HiddenReplay:
-        (part,) = (p for p in pl_module.continual.parts.values() if isinstance(p, HiddenReplay))
-        return part
 
     def build(self, pl_module: Any, info: Any) -> HiddenReplay:
         """References of nothing yet."""
         does = "SHARP remembers what the last parts of a network are given"
-        stage = self.stage or last_part(pl_module, does, "the part whose input is remembered")
-        part_at(pl_module, stage, "stage")
+        stage = last_part(pl_module, self.stage, does, "the part whose input is remembered")
         return HiddenReplay(pl_module, self, stage)

@@ -43,8 +43,20 @@ class ForgetRequests(MethodModule):
         """``(B,)`` bool: the batch's samples of classes that are to be forgotten."""
         return torch.isin(step.targets, self.asked)
 
+    def pushed(self, step: Step, values: Tensor, bound: float) -> Tensor:
+        """``relu(bound - mean)`` of ``(B,)`` values over what is to be forgotten, by the mean over all processes."""
+        mean = step.mean_over(self.is_asked(step), values)
+        below = (step.over_processes(mean) < bound).to(mean.dtype)  # the same on all processes
+        return below * (bound - mean)
 
-def seen_losses(step: Step, raw_logits: Tensor) -> Tensor:
-    """``(B,)`` cross-entropy in nats of raw logits, over the classes that compete, in at least 32 bits."""
+
+def seen_losses(step: Step, raw_logits: Tensor, labels: Tensor | None = None) -> Tensor:
+    """``(B,)`` cross-entropy in nats of raw logits, over the classes that compete, in at least 32 bits.
+
+    Args:
+        step: The step.
+        raw_logits: ``(B, C_head)``.
+        labels: ``(B,)``; the step's own when ``None``.
+    """
     logits = wide(step.module.continual.mask(raw_logits))
-    return F.cross_entropy(logits, step.targets, reduction="none")
+    return F.cross_entropy(logits, step.targets if labels is None else labels, reduction="none")

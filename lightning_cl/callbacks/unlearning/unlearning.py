@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import above, at_least, choice
@@ -15,6 +14,7 @@ from lightning_cl.callbacks.stream_kind import StreamKind
 from lightning_cl.callbacks.taskwise import SeenClassesMethod
 from lightning_cl.callbacks.unlearning.requests import ForgetRequests, seen_losses
 from lightning_cl.datamodules.sampling import mix_seed
+from lightning_cl.nn.losses import divergence
 from lightning_cl.nn.precision import wide
 from lightning_cl.nn.unlearning import negative_preference, refusal
 from lightning_cl.nn.weights import Snapshot
@@ -54,20 +54,16 @@ class UnlearningObjective(ForgetRequests):
 
     def _forget(self, step: Step, asked: Tensor, own: Tensor, before: Tensor | None) -> Tensor:
         if self.objective == "ascent":
-            forget, bound = step.mean_over(asked, own), self._bound(step)
-            below = (step.over_processes(forget) < bound).to(forget.dtype)  # the same on all processes
-            return below * (bound - forget)
+            return self.pushed(step, own, self._bound(step))
         if self.objective == "npo":
             assert before is not None
             return self._preferred(step, asked, own, seen_losses(step, before))
-        logits, allowed = wide(step.raw_logits), step.module.continual.mask.train_allowed.clone()
+        allowed = step.module.continual.mask.train_allowed.clone()
         if self.objective == "refusal":
             allowed[self.asked] = False
-            return step.mean_over(asked, refusal(logits, allowed))
+            return step.mean_over(asked, refusal(wide(step.raw_logits), allowed))
         labels = self._random_labels(step, allowed.nonzero().flatten())
-        return step.mean_over(
-            asked, F.cross_entropy(wide(step.module.continual.mask(logits)), labels, reduction="none")
-        )
+        return step.mean_over(asked, seen_losses(step, step.raw_logits, labels))
 
     def _bound(self, step: Step) -> float:
         return math.log(len(step.task.seen_classes)) if self.bound is None else self.bound
@@ -94,8 +90,7 @@ class UnlearningObjective(ForgetRequests):
             return step.mean_over(kept, own)
         assert before is not None
         allowed = step.module.continual.mask.train_allowed
-        now, then = (wide(logits)[:, allowed].log_softmax(dim=1) for logits in (step.raw_logits, before))
-        return step.mean_over(kept, F.kl_div(now, then, log_target=True, reduction="none").sum(dim=1))
+        return step.mean_over(kept, divergence(step.raw_logits[:, allowed], before[:, allowed]))
 
 
 @dataclass(eq=False)

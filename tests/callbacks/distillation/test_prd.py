@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_cl.callbacks import PRD
-from lightning_cl.callbacks.distillation.prd import groups_of
 from lightning_cl.nn.losses import supervised_contrastive
 from lightning_cl.nn.relations import relations
 
@@ -24,10 +23,6 @@ PLAIN = {"least_area": 1.0, "flip": False, "jitter": 0.0, "gray": 0.0}  # views 
 def test_relations_are_of_features_as_they_are_and_prototypes_of_unit_length() -> None:
     features, prototypes = torch.tensor([[3.0, 4.0]]), torch.tensor([[2.0, 0.0], [0.0, 5.0]])
     assert relations(features, prototypes).tolist() == [[3.0, 4.0]]
-
-
-def test_a_class_belongs_to_the_task_that_it_came_with() -> None:
-    assert list(groups_of([(0, 1), (1, 2), (0, 2), (3,)], 3)) == [[0, 1], [2]]
 
 
 class Remembering(Net):
