@@ -15,6 +15,8 @@ from lightning_cl.callbacks.taskwise import TaskwiseMethod
 class ToldMethod(TaskwiseMethod):
     """Base of methods that answer for the task that they are told.
 
+    To predict outside of a Trainer, name the task, counted from 0: ``module.continual.task = 3``.
+
     Args:
         train_mask: ``"task"``; no other is taken.
     """

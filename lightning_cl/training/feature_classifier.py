@@ -10,11 +10,10 @@ from torch import Tensor
 from lightning_cl.nn.distributed import gather_rows
 from lightning_cl.nn.feature_reuse import FeatureBypass
 from lightning_cl.nn.load_hooks import after_load
-from lightning_cl.training.evaluated_batch import announce
+from lightning_cl.training.evaluated_batch import KnownFeatures
 from lightning_cl.training.evaluation_mode import expect_eval_mode
 from lightning_cl.training.first_task import FirstTask
 from lightning_cl.training.loss_terms import zero_through
-from lightning_cl.training.method_module import MethodModule
 from lightning_cl.training.step import Step
 from lightning_cl.training.task_data import TaskData
 
@@ -29,7 +28,7 @@ class FeatureHead(Protocol):
         """``(B, D)`` features to ``(B, C)`` logits; -inf for classes without samples."""
 
 
-class FeatureClassifier(MethodModule):
+class FeatureClassifier(KnownFeatures):
     """Counts each training sample once, and answers with a head made of the counts.
 
     Samples are counted in the steps of a task's first epoch, where each passes the network once and task boundaries
@@ -63,11 +62,8 @@ class FeatureClassifier(MethodModule):
             # DDP and optimisers want something to hold on to; its gradient is zero and its rows are protected.
             module.continual_head.requires_grad_(True)
             module.eval()  # here too: the Trainer keeps the mode that it finds, and may never call `train`
-        after_load(self, "_forget_features")
+        after_load(self, "forget_features")
         expect_eval_mode()
-
-    def _forget_features(self) -> None:
-        self.bypass.cache.clear()  # other weights, other features
 
     def trains_now(self) -> bool:
         """In the first task, where something learns in it."""
@@ -115,18 +111,6 @@ class FeatureClassifier(MethodModule):
         """Add the samples of a task that has ended."""
         for features, labels, _ in data.features():
             self.bank.update(features, labels)
-
-    def expect_samples(self, module: Any, batch_idx: int, stage: str) -> None:
-        """Look for known features of the images that come next."""
-        stream = getattr(module.trainer, "datamodule", None)
-        if self.trains_now() or not self.cache_features:
-            return
-        if announce(stream, self.bypass.cache, batch_idx, stage):
-            self.bypass.watch()
-
-    def forget_samples(self, module: Any) -> None:
-        """Expect no images of the stream in the next pass."""
-        self.bypass.release()
 
 
 def _is_monitored(trainer: Any) -> bool:

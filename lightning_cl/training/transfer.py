@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 from lightning_cl.namespace import Trainer
+from lightning_cl.training.batch import unpack_for
 
 
 def converted(trainer: Trainer, batch: Any) -> Any:
@@ -16,3 +19,15 @@ def converted(trainer: Trainer, batch: Any) -> Any:
 def transferred(trainer: Trainer, batch: Any) -> Any:
     """Convert a batch and move it to the device; all of the user's transfer hooks are called."""
     return trainer.strategy.batch_to_device(converted(trainer, batch))
+
+
+def samples_at(module: Any, index: Tensor, view: str = "eval", **options: Any) -> tuple[Any, Tensor]:
+    """Inputs and targets of some training samples on the device, as a step gets them.
+
+    Args:
+        module: The LightningModule, in a fit on a stream.
+        index: ``(n,)`` positions in the training split, on the CPU.
+        view: ``"train"`` for augmented samples, ``"eval"`` for the evaluation transform.
+        options: More of the stream's ``batch``.
+    """
+    return unpack_for(module, transferred(module.trainer, module.trainer.datamodule.batch(index, view=view, **options)))

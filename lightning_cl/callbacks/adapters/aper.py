@@ -18,13 +18,13 @@ from lightning_cl.nn.adapters.paths import beside
 from lightning_cl.nn.feature_reuse import FeatureBypass
 from lightning_cl.nn.heads import PrototypeHead
 from lightning_cl.nn.load_hooks import after_load
-from lightning_cl.training import MethodModule, TaskData
-from lightning_cl.training.evaluated_batch import announce
+from lightning_cl.training import TaskData
+from lightning_cl.training.evaluated_batch import KnownFeatures
 from lightning_cl.training.find_backbone import find_vit
 from lightning_cl.training.first_task import FirstTaskAdapters
 
 
-class AdaptedPrototypes(FirstTaskAdapters, MethodModule):
+class AdaptedPrototypes(FirstTaskAdapters, KnownFeatures):
     """A cosine head and adapters in the first task; afterwards class means of ``[f_frozen; f_adapted]``."""
 
     makes_logits = True
@@ -45,7 +45,7 @@ class AdaptedPrototypes(FirstTaskAdapters, MethodModule):
 
     def _begin_anew(self) -> None:
         self.choose_paths()
-        self.bypass.cache.clear()  # other weights, other features
+        self.forget_features()
 
     def trains_now(self) -> bool:
         """In the first task only."""
@@ -64,18 +64,6 @@ class AdaptedPrototypes(FirstTaskAdapters, MethodModule):
         self.choose_paths()
         for features, labels, _ in data.features(lambda inputs: beside(self.adapters, module.head_input(inputs))):
             self.means.update(features, labels)
-
-    def expect_samples(self, module: Any, batch_idx: int, stage: str) -> None:
-        """Look for known features of the images that come next."""
-        stream = getattr(module.trainer, "datamodule", None)
-        if self.learns or not self.cache_features:
-            return
-        if announce(stream, self.bypass.cache, batch_idx, stage):
-            self.bypass.watch()
-
-    def forget_samples(self, module: Any) -> None:
-        """Expect no images of the stream in the next pass."""
-        self.bypass.release()
 
 
 @dataclass(eq=False)

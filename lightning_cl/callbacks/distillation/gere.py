@@ -18,9 +18,9 @@ from lightning_cl.nn.distributed import send_from_first_process
 from lightning_cl.nn.losses import threshold_margin
 from lightning_cl.nn.parameter_versions import Remembered, written
 from lightning_cl.training import MethodModule, Step
-from lightning_cl.training.batch import Inputs, unpack_for
+from lightning_cl.training.batch import Inputs
 from lightning_cl.training.evaluation_mode import evaluating
-from lightning_cl.training.transfer import transferred
+from lightning_cl.training.transfer import samples_at
 
 
 class GeneralSamples(MethodModule):
@@ -96,10 +96,7 @@ class GeneralSamples(MethodModule):
     def _inputs(self, module: Any, rows: Tensor) -> Any:
         """Some of the samples, as the module takes them."""
         if not self.parts:
-            stream = module.trainer.datamodule
-            positions = self._positions.get(written(self.index), self.index.cpu)
-            batch = stream.batch(positions[rows], view="eval")
-            return unpack_for(module, transferred(module.trainer, batch))[0]
+            return samples_at(module, self._positions.get(written(self.index), self.index.cpu)[rows])[0]
         parts: dict[Any, Tensor] = {name: self.get_buffer(f"general_{name}") for name in self.parts}
         chosen = {name: part[rows.to(part.device)] for name, part in parts.items()}
         return Inputs(chosen) if self.named else chosen[""]

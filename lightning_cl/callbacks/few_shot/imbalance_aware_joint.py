@@ -26,13 +26,12 @@ from lightning_cl.nn.imbalance import inverse_weights, ldam_margins, log_priors,
 from lightning_cl.nn.losses import effective_weights
 from lightning_cl.nn.weights import Snapshot, overwrite, trained
 from lightning_cl.training import MethodModule, Step
-from lightning_cl.training.batch import unpack_for
 from lightning_cl.training.global_batch import own_part, part_rows
 from lightning_cl.training.phases import is_last_share
 from lightning_cl.training.sharpness import uphill_difference
 from lightning_cl.training.step_seed import step_seed
 from lightning_cl.training.teacher import weights_and_statistics
-from lightning_cl.training.transfer import transferred
+from lightning_cl.training.transfer import samples_at
 
 Remedy = Literal["none", "balanced_softmax", "balanced_ce", "ldam", "resample"]
 
@@ -139,9 +138,7 @@ class JointTraining(MethodModule):
         start, total = own_part(module)
         drawn = index[torch.multinomial(weights, total, replacement=True, generator=generator)]
         rows = part_rows(start, len(step.targets), total)
-        batch = stream.batch(drawn[rows], stream.train_view, seed=step_seed(module, 0xC31), start=start)
-        inputs, labels = unpack_for(module, transferred(module.trainer, batch))
-        return inputs, labels
+        return samples_at(module, drawn[rows], stream.train_view, seed=step_seed(module, 0xC31), start=start)
 
     def _weighed(self, step: Step, cosines: Tensor, targets: Tensor) -> Tensor:
         """``(B,)`` the loss of a remedy that stands in place of the user's."""

@@ -80,8 +80,7 @@ class CLR(TaskMethod):
 
     Works on modules with ``nn.Conv2d``; needs a pre-trained network, the end of a task and the task of every evaluation
     sample (``ContinualDataModule(task_identity=True)``); keeps nine numbers for each channel and task, and the norms,
-    and no sample. A step costs a depth-wise convolution for each convolution. To predict outside of a Trainer, name the
-    task: ``module.continual.task = 3``.
+    and no sample. A step costs a depth-wise convolution for each convolution.
 
     Args:
         strength: Of the regulariser, at least 0; the default is the official code's.

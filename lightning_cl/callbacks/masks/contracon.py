@@ -83,8 +83,7 @@ class ConTraCon(InferringMethod):
 
     Works on modules with linear layers; needs the end of a task and, with ``task_by="identity"``, the task of every
     evaluation sample (``ContinualDataModule(task_identity=True)``); keeps ``heads * (size ** 2 + 2)`` numbers for each
-    layer and task, and no sample. A step costs a convolution of each weight. To predict outside of a Trainer, name the
-    task: ``module.continual.task = 3``.
+    layer and task, and no sample. A step costs a convolution of each weight.
 
     Args:
         size: ``k`` of the kernels, at least 1; the default is the paper's.

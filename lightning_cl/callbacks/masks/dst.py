@@ -131,8 +131,7 @@ class DynamicSparseTraining(TaskMethod):
 
     Works on modules of linear layers and convolutions; needs the end of a task and the task of every evaluation sample
     (``ContinualDataModule(task_identity=True)``); keeps a bit for each weight and task, and three bytes, and no sample.
-    A step costs a masked copy of the weights, a change a sort of every layer. To predict outside of a Trainer, name the
-    task: ``module.continual.task = 3``.
+    A step costs a masked copy of the weights, a change a sort of every layer.
 
     Args:
         density: Share of the weights that a task uses, in [0, 1]; the default is 80 % sparse.

@@ -121,8 +121,7 @@ class HAT(TaskMethod):
 
     Works on modules of linear layers and convolutions, under any optimiser; needs the end of a task and the task of
     every evaluation sample (``ContinualDataModule(task_identity=True)``); keeps a number for each task and unit, and no
-    sample. A step costs a product for each layer. To predict outside of a Trainer, name the task:
-    ``module.continual.task = 3``.
+    sample. A step costs a product for each layer.
 
     Args:
         strength: ``c``, at least 0; more leaves more units to later tasks.

@@ -105,8 +105,7 @@ class TaskHypernetwork(InferringMethod):
     Works on modules of linear layers and convolutions; needs the end of a task and, with ``task_by="identity"``, the
     task of every evaluation sample (``ContinualDataModule(task_identity=True)``); keeps the hypernetwork twice and no
     sample. A step runs the hypernetwork for the current task and for all finished ones, whose weights are in memory; an
-    evaluation runs it once for each task. To predict outside of a Trainer, name the task, counted from 0:
-    ``module.continual.task = 3``.
+    evaluation runs it once for each task.
 
     Args:
         strength: ``beta``, at least 0.

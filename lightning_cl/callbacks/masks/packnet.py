@@ -101,8 +101,7 @@ class PackNet(TaskMethod):
 
     Works on modules of linear layers and convolutions; needs the end of a task and the task of every evaluation sample
     (``ContinualDataModule(task_identity=True)``); keeps a byte for each weight, for up to 255 tasks together, and no
-    sample. A step costs a masked copy of the weights; there is no pass of its own. To predict outside of a Trainer,
-    name the task: ``module.continual.task = 3``.
+    sample. A step costs a masked copy of the weights; there is no pass of its own.
 
     Args:
         prune: Share of a task's weights that it leaves to later ones, in [0, 1]; the paper takes 0.75 for a network of

@@ -76,8 +76,7 @@ class PFNR(TaskMethod):
 
     Works on modules of linear layers and convolutions; needs the end of a task and the task of every evaluation sample
     (``ContinualDataModule(task_identity=True)``); keeps a score, a bit a task and a bit in all for each weight, and no
-    sample. A step ranks the scores of every layer. To predict outside of a Trainer, name the task:
-    ``module.continual.task = 3``.
+    sample. A step ranks the scores of every layer.
 
     Args:
         sparsity: Share of a layer's weights that a task does not use, in [0, 1]; 0.5 is of our own.

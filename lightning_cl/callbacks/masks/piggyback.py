@@ -41,9 +41,8 @@ class Piggyback(TaskMethod):
 
     Needs a pre-trained network of linear layers and convolutions, the end of a task and the task of every evaluation
     sample (``ContinualDataModule(task_identity=True)``); keeps no sample. A step costs a product for each weight, and
-    trains as many scores as there are weights. To predict outside of a Trainer, name the task:
-    ``module.continual.task = 3``. The learning rate is that of your optimiser (the paper's is 1e-4 for Adam, with which
-    a weight is off after 50 steps of one sign; with another rate, change ``start`` in proportion).
+    trains as many scores as there are weights. The learning rate is that of your optimiser (the paper's is 1e-4 for
+    Adam, with which a weight is off after 50 steps of one sign; with another rate, change ``start`` in proportion).
 
     Args:
         start: Score at first, above ``threshold``: all weights are used. Both defaults are the paper's.

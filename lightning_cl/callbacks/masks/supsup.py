@@ -114,7 +114,7 @@ class SupSup(InferringMethod):
 
     Works on modules of linear layers and convolutions; needs the end of a task and, with ``task_by="identity"``, the
     task of every evaluation sample (``ContinualDataModule(task_identity=True)``); keeps no sample. A step sorts the
-    scores of every layer. To predict outside of a Trainer, name the task: ``module.continual.task = 3``.
+    scores of every layer.
 
     Args:
         share: Share of a layer's weights that a task uses, in [0, 1]; the default is ours.

@@ -17,10 +17,9 @@ from lightning_cl.nn.distributed import all_sum, send_from_first_process
 from lightning_cl.nn.plasticity import dormant_units
 from lightning_cl.nn.units import UnitLink, makers, restart_units_, unit_activity, unit_links
 from lightning_cl.training import MethodModule, Step
-from lightning_cl.training.batch import unpack_for
 from lightning_cl.training.evaluation_mode import evaluating
 from lightning_cl.training.task_data import first_rows
-from lightning_cl.training.transfer import transferred
+from lightning_cl.training.transfer import samples_at
 
 #: Samples of the first task on which the units are found.
 _SAMPLES = 8
@@ -50,9 +49,7 @@ class UnitRestart(MethodModule):
         """Before the first task, find the units that can be started anew, on a few samples."""
         if task.index > 0:
             return
-        stream = module.trainer.datamodule
-        batch = stream.batch(stream.layout.train_index[0][:_SAMPLES], view="eval")
-        inputs = unpack_for(module, transferred(module.trainer, batch))[0]
+        inputs, _ = samples_at(module, module.trainer.datamodule.layout.train_index[0][:_SAMPLES])
         with evaluating(module):
             links = unit_links(module, lambda weights: Step(module, None).look(inputs, weights).raw_logits)
         for link in links:

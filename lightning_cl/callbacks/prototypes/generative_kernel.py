@@ -130,8 +130,7 @@ class GenerativeKernel(ToldMethod):
     continual learning (arXiv:2107.05757). The official code evaluates earlier tasks with the current one's ``l``, ``g``
     and ``b``; here each has its own. Works on any model with a class head; needs the start and the end of a task and
     the task of every evaluation sample (``ContinualDataModule(task_identity=True)``); keeps two numbers for each class
-    and channel, and no sample. A step solves a system of ``drawn`` times the task's classes. To predict outside of a
-    Trainer, name the task: ``module.continual.task = 3``.
+    and channel, and no sample. A step solves a system of ``drawn`` times the task's classes.
 
     Args:
         strength: Of the contrastive loss, at least 0.

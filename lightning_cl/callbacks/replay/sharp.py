@@ -21,14 +21,13 @@ from lightning_cl.nn.precision import wide
 from lightning_cl.nn.quantization import Quantized, dequantize, quantize
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule, Step, TaskData
-from lightning_cl.training.batch import unpack_for
 from lightning_cl.training.evaluation_mode import evaluating
 from lightning_cl.training.find_modules import part_at
 from lightning_cl.training.global_batch import drawn_batch, global_batch, term_of_all
 from lightning_cl.training.last_stage import last_part
 from lightning_cl.training.loss_terms import zero_through
 from lightning_cl.training.memory import Drawn
-from lightning_cl.training.transfer import transferred
+from lightning_cl.training.transfer import samples_at
 
 
 class HiddenReplay(MethodModule):
@@ -141,9 +140,8 @@ class HiddenReplay(MethodModule):
 
     def _refer(self, module: Any, data: TaskData) -> None:
         """Features of all that is remembered, which joins passes of one sample."""
-        memory, stream = module.continual.memory, module.trainer.datamodule
-        batch = stream.batch(stream.layout.train_index[data.task.index][:1], view="eval")
-        inputs = unpack_for(module, transferred(module.trainer, batch))[0]
+        memory, layout = module.continual.memory, module.trainer.datamodule.layout
+        inputs, _ = samples_at(module, layout.train_index[data.task.index][:1])
         self.owners.copy_(memory.buffer.labels)
         for slots in memory.buffer.used.split(memory.batch_size):
             self._joining = unpacked(memory.read_extras(slots, module.device))
