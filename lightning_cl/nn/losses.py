@@ -190,14 +190,16 @@ def effective_weights(counts: Tensor, beta: float) -> Tensor:
     """Weights of classes by their effective number of samples (Cui et al., CVPR 2019), with a mean of 1.
 
     Args:
-        counts: ``(C,)`` samples of each class, at least 1.
+        counts: ``(C,)`` samples of each class; one without any has no weight and no part in the mean.
         beta: In [0, 1); 0: all classes weigh the same.
 
     Returns:
         ``(C,)`` proportional to ``(1 - beta) / (1 - beta^n)``, float64.
     """
-    weights = (1 - beta) / (1 - beta ** counts.double())
-    return weights / weights.mean()
+    found, known = torch.zeros_like(counts, dtype=torch.float64), counts > 0
+    weights = (1 - beta) / (1 - beta ** counts[known].double())
+    found[known] = weights / weights.mean()
+    return found
 
 
 def group_norms(named: Iterable[tuple[str, Tensor]], group: Callable[[str], str]) -> Tensor:

@@ -25,11 +25,6 @@ class View:
     jitter: float
     gray: float
 
-    @classmethod
-    def like(cls, method: Any) -> View:
-        """As the arguments of a method of these names say."""
-        return cls(method.least_area, method.flip, method.jitter, method.gray)
-
     def of_stream(self, step: Step, purpose: int) -> Any:
         """A view of the step's inputs, where they are images; else the inputs."""
         return self.of(step.inputs, *own_part(step.module), step_seed(step.module, purpose))

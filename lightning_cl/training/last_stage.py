@@ -1,7 +1,8 @@
-"""Finds where the last part of a network begins, which a method remembers, copies or reads on its own."""
+"""Finds the last part of a network, which a method remembers, copies, reads or trains on its own."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from torch import nn
@@ -56,3 +57,27 @@ def _named_or_last(module: nn.Module, path: str | None) -> str | None:
         part_at(module, path, "stage")
         return path
     return next(reversed(stages_in(module)), None)
+
+
+def last_parameters(module: Any, pattern: str | None, argument: str) -> tuple[str, ...]:
+    """Names of the trained parameters before the head in the last stage or block of a network; of all, if it has none.
+
+    Args:
+        module: The LightningModule, with its head known.
+        pattern: Regular expression that is searched in their names, in place of the stage.
+        argument: What the user calls the pattern.
+
+    Raises:
+        ValueError: If the pattern is in no name.
+    """
+    stage = stages_in(module)[-1:] if pattern is None else ()
+    wanted = re.compile(re.escape(f"{stage[0]}.") if stage else pattern or "")
+    head, known = {id(p) for p in module.continual_head.parameters()}, module.continual.own_parameters
+    found = [n for n, p in module.named_parameters() if n in known and p.requires_grad and id(p) not in head]
+    names = tuple(name for name in found if wanted.search(name))
+    if pattern is not None and not names:
+        raise ValueError(
+            f"`{argument}={pattern!r}` is in the name of no trained parameter before the head; the last ones are "
+            f"{', '.join(found[-3:]) or 'none'}."
+        )
+    return names

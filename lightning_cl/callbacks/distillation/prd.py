@@ -9,17 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import above, at_least, choice, fraction
+from lightning_cl.callbacks.arguments import above, at_least, choice
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.distillation.teacher import PreviousModel
 from lightning_cl.callbacks.stream_kind import Boundaries
+from lightning_cl.callbacks.view_arguments import ViewArguments
 from lightning_cl.datamodules.stream_plan import newly_seen
 from lightning_cl.nn.heads import cosine_logits
 from lightning_cl.nn.losses import distillation, supervised_contrastive
 from lightning_cl.nn.precision import wide
 from lightning_cl.nn.relations import relations
 from lightning_cl.training import Step, TaskData
-from lightning_cl.training.contrast import View, learn_features
+from lightning_cl.training.contrast import learn_features
 from lightning_cl.training.global_batch import global_batch, term_of_all
 
 RelationAxis = Literal["classes", "samples"]
@@ -36,7 +37,7 @@ class PrototypeRelations(PreviousModel):
     def __init__(self, module: Any, num_classes: int, method: PRD) -> None:
         super().__init__(module, method.relation)
         features = module.continual_head.in_features
-        self.method, self.view = method, View.like(method)
+        self.method, self.view = method, method.view
         self.prototypes = nn.Parameter(0.01 * torch.randn(num_classes, features))  # short, so that they turn quickly
         self.register_buffer("old", torch.zeros(num_classes, features))
         hidden = [nn.Linear(features, features), nn.ReLU(), nn.Linear(features, features), nn.ReLU()]
@@ -90,7 +91,7 @@ class PrototypeRelations(PreviousModel):
 
 
 @dataclass(eq=False)
-class PRD(ContinualMethod):
+class PRD(ContinualMethod, ViewArguments):
     """Prototype-sample relation distillation (PRD; Asadi et al., ICML 2023, arXiv:2303.14771); keeps no sample.
 
     In place of the user's loss: ``temperature / 0.07`` times the supervised contrastive loss of two views in a
@@ -110,10 +111,6 @@ class PRD(ContinualMethod):
         relation_axis: See above.
         temperature: Of the contrastive loss, above 0.
         width: Of the projection, at least 1.
-        least_area: Smallest share of an image in its second view, in (0, 1].
-        flip: Whether second views may be mirrored.
-        jitter: Of contrast and brightness in second views, at least 0.
-        gray: Share of gray second views, in [0, 1].
         train_mask: Of no effect.
 
     Raises:
@@ -133,10 +130,6 @@ class PRD(ContinualMethod):
     relation_axis: RelationAxis = choice(RelationAxis, default="classes")
     temperature: float = above(0, default=0.1)
     width: int = at_least(1, default=128)
-    least_area: float = fraction(above(0, default=0.2))
-    flip: bool = True
-    jitter: float = at_least(0, default=0.4)
-    gray: float = fraction(default=0.2)
     _: KW_ONLY
     reset_optimizer: bool = True
 

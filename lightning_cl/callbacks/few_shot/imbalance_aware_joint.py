@@ -154,11 +154,8 @@ class JointTraining(MethodModule):
         """Weights by the effective number of samples in the last epochs of a task; before, all weigh the same."""
         share = self.method.deferred
         if not share or not is_last_share(step.module.trainer, share):
-            return torch.ones(len(self.counts), dtype=torch.float64, device=self.counts.device)
-        found = torch.zeros(len(self.counts), dtype=torch.float64, device=self.counts.device)
-        known = self.counts > 0
-        found[known] = effective_weights(self.counts[known], 0.9999)
-        return found
+            return torch.ones_like(self.counts, dtype=torch.float64)
+        return effective_weights(self.counts, 0.9999)
 
 
 def _images(inputs: Any) -> Tensor:

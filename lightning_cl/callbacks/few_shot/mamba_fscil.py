@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,18 +9,17 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from lightning_cl.callbacks.arguments import above, at_least, fraction
 from lightning_cl.callbacks.few_shot.base_session import BaseSessionMethod
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.distributed import send_from_first_process
-from lightning_cl.nn.dual_projector import DualProjector, balanced_weights, dot_regression, separation, suppression
+from lightning_cl.nn.dual_projector import DualProjector, dot_regression
 from lightning_cl.nn.guard import whole
 from lightning_cl.nn.heads import ClassStatistics, cosine_logits, simplex_etf
+from lightning_cl.nn.novel_branch import learn_session
 from lightning_cl.nn.precision import wide
 from lightning_cl.nn.token_maps import token_maps
-from lightning_cl.nn.weights import overwrite
 from lightning_cl.training import MethodModule, Step, TaskData
 from lightning_cl.training.last_stage import last_stage
 from lightning_cl.training.loss_terms import zero_through
@@ -115,48 +113,13 @@ class ScanClassifier(MethodModule):
             old[torch.tensor(data.task.classes, device=old.device)] = False
             kept = old.nonzero().flatten().repeat(self.method.copies)
             maps = torch.cat([found, self.means.means[kept].to(found.dtype)]).to(self.rows.dtype)
-            self._learn(maps, torch.cat([labels, kept]), torch.Generator().manual_seed(data.task.index))
+            known = maps, torch.cat([labels, kept])
+            learn_session(self.projector, known, self.rows, self.base, self.method, data.task.index)
         else:
             send_from_first_process(self.projector.novel.buffers())  # which begin with numbers of each process's own
             self.base[torch.tensor(data.task.classes, device=self.base.device)] = True
         self.means.update(found, labels)
         self.finished.set(data.task.index + 1)
-
-    def _learn(self, known: Tensor, labels: Tensor, generator: torch.Generator) -> None:
-        """Steps on random batches, the same on every process."""
-        method = self.method
-        branch = {n: b for n, b in self.projector.novel.named_buffers() if b.is_floating_point()}
-        weights = {name: value.clone().requires_grad_() for name, value in branch.items()}
-        optimizer = torch.optim.AdamW(weights.values(), lr=method.lr, weight_decay=5e-4)
-        for step in range(method.steps):
-            optimizer.param_groups[0]["lr"] = method.lr * (1 + math.cos(math.pi * step / method.steps)) / 2
-            rows = torch.randint(len(labels), (method.batch_size,), generator=generator).to(labels.device)
-            mixed = bool(torch.rand((), generator=generator) < method.mixup)
-            other = rows[torch.randperm(len(rows), generator=generator).to(rows.device)] if mixed else rows
-            with torch.enable_grad():
-                loss = self._session_loss(weights, known[rows], labels[rows], known[other], labels[other])
-            found = torch.autograd.grad(loss, list(weights.values()))
-            for weight, gradient in zip(weights.values(), found, strict=True):
-                weight.grad = gradient
-            optimizer.step()
-        overwrite(branch, weights.items())
-
-    def _session_loss(
-        self, weights: dict[str, Tensor], known: Tensor, labels: Tensor, other: Tensor, others: Tensor
-    ) -> Tensor:
-        """Dot regression of samples mixed half and half, and what the gate and the coefficients should be."""
-        method, mixed, side = self.method, (known + other) / 2, self.method.side
-        maps, features = mixed.tensor_split([mixed.shape[1] // (side**2 + 1) * side**2], dim=1)
-        maps = maps.unflatten(1, (-1, side, side))
-        with torch.no_grad():
-            fixed = self.projector(maps, features, novel=False).features
-        added, chosen = functional_call(self.projector.novel, weights, (maps,))
-        pairs = [(self.rows[y], balanced_weights(y).to(known.dtype)) for y in (labels, others)]
-        terms = [dot_regression(fixed + added, rows, balance) for rows, balance in pairs]
-        base = self.base[labels] & self.base[others]
-        loss = method.strength * (terms[0] + terms[1]) / 2
-        loss = loss + suppression(chosen.gate, base, method.suppress_base, method.excite_novel)
-        return loss + method.separate * separation(chosen, base)
 
 
 @dataclass(eq=False)

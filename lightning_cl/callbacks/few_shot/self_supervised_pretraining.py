@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import above, at_least, fraction
+from lightning_cl.callbacks.arguments import above, at_least
 from lightning_cl.callbacks.few_shot.base_session import BaseSessionMethod
+from lightning_cl.callbacks.view_arguments import ViewArguments
 from lightning_cl.nn.losses import supervised_contrastive
 from lightning_cl.nn.precision import wide
 from lightning_cl.training import MethodModule, Step
-from lightning_cl.training.contrast import View, learn_features
+from lightning_cl.training.contrast import learn_features
 from lightning_cl.training.global_batch import global_batch, term_of_all
 from lightning_cl.training.loss_terms import zero_through
 
@@ -24,7 +25,7 @@ class ContrastiveEpochs(MethodModule):
     def __init__(self, width: int, method: SelfSupervisedPretraining) -> None:
         super().__init__()
         self.epochs, self.temperature = method.epochs, method.temperature
-        self.view = View.like(method)
+        self.view = method.view
         self.project = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, method.width))
 
     def own_step(self, step: Step) -> Tensor | None:
@@ -48,7 +49,7 @@ class ContrastiveEpochs(MethodModule):
 
 
 @dataclass(eq=False)
-class SelfSupervisedPretraining(BaseSessionMethod):
+class SelfSupervisedPretraining(BaseSessionMethod, ViewArguments):
     """Trick of few-shot learning: self-supervised pre-training of the encoder, style (after arXiv:2403.14392).
 
     In the first ``epochs`` epochs of the base session, the first task, each image is seen in two random views, and the
@@ -63,10 +64,6 @@ class SelfSupervisedPretraining(BaseSessionMethod):
         epochs: At least 0; with 0 the run is the same as without the callback.
         temperature: Of the similarities, above 0; SimCLR's.
         width: Of what is compared, at least 1.
-        least_area: Smallest share of an image in a view, in (0, 1].
-        flip: Whether views may be mirrored.
-        jitter: Of contrast and brightness, at least 0.
-        gray: Share of gray views, in [0, 1].
 
     Raises:
         ValueError: If a number is out of its range; in ``setup``, on a stream without a base session.
@@ -79,10 +76,6 @@ class SelfSupervisedPretraining(BaseSessionMethod):
     epochs: int = at_least(0, default=1)
     temperature: float = above(0, default=0.5)
     width: int = at_least(1, default=128)
-    least_area: float = fraction(above(0, default=0.2))
-    flip: bool = True
-    jitter: float = at_least(0, default=0.4)
-    gray: float = fraction(default=0.2)
 
     def build(self, pl_module: Any, info: Any) -> ContrastiveEpochs:
         """A projection with random weights."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_cl.callbacks.arguments import above, at_least, pattern
 from lightning_cl.callbacks.few_shot.base_session import BaseSessionMethod
@@ -17,7 +16,7 @@ from lightning_cl.nn.gradients import flat_or_zero, give_gradients
 from lightning_cl.nn.heads import ClassStatistics, cosine_logits
 from lightning_cl.training import MethodModule, TaskData
 from lightning_cl.training.evaluation_mode import in_eval_mode
-from lightning_cl.training.find_modules import stages_in
+from lightning_cl.training.last_stage import last_parameters
 
 
 class TunedSubnet(MethodModule):
@@ -25,7 +24,7 @@ class TunedSubnet(MethodModule):
 
     def __init__(self, module: Any, num_classes: int, method: SubnetTuning) -> None:
         super().__init__()
-        self.method, self.names = method, subnet_of(module, method.part)
+        self.method, self.names = method, last_parameters(module, method.part, "part")
         self.means = ClassStatistics(num_classes, module.continual_head.in_features)
 
     def start_task(self, module: Any, task: Any) -> None:
@@ -71,31 +70,6 @@ class TunedSubnet(MethodModule):
         """Take the means of the session's classes."""
         for features, labels, _ in data.features():
             self.means.update(features, labels)
-
-
-def subnet_of(module: nn.Module, pattern: str | None) -> tuple[str, ...]:
-    """Names of the trained parameters of the sub-net.
-
-    Args:
-        module: The LightningModule, with its head known.
-        pattern: Regular expression that is searched in their names; ``None``: those of the last stage or block.
-
-    Raises:
-        ValueError: If no trained parameter is in it.
-    """
-    own: Any = module
-    stage = stages_in(module)[-1:] if pattern is None else ()
-    wanted = re.compile(re.escape(f"{stage[0]}.") if stage else pattern or "")
-    head = {id(p) for p in own.continual_head.parameters()}
-    known = own.continual.own_parameters
-    found = [n for n, p in module.named_parameters() if n in known and p.requires_grad and id(p) not in head]
-    names = tuple(name for name in found if wanted.search(name))
-    if pattern is not None and not names:
-        raise ValueError(
-            f"`part={pattern!r}` is in the name of no trained parameter before the head; the last ones are "
-            f"{', '.join(found[-3:]) or 'none'}."
-        )
-    return names
 
 
 @dataclass(eq=False)

@@ -14,6 +14,7 @@ from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.namespace import rank_zero_warn
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.distributed import all_sum, send_from_first_process
+from lightning_cl.nn.parameter_versions import Remembered, written
 from lightning_cl.nn.plasticity import dormant_units
 from lightning_cl.nn.units import UnitLink, makers, restart_units_, unit_activity, unit_links
 from lightning_cl.training import MethodModule, Step
@@ -42,7 +43,7 @@ class UnitRestart(MethodModule):
         self.layers = tuple(makers(module))
         # Of each layer the place of the one that reads its units and the columns of a unit; 0 columns: no such layer.
         self.register_buffer("read_by", torch.zeros(len(self.layers), 2, dtype=torch.long))
-        self._links: list[UnitLink] | None = None
+        self._links = Remembered[list[UnitLink]]()
         self._dormant: list[Tensor] = []
 
     def start_task(self, module: Any, task: Any) -> None:
@@ -62,17 +63,14 @@ class UnitRestart(MethodModule):
                 "nothing; leave it out."
             )
 
-    def start_run(self, module: Any) -> None:
-        """Take the units from a checkpoint."""
-        self._links = None
-
     @property
     def links(self) -> list[UnitLink]:
         """The units that can be started anew."""
-        if self._links is None:
-            found = zip(self.layers, self.read_by.tolist(), strict=True)
-            self._links = [UnitLink(maker, self.layers[reader], each) for maker, (reader, each) in found if each]
-        return self._links
+        return self._links.get(written(self.read_by), self._read)
+
+    def _read(self) -> list[UnitLink]:
+        found = zip(self.layers, self.read_by.tolist(), strict=True)
+        return [UnitLink(maker, self.layers[reader], each) for maker, (reader, each) in found if each]
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """Before a step after which it is time: which units are dormant on the stream's samples of all processes."""

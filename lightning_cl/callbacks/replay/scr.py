@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.callbacks.arguments import above, at_least, fraction
+from lightning_cl.callbacks.arguments import above, at_least
 from lightning_cl.callbacks.replay.experience_replay import OwnBatchReplay, ReplayStore
+from lightning_cl.callbacks.view_arguments import ViewArguments
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.heads import PrototypeHead
 from lightning_cl.nn.losses import supervised_contrastive
@@ -74,7 +75,7 @@ class ContrastiveReplay(MethodModule):
 
 
 @dataclass(eq=False)
-class SCR(OwnBatchReplay):
+class SCR(OwnBatchReplay, ViewArguments):
     """Supervised contrastive replay (SCR; Mai et al., CVPR workshops 2021, arXiv:2103.13885).
 
     In place of the user's loss, the supervised contrastive loss on a projection (two layers) of the features of a batch
@@ -91,10 +92,6 @@ class SCR(OwnBatchReplay):
         batch_size: Samples of the batch from the memory, over all processes; the paper's is 100.
         temperature: Above 0. The paper's code has 0.07.
         width: Of what is compared, at least 1.
-        least_area: Smallest share of an image in its second view, in (0, 1].
-        flip: Whether second views may be mirrored.
-        jitter: Of contrast and brightness in second views, at least 0.
-        gray: Share of gray second views, in [0, 1].
         policy: See :class:`ExperienceReplay`; the paper's is ``"reservoir"``.
         train_mask: Of no effect.
 
@@ -115,12 +112,8 @@ class SCR(OwnBatchReplay):
     batch_size: int = 100
     temperature: float = above(0, default=0.07)
     width: int = at_least(1, default=128)
-    least_area: float = fraction(above(0, default=0.2))
-    flip: bool = True
-    jitter: float = at_least(0, default=0.4)
-    gray: float = fraction(default=0.2)
 
     def build(self, pl_module: Any, info: Any) -> ContrastiveReplay:
         """A projection with random weights, and means of nothing yet."""
         features = pl_module.continual_head.in_features
-        return ContrastiveReplay(info.num_classes, features, self.width, self.temperature, View.like(self))
+        return ContrastiveReplay(info.num_classes, features, self.width, self.temperature, self.view)

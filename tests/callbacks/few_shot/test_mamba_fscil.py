@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from lightning_cl.callbacks import MambaFSCIL
 from lightning_cl.datamodules import FewShot
-from lightning_cl.nn.heads import simplex_etf
 
 from ..by_hand import Net, make_stream, run, weights
 
@@ -68,28 +67,6 @@ def test_one_mean_of_a_class_is_remembered() -> None:
     assert means.means.shape == (6, 9 * 5)
     maps, feature = means.means[:, :36].unflatten(1, (9, 4)), means.means[:, 36:]
     torch.testing.assert_close(maps.mean(2), feature)  # the mean of a map of four places is the pooled feature
-
-
-def test_the_loss_of_a_session_against_its_formula() -> None:
-    net = fitted(suppress_base=7.0, excite_novel=0.3, separate=0.2, strength=4.0)
-    part = net.continual.parts["mambafscil"]
-    known = part.means.means.to(torch.float64)
-    labels, others = torch.tensor([0, 2, 3, 1, 1, 4]), torch.tensor([1, 2, 0, 1, 0, 5])
-    found = part._session_loss({}, known[labels], labels, known[others], others)
-    mixed, rows = (known[labels] + known[others]) / 2, simplex_etf(6, 9, torch.Generator().manual_seed(0))
-    h, chosen = part.projector(mixed[:, :36].view(6, 9, 2, 2), mixed[:, 36:])
-    dot = 0.0
-    for y in (labels, others):
-        terms = 0.5 * (F.cosine_similarity(h, rows[y].to(h)) - 1) ** 2
-        dot += sum(terms[y == c].mean() for c in y.unique()) / len(y.unique()) / 2  # classes weigh alike
-    base = torch.tensor([True, False, False, True, True, False])
-    z = chosen.gate
-    gate = 7 * z[base].square().sum().sqrt() / z[base].numel() - 0.3 * z[~base].square().sum().sqrt() / z[~base].numel()
-    apart = sum(
-        F.cosine_similarity(v[base].mean((0, 1)), v[~base].mean((0, 1)), dim=0).abs() / 2
-        for v in chosen.coefficients[:3]
-    )
-    assert found.item() == pytest.approx((4 * dot + gate + 0.2 * apart).item(), rel=1e-6)
 
 
 def test_without_steps_the_answer_is_that_of_the_base_session() -> None:

@@ -19,10 +19,10 @@ from lightning_cl.callbacks import (
     SupervisedContrast,
 )
 from lightning_cl.callbacks.few_shot.base_term import turned, with_images
-from lightning_cl.callbacks.few_shot.subnet_tuning import subnet_of
 from lightning_cl.datamodules import FewShot
 from lightning_cl.nn.losses import supervised_contrastive
 from lightning_cl.training.batch import Inputs
+from lightning_cl.training.last_stage import last_parameters
 
 from ..by_hand import CLASSES, LR, Net, make_stream, run, start, weights
 
@@ -153,7 +153,7 @@ def test_the_subnet_is_the_named_one_and_nothing_else_moves() -> None:
 def test_a_subnet_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`part='layer9'` is in the name of no trained parameter .* body.1.bias"):
         fitted(SubnetTuning(part="layer9"))
-    assert subnet_of(plain(), None) == ("body.1.weight", "body.1.bias")
+    assert last_parameters(plain(), None, "part") == ("body.1.weight", "body.1.bias")
 
 
 @pytest.mark.parametrize(
