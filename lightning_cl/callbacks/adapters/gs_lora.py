@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,16 +26,16 @@ from lightning_cl.training import Step
 class ForgettingUpdates(ForgetRequests):
     """``A`` and ``B`` of the feed-forward layers, which alone learn while something is to be forgotten."""
 
-    def __init__(self, adapters: Adapters, layers: Sequence[str], bound: float, beta: float, alpha: float) -> None:
+    def __init__(self, adapters: Adapters, method: GSLoRA) -> None:
         super().__init__()
-        self.adapters, self.layers, self.bound, self.beta, self.alpha = adapters, tuple(layers), bound, beta, alpha
+        self.adapters, self.method = adapters, method
 
     @torch.no_grad()
     def start_task(self, module: Any, task: Any) -> None:
         """Merge the last request's update; the next begins with a fresh ``A``, alike everywhere, and ``B = 0``."""
         super().start_task(module, task)
         generator = torch.Generator().manual_seed(mix_seed(module.trainer.datamodule.seed, 0x65A, task.index))
-        for name in self.layers if task.forgets else ():
+        for name in self.adapters.names if task.forgets else ():
             bank = self.adapters.bank(name)
             assert isinstance(bank, LoRA)
             module.get_submodule(name).weight += bank.delta(0)
@@ -51,8 +51,8 @@ class ForgettingUpdates(ForgetRequests):
         blocks = group_norms(self.adapters.named_parameters(), lambda name: name.rpartition("/")[0])
         return {
             "gs_lora_retain": step.mean_over(~asked, losses),
-            "gs_lora_forget": self.beta * self.pushed(step, losses, self.bound),
-            "gs_lora_blocks": self.alpha * blocks.sum(),
+            "gs_lora_forget": self.method.beta * self.pushed(step, losses, self.method.bound),
+            "gs_lora_blocks": self.method.alpha * blocks.sum(),
         }
 
     def edit_gradients(self, module: Any, optimizer: Any) -> None:
@@ -136,7 +136,7 @@ class GSLoRA(SeenClassesMethod):
 
     def forgetting(self, pl_module: Any, info: Any, adapters: Adapters) -> ForgettingUpdates:
         """What learns the updates."""
-        return ForgettingUpdates(adapters, adapters.names, self.bound, self.beta, self.alpha)
+        return ForgettingUpdates(adapters, self)
 
 
 def _ends(mlp: nn.Module) -> list[str]:

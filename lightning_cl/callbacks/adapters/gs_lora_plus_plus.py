@@ -22,10 +22,12 @@ from lightning_cl.training import Step, TaskData
 class PrototypeForgetting(ForgettingUpdates):
     """Class means of the present model, and an average of the updates over epochs."""
 
+    method: GSLoRAPlusPlus
+
     def __init__(self, module: Any, info: Any, adapters: Adapters, method: GSLoRAPlusPlus) -> None:
-        super().__init__(adapters, adapters.names, method.bound, method.beta, method.alpha)
-        self.method, width = method, module.continual_head.in_features
-        self.means, self.averaged = ClassStatistics(info.num_classes, width), Counter()
+        super().__init__(adapters, method)
+        self.means = ClassStatistics(info.num_classes, module.continual_head.in_features)
+        self.averaged = Counter()
         updates = {name: torch.zeros_like(p) for name, p in adapters.named_parameters()}
         self.average = NamedTensors(updates)
 

@@ -24,30 +24,23 @@ from lightning_cl.training.transfer import samples_at
 
 
 class GeneralSamples(MethodModule):
-    """General samples, or where they are in the training split, and the states of their features at first.
-
-    Args:
-        width: Of the features that the head is given, ``D``.
-        general: ``(N, ...)`` inputs, or a dictionary of such; ``None``: samples of the stream's first task.
-        count: ``N``, where they are the stream's.
-        strength: Weight of the term.
-        batch_size: Samples of a step.
-    """
+    """General samples, or where they are in the training split, and the states of their features at first."""
 
     states: Tensor
     low: Tensor
     high: Tensor
     index: Tensor
 
-    def __init__(self, width: int, general: Any, count: int, strength: float, batch_size: int) -> None:
+    def __init__(self, width: int, method: GeRe) -> None:
         super().__init__()
-        self.strength, self.batch_size, self.taken = strength, batch_size, Counter()
+        self.strength, self.batch_size, self.taken = method.strength, method.batch_size, Counter()
+        general = method.general
         self.named = isinstance(general, Mapping)
         parts = dict(general) if self.named else {} if general is None else {"": general}
         self.parts = tuple(parts)
         for name, part in parts.items():  # given anew with the arguments, so not in checkpoints
             self.register_buffer(f"general_{name}", torch.as_tensor(part), persistent=False)
-        count = len(next(iter(parts.values()))) if parts else count
+        count = len(next(iter(parts.values()))) if parts else method.count
         self.register_buffer("index", torch.zeros(0 if parts else count, dtype=torch.long))
         self.register_buffer("states", torch.zeros(count, width, dtype=torch.int8))
         self._positions = Remembered[Tensor]()  # the index on the host
@@ -152,5 +145,4 @@ class GeRe(RegularizedMethod):
 
     def build(self, pl_module: Any, info: Any) -> GeneralSamples:
         """States of all samples, to be taken when training starts."""
-        width = pl_module.continual_head.in_features
-        return GeneralSamples(width, self.general, self.count, self.strength, self.batch_size)
+        return GeneralSamples(pl_module.continual_head.in_features, self)

@@ -28,13 +28,7 @@ OUTPUTS = r"(?:self_)?att(?:n|ention)\.(?:proj|out_proj|o_proj|output\.dense)"
 
 
 class FollowedGradients(MethodModule):
-    """A subspace for each chosen matrix; the user's optimiser moves coordinates in it.
-
-    Args:
-        module: The LightningModule.
-        names: Of the layers.
-        method: With the sizes.
-    """
+    """A subspace for each chosen matrix; the user's optimiser moves coordinates in it."""
 
     def __init__(self, module: Any, names: list[str], method: CoSO) -> None:
         super().__init__()

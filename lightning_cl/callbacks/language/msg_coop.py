@@ -25,11 +25,7 @@ class ContextEnsemble(TextFeatures):
     """The mean of the answers of several contexts, and the terms that hold these near descriptions and apart.
 
     Args:
-        module: The LightningModule.
-        contexts: Fit the text tower.
-        texts: What is read of each class behind the contexts.
         descriptions: For each class what describes it.
-        method: The configuration.
     """
 
     def __init__(

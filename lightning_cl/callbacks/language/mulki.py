@@ -36,13 +36,7 @@ from lightning_cl.training.trained_body import trained_body
 
 
 class TaughtTowers(TextFeatures):
-    """Both teachers, image prototypes of the classes, and the average of the weights within a task.
-
-    Args:
-        module: The LightningModule, with the towers that are trained.
-        texts: What is read of each class.
-        method: The configuration.
-    """
+    """Both teachers, image prototypes of the classes, and the average of the weights within a task."""
 
     prototypes: Tensor
     known: Tensor

@@ -27,11 +27,7 @@ class RegulatedPrompts(TextFeatures):
     """The three terms that hold features and answers near those without prompts, and the average over a task's epochs.
 
     Args:
-        module: The LightningModule.
-        prompts: Fit both towers.
-        texts: What is read of each class behind the prompts.
         frozen_texts: For each class what is read of it without prompts.
-        method: The configuration.
     """
 
     averaged: Tensor

@@ -27,13 +27,7 @@ _SAMPLES = 8
 
 
 class UnitRestart(MethodModule):
-    """Counts optimiser steps, and looks after every so many which units answer to the batch.
-
-    Args:
-        module: The LightningModule.
-        threshold: Below which a unit is dormant.
-        every: Optimiser steps.
-    """
+    """Counts optimiser steps, and looks after every so many which units answer to the batch."""
 
     read_by: Tensor
 
@@ -54,8 +48,7 @@ class UnitRestart(MethodModule):
         with evaluating(module):
             links = unit_links(module, lambda weights: Step(module, None).look(inputs, weights).raw_logits)
         for link in links:
-            places = self.layers.index(link.reader), link.columns
-            self.read_by[self.layers.index(link.maker)] = torch.tensor(places)
+            self.read_by[self.layers.index(link.maker)] = torch.tensor([self.layers.index(link.reader), link.columns])
         send_from_first_process([self.read_by])
         if not links:
             rank_zero_warn(

@@ -30,9 +30,8 @@ class UnlearningObjective(ForgetRequests):
 
     def __init__(self, module: Any, method: Unlearning) -> None:
         super().__init__()
-        self.objective, self.beta, self.per_sample = method.objective, method.beta, method.per_sample
-        self.retained, self.retain_weight, self.bound = method.retained, method.retain_weight, method.bound
-        asks = self.objective == "npo" or (self.retained == "reference" and self.retain_weight > 0)
+        self.method = method
+        asks = method.objective == "npo" or (method.retained == "reference" and method.retain_weight > 0)
         self.reference = Snapshot(weights_and_statistics(module) if asks else {})
 
     def start_task(self, module: Any, task: Any) -> None:
@@ -48,34 +47,32 @@ class UnlearningObjective(ForgetRequests):
         asked, own = self.is_asked(step), seen_losses(step, step.raw_logits)
         before = step.look(weights=dict(self.reference.items())).raw_logits if self.reference.names else None
         terms = {"unlearning_forget": self._forget(step, asked, own, before)}
-        if self.retain_weight:
-            terms["unlearning_retain"] = self.retain_weight * self._retain(step, ~asked, own, before)
+        if self.method.retain_weight:
+            terms["unlearning_retain"] = self.method.retain_weight * self._retain(step, ~asked, own, before)
         return terms
 
     def _forget(self, step: Step, asked: Tensor, own: Tensor, before: Tensor | None) -> Tensor:
-        if self.objective == "ascent":
-            return self.pushed(step, own, self._bound(step))
-        if self.objective == "npo":
+        if self.method.objective == "ascent":
+            bound = self.method.bound
+            return self.pushed(step, own, math.log(len(step.task.seen_classes)) if bound is None else bound)
+        if self.method.objective == "npo":
             assert before is not None
             return self._preferred(step, asked, own, seen_losses(step, before))
         allowed = step.module.continual.mask.train_allowed.clone()
-        if self.objective == "refusal":
+        if self.method.objective == "refusal":
             allowed[self.asked] = False
             return step.mean_over(asked, refusal(wide(step.raw_logits), allowed))
         labels = self._random_labels(step, allowed.nonzero().flatten())
         return step.mean_over(asked, seen_losses(step, step.raw_logits, labels))
 
-    def _bound(self, step: Step) -> float:
-        return math.log(len(step.task.seen_classes)) if self.bound is None else self.bound
-
     def _preferred(self, step: Step, asked: Tensor, own: Tensor, known: Tensor) -> Tensor:
         """NPO of every sample, or of the mean over the batch, whose slope is that of all processes' mean."""
-        if self.per_sample:
-            return step.mean_over(asked, negative_preference(own, known, self.beta))
+        if self.method.per_sample:
+            return step.mean_over(asked, negative_preference(own, known, self.method.beta))
         mean = step.mean_over(asked, own)
         now, then = step.over_processes(mean), step.over_processes(step.mean_over(asked, known))
-        slope = -2 * torch.sigmoid(-self.beta * (now - then))
-        return negative_preference(now, then, self.beta) + slope * (mean - mean.detach())
+        slope = -2 * torch.sigmoid(-self.method.beta * (now - then))
+        return negative_preference(now, then, self.method.beta) + slope * (mean - mean.detach())
 
     def _random_labels(self, step: Step, classes: Tensor) -> Tensor:
         """``(B,)`` labels drawn once for each training sample of the request, the same in all epochs."""
@@ -86,7 +83,7 @@ class UnlearningObjective(ForgetRequests):
         return classes[drawn[rows].to(classes.device)]
 
     def _retain(self, step: Step, kept: Tensor, own: Tensor, before: Tensor | None) -> Tensor:
-        if self.retained == "labels":
+        if self.method.retained == "labels":
             return step.mean_over(kept, own)
         assert before is not None
         allowed = step.module.continual.mask.train_allowed

@@ -87,9 +87,9 @@ def test_an_update_is_the_network_that_it_is_merged_into(module: Any, monkeypatc
     with torch.no_grad():
         for parameter in part.parameters():
             parameter.copy_(0.3 * torch.randn(parameter.shape))
-    before, deltas = module(images), {name: part.adapters.bank(name).delta(0) for name in part.layers}
-    assert sorted({name.rpartition(".")[2] for name in part.layers}) == ["fc1", "fc2"]
-    weights = {name: module.get_submodule(name).weight.detach().clone() for name in part.layers}
+    before, deltas = module(images), {name: part.adapters.bank(name).delta(0) for name in part.adapters.names}
+    assert sorted({name.rpartition(".")[2] for name in part.adapters.names}) == ["fc1", "fc2"]
+    weights = {name: module.get_submodule(name).weight.detach().clone() for name in part.adapters.names}
     part.start_task(module, SimpleNamespace(index=2, forgets=(0,)))
     assert_close(module(images), before, rtol=0, atol=1e-5)
     assert not torch.equal(before, plain(images))
@@ -117,7 +117,7 @@ def test_a_stream_that_asks_for_nothing_is_refused(tmp_path: Any) -> None:
 
 def test_layers_by_name() -> None:
     module = attached(PLAIN, GSLoRA(at=r"attn\.proj"))
-    assert [name.rpartition("blocks.")[2] for name in module.continual.parts["gslora"].layers] == [
+    assert [name.rpartition("blocks.")[2] for name in module.continual.parts["gslora"].adapters.names] == [
         f"{block}.attn.proj" for block in range(3)
     ]
     with pytest.raises(ValueError, match="names a LayerNorm"):

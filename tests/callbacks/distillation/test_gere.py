@@ -38,7 +38,7 @@ def test_nothing_is_lost_where_all_are_in_their_states() -> None:
 
 
 def test_states_are_those_of_a_deviation_from_the_mean() -> None:
-    part = GeneralSamples(3, torch.zeros(8, 2), 0, 1.0, 4)
+    part = GeneralSamples(3, GeRe(1.0, torch.zeros(8, 2), batch_size=4))
     features = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
     part._take(features)
     mean = features.mean(0)
