@@ -23,8 +23,10 @@ ONLINE = {"batch_size": 4, "epochs_per_task": 1, "updates_per_batch": 2, "scenar
 OFFLINE_ENDS, ONLINE_ENDS = range(7, 36, 7), (14, 22, 42)
 #: The offline stream with the gradients of three batches in a step, the last step of an epoch with those of one.
 ACCUMULATED_ENDS = range(3, 16, 3)
-#: Power cuts in an offline run, in an online one, and runs of which each loses power once.
-CHAIN, ONLINE_CHAIN, ACCUMULATED_CHAIN, SINGLE = 14, 6, 6, 4
+#: Power cuts in an offline run, in an online one, and in one of accumulated gradients.
+CHAIN, ONLINE_CHAIN, ACCUMULATED_CHAIN = 12, 5, 5
+#: What a single power cut meets: a module, who saves, and how many steps lie between two checkpoints, all in turn.
+MEETS = tuple(zip((PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT), (ours, lightnings_own) * 2, (1, 2, 3, 1), strict=True))
 DROPOUT = 0.3  # so that the state of the random generators matters
 
 
@@ -55,8 +57,8 @@ def whole(tmp_path_factory):
 
 
 def options(turn, stream):
-    """Every second process has data workers, and the distance between checkpoints varies: no bit depends on them."""
-    workers = {"num_workers": 2 * (turn % 2)}
+    """Some processes have data workers, and the distance between checkpoints varies: no bit depends on them."""
+    workers = {"num_workers": 2 * (turn % 5 == 1)}  # a run with them takes three times as long
     return {"every": 1 + turn % 3, "dropout": DROPOUT, "stream_options": {**stream, **workers}}
 
 
@@ -101,14 +103,26 @@ def test_a_chain_of_power_cuts_between_accumulated_gradients(method, whole, tmp_
     assert differences(resumed, expected) == [], points
 
 
+def single_cut(turn, second):
+    """What the first or second cut of a method meets, and its place."""
+    return MEETS[(turn + 2 * second) % len(MEETS)], PLACES[(turn // len(MEETS) + 3 * second) % len(PLACES)]
+
+
+def test_every_module_meets_every_place():
+    met = {single_cut(turn, second) for turn in range(len(THOROUGH)) for second in (False, True)}
+    assert len(met) == len(MEETS) * len(PLACES)
+
+
 @methods
-@pytest.mark.parametrize("turn", range(SINGLE))
-def test_one_power_cut(method, turn, whole, tmp_path):
-    case, saving = (PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT)[turn % 4], (ours, lightnings_own)[turn % 2]
+@pytest.mark.parametrize("second", [False, True], ids=["first", "second"])
+def test_one_power_cut(method, second, whole, tmp_path):
+    """Each method on two modules; over all of them every module meets every place."""
+    turn = THOROUGH.index(method)
+    (case, saving, every), place = single_cut(turn, second)
+    given = {"every": every, "dropout": DROPOUT, "stream_options": {**OFFLINE, "num_workers": 2 * (turn % 5 == 1)}}
     expected = whole(case, method, OFFLINE)
-    points = draw_points(f"cuts of {method.__name__}", len(PLACES), OFFLINE_ENDS)
-    point = points[(turn + THOROUGH.index(method)) % len(points)]
-    assert attempt(case, method, tmp_path, point, saving, **options(turn, OFFLINE)) is None, f"{point} was not reached"
-    resumed = attempt(case, method, tmp_path, None, saving, **options(turn, OFFLINE))
+    point = next(p for p in draw_points(f"cuts of {method.__name__}", len(PLACES), OFFLINE_ENDS) if p.place == place)
+    assert attempt(case, method, tmp_path, point, saving, **given) is None, f"{point} was not reached"
+    resumed = attempt(case, method, tmp_path, None, saving, **given)
     assert resumed is not None
     assert differences(resumed, expected) == [], point

@@ -31,6 +31,8 @@ OPTIONS = {"optimizer": "sgd", "precision": "64-true", "stream_options": STREAM}
 STEPS_PER_EPOCH = 3
 #: In mid-epoch of task 0, at its last batch, in mid-epoch of task 1, and before the short last batch of task 2.
 CUTS = (2, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 1, 3 * STEPS_PER_EPOCH + 2)
+#: Numbers of processes before and after a cut.
+CHANGES = ((2, 1), (1, 3), (3, 2))
 
 
 class Samples(Callback):
@@ -107,14 +109,15 @@ def test_several_processes_equal_one(method, count, whole):
 
 
 @methods
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 3), (3, 2)], ids=lambda n: str(n))
+@pytest.mark.parametrize(("before", "after"), CHANGES, ids=lambda n: str(n))
 def test_resumed_on_another_number_of_processes(method, before, after, whole, tmp_path):
+    """At one of the steps, in turn: over all methods every change is made at every step."""
     folder, _ = whole(method, before)
     _, expected = whole(method, 1)
-    for step in CUTS:
-        resumed = fit(method, tmp_path / f"from{step}", after, folder / f"step={step}.ckpt")
-        assert list(resumed[1]) == [done for done in expected[1] if done >= step]
-        assert_same_run(resumed, expected)
+    step = CUTS[(THOROUGH.index(method) + CHANGES.index((before, after))) % len(CUTS)]
+    resumed = fit(method, tmp_path / f"from{step}", after, folder / f"step={step}.ckpt")
+    assert list(resumed[1]) == [done for done in expected[1] if done >= step]
+    assert_same_run(resumed, expected)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ from .output_modules import HF_IMAGES, HF_TEXTS
 from .runs import in_forked_processes, train
 
 OTHERS = (PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT, IN_SETUP, IN_CONFIGURE_MODEL)
-PAIRS = [(method, ASKING) for method in METHODS]
+PAIRS = [(method, ASKING) for method in THOROUGH]
 PAIRS += [(DERPlusPlus, HF_TEXTS)]
-RARE = [(method, case) for method in THOROUGH for case in OTHERS]
+RARE = [(method, ASKING) for method in METHODS if method not in THOROUGH]
+RARE += [(method, OTHERS[turn % len(OTHERS)]) for turn, method in enumerate(THOROUGH)]
 PAIRS += [pytest.param(*pair, marks=pytest.mark.slow) for pair in [*RARE, (GEM, HF_TEXTS), (EWC, HF_IMAGES)]]
 
 

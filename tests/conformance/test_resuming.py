@@ -1,4 +1,4 @@
-"""A run that is killed anywhere and resumed in fresh objects ends with the bits of one that was not."""
+"""A run that is killed again and again and resumed in fresh objects ends with the bits of one that was not."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from .methods import METHODS, THOROUGH, in_turn, make, on_cases
+from .methods import make, on_cases, paired
 from .modules import ASKING, FOREIGN_DICT, FOREIGN_TUPLE, IN_CONFIGURE_MODEL, IN_SETUP, PLAIN, SPLIT
 from .runs import assert_same_bits, in_forked_processes, train
 from .streams import STEPS_PER_EPOCH
 
-methods = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
 MID_EPOCH = STEPS_PER_EPOCH + 2  # of task 1
 LAST_OF_TASK = STEPS_PER_EPOCH  # saved before the task's end was evaluated
 MID_LAST_EPOCH = 3 * STEPS_PER_EPOCH + 2  # of task 2, the third
@@ -35,12 +34,13 @@ class Abort(Callback):
             raise ConnectionAbortedError("the power is gone")
 
 
-def interrupted(method, case, folder, step, sigkill=False):
-    """Path of the last checkpoint of a run that was ended after it."""
+def interrupted(method, case, folder, step, sigkill, begin=None):
+    """Path of the last checkpoint of a run that goes on from ``begin`` and is ended after ``step``."""
 
     def run() -> None:
         saving = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=step, save_top_k=-1)
-        train(case, make(method), folder, dropout=DROPOUT, callbacks=[Abort(step, sigkill), saving])
+        ending = Abort(step, sigkill)
+        train(case, make(method), folder, dropout=DROPOUT, callbacks=[ending, saving], ckpt_path=begin)
 
     if sigkill:
         assert in_forked_processes(run) == [-signal.SIGKILL]
@@ -54,49 +54,30 @@ def interrupted(method, case, folder, step, sigkill=False):
 def uninterrupted(tmp_path_factory):
     results = {}
 
-    def get(method, case):
-        if (method, case) not in results:
-            run = train(case, make(method), tmp_path_factory.mktemp("whole"), dropout=DROPOUT)
-            results[method, case] = run.result(), run.trainer.optimizers[0].state_dict()
-        return results[method, case]
+    def get(method):
+        if method not in results:
+            run = train(ASKING, make(method), tmp_path_factory.mktemp("whole"), dropout=DROPOUT)
+            results[method] = run.result(), run.trainer.optimizers[0].state_dict()
+        return results[method]
 
     return get
 
 
-PLACES = {
-    "last-batch-of-a-task": (LAST_OF_TASK, False),
-    "sigkill-mid-epoch": (MID_EPOCH, True),
-    "mid-epoch-of-the-last-task": (MID_LAST_EPOCH, False),
-}
-#: Everywhere in the module that asks for most (thorough methods; the others quickly at one of these places, and slowly
-#: at a second one); in the other modules once: test_kill_points.py kills them at random points.
-#: Two of them build their network later, and must still end as the one that was whole from the beginning.
+#: In the order of the run: the second by SIGKILL, the others by an exception.
+CUTS = ((LAST_OF_TASK, False), (MID_EPOCH, True), (MID_LAST_EPOCH, False))
+#: The module that asks for most, and two that build their network later and must end as the one that was whole from the
+#: beginning. Others are killed at random points in test_kill_points.py.
 LATER = (ASKING, IN_SETUP, IN_CONFIGURE_MODEL)
-KILLED = [
-    pytest.param(
-        method,
-        case,
-        *PLACES[name],
-        id=f"{name}-{case.name}-{method.__name__}",
-        marks=() if method in THOROUGH or name == in_turn(method, list(PLACES)) else pytest.mark.slow,
-    )
-    for method in METHODS
-    for case, name in zip(LATER, PLACES, strict=True)
-    if method in THOROUGH or name != in_turn(method, [*list(PLACES)[2:], *list(PLACES)[:2]])
-]
-KILLED += [
-    pytest.param(method, case, MID_EPOCH, True, id=f"sigkill-{case.name}-{method.__name__}", marks=pytest.mark.slow)
-    for method in THOROUGH
-    for case in (PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT)
-]
 
 
-@pytest.mark.parametrize(("method", "case", "step", "sigkill"), KILLED)
-def test_resume_is_invisible(method, case, step, sigkill, uninterrupted, tmp_path):
-    path = interrupted(method, case, tmp_path, step, sigkill)
-    torch.load(path, weights_only=True)
+@pytest.mark.parametrize(("method", "case"), paired(LATER), ids=lambda v: getattr(v, "__name__", None) or v.name)
+def test_resume_is_invisible(method, case, uninterrupted, tmp_path):
+    path = None
+    for step, sigkill in CUTS:
+        path = interrupted(method, case, tmp_path, step, sigkill, path)
+        torch.load(path, weights_only=True)
     resumed = train(case, make(method), tmp_path, dropout=DROPOUT, ckpt_path=path)
-    result, optimizer = uninterrupted(method, ASKING if case in LATER else case)
+    result, optimizer = uninterrupted(method)
     assert_same_bits(resumed.result(), result)
     assert str(resumed.trainer.optimizers[0].state_dict()) == str(optimizer)
 
