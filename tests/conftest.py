@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -20,6 +21,15 @@ from ports import free_port
 torch.set_num_threads(1)
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
+
+
+def pytest_configure() -> None:
+    gc.disable()  # until all tests are found: nothing of them is garbage, but each look for it takes longer
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -43,6 +53,13 @@ def signals_as_before() -> Iterator[None]:
 def own_port(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that a test starts meet where no other test's do."""
     monkeypatch.setenv("MASTER_PORT", str(free_port()))
+
+
+@pytest.fixture(autouse=True)
+def pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pictures of a report take a third of a short run: they are empty files but where tests are about them."""
+    if "reports" not in request.path.parts and request.node.get_closest_marker("pictures") is None:
+        monkeypatch.setattr("lightning_cl.reports.report._save_figure", lambda path, draw: path.touch())
 
 
 @pytest.fixture(scope="session")

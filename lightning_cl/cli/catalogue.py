@@ -6,6 +6,7 @@ import argparse
 import ast
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,11 +77,17 @@ def entries(kind: str) -> list[Entry]:
         return [Entry(path.stem, head.split(" Measured:")[0]) for path, head in zip(paths, heads, strict=True)]
     root = _BASES.get(kind, "ContinualMethod")
     folder = PACKAGE / ("datamodules" if kind in _BASES else "callbacks")
-    trees = [ast.parse(path.read_text("utf-8")) for path in (folder / kind if kind in _BASES else folder).rglob("*.py")]
-    classes = {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
+    classes = _classes(folder / kind if kind in _BASES else folder)
     public, derived = exported(folder / "__init__.py") - FOR_AUTHORS, kind != "callbacks"
     found = [node for name, node in classes.items() if name in public and _derives(name, root, classes) is derived]
     return sorted((_entry(node) for node in found if not is_base(node)), key=lambda entry: entry.name.lower())
+
+
+@cache
+def _classes(folder: Path) -> Mapping[str, ast.ClassDef]:
+    """All classes in the files below a folder by name, read once in a process."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in folder.rglob("*.py")]
+    return {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
 def _entry(node: ast.ClassDef) -> Entry:
@@ -114,6 +121,6 @@ def exported(path: Path) -> set[str]:
     return set()
 
 
-def _derives(name: str, root: str, classes: dict[str, ast.ClassDef]) -> bool:
+def _derives(name: str, root: str, classes: Mapping[str, ast.ClassDef]) -> bool:
     bases = [base.id for base in classes[name].bases if isinstance(base, ast.Name)] if name in classes else []
     return any(base == root or _derives(base, root, classes) for base in bases)

@@ -489,6 +489,7 @@ def test_every_evaluation_is_logged_whatever_the_interval():
     assert trainer.callback_metrics["anytime/a_last"] == pytest.approx(curve.summary()["a_last"])
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize("together", [True, False], ids=["with ContinualEvaluation", "alone"])
 def test_the_report_has_the_curve(tmp_path, together):
     evaluation = AnytimeEvaluation(every_n_samples=7, prequential=True, windows=(2, 5))
