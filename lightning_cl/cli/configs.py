@@ -45,9 +45,15 @@ def suggestion(given: str, known: Sequence[str], listing: str | None = None) -> 
 
 def write_output(path: Path, text: str, option: str) -> None:
     """Write a file that the user asked for, and the folders above it; what hinders is said with the option."""
+    open_output(path, option)
+    path.write_text(text, encoding="utf-8")
+
+
+def open_output(path: Path, option: str) -> None:
+    """Refuse a file that cannot be written, before its content is made; a file that is there stays as it is."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.open("a", encoding="utf-8").close()
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error.strerror}); give another file with `{option}`.") from error
 

@@ -131,9 +131,12 @@ def test_the_page_opens_offline(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert text.count("data:image/svg+xml") > 5
 
 
-def test_a_page_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("suite", [(), ("digits",)], ids=["alone", "after a suite"])
+def test_a_page_that_cannot_be_written_is_refused_first(
+    suite: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").touch()
-    assert main(["bench", "--page", str(tmp_path / "file" / "page.html")]) == 2
+    assert main(["bench", *suite, "--page", str(tmp_path / "file" / "page.html")]) == 2
     said = capsys.readouterr().err
     assert "page.html cannot be written (" in said
     assert said.endswith("give another file with `--page`.\n")
