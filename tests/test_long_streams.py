@@ -148,9 +148,11 @@ CALLBACKS = {
 }
 
 
-@pytest.mark.parametrize("kind", CALLBACKS)
-@pytest.mark.parametrize("num_tasks", [120, pytest.param(1000, marks=pytest.mark.slow)])
-def test_nothing_grows(kind, num_tasks, tmp_path):
+@pytest.mark.parametrize(
+    ("num_tasks", "kind"),
+    [(120, "training"), (120, "evaluation"), pytest.param(1000, "evaluation", marks=pytest.mark.slow)],
+)
+def test_nothing_grows(num_tasks, kind, tmp_path):
     callbacks, options, growing = CALLBACKS[kind]
     assert_flat(census(tmp_path, num_tasks, [make() for make in callbacks], **options), num_tasks, *growing)
 

@@ -71,9 +71,16 @@ def test_names_of_the_module_stay(method, case):
     assert all(bool((after[name] == 0.5).all()) for name in before)
 
 
+def pickled(module):
+    return pickle.loads(pickle.dumps(module))
+
+
 @on_cases([PLAIN, FOREIGN_TUPLE, FOREIGN_DICT])
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"])
-@pytest.mark.parametrize("trained", [False, True], ids=["fresh", "trained"])
+@pytest.mark.parametrize(
+    ("duplicate", "trained"),
+    [(copy.deepcopy, False), (pickled, True)],
+    ids=["copy of a fresh one", "pickle of a trained one"],
+)
 def test_a_copy_is_whole_and_apart(method, case, duplicate, trained, finished):
     module = finished(method, case).module if trained else attached(case, make(method))
     with torch.no_grad():

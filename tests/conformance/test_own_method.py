@@ -121,12 +121,11 @@ def test_two_processes_equal_one(method, tmp_path):
 
 
 def test_resume_is_invisible(method, tmp_path):
-    def whole(method, case):
-        run = train(case, method(), tmp_path, dropout=test_resuming.DROPOUT)
+    def whole(method):
+        run = train(PLAIN, method(), tmp_path, dropout=test_resuming.DROPOUT)
         return run.result(), run.trainer.optimizers[0].state_dict()
 
-    step = test_resuming.MID_EPOCH
-    test_resuming.test_resume_is_invisible(method, PLAIN, step, False, whole, tmp_path)
+    test_resuming.test_resume_is_invisible(method, PLAIN, whole, tmp_path)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from .methods import make, on_cases, paired
+from .methods import THOROUGH, make, on_cases, paired
 from .modules import ASKING, FOREIGN_DICT, FOREIGN_TUPLE, IN_CONFIGURE_MODEL, IN_SETUP, PLAIN, SPLIT
 from .runs import assert_same_bits, in_forked_processes, train
 from .streams import STEPS_PER_EPOCH
@@ -70,7 +70,10 @@ CUTS = ((LAST_OF_TASK, False), (MID_EPOCH, True), (MID_LAST_EPOCH, False))
 LATER = (ASKING, IN_SETUP, IN_CONFIGURE_MODEL)
 
 
-@pytest.mark.parametrize(("method", "case"), paired(LATER), ids=lambda v: getattr(v, "__name__", None) or v.name)
+KILLED = [pytest.param(m, c, marks=() if m in THOROUGH else pytest.mark.slow) for m, c in paired(LATER)]
+
+
+@pytest.mark.parametrize(("method", "case"), KILLED, ids=lambda v: getattr(v, "__name__", None) or v.name)
 def test_resume_is_invisible(method, case, uninterrupted, tmp_path):
     path = None
     for step, sigkill in CUTS:

@@ -146,8 +146,9 @@ COMPANY = {
 }
 
 
-@pytest.mark.parametrize("name", COMPANY)
-@pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
+@pytest.mark.parametrize(
+    ("name", "first"), [(name, turn % 2 == 0) for turn, name in enumerate(COMPANY)], ids=lambda v: str(v)
+)
 def test_it_plugs_into_other_methods(name, first):
     watch, own = Watch(), LanguageGuidedHead(RandomTargets(48))
     company = [own, *COMPANY[name]()] if first else [*COMPANY[name](), own]
