@@ -13,7 +13,6 @@ from lightning_cl.callbacks.arguments import above, at_least, fraction
 from lightning_cl.callbacks.base import require_stream
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
-from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.nn.adapters import freeze_all_but
 from lightning_cl.nn.adapters.feature_adaptors import FeatureAdaptors
 from lightning_cl.nn.counter import Counter
@@ -24,6 +23,7 @@ from lightning_cl.nn.masks import fill_masked
 from lightning_cl.nn.task_inference import chosen_answers
 from lightning_cl.training import MethodModule, Step, TaskData
 from lightning_cl.training.loss_terms import plus, zero_through
+from lightning_cl.training.step_seed import generator_of
 
 
 class RoutedAdaptors(MethodModule):
@@ -44,9 +44,8 @@ class RoutedAdaptors(MethodModule):
         window = features[: self.method.window]
         if self.memory.share_outside(window) > self.method.novel:
             slot = self.memory.add(features)
-            seed = mix_seed(module.trainer.datamodule.seed, 0xEA2, slot)
-            generator = torch.Generator().manual_seed(seed)
-            self.adaptors.choose(slot, window[: self.method.probe], self.method.candidates, generator)
+            drawn = self.method.candidates, generator_of(module, 0xEA2, slot)
+            self.adaptors.choose(slot, window[: self.method.probe], *drawn)
         else:
             slot = int(self.memory.nearest(window).mode().values)
         send_from_first_process([*self.memory.buffers(), *self.adaptors.buffers()])

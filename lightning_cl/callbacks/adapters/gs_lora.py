@@ -14,13 +14,13 @@ from lightning_cl.callbacks.arguments import at_least, pattern
 from lightning_cl.callbacks.stream_kind import StreamKind
 from lightning_cl.callbacks.taskwise import SeenClassesMethod
 from lightning_cl.callbacks.unlearning.requests import ForgetRequests, seen_losses
-from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.nn.adapters import Adapters, LoRA, block_mlps, inject
 from lightning_cl.nn.adapters.sites import ending, exactly
 from lightning_cl.nn.guard import whole
 from lightning_cl.nn.losses import group_norms
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import Step
+from lightning_cl.training.step_seed import generator_of
 
 
 class ForgettingUpdates(ForgetRequests):
@@ -34,7 +34,7 @@ class ForgettingUpdates(ForgetRequests):
     def start_task(self, module: Any, task: Any) -> None:
         """Merge the last request's update; the next begins with a fresh ``A``, alike everywhere, and ``B = 0``."""
         super().start_task(module, task)
-        generator = torch.Generator().manual_seed(mix_seed(module.trainer.datamodule.seed, 0x65A, task.index))
+        generator = generator_of(module, 0x65A, task.index)
         for name in self.adapters.names if task.forgets else ():
             bank = self.adapters.bank(name)
             assert isinstance(bank, LoRA)

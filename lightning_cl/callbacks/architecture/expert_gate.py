@@ -12,7 +12,6 @@ from torch import Tensor
 from lightning_cl.callbacks.arguments import above, at_least
 from lightning_cl.callbacks.base import ContinualMethod
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.mixins.base import TrainMask
 from lightning_cl.nn.adapters import freeze_all_but
 from lightning_cl.nn.autoencoders import FeatureAutoencoders, relatedness
@@ -25,6 +24,7 @@ from lightning_cl.nn.masks import fill_masked
 from lightning_cl.nn.parameter_versions import Remembered, written
 from lightning_cl.nn.task_inference import chosen_answers
 from lightning_cl.training import MethodModule, Step, TaskData
+from lightning_cl.training.step_seed import generator_of
 
 
 class GatedExperts(MethodModule):
@@ -47,7 +47,7 @@ class GatedExperts(MethodModule):
         """Fit the task's gate; its expert begins as that of the most related task, which teaches if it is near."""
         features, method = TaskData(module, task).all_features().features, self.method
         slot = task.index
-        generator = torch.Generator().manual_seed(mix_seed(module.trainer.datamodule.seed, 0xE6, slot))
+        generator = generator_of(module, 0xE6, slot)
         own = self.gate.fit(slot, features, generator, method.steps, method.lr)
         others = [relatedness(float(self.gate.error(past, features).mean()), own) for past in range(slot)]
         if others:

@@ -11,11 +11,11 @@ from torch import Tensor
 from lightning_cl.callbacks.arguments import above, at_least
 from lightning_cl.callbacks.distillation.lwf import AnswerTeacher
 from lightning_cl.callbacks.distillation.teacher import DistillationMethod
-from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.nn.autoencoders import FeatureAutoencoders
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.distributed import send_from_first_process
 from lightning_cl.training import HeadCall, Step, TaskData
+from lightning_cl.training.step_seed import generator_of
 
 
 class CodeTeacher(AnswerTeacher):
@@ -55,7 +55,7 @@ class CodeTeacher(AnswerTeacher):
         """Fit the task's autoencoder on its features, and take the present model as the teacher."""
         if self.strength:
             task, features = self.finished.value, data.all_features().features
-            generator = torch.Generator().manual_seed(mix_seed(module.trainer.datamodule.seed, 0xEB, task))
+            generator = generator_of(module, 0xEB, task)
             self.autoencoders.fit(task, features, generator, self.steps, self.lr)
             send_from_first_process(self.autoencoders.buffers())
         self.finished.set(self.finished.value + 1)

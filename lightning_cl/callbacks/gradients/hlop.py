@@ -14,12 +14,12 @@ from lightning_cl.callbacks.arguments import above, at_least, fraction
 from lightning_cl.callbacks.gradients.layer_projection import LayerProjection
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
-from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.nn.distributed import all_sum
 from lightning_cl.nn.input_grams import input_width
 from lightning_cl.nn.lateral_connections import HebbianSubspace
 from lightning_cl.nn.subspace import layer_inputs
 from lightning_cl.training import Step, TaskData
+from lightning_cl.training.step_seed import generator_of
 
 
 class LateralConnections(LayerProjection):
@@ -42,8 +42,8 @@ class LateralConnections(LayerProjection):
         share = self.method.more if self.finished.value else self.method.first
         for place, name in enumerate(self.layers):
             memory: Any = self.memory(name)
-            seed = mix_seed(module.trainer.datamodule.seed, 0x410F, task.index, place)
-            memory.begin(count_of(share, len(memory.directions)), torch.Generator().manual_seed(seed))
+            generator = generator_of(module, 0x410F, task.index, place)
+            memory.begin(count_of(share, len(memory.directions)), generator)
 
     def start_step(self, step: Step) -> None:
         """Add up the inputs of this step's passes."""

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from lightning_cl.callbacks.arguments import at_least, choice, fraction
 from lightning_cl.callbacks.masks.task_parts import TaskMethod, TaskParts
-from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.nn.bits import TaskBits, straight_through
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.masks import ElementMask
@@ -25,6 +24,7 @@ from lightning_cl.nn.sparse_topology import (
 )
 from lightning_cl.nn.weights import clear_moments
 from lightning_cl.training import TaskData
+from lightning_cl.training.step_seed import generator_of
 
 Layout = Literal["uniform", "erk"]
 
@@ -113,8 +113,7 @@ class SparseNetworks(TaskParts):
         super().end_task(module, data)
 
     def _generator(self, module: Any, step: int) -> torch.Generator:
-        seed = mix_seed(module.trainer.datamodule.seed, 0xD57, self.finished.value, step)
-        return torch.Generator().manual_seed(seed)
+        return generator_of(module, 0xD57, self.finished.value, step)
 
 
 @dataclass(eq=False)

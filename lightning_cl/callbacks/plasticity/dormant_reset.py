@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from lightning_cl.callbacks.arguments import at_least
 from lightning_cl.callbacks.base import ContinualMethod
-from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.namespace import rank_zero_warn
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.distributed import all_sum, send_from_first_process
@@ -19,6 +18,7 @@ from lightning_cl.nn.plasticity import dormant_units
 from lightning_cl.nn.units import UnitLink, makers, restart_units_, unit_activity, unit_links
 from lightning_cl.training import MethodModule, Step
 from lightning_cl.training.evaluation_mode import evaluating
+from lightning_cl.training.step_seed import generator_of
 from lightning_cl.training.task_data import first_rows
 from lightning_cl.training.transfer import samples_at
 
@@ -80,11 +80,10 @@ class UnitRestart(MethodModule):
         """Start them anew."""
         self.made.set(self.made.value + 1)
         dormant, self._dormant = self._dormant, []
-        seed = module.trainer.datamodule.seed
         for place, (link, which) in enumerate(zip(self.links, dormant, strict=False)):
             units = which.nonzero().flatten()
             if len(units):
-                generator = torch.Generator().manual_seed(mix_seed(seed, 0xD0, self.made.value, place))
+                generator = generator_of(module, 0xD0, self.made.value, place)
                 restart_units_(module, link, units, generator, optimizer.state)
                 self.restarted.set(self.restarted.value + len(units))
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-
 from lightning_cl.callbacks.arguments import at_least, fraction
 from lightning_cl.callbacks.base import ContinualMethod, require_stream
 from lightning_cl.callbacks.boundaries import check_boundaries
 from lightning_cl.callbacks.stream_kind import Boundaries
-from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.namespace import LightningModule, Trainer
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.guard import Guard
 from lightning_cl.nn.plasticity import shrink_and_perturb_
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule
+from lightning_cl.training.step_seed import generator_of
 
 
 class Shrinking(MethodModule):
@@ -46,8 +44,7 @@ class Shrinking(MethodModule):
                 self._change(module, self.made.value)
 
     def _change(self, module: Any, number: int) -> None:
-        generator = torch.Generator().manual_seed(mix_seed(module.trainer.datamodule.seed, 0x5A9, number))
-        shrink_and_perturb_(trained(module), self.shrink, self.noise, generator)
+        shrink_and_perturb_(trained(module), self.shrink, self.noise, generator_of(module, 0x5A9, number))
 
 
 @dataclass(eq=False)

@@ -6,17 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from lightning_cl.callbacks.arguments import fraction
 from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
-from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.nn.half_masks import embedding_names, frozen_share
 from lightning_cl.nn.masks import ElementMask
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule
+from lightning_cl.training.step_seed import generator_of
 from lightning_cl.training.trained_body import trained_body
 
 
@@ -30,7 +29,7 @@ class FrozenHalf(MethodModule):
 
     def start_task(self, module: Any, task: Any) -> None:
         """Draw again, the same on all processes."""
-        generator = torch.Generator().manual_seed(mix_seed(module.trainer.datamodule.seed, 0x4F7, task.index))
+        generator = generator_of(module, 0x4F7, task.index)
         weights = {name: weight for name, weight in trained(module).items() if name in self.frozen.names}
         masks = frozen_share(weights, self.share, generator, embedding_names(module))
         for name, mask in self.frozen.items():

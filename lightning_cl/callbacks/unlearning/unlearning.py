@@ -13,12 +13,12 @@ from lightning_cl.callbacks.arguments import above, at_least, choice
 from lightning_cl.callbacks.stream_kind import StreamKind
 from lightning_cl.callbacks.taskwise import SeenClassesMethod
 from lightning_cl.callbacks.unlearning.requests import ForgetRequests, seen_losses
-from lightning_cl.datamodules.sampling import mix_seed
 from lightning_cl.nn.losses import divergence
 from lightning_cl.nn.precision import wide
 from lightning_cl.nn.unlearning import negative_preference, refusal
 from lightning_cl.nn.weights import Snapshot
 from lightning_cl.training import Step
+from lightning_cl.training.step_seed import generator_of
 from lightning_cl.training.teacher import weights_and_statistics
 
 Objective = Literal["ascent", "npo", "refusal", "random_labels"]
@@ -78,7 +78,7 @@ class UnlearningObjective(ForgetRequests):
         """``(B,)`` labels drawn once for each training sample of the request, the same in all epochs."""
         trainer = step.module.trainer
         stream, rows = trainer.datamodule, trainer.datamodule.train_batch(trainer.fit_loop.batch_idx).index
-        generator = torch.Generator().manual_seed(mix_seed(stream.seed, 0x2B1, step.task.index))
+        generator = generator_of(step.module, 0x2B1, step.task.index)
         drawn = torch.randint(len(classes), (len(stream.source.train_labels),), generator=generator)
         return classes[drawn[rows].to(classes.device)]
 
