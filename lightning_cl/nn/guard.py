@@ -58,5 +58,13 @@ def whole(parameters: Iterable[Parameter]) -> Iterator[tuple[Parameter, Tensor]]
     return ((parameter, torch.ones_like(parameter, dtype=torch.bool)) for parameter in parameters)
 
 
+@torch.no_grad()
+def zero_gradients(elements: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Set gradients to 0, in place, where the masks of parameters are true: these elements have no part in clipping."""
+    for parameter, mask in elements:
+        if parameter.grad is not None:
+            parameter.grad.masked_fill_(mask, 0)
+
+
 #: The name that it had first.
 SliceGuard = Guard

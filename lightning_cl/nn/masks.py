@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_cl.nn.guard import Guard
+from lightning_cl.nn.guard import Guard, zero_gradients
 from lightning_cl.nn.weights import NamedTensors
 
 #: How far below the smallest allowed logit a masked one lies: exp of less than -745 is 0 in 64 bits, too.
@@ -138,13 +138,9 @@ class ElementMask(NamedTensors):
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__({name: torch.zeros_like(weight, dtype=torch.bool) for name, weight in weights.items()})
 
-    @torch.no_grad()
     def zero_gradients(self, weights: Mapping[str, Tensor]) -> None:
         """Set the gradient of every true element to 0."""
-        for name, mask in self.items():
-            gradient = weights[name].grad
-            if gradient is not None:
-                gradient.masked_fill_(mask, 0)
+        zero_gradients((weights[name], mask) for name, mask in self.items())
 
     @torch.no_grad()
     def zero_weights(self, weights: Mapping[str, Tensor]) -> None:

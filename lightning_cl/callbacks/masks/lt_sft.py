@@ -14,6 +14,7 @@ from lightning_cl.callbacks.stream_kind import Boundaries
 from lightning_cl.callbacks.taskwise import TaskwiseMethod
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.gradients import flat, write_flat
+from lightning_cl.nn.guard import zero_gradients
 from lightning_cl.nn.masks import ElementMask
 from lightning_cl.nn.sparse_deltas import SparseDelta, largest_changes, weights_fingerprint
 from lightning_cl.nn.weights import Snapshot
@@ -70,12 +71,7 @@ class SparseChanges(MethodModule):
 
     def edit_gradients(self, module: Any, optimizer: Any) -> None:
         """What must not change has no part in clipping."""
-        if self.sparse.value:
-            weights = trained_body(module)
-            for name, mask in self.chosen.items():
-                gradient = weights[name].grad
-                if gradient is not None:
-                    gradient.masked_fill_(~mask, 0)
+        zero_gradients(self.protected(module))
 
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """All but the chosen elements, in the second phase."""

@@ -13,6 +13,7 @@ from lightning_cl.callbacks.arguments import fraction
 from lightning_cl.callbacks.masks.task_parts import TaskMethod, TaskParts
 from lightning_cl.datamodules.task import Task
 from lightning_cl.nn.counter import Counter
+from lightning_cl.nn.guard import zero_gradients
 from lightning_cl.nn.masks import smallest_elements
 from lightning_cl.nn.weights import NamedTensors
 from lightning_cl.training import Phases, Step, TaskData
@@ -50,12 +51,9 @@ class WeightOwners(TaskParts):
             self._prune(step.module)
             step.module.protect()
 
-    @torch.no_grad()
     def edit_gradients(self, module: Any, optimizer: Any) -> None:
         """Weights that must not move have no part in clipping."""
-        for weight, frozen in self._frozen(module):
-            if weight.grad is not None:
-                weight.grad.masked_fill_(frozen, 0)
+        zero_gradients(self._frozen(module))
 
     def protected(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """Weights of other tasks, once pruned the free ones, too; after the first task all but weights and head."""
