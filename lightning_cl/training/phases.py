@@ -46,6 +46,11 @@ class Phases:
         return self.at(task, trainer.current_epoch - task.first_epoch)
 
 
+def last_epochs(share: float, task: Task) -> int:
+    """How many of a task's last epochs are ``share`` of them, rounded; at least one comes before."""
+    return min(round(share * task.epochs), task.epochs - 1)
+
+
 def is_last_share(trainer: Any, share: float) -> bool:
     """Whether the last ``share`` of the current task's steps has begun; at least one step comes before."""
     task, each = trainer.datamodule.task, int(trainer.num_training_batches)

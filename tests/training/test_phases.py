@@ -8,6 +8,7 @@ import pytest
 
 from lightning_cl.datamodules import Task
 from lightning_cl.training import Phases
+from lightning_cl.training.phases import last_epochs
 
 
 def task(index: int, epochs: int, first_epoch: int = 0) -> Task:
@@ -46,3 +47,8 @@ def test_now_counts_from_the_tasks_first_epoch() -> None:
         for epoch in range(7, 12)
     ]
     assert phases == ["warm_up", "adapters", "adapters", "router", "head"]
+
+
+@pytest.mark.parametrize(("epochs", "share", "expected"), [(30, 1 / 3, 10), (5, 1 / 3, 2), (1, 1 / 3, 0), (2, 1.0, 1)])
+def test_the_last_third_of_the_epochs(epochs: int, share: float, expected: int) -> None:
+    assert last_epochs(share, task(0, epochs)) == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -11,20 +12,15 @@ from torch import Tensor
 
 from lightning_cl.callbacks.arguments import fraction
 from lightning_cl.callbacks.masks.task_parts import TaskMethod, TaskParts
-from lightning_cl.datamodules.task import Task
 from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.guard import zero_gradients
 from lightning_cl.nn.masks import smallest_elements
 from lightning_cl.nn.weights import NamedTensors
 from lightning_cl.training import Phases, Step, TaskData
+from lightning_cl.training.phases import last_epochs
 
 #: An owner is a byte, and 0 is a weight that no task has.
 MOST_TASKS = 255
-
-
-def retraining_epochs(epochs: int, share: float) -> int:
-    """How many of a task's last epochs come after pruning: ``share`` of them, rounded; at least one comes before."""
-    return min(round(share * epochs), epochs - 1)
 
 
 class WeightOwners(TaskParts):
@@ -32,8 +28,8 @@ class WeightOwners(TaskParts):
 
     def __init__(self, module: Any, info: Any, prune: float, retrain: float) -> None:
         super().__init__(module, info, "PackNet")
-        self.prune, self.retrain, self.pruned = prune, retrain, Counter()
-        self.phases = Phases(last=[("retraining", self._retraining)])
+        self.prune, self.pruned = prune, Counter()
+        self.phases = Phases(last=[("retraining", partial(last_epochs, retrain))])
         weights = {name: module.get_submodule(name).weight for name in self.layers}
         self.owners = NamedTensors({n: torch.zeros_like(w, dtype=torch.uint8) for n, w in weights.items()})
 
@@ -68,9 +64,6 @@ class WeightOwners(TaskParts):
         self.pruned.set(0)
         super().end_task(module, data)
 
-    def _retraining(self, task: Task) -> int:
-        return retraining_epochs(task.epochs, self.retrain)
-
     def _frozen(self, module: Any) -> Iterator[tuple[Tensor, Tensor]]:
         for name, owner in self.owners.items() if self.finished.value or self.pruned.value else ():
             mine = owner == self.finished.value + 1
@@ -99,7 +92,7 @@ class PackNet(TaskMethod):
 
     Works on modules of linear layers and convolutions; needs the end of a task and the task of every evaluation sample
     (``ContinualDataModule(task_identity=True)``); keeps a byte for each weight, for up to 255 tasks together, and no
-    sample. A step costs a masked copy of the weights; there is no pass of its own.
+    sample. A step costs a masked copy of the weights.
 
     Args:
         prune: Share of a task's weights that it leaves to later ones, in [0, 1]; the paper takes 0.75 for a network of

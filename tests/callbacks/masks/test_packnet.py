@@ -10,7 +10,6 @@ from tiny import stream_info
 from torch import nn
 
 from lightning_cl.callbacks import PackNet
-from lightning_cl.callbacks.masks.packnet import retraining_epochs
 
 from ..by_hand import make_stream, run
 from .task_runs import Mixed, answers, assert_earlier_answers_stay, told_run
@@ -47,11 +46,6 @@ def test_the_smaller_half_of_four_weights_becomes_free():
     part.end_task(net, None)
     assert net.body[0].weight.flatten().tolist() == pytest.approx([0, -0.5, 0.2, -0.02])
     assert part.owners["body.0"].flatten().tolist() == [0, 1, 1, 2]
-
-
-@pytest.mark.parametrize(("epochs", "share", "expected"), [(30, 1 / 3, 10), (5, 1 / 3, 2), (1, 1 / 3, 0), (2, 1.0, 1)])
-def test_the_last_third_of_the_epochs_is_for_retraining(epochs, share, expected):
-    assert retraining_epochs(epochs, share) == expected
 
 
 def test_answers_for_earlier_tasks_stay(finished):
