@@ -10,6 +10,7 @@ from torch import nn
 
 from lightning_cl.training.loss_terms import plus, zero_through
 from lightning_cl.training.step import Step
+from lightning_cl.training.trained_body import trained_body
 
 
 @contextmanager
@@ -57,8 +58,7 @@ def drop_idle_gradients(module: Any) -> None:
 
 def idle_parameters(module: Any) -> list[nn.Parameter]:
     """Trainable parameters that are not the head's."""
-    head = {id(p) for p in module.continual_head.parameters()}
-    return [p for p in module.parameters() if p.requires_grad and id(p) not in head]
+    return list(trained_body(module).values())
 
 
 def _detach(head: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:

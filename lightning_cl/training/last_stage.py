@@ -9,6 +9,7 @@ from torch import nn
 
 from lightning_cl.nn.weights import trained
 from lightning_cl.training.find_modules import part_at, stages_in
+from lightning_cl.training.trained_body import trained_body
 
 
 def last_part(module: Any, path: str | None, does: str, which: str) -> str:
@@ -72,8 +73,7 @@ def last_parameters(module: Any, pattern: str | None, argument: str) -> tuple[st
     """
     stage = stages_in(module)[-1:] if pattern is None else ()
     wanted = re.compile(re.escape(f"{stage[0]}.") if stage else pattern or "")
-    head, known = {id(p) for p in module.continual_head.parameters()}, module.continual.own_parameters
-    found = [n for n, p in module.named_parameters() if n in known and p.requires_grad and id(p) not in head]
+    found = [name for name in trained_body(module) if name in module.continual.own_parameters]
     names = tuple(name for name in found if wanted.search(name))
     if pattern is not None and not names:
         raise ValueError(

@@ -16,8 +16,8 @@ from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.heads.aging import AgingGaussians, Shrink, age_share, normalized_cross_entropy
 from lightning_cl.nn.heads.statistics import Covariance
 from lightning_cl.nn.losses import reverse_cross_entropy
-from lightning_cl.nn.weights import trained
 from lightning_cl.training import Step, TaskData
+from lightning_cl.training.trained_body import trained_body
 
 
 class SlowBackbone(AlignedGaussians):
@@ -30,9 +30,7 @@ class SlowBackbone(AlignedGaussians):
 
     def edit_gradients(self, module: Any, optimizer: Any) -> None:
         """Slow the backbone down."""
-        head = {id(p) for p in module.continual_head.parameters()}
-        weights = (p for p in trained(module, optimizer).values() if id(p) not in head)
-        self.slow_down(weights, self.method.backbone_lr)
+        self.slow_down(trained_body(module, optimizer).values(), self.method.backbone_lr)
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """Reverse cross-entropy of the classes that compete (SLCA++)."""

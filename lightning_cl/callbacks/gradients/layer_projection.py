@@ -15,6 +15,7 @@ from lightning_cl.nn.subspace import StepProjection
 from lightning_cl.nn.weights import key_of, trained
 from lightning_cl.training import MethodModule, TaskData
 from lightning_cl.training.task_grams import task_grams
+from lightning_cl.training.trained_body import trained_body
 
 
 class LayerProjection(MethodModule):
@@ -72,8 +73,7 @@ class LayerProjection(MethodModule):
         if self.finished.value:
             watched = self.watched.tolist()
             free = {f"{name}.weight" for name, known in zip(self.layers, watched, strict=True) if known}
-            head = {id(p) for p in module.continual_head.parameters()}
-            yield from whole(p for n, p in trained(module).items() if n not in free and id(p) not in head)
+            yield from whole(p for name, p in trained_body(module).items() if name not in free)
 
     @torch.no_grad()
     def end_task(self, module: Any, data: TaskData) -> None:
