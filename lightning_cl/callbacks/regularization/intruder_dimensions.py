@@ -85,10 +85,9 @@ class IntruderDimensions(TaskwiseMethod):
 
     It looks at the trained weights without the head, kernels of convolutions flattened and fused query, key and value
     projections (as their names and shapes tell) taken apart, and at layers with a LoRA of one slot (``LoRA`` in front
-    of it in the list) as ``W + B A``.
-    A repaired LoRA is the best update of its rank; what that misses of the repair is in the report. Needs task
-    boundaries and no data, keeps a copy of the compared weights; costs two singular value decompositions a weight and
-    task. Works on any module.
+    of it in the list) as ``W + B A``. A repaired LoRA is the best update of its rank; what that misses of the repair is
+    in the report. Needs task boundaries and no data, keeps a copy of the compared weights; costs two singular value
+    decompositions a weight and task. Works on any module.
 
     Args:
         top: Leading vectors of each matrix, at least 1; the paper has 10.
