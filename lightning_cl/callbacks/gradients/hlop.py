@@ -41,8 +41,7 @@ class LateralConnections(LayerProjection):
         """New lateral weights: ``first`` of a layer's inputs in the first task, ``more`` in the others."""
         share = self.method.more if self.finished.value else self.method.first
         for place, name in enumerate(self.layers):
-            memory: Any = self.memory(name)
-            generator = generator_of(module, 0x410F, task.index, place)
+            memory, generator = self.memory(name), generator_of(module, 0x410F, task.index, place)
             memory.begin(count_of(share, len(memory.directions)), generator)
 
     def start_step(self, step: Step) -> None:
@@ -55,7 +54,7 @@ class LateralConnections(LayerProjection):
     def _count(self, name: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """Forward pre-hook of the layers."""
         if self._grams is not None and torch.is_grad_enabled():
-            memory: Any = self.memory(name)
+            memory = self.memory(name)
             rows = layer_inputs(layer, inputs[0][: self._real]).to(memory.lateral)
             gram = rows.T @ rows
             self._grams[name] = self._grams[name] + gram if name in self._grams else gram
@@ -64,8 +63,7 @@ class LateralConnections(LayerProjection):
         """Learn from the inputs; nothing is added to the loss."""
         grams, self._grams = self._grams or {}, None
         for index, name in enumerate(self.layers):
-            memory: Any = self.memory(name)
-            gram = grams.get(name)
+            memory, gram = self.memory(name), grams.get(name)
             total = all_sum(torch.zeros_like(memory.directions) if gram is None else gram)
             memory.learn(total, self.method.rate, self.method.inertia, self.method.iterations)
             self.watched[index] |= total.any()
@@ -74,8 +72,7 @@ class LateralConnections(LayerProjection):
     def end_task(self, module: Any, data: TaskData) -> None:
         """Remember what was learned, unless there are no lateral connections."""
         for name in self.layers:
-            memory: Any = self.memory(name)
-            memory.merge()
+            self.memory(name).merge()
         if self.method.first:
             self.finished.set(self.finished.value + 1)
 

@@ -57,7 +57,7 @@ class LayerProjection(MethodModule):
         """Remember the weights before the step."""
         weights = trained(module, optimizer)
         known = [name for name in self.layers if f"{name}.weight" in weights]
-        memories: list[Any] = [self.memory(name) for name in known]
+        memories = [self.memory(name) for name in known]
         self._step = StepProjection([weights[f"{name}.weight"] for name in known], memories)
         if self.finished.value:
             self._step.remember()
@@ -85,6 +85,6 @@ class LayerProjection(MethodModule):
                 self.remember(name, gram)
         self.finished.set(self.finished.value + 1)
 
-    def memory(self, name: str) -> nn.Module:
+    def memory(self, name: str) -> Any:
         """Of a layer."""
         return self.memories[key_of(name)]

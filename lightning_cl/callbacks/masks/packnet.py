@@ -30,8 +30,8 @@ class WeightOwners(TaskParts):
         super().__init__(module, info, "PackNet")
         self.prune, self.pruned = prune, Counter()
         self.phases = Phases(last=[("retraining", partial(last_epochs, retrain))])
-        weights = {name: module.get_submodule(name).weight for name in self.layers}
-        self.owners = NamedTensors({n: torch.zeros_like(w, dtype=torch.uint8) for n, w in weights.items()})
+        weights = ((name, module.get_submodule(name).weight) for name in self.layers)
+        self.owners = NamedTensors({name: torch.zeros_like(w, dtype=torch.uint8) for name, w in weights})
 
     def weights(self, name: str, layer: Any) -> Mapping[str, Any]:
         """A finished task has its own weights and those of earlier ones; the current one has the free ones, too."""

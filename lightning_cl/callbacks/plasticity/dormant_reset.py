@@ -22,9 +22,6 @@ from lightning_cl.training.step_seed import generator_of
 from lightning_cl.training.task_data import first_rows
 from lightning_cl.training.transfer import samples_at
 
-#: Samples of the first task on which the units are found.
-_SAMPLES = 8
-
 
 class UnitRestart(MethodModule):
     """Counts optimiser steps, and looks after every so many which units answer to the batch."""
@@ -41,10 +38,10 @@ class UnitRestart(MethodModule):
         self._dormant: list[Tensor] = []
 
     def start_task(self, module: Any, task: Any) -> None:
-        """Before the first task, find the units that can be started anew, on a few samples."""
+        """Before the first task, find the units that can be started anew, on eight samples."""
         if task.index > 0:
             return
-        inputs, _ = samples_at(module, module.trainer.datamodule.layout.train_index[0][:_SAMPLES])
+        inputs, _ = samples_at(module, module.trainer.datamodule.layout.train_index[0][:8])
         with evaluating(module):
             links = unit_links(module, lambda weights: Step(module, None).look(inputs, weights).raw_logits)
         for link in links:
