@@ -3,7 +3,8 @@
     python benchmarks/selective_scan.py
 
 A scan is a whole block (projections, coefficients, recurrence with 16 states a channel, gate). In every round both run
-in turn, alone and with their backward pass; figures are medians over the rounds of the processor time of one thread.
+in turn, each of them first in every other round, alone and with their backward pass; figures are medians over the
+rounds of the processor time of one thread.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def compare(width: int, tokens: int, batch: int, rounds: int) -> dict[str, float
     found = {"forward": [], "with backward": []}
     for step in range(rounds + 1):
         for name, call in (("forward", alone), ("with backward", learning)):
-            taken = {kind: seconds(lambda call=call, kind=kind: call(kind)) for kind in ("scan", "gru")}
+            order = ("scan", "gru") if step % 2 else ("gru", "scan")
+            taken = {kind: seconds(lambda call=call, kind=kind: call(kind)) for kind in order}
             if step:  # the first round warms up
                 found[name].append(taken["scan"] / taken["gru"])
     return {name: round(median(ratios), 2) for name, ratios in found.items()}
@@ -59,7 +61,7 @@ def compare(width: int, tokens: int, batch: int, rounds: int) -> dict[str, float
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/selective_scan.json"))
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-#: Numbers that are to be made at once: larger tensors cost more time to allocate than to compute.
-CACHED = 2**17
+from lightning_cl.nn.softplus import softplus
+
+#: Numbers of the states of a chunk, which a processor's cache holds, and its tokens, at most.
+CACHED, LONGEST = 2**19, 32
 
 
 class Coefficients(NamedTuple):
@@ -37,9 +39,10 @@ def selective_scan(inputs: Tensor, coefficients: Coefficients, chunk: int | None
     """``y_t = C_t h_t`` with the states ``h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t`` and ``h_0 = 0``.
 
     The recurrence itself is made, token by token, which is stable for any step; what does not depend on the states is
-    made at once for a chunk of tokens, so that a token costs one operation. For the gradient, of first order alone, the
-    states in front of each chunk are kept and all others made again. On a GPU the kernel of ``mamba_ssm`` is used where
-    the package is installed.
+    made at once for a chunk of tokens, so that a token costs one operation. All chunks are made in the same memory, for
+    allocating it would cost more than computing. For the gradient, of first order alone, the states in front of each
+    chunk are kept and all others made again. On a GPU the kernel of ``mamba_ssm`` is used where the package is
+    installed.
 
     Args:
         inputs: ``(B, L, E)`` ``x``.
@@ -53,9 +56,15 @@ def selective_scan(inputs: Tensor, coefficients: Coefficients, chunk: int | None
     kernel = _kernel() if inputs.is_cuda else None
     if kernel is not None:
         return _of_kernel(kernel, inputs, coefficients)
-    chunk = chunk or min(max(CACHED // (len(inputs) * coefficients.rates.numel()), 1), 16)
+    chunk = chunk or _chunk(inputs.shape[1], len(inputs) * coefficients.rates.numel())
     output: Tensor = _Scan.apply(inputs, *coefficients, chunk)[0]
     return output
+
+
+def _chunk(tokens: int, size: int) -> int:
+    """Tokens of a chunk where one has states of ``size`` numbers; all chunks are about as long."""
+    longest = min(max(CACHED // max(size, 1), 1), LONGEST)
+    return math.ceil(tokens / max(math.ceil(tokens / longest), 1)) or 1
 
 
 class _Scan(torch.autograd.Function):
@@ -64,98 +73,112 @@ class _Scan(torch.autograd.Function):
     Within, states are ``(B, N, E)``: their channels, of which there are more, lie next to each other.
     """
 
-    generate_vmap_rule = True  # for gradients of single samples
-
     @staticmethod
     def forward(inputs: Tensor, steps: Tensor, write: Tensor, read: Tensor, rates: Tensor, chunk: int) -> Any:
-        """``(B, L, E)`` the output, and the ``(K, B, N, E)`` states in front of the chunks."""
-        rates = rates.T.contiguous()
-        state, outputs, starts = inputs.new_zeros(len(inputs), *rates.shape), [], []
-        for x, dt, b, c in _chunks(chunk, inputs, steps, write, read):
+        """``(B, L, E)`` the output, and the ``(B, N, E)`` states in front of each chunk."""
+        powers = rates.T.contiguous() / math.log(2)
+        state, outputs, starts = inputs.new_zeros(len(inputs), *powers.shape), [], []
+        work = inputs.new_empty(2, min(chunk, inputs.shape[1]), *state.shape)
+        for x, dt, b, c in zip(*_chunks(chunk, inputs, steps), *_chunks(chunk, write, read, dim=3), strict=True):
             starts.append(state)
-            decay = _decay(dt, rates)
-            states = _states(state, x, dt, b, decay)
-            state = states[-1].clone()  # or all others would stay, too
-            outputs.append((c[:, :, None] @ states).squeeze(2))  # (K, B, E)
-        return torch.cat(outputs).transpose(0, 1), torch.stack(starts)
+            decay, states = work[:, : len(dt)].unbind()
+            _states(state, dt * x, b, _decay(dt, powers, decay), states)
+            state = states[-1].clone()
+            outputs.append(c.mT @ states)  # (K, B, 1, E)
+        return torch.cat(outputs).squeeze(2).transpose(0, 1), *starts
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         """Keep the inputs and the states in front of the chunks."""
         *tensors, ctx.chunk = inputs
-        ctx.save_for_backward(*tensors, output[1])
-        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*tensors, *output[1:])
+        ctx.mark_non_differentiable(*output[1:])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, wanted: Tensor, _: Any) -> Any:
-        """The same recurrence from the last token to the first, chunk by chunk; states are made again."""
-        inputs, steps, write, read, rates, starts = ctx.saved_tensors
+    def backward(ctx: Any, wanted: Tensor, *_: Any) -> Any:
+        """Gradients of all tensors."""
+        return *_ScanGradient.apply(wanted, ctx.chunk, *ctx.saved_tensors), None
+
+    @staticmethod
+    def vmap(info: Any, dims: Any, *values: Any) -> Any:
+        """For gradients of single samples."""
+        return _one_by_one(_Scan.apply, info.batch_size, dims, values)
+
+
+class _ScanGradient(torch.autograd.Function):
+    """The same recurrence from the last token to the first, chunk by chunk; states are made again."""
+
+    @staticmethod
+    def forward(wanted: Tensor, chunk: int, *saved: Tensor) -> Any:
+        """Gradients of inputs, steps, write, read and rates."""
+        inputs, steps, write, read, rates, *starts = saved
         rates = rates.T.contiguous()
-        parts = list(zip(_chunks(ctx.chunk, inputs, steps, write, read, wanted), starts.unbind(), strict=True))
+        powers = rates / math.log(2)
+        channels, chosen = _chunks(chunk, inputs, steps, wanted), _chunks(chunk, write, read, dim=3)
+        parts = list(zip(*channels, *chosen, starts, strict=True))
         later, of_rates, found = torch.zeros_like(starts[0]), torch.zeros_like(rates), []
-        for (x, dt, b, c, g), state in reversed(parts):
-            decay = _decay(dt, rates)
-            states, of_states = _states(state, x, dt, b, decay), g[:, :, None] * c[..., None]  # (K, B, N, E)
-            for share, of_state in zip(reversed(decay.unbind()), reversed(of_states.unbind()), strict=True):
-                later = of_state.add_(later) * share
-            of_exponent = of_states * decay
+        work = inputs.new_empty(3, min(chunk, inputs.shape[1]), *later.shape)
+        for x, dt, g, b, c, state in reversed(parts):
+            decay, states, of_states = work[:, : len(dt)].unbind()
+            dx = dt * x
+            _states(state, dx, b, _decay(dt, powers, decay), states)
+            later = _of_states(later, g, c, decay, of_states)
+            of_exponent = decay.mul_(of_states)
             of_exponent[0].mul_(state)
             of_exponent[1:].mul_(states[:-1])
-            written = (b[:, :, None] @ of_states).squeeze(2)  # gradients of dt * x
-            of_write = (of_states @ (dt * x)[..., None]).squeeze(3)
-            of_read = (states @ g[..., None]).squeeze(3)
-            of_steps = (of_exponent * rates).sum(2) + written * x
-            of_rates = of_rates + (of_exponent * dt[:, :, None]).sum((0, 1))
-            found.append((written * dt, of_steps, of_write, of_read))
-        of_tokens = (torch.cat(part).transpose(0, 1) for part in zip(*found[::-1], strict=True))
-        return *of_tokens, of_rates.T, None
+            of_dx, of_write, of_read = b.mT @ of_states, of_states @ dx.mT, states @ g.mT
+            of_steps = torch.mul(of_exponent, rates, out=states).sum(2, keepdim=True) + of_dx * x
+            of_rates += of_exponent.mul_(dt).sum((0, 1))
+            found.append((of_dx * dt, of_steps, of_write.mT, of_read.mT))
+        of_tokens = (torch.cat(part).squeeze(2).transpose(0, 1) for part in zip(*found[::-1], strict=True))
+        return *of_tokens, of_rates.T
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing: gradients are of first order."""
+
+    @staticmethod
+    def vmap(info: Any, dims: Any, *values: Any) -> Any:
+        """For gradients of single samples."""
+        return _one_by_one(_ScanGradient.apply, info.batch_size, dims, values)
 
 
-def _chunks(chunk: int, *values: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """``(B, L, D)`` values with the tokens in front, ``(K, B, D)`` of one chunk after another."""
-    return zip(*(value.transpose(0, 1).contiguous().split(chunk) for value in values), strict=True)
+def _one_by_one(function: Callable[..., Any], count: int, dims: Sequence[int | None], values: Sequence[Any]) -> Any:
+    """Results of a function for one sample after another, stacked, and their dimensions, as a rule of vmap has them."""
+    given = list(zip(values, dims, strict=True))
+    rows = [function(*(v if dim is None else v.select(dim, k) for v, dim in given)) for k in range(count)]
+    return tuple(torch.stack(part) for part in zip(*rows, strict=True)), (0,) * len(rows[0])
 
 
-def _decay(dt: Tensor, rates: Tensor) -> Tensor:
-    """``(K, B, N, E)`` ``exp(dt A)``, as a power of 2, which takes a third of the time."""
-    return (dt[:, :, None] * (rates / math.log(2))).exp2_()
+def _chunks(chunk: int, *values: Tensor, dim: int = 2) -> list[Sequence[Tensor]]:
+    """The chunks of each ``(B, L, D)`` value, ``(K, B, 1, D)``, or ``(K, B, D, 1)`` for ``dim=3``."""
+    return [value.transpose(0, 1).unsqueeze(dim).split(chunk) for value in values]
 
 
-def _states(state: Tensor, x: Tensor, dt: Tensor, b: Tensor, decay: Tensor) -> Tensor:
+def _decay(dt: Tensor, powers: Tensor, out: Tensor) -> Tensor:
+    """``(K, B, N, E)`` ``exp(dt A)`` of ``A / log(2)``: a power of 2 takes a third of the time."""
+    return torch.mul(dt, powers, out=out).exp2_()
+
+
+def _states(state: Tensor, dx: Tensor, b: Tensor, decay: Tensor, out: Tensor) -> None:
     """``(K, B, N, E)`` the states behind every token of a chunk, of the one in front of it."""
-    states = (dt * x)[:, :, None] * b[..., None]
-    for share, gained in zip(decay.unbind(), states.unbind(), strict=True):
+    torch.mul(dx, b, out=out)
+    for share, gained in zip(decay.unbind(), out.unbind(), strict=True):
         state = gained.addcmul_(share, state)
-    return states
 
 
-class _Softplus(torch.autograd.Function):
-    """``max(x, 0) + log(u) + (e - (u - 1)) / u`` with ``e = exp(-|x|)`` and ``u = 1 + e``, which is rounded."""
+def _of_states(later: Tensor, g: Tensor, c: Tensor, decay: Tensor, out: Tensor) -> Tensor:
+    """``(K, B, N, E)`` gradients of the states of a chunk, and ``(B, N, E)`` that of the one in front of it.
 
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        e = x.abs().neg_().exp_()
-        u = 1 + e
-        return e.sub_(u - 1).div_(u).add_(u.log()).add_(x.clamp_min(0))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, wanted: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        gradient: Tensor = wanted * x.sigmoid()
-        return gradient
-
-
-def softplus(x: Tensor) -> Tensor:
-    """``log(1 + exp(x))`` to the rounding of its precision, in a third of the time that PyTorch takes on a CPU."""
-    value: Tensor = _Softplus.apply(x)
-    return value
+    ``later`` is that of the last state by the chunks behind.
+    """
+    torch.mul(g, c, out=out)
+    shares, found = decay.unbind(), out.unbind()
+    found[-1].add_(later)
+    for k in range(len(found) - 1, 0, -1):
+        found[k - 1].addcmul_(found[k], shares[k])
+    return found[0] * shares[0]
 
 
 class ScanOutput(NamedTuple):
@@ -214,7 +237,7 @@ class SelectiveBlock(nn.Module):
             low, write, read = self.choose(x).split([self.rank, self.states, self.states], dim=2)
             chosen = Coefficients(softplus(self.widen(low)), write, read, -self.log_rates.exp())
             scanned = selective_scan(x, chosen) if orders is None else scan_in_orders(x, chosen, orders)
-            return ScanOutput((scanned + self.skip * x) * F.silu(gate), gate, chosen)
+            return ScanOutput(torch.addcmul(scanned, self.skip, x) * F.silu(gate), gate, chosen)
 
 
 def scan_in_orders(inputs: Tensor, coefficients: Coefficients, orders: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from lightning_cl.nn.selective_scan import (
     map_orders,
     scan_in_orders,
     selective_scan,
-    softplus,
 )
 
 
@@ -50,6 +49,17 @@ def recurrence(x: Tensor, c: Coefficients) -> Tensor:
 def test_the_scan_equals_its_recurrence(tokens: int, chunk: int) -> None:
     x, c = drawn(tokens)
     torch.testing.assert_close(selective_scan(x, c, chunk).double(), recurrence(x, c), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 16, 17, 49, 196])
+@pytest.mark.parametrize("size", [0, 2**10, 2**15, 2**30])
+def test_chunks_are_about_as_long(tokens: int, size: int) -> None:
+    """No longer than what a cache holds, and as few as such chunks can be."""
+    length, longest = scans._chunk(tokens, size), max(min(scans.CACHED // max(size, 1), scans.LONGEST), 1)
+    assert 1 <= length <= longest
+    count = -(-tokens // length)
+    assert count == -(-tokens // longest)
+    assert tokens > (count - 1) * length or tokens == 0
 
 
 def test_the_gradient_of_the_scan() -> None:
@@ -138,15 +148,3 @@ def test_a_block_against_its_formula() -> None:
 def test_step_sizes_begin_between_a_thousandth_and_a_tenth() -> None:
     bias = SelectiveBlock(5).widen.bias
     torch.testing.assert_close(torch.log1p(bias.exp())[[0, 2, 4]], torch.tensor([1e-3, 1e-2, 1e-1]))
-
-
-def test_softplus_against_doubles() -> None:
-    """Where `1 + exp(x)` rounds to 1, too; and its gradient, the sigmoid."""
-    values = torch.cat([torch.linspace(-90, 90, 1801), torch.tensor([0.0, -17.5, -200.0, 300.0])])
-    exact = [max(x, 0.0) + math.log1p(math.exp(-abs(x))) for x in values.double().tolist()]
-    expected = torch.tensor(exact, dtype=torch.float64)
-    torch.testing.assert_close(softplus(values).double(), expected, rtol=4e-7, atol=1e-38)
-    x = torch.tensor([-3.0, 0.0, 2.0], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(softplus, x)
-    assert torch.autograd.gradgradcheck(softplus, x)
-    torch.testing.assert_close(torch.func.vmap(torch.func.grad(softplus))(x), x.detach().sigmoid())
