@@ -227,9 +227,11 @@ def started(name: str) -> list[tuple[str, str]]:
 
 
 def measured(name: str) -> str:
-    """What the ledger has of the recipes of a method."""
+    """What the ledger has of the recipes of a method, and of what puts it on a stream."""
+    from lightning_cl.cli.configs import method_files
+
     rows = []
-    for claim in claims_of(recipes(name)):
+    for claim in claims_of([*recipes(name), *method_files().get(name, [])]):
         if claim.measured:
             for metric, number in claim.measured.numbers.items():
                 spread = "" if number["std"] is None else f" ± {number['std']:.1f}"

@@ -54,7 +54,7 @@ def test_an_entry_is_well_formed(name: str) -> None:
     claim = read_claim(name)
     assert claim.to_yaml() == (LEDGER / f"{name}.yaml").read_text(encoding="utf-8")  # so --update changes nothing else
     assert claim.seeds
-    assert all(path in (*recipe_names(), *part_names("methods")) for path in claim.recipe)
+    assert all(path in (*recipe_names(), *part_names("streams"), *part_names("methods")) for path in claim.recipe)
     known = {f"{space}/{metric}" for space in ("class_il", "task_il") for metric in DEFINITIONS}
     if claim.recipe:
         known |= {"anytime/a_auc", "anytime/a_last", *(f"few_shot/{metric}" for metric in FEW_SHOT_DEFINITIONS)}
