@@ -255,27 +255,22 @@ class StreamLoaders(StreamBatches):
         """
         return self._known_dataset(view).__getitems__(self._keys(index, view, seed, start))
 
-    def batch_of_sequence(self, index: Tensor, seed: int, start: int, upcoming: tuple[Tensor, int] | None) -> Any:
-        """A batch as the training loader makes it, of a sequence in which the next one is often known before.
-
-        With ``num_workers`` the next one is read by a worker process from now on, and the same bits come of it.
+    def batch_of_sequence(self, index: Tensor, seed: int, start: int, upcoming: tuple[Tensor, int]) -> Any:
+        """A batch as :meth:`batch` gives it, while a worker process begins with the one after it.
 
         Args:
             index: See :meth:`batch`.
             seed: See :meth:`batch`.
             start: See :meth:`batch`.
-            upcoming: ``index`` and ``start`` of the batch that will likely be asked for next, with the next seed;
-                ``None``: not known.
+            upcoming: ``index`` and ``start`` of the batch that will likely be asked for next, with the next seed.
         """
         view, dataset = self.train_view, self._known_dataset(self.train_view)
         keys = self._keys(index, view, seed, start)
-        if not self.num_workers:
-            return dataset.__getitems__(keys)
         reader, epoch = self._reader
         if reader is None or reader.dataset is not dataset or not (self.persistent_workers or epoch == self.epoch):
             reader = BatchReader(dataset)
         self._reader = reader, self.epoch
-        return reader.read(keys, None if upcoming is None else self._keys(upcoming[0], view, seed + 1, upcoming[1]))
+        return reader.read(keys, self._keys(upcoming[0], view, seed + 1, upcoming[1]))
 
     def _known_dataset(self, view: Literal["train", "eval"]) -> StreamDataset:
         if view not in self._datasets:

@@ -53,6 +53,8 @@ class Memory:
         kept: What is kept beside its samples.
         left_out: The user's step was not made or returned nothing, so nothing is kept beside its samples.
         enters_first: A batch of the stream is remembered before the first step on it, not after the last.
+        draws_of_step: Batches that a method drew for itself in the current step.
+        draws_before: The same of the step before, which is likely to be as many.
         judged: ``(B_local, ...)`` what the policy looks at, of the stream's samples in this step; ``None``: nothing.
     """
 
@@ -66,6 +68,8 @@ class Memory:
     kept: dict[str, Tensor] = field(default_factory=dict)
     left_out: bool = False
     enters_first: bool = False
+    draws_of_step: int = 0
+    draws_before: int = 0
     judged: Tensor | None = None
 
     def write_extra(self, name: str, slots: Tensor, values: Tensor) -> None:

@@ -14,7 +14,6 @@ from lightning_cl.datamodules.label_check import check_labels, class_ids_in
 from lightning_cl.datamodules.sampling import share
 from lightning_cl.namespace import move_data_to_device
 from lightning_cl.nn.replay import (
-    ReplayBuffer,
     check_rows,
     gather_rows_of,
     join,
@@ -82,7 +81,8 @@ class Replay:
         own = stream.train_batch(batch_idx)
         check_rows(batch, len(own.index))
         self._check_targets(batch, own.index)
-        slots, start, stop = self._slots_of(memory.buffer)
+        slots = memory.buffer.draw(memory.batch_size)
+        start, stop = self._joined_part(len(slots))
         if not memory.by_index and self.is_remembered(batch_idx):
             # Stacked rows are copied when they are joined; what is not must be, lest a step that works in place changes
             # what will be remembered.
@@ -98,39 +98,22 @@ class Replay:
             batch = take(batch, torch.zeros(0, dtype=torch.long))
         items = memory.buffer.read(slots[start:stop])
         if memory.by_index:
-            made = stream.batch_of_sequence(items, memory.draws, start, self._upcoming(batch_idx))
-            items = self._moved(made, items)
+            items = self._made(items, start, self._upcoming(batch_idx, memory.batch_size, self._joined_part))
         else:
             items = self._pinned(items)
         return join(*padded_alike(batch, items))
 
-    def _slots_of(self, buffer: ReplayBuffer) -> tuple[Tensor, int, int]:
-        """``(n,)`` slots of a batch that joins the stream's, drawn now, and start and stop of this process's share."""
-        slots = buffer.draw(self.memory.batch_size)
-        return slots, *share(len(slots), self.trainer.world_size, self.trainer.global_rank)
+    def _joined_part(self, count: int) -> tuple[int, int]:
+        """Start and stop of this process's part of ``count`` samples that join the stream's."""
+        return share(count, self.trainer.world_size, self.trainer.global_rank)
 
-    def _upcoming(self, batch_idx: int) -> tuple[Tensor, int] | None:
-        """``(n,)`` positions that the batch after this one is joined by, and the place of the first among all drawn.
-
-        That is what the memory draws if nothing else is done to it until then; ``None`` where nobody reads ahead.
-        """
-        stream, memory = self.stream, self.memory
-        if not stream.num_workers:
-            return None
-        later = memory.buffer.copy()
-        if self.is_remembered(batch_idx) and not later.policy.by_features:
-            index = stream.train_rows(batch_idx)
-            later.add(index, stream.source.train_labels[index])
-        slots, start, stop = self._slots_of(later)
-        return (later.read(slots[start:stop]), start) if stop > start else None
-
-    def _made(self, index: Tensor, start: int) -> Any:
+    def _made(self, index: Tensor, start: int, upcoming: tuple[Tensor, int] | None = None) -> Any:
         """The samples at these positions, freshly augmented, as the stream's are made and moved."""
-        stream = self.stream
-        return self._moved(stream.batch(index, stream.train_view, seed=self.memory.draws, start=start), index)
-
-    def _moved(self, batch: Any, index: Tensor) -> Any:
-        """A batch of the samples at these positions, checked and moved as the stream's are."""
+        stream, seed = self.stream, self.memory.draws
+        if upcoming is None:
+            batch = stream.batch(index, stream.train_view, seed=seed, start=start)
+        else:
+            batch = stream.batch_of_sequence(index, seed, start, upcoming)
         check_rows(batch, len(index))
         self._check_targets(batch, index)
         batch = self._pinned(converted(self.trainer, batch))
@@ -154,6 +137,31 @@ class Replay:
         if given is not None and given.device.type == "cpu":  # elsewhere it would wait for the device at every step
             check_labels(given, stream.source.train_labels[index], index)
 
+    # ------------------------------------------------------------------ reading ahead
+
+    def _upcoming(
+        self, batch_idx: int | None, count: int, part_of: Callable[[int], tuple[int, int]]
+    ) -> tuple[Tensor, int] | None:
+        """``(n,)`` positions that this process reads next, and the place of the first among all that are drawn then.
+
+        They are right if nothing else is done to the memory until then. ``None`` where nobody reads ahead.
+
+        Args:
+            batch_idx: Training batch after which the draw comes; ``None``: it comes in the same step.
+            count: Samples that are drawn.
+            part_of: Start and stop of this process's part of so many.
+        """
+        stream, memory = self.stream, self.memory
+        if not (stream.num_workers and memory.by_index):
+            return None
+        arriving = labels = None
+        if batch_idx is not None and self.is_remembered(batch_idx):
+            arriving = stream.train_rows(batch_idx)
+            labels = stream.source.train_labels[arriving]
+        index = memory.buffer.foresee(count, arriving, labels)
+        start, stop = part_of(len(index))
+        return (index[start:stop], start) if stop > start else None
+
     # ------------------------------------------------------------------ drawing
 
     def draw(self, after_transfer: Callable[[Any, int], Any], count: int | None = None) -> Drawn | None:
@@ -163,17 +171,32 @@ class Replay:
             after_transfer: The last of the batch hooks, through which no remembered sample has been.
             count: Samples over all processes; the memory's ``batch_size`` when ``None``.
         """
-        memory = self.memory
+        memory, count = self.memory, self.memory.batch_size if count is None else count
         if not len(memory.buffer):
             return None
-        return self.read(after_transfer, memory.buffer.draw(memory.batch_size if count is None else count))
+        slots = memory.buffer.draw(count)
+        memory.draws_of_step += 1
+        is_last = memory.draws_of_step >= memory.draws_before
+        upcoming = self._upcoming(self.trainer.fit_loop.batch_idx if is_last else None, count, self._part_of)
+        return self.read(after_transfer, slots, upcoming)
 
-    def read(self, after_transfer: Callable[[Any, int], Any], slots: Tensor) -> Drawn:
-        """The samples in ``(n,)`` slots, at least one, shared out over the processes; see :meth:`draw`."""
+    def read(
+        self, after_transfer: Callable[[Any, int], Any], slots: Tensor, upcoming: tuple[Tensor, int] | None = None
+    ) -> Drawn:
+        """The samples in ``(n,)`` slots, at least one, shared out over the processes; see :meth:`draw`.
+
+        Args:
+            after_transfer: See :meth:`draw`.
+            slots: Of the memory.
+            upcoming: What will likely be read next; see :meth:`_upcoming`.
+        """
         memory, own, part = self.memory, *self._own(slots)
         memory.draws += 1
         items, device = memory.buffer.read(own), self.trainer.strategy.root_device
-        batch = self._made(items, part.start) if memory.by_index else move_data_to_device(self._pinned(items), device)
+        if memory.by_index:
+            batch = self._made(items, part.start, upcoming)
+        else:
+            batch = move_data_to_device(self._pinned(items), device)
         after = vars(self.stream).get("on_after_batch_transfer")  # of a wrapped data module
         batch = (after or after_transfer)(batch, 0)
         inputs, labels = unpack_for(self.module, batch)
@@ -223,6 +246,7 @@ class Replay:
         """Offer the stream's samples of a training batch to the memory, after its step; the same on all processes."""
         memory = self.memory
         batch, memory.offered = memory.offered, None
+        memory.draws_before, memory.draws_of_step = memory.draws_of_step, 0
         kept, memory.kept = memory.kept, {}  # of this step, or of none that keeps anything
         judged, memory.judged = memory.judged, None
         left_out, memory.left_out = memory.left_out and not memory.joins, False

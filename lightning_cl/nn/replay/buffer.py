@@ -75,12 +75,6 @@ class ReplayBuffer:
         self.labels.fill_(-1)
         self.policy.load_state_dict(self._fresh)
 
-    def copy(self) -> ReplayBuffer:
-        """Another buffer that goes on exactly as this one would."""
-        other = ReplayBuffer(self.capacity, deepcopy(self.policy), self.device)
-        other.load_state_dict(self.state_dict())
-        return other
-
     # ------------------------------------------------------------------ storing
 
     def add(self, items: Any, labels: Tensor, features: Tensor | None = None) -> None:
@@ -164,6 +158,20 @@ class ReplayBuffer:
         """``min(count, len(self))`` random items, none twice, and ``(n,)`` their labels."""
         slots = self.draw(count)
         return self.read(slots), self.labels[slots]
+
+    def foresee(self, count: int, items: Any = None, labels: Tensor | None = None) -> Any:
+        """The items that the next draw of ``count`` gives, in its order; the buffer is left as it is.
+
+        Args:
+            count: As for :meth:`draw`.
+            items: That are added before, as by :meth:`add`; not where the policy decides by features.
+            labels: Of these; ``None``: nothing is added.
+        """
+        later = ReplayBuffer(self.capacity, deepcopy(self.policy), self.device)
+        later.load_state_dict(self.state_dict())
+        if labels is not None and not self.policy.by_features:
+            later.add(items, labels)
+        return later.read(later.draw(count))
 
     # ------------------------------------------------------------------ state
 

@@ -107,6 +107,21 @@ def test_a_restored_buffer_goes_on_with_the_same_bits(policy, cut, tmp_path):
     assert_same_state(resumed.state_dict(), whole.state_dict())
 
 
+@pytest.mark.parametrize("policy", [Reservoir, ClassBalanced, lambda: Ring(6)], ids=["reservoir", "balanced", "ring"])
+def test_what_is_foreseen_is_drawn_and_nothing_changes(policy):
+    buffer = ReplayBuffer(7, policy(), seed=3)
+    for batch in range(6):
+        items = torch.arange(5 * batch, 5 * batch + 5)
+        before = buffer.state_dict()
+        alone, after = buffer.foresee(4), buffer.foresee(4, items, items % 6)
+        assert_same_state(buffer.state_dict(), before)
+        if batch:
+            assert torch.equal(alone, buffer.sample(4)[0])
+            after = buffer.foresee(4, items, items % 6)
+        buffer.add(items, items % 6)
+        assert torch.equal(after, buffer.sample(4)[0])
+
+
 def test_a_saved_state_does_not_change_afterwards():
     buffer = ReplayBuffer(4, ClassBalanced())
     buffer.add(nested(4), torch.arange(4))
