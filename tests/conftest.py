@@ -32,12 +32,13 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which looks at the marks once
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `pytest -n 2`, tests that look at the same runs stay in one process: those of a method, or of a file."""
+    """With `pytest -n 2`, conformance tests of a method, which look at the same runs, stay in one process."""
     for item in items:
         method = getattr(item, "callspec", None) and item.callspec.params.get("method")
-        together = method if isinstance(method, type) and "conformance" in item.path.parts else item.path
-        item.add_marker(pytest.mark.xdist_group(getattr(together, "__name__", str(together))))
+        if isinstance(method, type) and "conformance" in item.path.parts:
+            item.add_marker(pytest.mark.xdist_group(method.__name__))
 
 
 @pytest.fixture(autouse=True)

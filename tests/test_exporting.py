@@ -15,7 +15,6 @@ import lightning_cl.callbacks
 #: Methods whose models `torch.export` refuses, each with the reason; all others are exported.
 NOT_EXPORTABLE = {
     "MOS": "choosing one of an image's paths fixes the number of images in a graph",
-    **dict.fromkeys(("ExpertGate", "TAME"), "choosing an expert for each image fixes the number of images in a graph"),
     **dict.fromkeys(("L2M", "SLM"), "updates of the weights for each image fix the number of images in a graph"),
     "LosseFTL": "places on the grid of bins fix the number of images in a graph",
     "MambaFSCIL": "the scan in four directions fixes the number of images in a graph",

@@ -40,7 +40,8 @@ def chosen_answers(logits: Tensor, chosen: Tensor, allowed: Tensor) -> Tensor:
         chosen: ``(B,)`` the network that answers.
         allowed: ``(T, C)`` bool, the classes of each.
     """
-    return fill_masked(logits[chosen, torch.arange(len(chosen), device=chosen.device)], allowed[chosen])
+    index = chosen[None, :, None].expand(1, -1, logits.shape[-1])  # an index of its own would fix the size in exports
+    return fill_masked(logits.gather(0, index)[0], allowed[chosen])
 
 
 def entropy_slopes(answer: Callable[[Tensor], Tensor], weights: Tensor) -> Tensor:
