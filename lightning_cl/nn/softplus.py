@@ -32,7 +32,7 @@ class _Softplus(torch.autograd.Function):
 
 def softplus(x: Tensor) -> Tensor:
     """``log(1 + exp(x))`` to the rounding of its precision, in a third of the time that PyTorch takes on a CPU."""
-    if not (torch.is_grad_enabled() and x.requires_grad):
+    if not torch.is_grad_enabled():  # `requires_grad` says nothing: a tensor within `vmap` has none of its own
         return _Softplus.forward(x)
     value: Tensor = _Softplus.apply(x)
     return value
