@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
 from itertools import takewhile
@@ -43,19 +44,29 @@ def suggestion(given: str, known: Sequence[str], listing: str | None = None) -> 
     return " ".join([*sentences, f"`{listing}` shows all."] if listing else sentences)
 
 
-def write_output(path: Path, text: str, option: str) -> None:
-    """Write a file that the user asked for, and the folders above it; what hinders is said with the option."""
-    open_output(path, option)
-    path.write_text(text, encoding="utf-8")
-
-
-def open_output(path: Path, option: str) -> None:
-    """Refuse a file that cannot be written, before its content is made; a file that is there stays as it is."""
+@contextmanager
+def _written(path: Path, option: str) -> Iterator[None]:
+    """With the folders above a file; what hinders that it is written is said with the option that names it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("a", encoding="utf-8").close()
+        yield
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error.strerror}); give another file with `{option}`.") from error
+
+
+def write_output(path: Path, text: str, option: str) -> None:
+    """Write a file that the user asked for, and the folders above it; what hinders is said with the option."""
+    with _written(path, option):
+        path.write_text(text, encoding="utf-8")
+
+
+def check_output(path: Path, option: str) -> None:
+    """Refuse a file that cannot be written, before its content is made; a file that is there stays as it is."""
+    with _written(path, option):
+        there = path.exists()
+        path.open("a", encoding="utf-8").close()
+        if not there:
+            path.unlink()  # a command that ends in an error leaves no empty file
 
 
 def require_writable(folder: Path, instead: str) -> None:

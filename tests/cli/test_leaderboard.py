@@ -142,6 +142,15 @@ def test_a_page_that_cannot_be_written_is_refused_first(
     assert said.endswith("give another file with `--page`.\n")
 
 
+def test_a_command_that_is_refused_leaves_no_page_and_keeps_an_old_one(tmp_path: Path) -> None:
+    new, old = tmp_path / "new.html", tmp_path / "old.html"
+    old.write_text("of last week")
+    for page in (new, old):
+        assert main(["bench", "nowhere", "--page", str(page)]) == 2
+    assert not new.exists()
+    assert old.read_text() == "of last week"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
