@@ -16,7 +16,7 @@ _VAIN = 3
 
 
 class _Announced(Sampler[list[Key]]):
-    """The keys that were announced last, once; without any the loader goes on when there are some again."""
+    """The keys that were announced last, once; without any the loader ends."""
 
     def __init__(self) -> None:
         self.keys: list[Key] | None = None
