@@ -47,8 +47,8 @@ def selective_scan(inputs: Tensor, coefficients: Coefficients, chunk: int | None
     Args:
         inputs: ``(B, L, E)`` ``x``.
         coefficients: Of the tokens; in the precision of the inputs.
-        chunk: Tokens whose coefficients, ``(chunk, B, N, E)``, are made together, which changes time alone; ``None``:
-            as many as fit into a processor's cache.
+        chunk: Tokens whose coefficients, ``(chunk, B, N, E)``, are made together, which changes time and rounding
+            alone; ``None``: as many as fit into a processor's cache.
 
     Returns:
         ``(B, L, E)``.

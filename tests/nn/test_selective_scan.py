@@ -54,12 +54,12 @@ def test_the_scan_equals_its_recurrence(tokens: int, chunk: int) -> None:
 @pytest.mark.parametrize("tokens", [0, 1, 16, 17, 49, 196])
 @pytest.mark.parametrize("size", [0, 2**10, 2**15, 2**30])
 def test_chunks_are_about_as_long(tokens: int, size: int) -> None:
-    """No longer than what a cache holds, and as few as such chunks can be."""
+    """No longer than what a cache holds, as few as such chunks can be, and none longer than so many need."""
     length, longest = scans._chunk(tokens, size), max(min(scans.CACHED // max(size, 1), scans.LONGEST), 1)
     assert 1 <= length <= longest
     count = -(-tokens // length)
     assert count == -(-tokens // longest)
-    assert tokens > (count - 1) * length or tokens == 0
+    assert tokens > count * (length - 1) or tokens == 0
 
 
 def test_the_gradient_of_the_scan() -> None:
