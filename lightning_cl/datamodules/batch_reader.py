@@ -35,33 +35,39 @@ class BatchReader:
     """Reads batches in one worker process ahead of time, where their keys are known by then.
 
     A batch that was announced with other keys, or not at all, is read in this process: what is announced decides on the
-    time alone. The worker ends with this object; it is not started where most announcements were in vain.
+    time alone. The worker ends with this object, after an error of its own, and where most announcements were in vain.
 
     Args:
         dataset: Whole batches by their keys, the same in every process.
+        vain: How many announcements more were in vain than of use, of an earlier reader.
     """
 
-    def __init__(self, dataset: StreamDataset) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: StreamDataset, vain: int = 0) -> None:
+        self.dataset, self.vain = dataset, vain
         self._announced = _Announced()
         self._expected: list[Key] | None = None  # what the worker reads
         self._batches: Iterator[Any] | None = None
-        self._vain = 0
+
+    @property
+    def hopes(self) -> bool:
+        """Whether it still reads ahead."""
+        return self.vain <= _VAIN
 
     def read(self, keys: list[Key], upcoming: list[Key] | None = None) -> Any:
         """The batch of ``keys``; the worker begins with the batch of ``upcoming``, which will be asked for next."""
-        if self._vain > _VAIN:
-            upcoming = None
         expected, self._expected, self._announced.keys = self._expected, upcoming, upcoming
         made = None
         if self._batches is not None:
-            made = next(self._batches)  # takes up what is announced
-            self._vain = max(0, self._vain + (1 if expected != keys else -1))
-        if upcoming is None:
-            self._batches = None
+            try:
+                made = next(self._batches)  # takes up what is announced
+                self.vain = max(0, self.vain + (1 if expected != keys else -1))
+            except Exception:
+                self.vain = _VAIN + 1
+        if upcoming is None or not self.hopes:
+            self._batches = self._expected = None
         elif expected is None:
             self._batches = self._worker()
-        return made if expected == keys else self.dataset.__getitems__(keys)
+        return self.dataset.__getitems__(keys) if made is None or expected != keys else made
 
     def _worker(self) -> Iterator[Any]:
         return iter(

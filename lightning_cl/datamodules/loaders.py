@@ -268,9 +268,15 @@ class StreamLoaders(StreamBatches):
         keys = self._keys(index, view, seed, start)
         reader, epoch = self._reader
         if reader is None or reader.dataset is not dataset or not (self.persistent_workers or epoch == self.epoch):
-            reader = BatchReader(dataset)
+            reader = BatchReader(dataset, 0 if reader is None else reader.vain)
         self._reader = reader, self.epoch
         return reader.read(keys, self._keys(upcoming[0], view, seed + 1, upcoming[1]))
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether :meth:`batch_of_sequence` begins with the batch that comes next, so that it pays to foresee it."""
+        reader, _ = self._reader
+        return self.num_workers > 0 and (reader is None or reader.hopes)
 
     def _known_dataset(self, view: Literal["train", "eval"]) -> StreamDataset:
         if view not in self._datasets:

@@ -152,7 +152,7 @@ class Replay:
             part_of: Start and stop of this process's part of so many.
         """
         stream, memory = self.stream, self.memory
-        if not (stream.num_workers and memory.by_index):
+        if not (memory.by_index and stream.reads_ahead):
             return None
         arriving = labels = None
         if batch_idx is not None and self.is_remembered(batch_idx):

@@ -13,9 +13,11 @@ from lightning_cl.datamodules.batch_reader import BatchReader
 
 
 class Items:
-    """Batches of the number of the process that reads, beside what is read."""
+    """Batches of the number of the process that reads, beside what is read; some numbers cannot be read."""
 
     def __getitems__(self, keys: Sequence[Any]) -> tuple[int, Any]:
+        if any(key[0] < 0 for key in keys):
+            raise OSError("broken")
         return os.getpid(), torch.tensor(keys)
 
 
@@ -48,3 +50,16 @@ def test_it_gives_up_where_what_is_announced_is_never_asked_for():
     one = [[(n, 0)] for n in range(7)]
     in_vain = [[(n + 9, 0)] for n in range(5)]
     assert batches(one, [*in_vain, one[6], None]) == [True] * 7
+
+
+def test_an_error_in_what_nobody_asks_for_is_none():
+    one = [[(n, 0)] for n in range(4)]
+    assert batches(one, [[(-1, 0)], one[2], one[3], None]) == [True] * 4
+
+
+def test_a_new_reader_knows_what_was_in_vain():
+    reader = BatchReader(Items(), vain=3)  # type: ignore[arg-type]
+    assert reader.hopes
+    reader.read([(0, 0)], [(9, 0)])
+    reader.read([(1, 0)], [(2, 0)])
+    assert not reader.hopes
