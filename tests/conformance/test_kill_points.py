@@ -25,8 +25,8 @@ OFFLINE_ENDS, ONLINE_ENDS = range(7, 36, 7), (14, 22, 42)
 ACCUMULATED_ENDS = range(3, 16, 3)
 #: Power cuts in an offline run, in an online one, and in one of accumulated gradients.
 CHAIN, ONLINE_CHAIN, ACCUMULATED_CHAIN = 12, 5, 5
-#: What a single power cut meets: a module, who saves, and how many steps lie between two checkpoints, all in turn.
-MEETS = tuple(zip((PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT), (ours, lightnings_own) * 2, (1, 2, 3, 1), strict=True))
+#: What single power cuts meet.
+MODULES, SAVERS = (PLAIN, SPLIT, FOREIGN_TUPLE, FOREIGN_DICT), (ours, lightnings_own)
 DROPOUT = 0.3  # so that the state of the random generators matters
 
 
@@ -104,22 +104,25 @@ def test_a_chain_of_power_cuts_between_accumulated_gradients(method, whole, tmp_
 
 
 def single_cut(turn, second):
-    """What the first or second cut of a method meets, and its place."""
-    return MEETS[(turn + 2 * second) % len(MEETS)], PLACES[(turn // len(MEETS) + 3 * second) % len(PLACES)]
+    """The module of the first or second cut of a method, who saves, and the place."""
+    series = turn // len(MODULES)
+    module, place = MODULES[(turn + 2 * second) % len(MODULES)], PLACES[(series + 3 * second) % len(PLACES)]
+    return module, SAVERS[series % len(SAVERS)], place
 
 
-def test_every_module_meets_every_place():
-    met = {single_cut(turn, second) for turn in range(len(THOROUGH)) for second in (False, True)}
-    assert len(met) == len(MEETS) * len(PLACES)
+def test_every_module_meets_every_place_and_both_savers():
+    met = [single_cut(turn, second) for turn in range(len(THOROUGH)) for second in (False, True)]
+    assert len({(module, place) for module, _, place in met}) == len(MODULES) * len(PLACES)
+    assert len({(module, saving) for module, saving, _ in met}) == len(MODULES) * len(SAVERS)
 
 
 @methods
 @pytest.mark.parametrize("second", [False, True], ids=["first", "second"])
 def test_one_power_cut(method, second, whole, tmp_path):
-    """Each method on two modules; over all of them every module meets every place."""
+    """Each method on two modules."""
     turn = THOROUGH.index(method)
-    (case, saving, every), place = single_cut(turn, second)
-    given = {"every": every, "dropout": DROPOUT, "stream_options": {**OFFLINE, "num_workers": 2 * (turn % 5 == 1)}}
+    case, saving, place = single_cut(turn, second)
+    given = options(turn, OFFLINE)
     expected = whole(case, method, OFFLINE)
     point = next(p for p in draw_points(f"cuts of {method.__name__}", len(PLACES), OFFLINE_ENDS) if p.place == place)
     assert attempt(case, method, tmp_path, point, saving, **given) is None, f"{point} was not reached"
