@@ -69,7 +69,7 @@ class PrototypeRelations(PreviousModel):
 
     def _relations(self, step: Step, features: Tensor, before: Tensor) -> Tensor:
         """Divergence of the relations from those before, summed over the tasks before, or over samples of all."""
-        groups = [new for new in newly_seen(step.module.continual.info.classes_per_task)[: step.task.index] if new]
+        groups = [new for new in newly_seen(step.module.continual.info.classes_per_task[: step.task.index]) if new]
         if not groups:
             return 0.0 * features.sum()
         old = torch.tensor([c for group in groups for c in group], device=features.device)
