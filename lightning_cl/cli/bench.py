@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from lightning_cl.cli import ledger
 from lightning_cl.cli.commands import SUITES
 from lightning_cl.cli.comparison_options import Options, read_options, recipes_of
-from lightning_cl.cli.configs import UsageError, check_output, find_config, part_names
+from lightning_cl.cli.configs import UsageError, find_config, part_names, require_output
 from lightning_cl.cli.leaderboard import write_page
 
 
 def main(options: argparse.Namespace, rest: Sequence[str], debug: bool) -> int:
     """Run a suite, or only write the page: 0, 1 if a run failed, 130 after Ctrl-C."""
     if options.page is not None:
-        check_output(options.page, "--page")
+        require_output(options.page, "--page")
     if not options.target:
         if options.page is None:
             raise UsageError(

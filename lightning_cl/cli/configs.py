@@ -60,7 +60,7 @@ def write_output(path: Path, text: str, option: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def check_output(path: Path, option: str) -> None:
+def require_output(path: Path, option: str) -> None:
     """Refuse a file that cannot be written, before its content is made; a file that is there stays as it is."""
     with _written(path, option):
         there = path.exists()

@@ -61,7 +61,7 @@ class BatchReader:
             try:
                 made = next(self._batches)  # takes up what is announced
                 self.vain = max(0, self.vain + (1 if expected != keys else -1))
-            except Exception:
+            except Exception:  # of any kind: a broken sample, which is read again here, or a killed worker
                 self.vain = _VAIN + 1
         if upcoming is None or not self.hopes:
             self._batches = self._expected = None
