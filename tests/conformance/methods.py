@@ -77,19 +77,13 @@ def case_of(method: type[ContinualMethod], cases: Sequence[Case] = CASES, slow: 
     return case if case in cases else cases[slow]
 
 
-def on_cases(cases: Sequence[Case], quick: bool = True) -> pytest.MarkDecorator:
-    """Thorough methods on every module, each other at once on one of them, and slowly on a second one.
-
-    Args:
-        cases: The modules.
-        quick: Whether methods that are not thorough are tried at once on one of them.
-    """
+def on_cases(cases: Sequence[Case]) -> pytest.MarkDecorator:
+    """Thorough methods on every module, each other at once on one of them, and slowly on a second one."""
     parameters = []
     for method in METHODS:
         first, second = (case_of(method, cases, slow) for slow in (False, True))
         for case in cases if method in THOROUGH else dict.fromkeys((first, second)):
-            at_once = method in THOROUGH or (quick and case is first)
-            marks = () if at_once else pytest.mark.slow
+            marks = () if method in THOROUGH or case is first else pytest.mark.slow
             parameters.append(pytest.param(method, case, id=f"{case.name}-{method.__name__}", marks=marks))
     return pytest.mark.parametrize(("method", "case"), parameters)
 

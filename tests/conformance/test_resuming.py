@@ -68,8 +68,6 @@ CUTS = ((LAST_OF_TASK, False), (MID_EPOCH, True), (MID_LAST_EPOCH, False))
 #: The module that asks for most, and two that build their network later and must end as the one that was whole from the
 #: beginning. Others are killed at random points in test_kill_points.py.
 LATER = (ASKING, IN_SETUP, IN_CONFIGURE_MODEL)
-
-
 KILLED = [pytest.param(m, c, marks=() if m in THOROUGH else pytest.mark.slow) for m, c in paired(LATER)]
 
 
