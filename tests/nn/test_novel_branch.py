@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lightning_cl.nn import novel_branch
 from lightning_cl.nn.dual_projector import DualProjector
 from lightning_cl.nn.heads import simplex_etf
 from lightning_cl.nn.novel_branch import learn_session, session_loss
@@ -70,3 +71,14 @@ def test_steps_move_the_novel_branch_alone_and_alike_for_one_seed(projector: Dua
     assert all(name.startswith("novel.") for name in moved)
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
     assert any(not torch.equal(value, ends[2][name]) for name, value in ends[0].items())
+
+
+def test_samples_are_mixed_half_and_half_with_their_labels(
+    projector: DualProjector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+    monkeypatch.setattr(novel_branch, "session_loss", lambda *args: given.append(args[2:4]) or session_loss(*args))
+    learn_session(projector, (samples(), torch.arange(CLASSES)), ROWS, BASE, OPTIONS, 0)
+    for mixture, (first, second) in given:
+        assert torch.equal(mixture, (samples()[first] + samples()[second]) / 2)
+    assert {bool(torch.equal(first, second)) for _, (first, second) in given} == {True, False}  # some steps mix

@@ -23,6 +23,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("beta", "expected"), [(0.96, (1.283699, 0.716301)), (0.97, (1.373432, 0.626568))])
 def test_weights_of_the_worked_example(beta: float, expected: tuple[float, float]) -> None:
     assert effective_weights(torch.tensor([20, 500]), beta).tolist() == pytest.approx(expected, abs=1e-6)
+    unseen = effective_weights(torch.tensor([20, 0, 500]), beta)
+    assert unseen.tolist() == pytest.approx((expected[0], 0.0, expected[1]), abs=1e-6)
 
 
 def test_the_compression_takes_the_last_steps() -> None:
