@@ -107,7 +107,7 @@ class ContinualMethod(ContinualCallback):
 
     @classmethod
     def part_in(cls, pl_module: Any) -> Any:
-        """The method's parameters, buffers and mathematics in a module that it was attached to."""
+        """The method's parameters, buffers and mathematics in a module that it was attached to; else a ``KeyError``."""
         return pl_module.continual.parts[part_name(cls.state_key)]
 
     @classmethod

@@ -61,7 +61,11 @@ def write_output(path: Path, text: str, option: str) -> None:
 
 
 def require_output(path: Path, option: str) -> None:
-    """Refuse a file that cannot be written, before its content is made; a file that is there stays as it is."""
+    """Refuse a file that cannot be written, before its content is made; a file that is there stays as it is.
+
+    Raises:
+        UsageError: With the path, what hinders, and the option that gives another one.
+    """
     with _written(path, option):
         there = path.exists()
         path.open("a", encoding="utf-8").close()

@@ -166,6 +166,9 @@ class ReplayBuffer:
             count: As for :meth:`draw`.
             items: That are added before, as by :meth:`add`; not where the policy decides by features.
             labels: Of these; ``None``: nothing is added.
+
+        Returns:
+            What :meth:`read` gives of the slots: ``(n, ...)`` of each kind, ``n`` at most ``count``.
         """
         later = ReplayBuffer(self.capacity, deepcopy(self.policy), self.device)
         later.load_state_dict(self.state_dict())
