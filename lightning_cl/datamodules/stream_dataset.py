@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from lightning_cl.datamodules.batch_form import BatchKeys, with_names, with_transformed, without_target
 from lightning_cl.datamodules.collate import stacked
+from lightning_cl.datamodules.sources.array_layout import TableTransform
 from lightning_cl.datamodules.sources.base import Source, Split
 from lightning_cl.datamodules.sources.extended import ByPart
 from lightning_cl.datamodules.sources.images import ImageTransform
@@ -80,7 +81,7 @@ class StreamDataset(Dataset[Any]):
     def _draws_nothing(self) -> bool:
         """Whether all that makes a batch is known to use no random generator."""
         transform = self.transform
-        still = transform is None or (isinstance(transform, ImageTransform) and not transform.draws)
+        still = transform is None or (isinstance(transform, (ImageTransform, TableTransform)) and not transform.draws)
         return still and self.collate_fn is None and hasattr(type(self.source).item, "draws_nothing")
 
     def _collated(self, items: list[Any]) -> Any:

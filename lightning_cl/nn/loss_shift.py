@@ -77,18 +77,3 @@ class LossShift(nn.Module):
         """Begin to smooth and to wait anew, as another learner's turn begins."""
         self.smoothed.zero_()
         self.waited.zero_()
-
-    def check_length(self, steps: float) -> None:
-        """Refuse a stream that ends before there is a window.
-
-        Args:
-            steps: Losses that will come.
-
-        Raises:
-            ValueError: If the window is longer.
-        """
-        if self.window > steps:
-            raise ValueError(
-                f"`window` is {self.window} losses, but the stream has {steps:g} training batches, so no change of the "
-                "task could ever be found; give a shorter window."
-            )

@@ -142,12 +142,6 @@ class ElementMask(NamedTensors):
         """Set the gradient of every true element to 0."""
         zero_gradients((weights[name], mask) for name, mask in self.items())
 
-    @torch.no_grad()
-    def zero_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Set every true element to 0, in place."""
-        for name, mask in self.items():
-            weights[name].masked_fill_(mask, 0)
-
     def guards(self, weights: Mapping[str, Tensor]) -> Iterator[Guard]:
         """Guards that keep every true element where it is now."""
         return (Guard(weights[name], mask) for name, mask in self.items())

@@ -51,8 +51,10 @@ def selective_scan(inputs: Tensor, coefficients: Coefficients, chunk: int | None
             alone; ``None``: as many as fit into a processor's cache.
 
     Returns:
-        ``(B, L, E)``.
+        ``(B, L, E)``; of no tokens, none.
     """
+    if not inputs.shape[1]:
+        return inputs.clone()
     kernel = _kernel() if inputs.is_cuda else None
     if kernel is not None:
         return _of_kernel(kernel, inputs, coefficients)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -66,20 +67,23 @@ class LossPlateau(nn.Module):
             self.answered.set(self.seen.value)
         return behind
 
-    def check_length(self, steps: float) -> None:
-        """Refuse a stream that ends before there is a window.
 
-        Args:
-            steps: Training batches of the stream.
+def check_window(window: int, stream: Any) -> None:
+    """Refuse a stream that ends before a detector has its window of losses, so that it could find nothing.
 
-        Raises:
-            ValueError: If the window is longer.
-        """
-        if self.window > steps:
-            raise ValueError(
-                f"`window` is {self.window} losses, but the stream has {steps:g} training batches, so no boundary "
-                "could ever be found; give a shorter window."
-            )
+    Args:
+        window: Losses, one of each training batch.
+        stream: The datamodule.
+
+    Raises:
+        ValueError: If the window is longer.
+    """
+    steps = sum(stream.num_batches(task.index) * task.epochs for task in stream.tasks)
+    if window > steps:
+        raise ValueError(
+            f"`window` is {window} losses, but the stream has {steps:g} training batches, so no change of the task "
+            "could ever be found; give a shorter window."
+        )
 
 
 def sample_losses(step: Step) -> Tensor:

@@ -120,5 +120,10 @@ def test_where_nothing_draws_nothing_is_seeded(monkeypatch):
     monkeypatch.setattr(np.random, "seed", refuse)
     for transform in (None, ImageTransform(geometry(12, 8), None, None)):
         StreamDataset(pictures(), "train", transform).__getitems__(KEYS)
+    rows = np.random.default_rng(0).random((6, 4)), np.zeros(6, dtype=int)
+    table = ArraySource(rows, rows, mean=(0.5,), std=(0.5,), layout="ND")
+    table.setup()
+    inputs, _ = StreamDataset(table, "train", table.train_transform()).__getitems__(KEYS)
+    assert_close(inputs, torch.as_tensor(rows[0])[[3, 0, 5]].float() * 2 - 1)
     with pytest.raises(AssertionError, match="seeded"):
         StreamDataset(pictures(), "train", ImageTransform(geometry(12, 8, "flip"), None, None)).__getitems__(KEYS)

@@ -45,7 +45,7 @@ def recurrence(x: Tensor, c: Coefficients) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize(("tokens", "chunk"), [(1, 16), (49, 16), (49, 49), (196, 16), (37, 5)])
+@pytest.mark.parametrize(("tokens", "chunk"), [(0, 16), (1, 16), (49, 16), (49, 49), (196, 16), (37, 5)])
 def test_the_scan_equals_its_recurrence(tokens: int, chunk: int) -> None:
     x, c = drawn(tokens)
     torch.testing.assert_close(selective_scan(x, c, chunk).double(), recurrence(x, c), rtol=1e-6, atol=1e-6)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from lightning_cl.training.loss_plateau import LossPlateau
+from lightning_cl.training.loss_plateau import LossPlateau, check_window
 
 
 def fired(losses: list[float], **options: float) -> list[int]:
@@ -45,9 +47,11 @@ def test_its_state_is_in_its_buffers() -> None:
 
 
 def test_what_cannot_find_anything_is_refused() -> None:
+    stream = SimpleNamespace(tasks=[SimpleNamespace(index=0, epochs=2), SimpleNamespace(index=1, epochs=1)])
+    stream.num_batches = {0: 3, 1: 2}.get
     with pytest.raises(ValueError, match=r"`window` is 9 losses, but the stream has 8 training batches"):
-        LossPlateau(9, 1.0, 1.0).check_length(8)
-    LossPlateau(8, 1.0, 1.0).check_length(8)
+        check_window(9, stream)
+    check_window(8, stream)
     for options, message in (({"window": 1}, "at least 2"), ({"mean": 0}, "above 0"), ({"deviation": -1}, "above 0")):
         with pytest.raises(ValueError, match=message):
             fired([], **options)

@@ -21,6 +21,7 @@ from lightning_cl.nn.precision import wide
 from lightning_cl.nn.task_inference import chosen_answers
 from lightning_cl.nn.weights import trained
 from lightning_cl.training import MethodModule, Step, TaskData
+from lightning_cl.training.loss_plateau import check_window
 from lightning_cl.training.memory import Drawn
 from lightning_cl.training.memory_steps import over_memory
 from lightning_cl.training.trunks import Trunks
@@ -81,8 +82,7 @@ class Experts(MethodModule):
 
     def start_run(self, module: Any) -> None:
         """Check that the detector's window fits into the stream."""
-        stream = module.trainer.datamodule
-        self.detector.check_length(sum(stream.num_batches(task.index) * task.epochs for task in stream.tasks))
+        check_window(self.detector.window, module.trainer.datamodule)
 
     def start_task(self, module: Any, task: Any) -> None:
         """Before the first: keep the network as it comes, and begin the first expert with it."""

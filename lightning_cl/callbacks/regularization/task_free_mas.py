@@ -17,7 +17,7 @@ from lightning_cl.nn.counter import Counter
 from lightning_cl.nn.data_selection import hardest
 from lightning_cl.training import Step, TaskData
 from lightning_cl.training.global_batch import global_rows
-from lightning_cl.training.loss_plateau import LossPlateau, sample_losses, stream_loss
+from lightning_cl.training.loss_plateau import LossPlateau, check_window, sample_losses, stream_loss
 
 
 class PlateauAnchor(QuadraticAnchor):
@@ -38,8 +38,7 @@ class PlateauAnchor(QuadraticAnchor):
 
     def start_run(self, module: Any) -> None:
         """Check that the detector's window fits into the stream."""
-        stream = module.trainer.datamodule
-        self.detector.check_length(sum(stream.num_batches(task.index) * task.epochs for task in stream.tasks))
+        check_window(self.detector.window, module.trainer.datamodule)
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """Watch the loss, and keep the hardest samples; no term."""

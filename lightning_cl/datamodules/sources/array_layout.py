@@ -122,6 +122,8 @@ class TableTransform:
         std: As ``mean``.
     """
 
+    draws = False
+
     def __init__(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
         self.mean = None if mean is None else torch.tensor(mean)
         self.std = None if std is None else torch.tensor(std)
