@@ -100,7 +100,8 @@ def families(_: str = "") -> str:
 #: Says of the mark in the table of methods what a stream of one ordered pass does not tell.
 TOLD = (
     "† does something where a task begins or ends, or asks for the task of a sample: in a stream of one ordered pass it"
-    "\nis told, with a warning and a note in the report, or refused. All others need no task boundaries."
+    "\nis told, with a warning and a note in the report, or refused. All others need no task boundaries;"
+    "\na few ask something else of such a stream, and say what."
 )
 
 
