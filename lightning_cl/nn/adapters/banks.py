@@ -93,11 +93,15 @@ class LoRA(Bank):
 
     def adapted(self, x: Tensor, y: Tensor, paths: Sequence[Slots]) -> Tensor:
         """``(P * B, ..., D)`` and ``(P * B, ..., D_out)`` to the latter's shape."""
-        hidden = self.weigh(matmul(x, self.stack("down", paths)), paths)
-        added = self.scale * matmul(hidden, self.stack("up", paths).mT)
+        added = self.added(x, paths)
         if added.shape[-1] != y.shape[-1]:
             added = F.pad(added, (self.start, y.shape[-1] - self.start - added.shape[-1]))
         return y + added
+
+    def added(self, x: Tensor, paths: Sequence[Slots]) -> Tensor:
+        """``(P * B, ..., D)`` to ``(P * B, ..., out_features)``, what the slots of each path answer together."""
+        hidden = self.weigh(matmul(x, self.stack("down", paths)), paths)
+        return matmul(hidden, (self.scale * self.stack("up", paths)).mT)  # the smaller factor is scaled
 
     def delta(self, slot: int) -> Tensor:
         """``(D_out, D)`` what a slot amounts to, added to the layer's weight: ``scale * B A``."""

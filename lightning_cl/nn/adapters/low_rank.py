@@ -25,11 +25,12 @@ class FixedDownLoRA(LoRA):
         del self.down
         self.register_buffer("down", torch.zeros(shape))
 
-    def adapted(self, x: Tensor, y: Tensor, paths: Sequence[Slots]) -> Tensor:
+    def added(self, x: Tensor, paths: Sequence[Slots]) -> Tensor:
         """Slot after slot, so that one more of zeros changes no bit."""
-        for slots in zip(*paths, strict=True):
-            y = super().adapted(x, y, [(slot,) for slot in slots])
-        return y
+        first, *more = (
+            super(FixedDownLoRA, self).added(x, [(slot,) for slot in slots]) for slots in zip(*paths, strict=True)
+        )
+        return sum(more, first)
 
 
 class ScaledLoRA(LoRA):
