@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from lightning_cl.cli import ledger
 from lightning_cl.cli.commands import SUITES
@@ -36,7 +37,22 @@ def main(options: argparse.Namespace, rest: Sequence[str], debug: bool) -> int:
         asked = replace(asked, most_bytes=budget.most)
     from lightning_cl.cli.bench_runs import run
 
-    return run(suite, asked, options, budget, debug)
+    tuning = Tuning(tuple(options.param), options.tune_on, options.tuning_fraction) if options.param else None
+    return run(suite, asked, options, budget, tuning, debug)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What every method tries before its seeds are run, and on what; see ``lightning-cl sweep``."""
+
+    params: tuple[str, ...]  # path=values
+    on: Literal["order", "classes"]
+    fraction: float  # of the classes
+
+    def words(self) -> tuple[str, ...]:
+        """The options that say so."""
+        part = ("--tune-on", self.on, "--tuning-fraction", str(self.fraction)) if self.on == "classes" else ()
+        return (*(word for param in self.params for word in ("--param", param)), *part)
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from typing import Any
 
 from lightning_cl import __version__
 from lightning_cl.cli import comparison, ledger
-from lightning_cl.cli.bench import Budget
+from lightning_cl.cli.bench import Budget, Tuning
 from lightning_cl.cli.comparison_options import Options
 from lightning_cl.cli.configs import UsageError, require_writable
 from lightning_cl.cli.leaderboard import write_page
 from lightning_cl.cli.ledger import Claim, Measurement, Number
 from lightning_cl.cli.reproduction import hardware
+from lightning_cl.cli.tuned_methods import tuned
 from lightning_cl.reports.compared_runs import COLUMNS, Run, values_of
 
 #: Where a report keeps what is not of its matrix.
@@ -26,21 +27,33 @@ _FEW_SHOT = ("average_session_accuracy", "base_accuracy", "novel_accuracy", "har
 _TOLERANCE = 4.0  # of another run of the same command, in percent
 
 
-def run(suite: str, asked: Options, options: argparse.Namespace, budget: Budget | None, debug: bool) -> int:
+def run(
+    suite: str,
+    asked: Options,
+    options: argparse.Namespace,
+    budget: Budget | None,
+    tuning: Tuning | None,
+    debug: bool,
+) -> int:
     """Run all methods of a suite that can run on it, enter those within the budget, and write the page."""
     configs, unable = sort_out(asked, debug)
     require_writable(asked.folder, "`--folder`")
-    if not configs:
-        raise UsageError(f"none of the methods can run on {suite}; {unable[0]}")
-    able = replace(asked, methods=tuple(method for method in asked.methods if method.name in configs))
-    planned, notes = comparison.plan_runs(able, configs, debug)
+    chosen: dict[str, str] = {}
     try:
+        if tuning is not None:
+            chosen, failed = tuned(asked, configs, tuning, debug)
+            unable += failed
+        if not configs:
+            raise UsageError(f"none of the methods can run on {suite}; {unable[0]}")
+        able = replace(asked, methods=tuple(method for method in asked.methods if method.name in configs))
+        planned, notes = comparison.plan_runs(able, configs, debug)
         runs, failures = comparison.carry_out_all(able, planned, debug)
     except KeyboardInterrupt:
         return 130
     words = (*asked.words, *(() if budget is None else ("--budget", options.budget)))
+    words += () if tuning is None else tuning.words()
     by_method = {done.method: [other for other in runs if other.method == done.method] for done in runs}
-    claims = [entry(suite, method, found, words) for method, found in by_method.items()]
+    claims = [entry(suite, method, found, words, chosen.get(method)) for method, found in by_method.items()]
     over = over_budget(claims, budget)
     comparison.publish(suite, runs, failures, (*notes, *unable, *over.values()), able.folder)
     folder = options.ledger or able.folder / "ledger"
@@ -86,7 +99,7 @@ def sort_out(options: Options, debug: bool) -> tuple[dict[str, Any], list[str]]:
     return configs, unable
 
 
-def entry(suite: str, method: str, runs: Sequence[Run], words: Sequence[str]) -> Claim:
+def entry(suite: str, method: str, runs: Sequence[Run], words: Sequence[str], note: str | None = None) -> Claim:
     """The entry of the ledger for the runs of a method over its seeds."""
     found = [values_of(run.report) for run in runs]
     numbers = {}
@@ -109,6 +122,7 @@ def entry(suite: str, method: str, runs: Sequence[Run], words: Sequence[str]) ->
         unit="percent",
         numbers={metric: Number(None, None, _TOLERANCE) for metric in numbers},
         measured=Measurement(seeds, numbers, __version__, hardware(), mean, None, ledger.mean_costs(found)),
+        note=note,
     )
 
 

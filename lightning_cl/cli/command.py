@@ -154,16 +154,28 @@ def run(words: Sequence[str], debug: bool, cli: Callable[..., Any] = ContinualCL
 def validate_at_task_ends(section: Namespace, words: Sequence[str]) -> None:
     """Let the validation follow ``--data.epochs_per_task`` where the file has it for other epochs."""
     named = {word.partition("=")[0] for word in words}
-    every, epochs = section.trainer.get("check_val_every_n_epoch"), section.data.get("epochs_per_task")
-    lengths = epochs if isinstance(epochs, list) else [epochs]
-    if "--data.epochs_per_task" not in named or "--trainer.check_val_every_n_epoch" in named or not every:
+    if "--data.epochs_per_task" not in named or "--trainer.check_val_every_n_epoch" in named:
         return
-    if all(isinstance(length, int) and length > 0 for length in lengths) and any(n % every for n in lengths):
-        section.trainer.check_val_every_n_epoch = math.gcd(every, *lengths) if len(set(lengths)) > 1 else lengths[0]
-        rank_zero_info(
-            f"`check_val_every_n_epoch` is {section.trainer.check_val_every_n_epoch} instead of {every}, to validate "
-            "the end of every task."
-        )
+    every = section.trainer.get("check_val_every_n_epoch")
+    better = interval_to_task_ends(every, section.data.get("epochs_per_task"))
+    if better != every:
+        section.trainer.check_val_every_n_epoch = better
+        rank_zero_info(f"`check_val_every_n_epoch` is {better} instead of {every}, to validate the end of every task.")
+
+
+def interval_to_task_ends(every: int | None, epochs: Any) -> int | None:
+    """Epochs from one validation to the next: as given where that meets the end of every task, else what does.
+
+    Args:
+        every: As given; ``None`` or 0 stays as it is.
+        epochs: Of every task, or a list of one number for each; what is no number above 0 changes nothing.
+    """
+    lengths = epochs if isinstance(epochs, list) else [epochs]
+    if not every or not all(isinstance(length, int) and length > 0 for length in lengths):
+        return every
+    if not any(length % every for length in lengths):
+        return every
+    return math.gcd(every, *lengths) if len(set(lengths)) > 1 else int(lengths[0])
 
 
 CLI = TypeVar("CLI", bound=ContinualCLI)

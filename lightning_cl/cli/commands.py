@@ -62,6 +62,17 @@ class Command(NamedTuple):
 
 _FLAG, _EACH, _ONCE = {"action": "store_true"}, {"action": "append", "default": []}, {"action": Once}
 _NUMBER = partial(count, least=0)
+_PARAM = {**_EACH, "type": values}
+#: Of the stream that values are tried on.
+_TUNING = (
+    (
+        "--tune-on",
+        "order|classes",
+        "other class orders, or a seeded part of the classes that the evaluation does without",
+        {"choices": ("order", "classes"), "default": "order"},
+    ),
+    ("--tuning-fraction", "F", "of the classes, with `--tune-on classes`", {"type": float, "default": 0.5}),
+)
 COMMANDS = {
     "learn": Command(
         "lessons",
@@ -183,12 +194,13 @@ Tables: comparison.md, comparison.csv, runs.csv and comparison.png in DIR/STREAM
     ),
     "bench": Command(
         "bench",
-        "SUITE [--methods A,B] [--seeds 3] [options as for `fit`] | --page FILE",
+        "SUITE [--methods A,B] [--seeds 3] [--param PATH=VALUES] [options as for `fit`] | --page FILE",
         "lightning-cl bench digits --methods finetune,prototypes,er --seeds 1",
         """\
 Runs every method on one stream, and ranks them. Without --methods: all that are packaged; those that cannot run on
 the stream are named with the reason. Runs are kept and continued as those of `compare`; results go into a ledger, and
-onto a page that opens offline. With --page alone: the page of what the package itself has measured.""",
+onto a page that opens offline. With --page alone: the page of what the package itself has measured. With --param every
+method first tries the same values on another stream, as `sweep --local` does, and its seeds are run with the best.""",
         "SUITE  digits, si_blurry, another packaged stream or a YAML file",
         (
             ("--methods", "A,B", "as for `compare`; all without", _ONCE),
@@ -199,6 +211,8 @@ onto a page that opens offline. With --page alone: the page of what the package 
                 "what a run may store (memories fill it), or `samples=N` through the network; more is not ranked",
                 _ONCE,
             ),
+            ("--param", "PATH=VALUES", "values that every method tries on a tuning stream, all combinations", _PARAM),
+            *_TUNING,
             ("--folder", "DIR", "where runs and tables go; runs/bench by default", {**_ONCE, "type": Path}),
             ("--ledger", "FOLDER", "where results are entered; DIR/SUITE/ledger by default", {"type": Path}),
             ("--page", "FILE", "leaderboard.html in DIR/SUITE by default", {"type": Path}),
@@ -221,7 +235,7 @@ parameters:
                        trainer.ARGUMENT, or the end of a path that no other has: `prompt_length`""",
         "RECIPE  or a YAML file",
         (
-            ("--param", "PATH=VALUES", "an argument, and what it may be", {**_EACH, "type": values}),
+            ("--param", "PATH=VALUES", "an argument, and what it may be", _PARAM),
             ("--method", "|".join(SEARCHES), "grid if all are lists, else bayes (--local: TPE)", {"choices": SEARCHES}),
             ("--metric", "NAME", "as `ContinualEvaluation` logs it", {"default": "class_il/average_accuracy"}),
             ("--out", "FILE", "write the sweep file, too", {"type": Path}),
@@ -229,14 +243,8 @@ parameters:
             ("--jobs", "N", "so many of them at a time", {"type": count, "default": 1}),
             ("--folder", "DIR", "of trials, table, best.yaml and the final runs; sweeps/RECIPE", {"type": Path}),
             ("--seed", "N", "of the search", {"type": _NUMBER, "default": 0}),
-            (
-                "--tune-on",
-                "order|classes",
-                "other class orders, or a seeded part of the classes that the evaluation does without",
-                {"choices": ("order", "classes"), "default": "order"},
-            ),
+            *_TUNING,
             ("--tuning-seeds", "N", "class orders per trial, the mean counts", {"type": count, "default": 1}),
-            ("--tuning-fraction", "F", "of the classes, with `--tune-on classes`", {"type": float, "default": 0.5}),
             ("--val-split", "F", "of the training split, to measure trials on", {"type": float, "default": 0.2}),
             (
                 "--final-seeds",

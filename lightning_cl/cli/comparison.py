@@ -202,8 +202,12 @@ def _with_equal_memory(
 
 def method_config(method: MethodChoice, words: Sequence[str], debug: bool) -> Config:
     """The whole configuration of a method on the stream; ``UsageError`` if it is wrong."""
-    named = ["fit", *(word for path in method.configs for word in ("--config", path)), *method.words]
-    return read_config([*named, *words], debug)[1]
+    return read_config(["fit", *method_words(method, words)], debug)[1]
+
+
+def method_words(method: MethodChoice, words: Sequence[str]) -> list[str]:
+    """The words that `fit` takes for a method on the stream."""
+    return [*(word for path in method.configs for word in ("--config", path)), *method.words, *words]
 
 
 def footprint(planned: PlannedRun, debug: bool) -> Footprint:

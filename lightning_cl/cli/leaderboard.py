@@ -24,6 +24,7 @@ _DATA = re.compile(r"(\w+)\.npz")
 _SCENARIO = re.compile(r"--scenario (\w+)")
 _BENCH = re.compile(r"lightning-cl bench (\S+)")
 _BUDGET = re.compile(r"--budget (\S+)")
+_TUNED = re.compile(r"--param (\S+)|--tune-on (classes)|--tuning-fraction (\S+)")
 _METHOD = re.compile(r"--methods? (\w+)")
 #: What a run costs, each with the words for its axis.
 AXES = {"minutes": "Minutes of one run", "mebibytes": "MiB of parameters, buffers and kept data"}
@@ -122,7 +123,8 @@ def stream_of(claim: Claim) -> str:
         return ", ".join([*parts, *claim.overrides])
     if bench := _BENCH.search(claim.command or ""):
         budget = _BUDGET.search(claim.command or "")
-        return f"{bench[1]} within {budget[1]}" if budget else bench[1]
+        tuned = ", ".join("".join(groups) for groups in _TUNED.findall(claim.command or ""))
+        return bench[1] + (f" within {budget[1]}" if budget else "") + (f", tuned: {tuned}" if tuned else "")
     found = (pattern.search(claim.command or "") for pattern in (_BENCHMARK, _DATA, _SCENARIO))
     return " on ".join(part[1] for part in found if part)
 

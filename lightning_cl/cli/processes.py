@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -102,6 +102,16 @@ def _work(sender: Any, output: Path | None, work: Callable[..., Any], arguments:
     sys.stderr.flush()
     sender.send((result, problem))
     sender.close()
+
+
+class Runner(Protocol):
+    """Carries out the runs of a sweep."""
+
+    def __call__(self, config: Path, log: Path) -> int:
+        """Run ``lightning-cl fit``; gives the exit code."""
+
+    def stop(self) -> None:
+        """Interrupt what is running."""
 
 
 class Processes:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cl.cli import sweep_phases
+from lightning_cl.cli.command import interval_to_task_ends
 from lightning_cl.cli.configs import UsageError, require_writable, resolve_configs, suggestion
-from lightning_cl.cli.processes import Processes, interruptible
+from lightning_cl.cli.processes import Processes, Runner, interruptible
 from lightning_cl.cli.sweep_phases import METRICS, Phases, applied
 from lightning_cl.cli.sweep_space import Composition, Parameter, chosen_method, key_of, write
 from lightning_cl.cli.sweep_space import parse as parse_space
@@ -25,9 +26,10 @@ from lightning_cl.reports.comparison import mean_and_deviation
 from lightning_cl.reports.report import read
 
 DEFINITION, RESULTS, BEST, FINAL, LOG = "sweep.json", "results.csv", "best.yaml", "final.json", "log.txt"
+_EVERY = "trainer.check_val_every_n_epoch"
 
 
-def main(options: argparse.Namespace, rest: list[str], debug: bool, runner: Processes | None = None) -> int:
+def main(options: argparse.Namespace, rest: list[str], debug: bool, runner: Runner | None = None) -> int:
     """Print a sweep file, or try values here, in processes of their own without a runner; 1 if every trial failed."""
     words = ["--config", options.target, *rest] if options.target else rest
     if not any(word.partition("=")[0] in ("--config", "-c") for word in words):
@@ -72,13 +74,14 @@ class TwoPhaseSweep:
     metric: str  # one of the METRICS
     method: str  # "grid", "random" or "bayes"
     seed: int  # of the search
-    runner: Processes
+    runner: Runner
 
     def __post_init__(self) -> None:
         self.goal = METRICS[self.metric]
         self._paths = [parameter.path for parameter in self.parameters]
         self._streams = self.checked_streams({})
         self._define()
+        self._local = LocalSweep(self.folder, self.parameters, self.goal, self.seed, self.method)
 
     def checked_streams(self, values: dict[str, Any]) -> dict[str, list[StreamLayout]]:
         """Streams of both phases, one a seed, for some values of the parameters; refused if they are not apart."""
@@ -94,9 +97,13 @@ class TwoPhaseSweep:
         return streams
 
     def with_values(self, values: dict[str, Any]) -> dict[str, Any]:
-        """The configuration with values of the parameters."""
+        """The configuration with values of the parameters; with other epochs, task ends are validated all the same."""
         keys = {parameter.path: parameter.argument.key for parameter in self.parameters}
-        return applied(self.composition.config, {keys[path]: value for path, value in values.items()})
+        changed = applied(self.composition.config, {keys[path]: value for path, value in values.items()})
+        if "data.epochs_per_task" in values and _EVERY not in values:
+            every = changed["trainer"].get("check_val_every_n_epoch")
+            changed["trainer"]["check_val_every_n_epoch"] = interval_to_task_ends(every, values["data.epochs_per_task"])
+        return changed
 
     def _define(self) -> None:
         """Write down what the sweep is, or check that the one in the folder is the same."""
@@ -127,24 +134,28 @@ class TwoPhaseSweep:
 
     def run(self, count: int, jobs: int, evaluate_again: bool) -> int:
         """Run both phases of a sweep, and return the exit code."""
-        local = LocalSweep(self.folder, self.parameters, self.goal, self.seed, self.method)
-        tuned, evaluated = (_shape(streams[0]) for streams in self._streams.values())
-        print(f"Tuning on {self.phases.describe()}: {tuned}; evaluation: {evaluated}. Folder: {self.folder}")
         try:
             with interruptible():
-                local.run(count, jobs, self._try, self._say, self.runner.stop)
-                trials = local.trials()
-                chosen = self._publish(trials)
+                chosen, trials = self.tune(count, jobs)
                 if chosen is not None:
                     return self._evaluate(chosen, trials, evaluate_again)
         except KeyboardInterrupt:
             self.runner.stop()
-            self._publish(local.trials())
-            kept = f"interrupted after {len(local.trials())} trials, which are kept in {self.folder}"
+            trials = self._local.trials()
+            self._publish(trials)
+            kept = f"interrupted after {len(trials)} trials, which are kept in {self.folder}"
             print(f"\nlightning-cl: {kept}; the same command goes on.", file=sys.stderr)
             return 130
         print(f"lightning-cl: all {len(trials)} trials failed; logs: {self.folder / 'trials'}.", file=sys.stderr)
         return 1
+
+    def tune(self, count: int, jobs: int = 1) -> tuple[Trial | None, list[Trial]]:
+        """Run the first phase, and give the best trial, if one has a result, and all of them."""
+        tuned, evaluated = (_shape(streams[0]) for streams in self._streams.values())
+        print(f"Tuning on {self.phases.describe()}: {tuned}; evaluation: {evaluated}. Folder: {self.folder}")
+        self._local.run(count, jobs, self._try, self._say, self.runner.stop)
+        trials = self._local.trials()
+        return self._publish(trials), trials
 
     def _try(self, trial: Trial) -> list[float]:
         """Results of one configuration, a tuning seed each."""
@@ -192,7 +203,7 @@ class TwoPhaseSweep:
         path = self.folder / FINAL
         known = self._used_before(chosen, path, again)
         known |= {"metric": self.metric, "values": chosen.values}
-        facts = self._facts(chosen, trials, known["earlier"])
+        facts = self.facts(chosen, trials, known["earlier"])
         print(f"Evaluating the best values with seeds {', '.join(map(str, self.phases.final_seeds))}.", flush=True)
         for seed in self.phases.final_seeds:
             if str(seed) not in known["results"]:
@@ -227,17 +238,22 @@ class TwoPhaseSweep:
     def _final_config(self, chosen: Trial, seed: int) -> dict[str, Any]:
         return self.phases.config("evaluation", self.with_values(chosen.values), seed)
 
-    def _final_run(self, chosen: Trial, seed: int, facts: dict[str, Any], attempt: int) -> float:
+    def evaluation(self, chosen: Trial, seed: int, facts: dict[str, Any]) -> dict[str, Any]:
+        """The configuration of a run of the second phase, whose report says how its values were chosen."""
         run = self._final_config(chosen, seed)
         sweep_phases.with_protocol(run, "evaluation", facts["tuning_streams"], facts)
+        return run
+
+    def _final_run(self, chosen: Trial, seed: int, facts: dict[str, Any], attempt: int) -> float:
+        run = self.evaluation(chosen, seed, facts)
         folder = self.folder / ("final" if attempt == 0 else f"final_{attempt}")
         try:
             return self._measured(run, folder, f"seed_{seed}")
         except RuntimeError as error:
             raise UsageError(f"the final run of seed {seed} failed ({error}); the same command tries again.") from error
 
-    def _facts(self, chosen: Trial, trials: Sequence[Trial], earlier: Sequence[Any]) -> dict[str, Any]:
-        """How the hyperparameters were chosen, for the reports of the final runs."""
+    def facts(self, chosen: Trial, trials: Sequence[Trial], earlier: Sequence[Any] = ()) -> dict[str, Any]:
+        """Tell how the hyperparameters were chosen, for the reports of the final runs."""
         streams = self.checked_streams(chosen.values)["tuning"]
         return {
             "tuned": dict(chosen.values),

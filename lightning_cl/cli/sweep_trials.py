@@ -143,7 +143,7 @@ def require_optuna() -> Any:
         import optuna
         import optuna.storages.journal
     except ImportError as error:
-        raise UsageError("`--local` needs Optuna: `pip install lightning-cl[sweep]`.") from error
+        raise UsageError("trying values here needs Optuna: `pip install lightning-cl[sweep]`.") from error
     return optuna
 
 

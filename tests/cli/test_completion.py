@@ -69,7 +69,7 @@ def test_bash_completes_commands_names_and_options(bash_script: Path, tmp_path: 
     assert offered("check", "digits_ov") == {"digits_ovor"}
     assert offered("completion", "") == set(SHELLS)
     assert offered("bench", "si_") == {"si_blurry"}
-    assert offered("bench", "digits", "--pa") == {"--page"}
+    assert offered("bench", "digits", "--pa") == {"--page", "--param"}
     assert offered("compare", "--al") == {"--align"}
     assert offered("compare", "--align", "") == {"memory"}
     assert offered("compare", "--methods", "finetune,protot") == {"finetune,prototypes"}

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lightning_cl.cli import main
-from lightning_cl.cli.bench import Budget, read_budget
+from lightning_cl.cli import main, tuned_methods
+from lightning_cl.cli.bench import Budget, Tuning, read_budget
 from lightning_cl.cli.bench_runs import over_budget, ranked
 from lightning_cl.cli.configs import UsageError
 from lightning_cl.cli.leaderboard import AXES, Board, boards, markdown, stream_of
 from lightning_cl.cli.ledger import Claim, Measurement, Number, claim_names, mean_costs, read_claim
 from lightning_cl.reports.leaderboard import figures
+from lightning_cl.reports.report import read
 
 METRIC = "class_il/average_accuracy"
 SHORT = (
@@ -158,12 +160,49 @@ def test_a_command_that_is_refused_leaves_no_page_and_keeps_an_old_one(tmp_path:
         (["nowhere"], "no recipe `nowhere`"),
         (["digits", "--methods", "nothing"], "there is no method `nothing` for `digits`"),
         (["digits", "--seed_everything", "3"], "is set by `compare`; use `--seeds`"),
+        (["digits", "--param", "model.lr"], "`--param model.lr` has no values"),
         (["digits", "--budget", "bytes=many"], "is no budget; give what a run may store, `--budget bytes=20000000`"),
     ],
 )
 def test_bad_input(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_tuned_methods_are_ranked_apart() -> None:
+    plain = claim("a", 60.0, 2.0)
+    assert plain.command is not None
+    words = Tuning(("model.lr=0.1,0.2", "data.epochs_per_task=1,2"), "classes", 0.2).words()
+    tuned = replace(plain, command=shlex.join([plain.command, *words]))
+    assert stream_of(plain) == "s.yaml"
+    assert stream_of(tuned) == "s.yaml, tuned: model.lr=0.1,0.2, data.epochs_per_task=1,2, classes, 0.2"
+
+
+@pytest.mark.slow
+def test_every_method_is_tuned_alike_before_its_seeds_are_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["bench", "digits", "--methods", "finetune,prototypes,cotta", "--seeds", "1", *SHORT]
+    words += ["--param", "model.lr=0.5,0.001", "--tune-on", "classes", "--tuning-fraction", "0.4"]
+    assert main(words) == 0
+    folder = Path("runs/bench/digits")
+    for method in ("finetune", "prototypes"):
+        rows = (folder / method / "tuning" / "results.csv").read_text().splitlines()
+        assert len(rows) == 1 + 2
+        entered = read_claim(f"bench_digits_{method}", folder / "ledger")
+        assert "the best of 2 trials, on 40% of the classes" in (entered.note or "")
+        assert shlex.join(words[-6:]) in (entered.command or "")
+        report = read(next((folder / method / "seed0").glob("version_*")))
+        facts = report.facts["TwoPhaseProtocol"]
+        assert (facts["phase"], facts["trials"]) == ("evaluation", 2)
+        best = max(rows[1:], key=lambda row: float(row.split(",")[2])).split(",")[1]
+        assert facts["tuned"] == {"model.lr": float(best)}
+        assert sum(map(len, report.task_classes)) == 6  # the other four were tuned on
+    capfd.readouterr()
+    monkeypatch.setattr(tuned_methods, "fit", None)  # no trial is made again
+    assert main(words) == 0
+    assert capfd.readouterr().out.count("was finished before") == 2
 
 
 @pytest.mark.slow

@@ -511,6 +511,15 @@ def test_trials_see_no_test_split_and_the_phases_name_each_other() -> None:
     assert names == ["CODAPrompt", "ContinualEvaluation", "TwoPhaseProtocol"]  # trials leave no checkpoint
 
 
+def test_task_ends_are_validated_whatever_the_epochs() -> None:
+    learner = Learner()
+    assert local(learner, "--local", "2", "--final-seeds", "1", params=("data.epochs_per_task=2,7",)) == 0
+    run = [
+        (config["data"]["epochs_per_task"], config["trainer"]["check_val_every_n_epoch"]) for config in learner.configs
+    ]
+    assert run == [(2, 2), (7, 7), (2, 2)]
+
+
 def test_a_sweep_goes_on_where_it_stopped() -> None:
     first, second, third = Learner(), Learner(), Learner()
     assert local(first, "--local", "2", "--final-seeds", "0") == 0
