@@ -32,7 +32,9 @@ WRITTEN = [
 ]
 COMMANDS = [
     pytest.param(
-        command, id=f"{page.stem}-{name}", marks=pytest.mark.slow if re.search(r" (fit|compare|bench) ", command) else ()
+        command,
+        id=f"{page.stem}-{name}",
+        marks=pytest.mark.slow if re.search(r" (fit|compare|bench) ", command) else (),
     )
     for page in PAGES
     for name, command in sorted(blocks(page, "command", "bash").items())

@@ -72,10 +72,22 @@ class StreamDataset(Dataset[Any]):
 
     def __getitems__(self, keys: Sequence[Key]) -> Any:
         """One batch; called by the loader with all of its keys."""
+        table = self._of_table([index for index, _ in keys])
+        if table is not None:
+            return table
         if all(seed is None for _, seed in keys) or self._draws_nothing:
             return self._collated(self._items([(index, None) for index, _ in keys]))
         with _random_state_kept():
             return self._collated(self._items(keys))
+
+    def _of_table(self, places: list[int]) -> list[Tensor] | None:
+        """The batch of a table, which is read at once; ``None``: it is made of items."""
+        if not isinstance(self.transform, TableTransform):
+            return None
+        if self.collate_fn is not None or self.hidden is not None or self.batch_keys is not None:
+            return None
+        found = self.source.rows(self.split, torch.tensor(places))
+        return None if found is None else [self.transform(found[0]), found[1]]
 
     @property
     def _draws_nothing(self) -> bool:

@@ -10,7 +10,7 @@ from tiny_stream import make_source
 from torch.testing import assert_close
 from torchvision.transforms import v2
 
-from lightning_cl.datamodules import ArraySource
+from lightning_cl.datamodules import ArraySource, ClassSubset
 from lightning_cl.datamodules.sources.base import Source
 from lightning_cl.datamodules.sources.images import ImageTransform, geometry
 from lightning_cl.datamodules.stream_dataset import StreamDataset
@@ -127,3 +127,31 @@ def test_where_nothing_draws_nothing_is_seeded(monkeypatch):
     assert_close(inputs, torch.as_tensor(rows[0])[[3, 0, 5]].float() * 2 - 1)
     with pytest.raises(AssertionError, match="seeded"):
         StreamDataset(pictures(), "train", ImageTransform(geometry(12, 8, "flip"), None, None)).__getitems__(KEYS)
+
+
+class OneByOne(ArraySource):
+    """Tables of which only single items can be had."""
+
+    def item(self, split: Any, index: int) -> Any:
+        return super().item(split, index)
+
+
+@pytest.mark.parametrize("layout", ["ND", "NTD"])
+@pytest.mark.parametrize("scale", [{}, {"mean": (0.25,), "std": (0.3,)}])
+@pytest.mark.parametrize("wrap", [lambda source: source, lambda source: ClassSubset(source, classes=[0, 2])])
+def test_a_table_that_is_read_at_once_gives_what_its_items_give(layout, scale, wrap):
+    rng, labels = np.random.default_rng(0), np.arange(12) % 3
+    shape = (12, 4) if layout == "ND" else (12, 5, 4)
+    part = rng.random(shape), labels  # float64, and ends as float32
+    read, made = [], []
+    for cls in (ArraySource, OneByOne):
+        source = wrap(cls(part, part, layout=layout, **scale))
+        source.setup()
+        assert (source.rows("train", torch.tensor([1])) is None) == (cls is OneByOne)
+        read.append(StreamDataset(source, "train", source.train_transform()))
+        made.append(read[-1].__getitems__([(5, 1), (0, None), (5, 3)]))
+    for at_once, item_by_item in zip(*made, strict=True):
+        assert at_once.dtype == item_by_item.dtype
+        assert torch.equal(at_once, item_by_item)
+    made[0][0].zero_()  # the batch is the reader's
+    assert torch.equal(read[0].__getitems__([(5, 1)])[0], made[1][0][:1])

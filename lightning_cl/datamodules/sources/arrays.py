@@ -206,6 +206,12 @@ class ArraySource(ImageSource):
             image = image.float() / 65535
         return image, int(labels[index])
 
+    def rows(self, split: Split, places: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Of a table."""
+        if self.layout not in TABLES or type(self).item is not ArraySource.item:
+            return None
+        return self._images[split][places], self.targets(split)[places]
+
     def _transform(self, augment: Augment) -> Callable[[Any], Any]:
         if self.layout in TABLES:
             return TableTransform(self.mean, self.std)

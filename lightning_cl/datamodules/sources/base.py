@@ -208,6 +208,10 @@ class Source(ABC):
         The image is a PIL image or a uint8 tensor ``(C, H, W)``; no transform has been applied to it.
         """
 
+    def rows(self, split: Split, places: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Inputs and labels of several samples at once, as :meth:`item` has them; ``None``: read them one by one."""
+        return None
+
     def file_names(self, split: Split) -> Sequence[str] | None:
         """Name of each image as published lists have it, below the split's folder; ``None``: images have no names."""
         return None

@@ -105,6 +105,11 @@ class ClassSubset(DerivedSource):
         """The source's item, with the number that its class has here."""
         return relabelled(self.source.item(split, int(self.index[split][index])), self.class_ids)
 
+    def rows(self, split: Split, places: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The source's."""
+        found = self.source.rows(split, self.index[split][places])
+        return None if found is None else (found[0], self.class_ids[found[1]])
+
     def file_names(self, split: Split) -> Sequence[str] | None:
         """The source's, of the images that are kept."""
         names = self.source.file_names(split)
