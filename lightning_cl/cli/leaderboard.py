@@ -121,12 +121,15 @@ def stream_of(claim: Claim) -> str:
             data |= (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("data", {}) if path else {}
         parts = [_in_words(data[key]) for key in _DECISIVE if key in data]
         return ", ".join([*parts, *claim.overrides])
-    if bench := _BENCH.search(claim.command or ""):
-        budget = _BUDGET.search(claim.command or "")
-        tuned = ", ".join("".join(groups) for groups in _TUNED.findall(claim.command or ""))
-        return bench[1] + (f" within {budget[1]}" if budget else "") + (f", tuned: {tuned}" if tuned else "")
-    found = (pattern.search(claim.command or "") for pattern in (_BENCHMARK, _DATA, _SCENARIO))
-    return " on ".join(part[1] for part in found if part)
+    command = claim.command or ""
+    if bench := _BENCH.search(command):
+        budget = _BUDGET.search(command)
+        title = bench[1] + (f" within {budget[1]}" if budget else "")
+    else:
+        found = (pattern.search(command) for pattern in (_BENCHMARK, _DATA, _SCENARIO))
+        title = " on ".join(part[1] for part in found if part)
+    tuned = ", ".join("".join(groups) for groups in _TUNED.findall(command))
+    return f"{title}, tuned: {tuned}" if tuned else title
 
 
 def _in_words(value: Any) -> str:
