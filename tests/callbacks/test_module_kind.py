@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 import pytest
 from lightning.pytorch import LightningModule
 
-from lightning_cl.callbacks import EWC, ExperienceReplay, WarmupAtShift
+from lightning_cl.callbacks import EWC, L2P, CODAPrompt, ExperienceReplay, SupSup, TaskHypernetwork, WarmupAtShift
 from lightning_cl.callbacks.module_kind import has_forward
 from lightning_cl.mixins.replay import ReplayMixin
 from lightning_cl.mixins.task_inference import TaskInferenceMixin
@@ -46,6 +46,10 @@ def test_what_a_method_needs_may_depend_on_its_arguments():
         (EWC(fisher="steps"), False),
         (WarmupAtShift(), True),
         (WarmupAtShift(updates=1), False),
+        (CODAPrompt(), False),
+        (L2P(cache_training_queries=True), True),
+        (SupSup(), False),
+        (TaskHypernetwork(task_by="entropy"), True),
     ):
         assert method.needs_forward is needs
 

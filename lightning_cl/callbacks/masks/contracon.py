@@ -99,7 +99,6 @@ class ConTraCon(InferringMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.ConTraCon"
-    needs_forward: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"size": 3}
 
     size: int = at_least(1, default=15)

@@ -119,7 +119,6 @@ class TaskHypernetwork(InferringMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.TaskHypernetwork"
-    needs_forward: ClassVar[bool] = False
     adds_loss: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {"embedding": 4, "hidden": 8, "chunk": 512}
 

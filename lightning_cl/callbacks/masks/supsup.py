@@ -127,7 +127,6 @@ class SupSup(InferringMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.SupSup"
-    needs_forward: ClassVar[bool] = False
 
     share: float = fraction(default=0.5)
     weights: Weights = choice(Weights, default="signed_constant")

@@ -153,6 +153,11 @@ class InferringMethod(TaskMethod):
     _: KW_ONLY
     task_by: TaskBy = choice(TaskBy, default="identity")
 
+    @property
+    def needs_forward(self) -> bool:  # type: ignore[override]
+        """Where it finds the task itself, by the logits of all tasks."""
+        return not self.asks_for_task()
+
     def asks_for_task(self) -> bool:
         """Not where it finds the task itself."""
         return self.task_by == "identity"

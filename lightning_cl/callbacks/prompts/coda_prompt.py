@@ -35,7 +35,6 @@ class CODAPrompt(PromptMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.CODAPrompt"
-    needs_forward: ClassVar[bool] = False
     boundaries: ClassVar[Boundaries] = "taken"
     small: ClassVar[dict[str, Any]] = {"pool_size": 9, "prompt_length": 4, "layers": (0, 1), "ortho_weight": 0.1}
 

@@ -41,7 +41,6 @@ class DualPrompt(PromptMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.DualPrompt"
-    needs_forward: ClassVar[bool] = False
     boundaries: ClassVar[Boundaries] = "taken"
     small: ClassVar[dict[str, Any]] = {
         "general_length": 2,

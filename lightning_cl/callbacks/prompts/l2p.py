@@ -43,7 +43,6 @@ class L2P(PromptMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.L2P"
-    needs_forward: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"pool_size": 6, "prompt_length": 2, "top_k": 2}
 
     pool_size: int = 10

@@ -162,7 +162,6 @@ class MVP(PromptMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.MVP"
-    needs_forward: ClassVar[bool] = False
     replaces_head: ClassVar[bool] = True
     needs_tokens: ClassVar[bool] = True
     small: ClassVar[dict[str, Any]] = {

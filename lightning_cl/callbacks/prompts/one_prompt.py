@@ -28,7 +28,6 @@ class OnePrompt(PromptMethod):
     """
 
     state_key: ClassVar[str] = "lightning_cl.OnePrompt"
-    needs_forward: ClassVar[bool] = False
     small: ClassVar[dict[str, Any]] = {"layers": (0, 1), "lengths": 4}
 
     layers: Sequence[int] = converted(checked_layers, default=(0, 1, 2, 3, 4))

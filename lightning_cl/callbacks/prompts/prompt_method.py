@@ -44,6 +44,11 @@ class PromptMethod(ContinualMethod):
     cache_queries: bool = True
     cache_training_queries: bool = False
 
+    @property
+    def needs_forward(self) -> bool:  # type: ignore[override]
+        """Not where queries are made in the user's own steps."""
+        return self.cache_training_queries
+
     @classmethod
     def backbones(cls) -> str:
         """The families of :mod:`lightning_cl.nn.attention`, and those that a user registered."""
