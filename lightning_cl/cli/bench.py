@@ -26,6 +26,10 @@ def main(options: argparse.Namespace, rest: Sequence[str], debug: bool) -> int:
             )
         write_page(options.ledger or ledger.LEDGER, options.page)
         return 0
+    if options.tune_on != "order" and not options.param:
+        raise UsageError(
+            "`--tune-on` says where values are tried, but none are given; add `--param model.lr=1e-4,1e-3`."
+        )
     suite = SUITES.get(options.target, options.target)
     names = options.methods or ",".join(method_names(suite))
     given = argparse.Namespace(

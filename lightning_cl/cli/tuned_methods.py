@@ -12,7 +12,8 @@ from lightning_cl.cli.configs import UsageError
 from lightning_cl.cli.processes import in_process
 from lightning_cl.cli.sweep import TwoPhaseSweep
 from lightning_cl.cli.sweep_phases import FIRST_TUNING_SEED, Phases, check_config
-from lightning_cl.cli.sweep_space import Composition, chosen_method, grid, parse
+from lightning_cl.cli.sweep_space import Composition, Range, grid, parse
+from lightning_cl.cli.sweep_trials import require_optuna
 
 _METRIC = "class_il/average_accuracy"
 
@@ -41,7 +42,11 @@ def tuned(
 
     Returns:
         What was chosen, in words by method, and for methods without a result why.
+
+    Raises:
+        UsageError: If Optuna is not installed.
     """
+    require_optuna()
     chosen, failed = {}, []
     for method in asked.methods:
         if method.name in configs:
@@ -66,9 +71,12 @@ def tune(method: MethodChoice, asked: Options, tuning: Tuning, debug: bool) -> t
     composition = Composition(method_words(method, asked.words), debug)
     parameters = parse(tuning.params, composition.arguments, composition.typed)
     check_config(composition.config, parameters)
+    ranges = [parameter.path for parameter in parameters if isinstance(parameter.domain, Range)]
+    if ranges:
+        raise UsageError(f"all methods try the same values, but {', '.join(ranges)} is a range; list values: `a,b,c`.")
     phases = Phases(tuning.on, (FIRST_TUNING_SEED,), asked.seeds, tuning_fraction=tuning.fraction)
-    folder, search = asked.folder / method.name / "tuning", chosen_method("grid", parameters)
-    sweep = TwoPhaseSweep(folder, composition, parameters, phases, _METRIC, search, 0, Copies(debug))
+    folder = asked.folder / method.name / "tuning"
+    sweep = TwoPhaseSweep(folder, composition, parameters, phases, _METRIC, "grid", 0, Copies(debug))
     best, trials = sweep.tune(len(grid(parameters)))
     if best is None:
         raise UsageError(f"all {len(trials)} trials failed: {trials[0].error}")

@@ -160,11 +160,21 @@ def test_a_command_that_is_refused_leaves_no_page_and_keeps_an_old_one(tmp_path:
         (["nowhere"], "no recipe `nowhere`"),
         (["digits", "--methods", "nothing"], "there is no method `nothing` for `digits`"),
         (["digits", "--seed_everything", "3"], "is set by `compare`; use `--seeds`"),
+        (["digits", "--tune-on", "classes"], "none are given; add `--param"),
+        (["digits", "--methods", "er", "--param", "model.lr=1..2"], "model.lr is a range; list values: `a,b,c`."),
+        (
+            ["digits", "--methods", "er", "--param", "model.lr=1,2", "--seeds", "1000,"],
+            "seeds [1000] are meant for tuning",
+        ),
+        (["digits", "--methods", "er", "--param", "nothing=1,2"], "the configuration has no `nothing`"),
         (["digits", "--param", "model.lr"], "`--param model.lr` has no values"),
         (["digits", "--budget", "bytes=many"], "is no budget; give what a run may store, `--budget bytes=20000000`"),
     ],
 )
-def test_bad_input(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert main(["bench", *words]) == 2
     assert message in capsys.readouterr().err
 
