@@ -13,11 +13,8 @@ from lightning_cl.models.image_classifier import ImageClassifier
 class MultiLabelClassifier(ImageClassifier):
     """Any timm model trained with binary cross-entropy on ``(B, C)`` targets of zeros and ones.
 
-    As :class:`ImageClassifier` in all else; it logs losses, and leaves what else is measured to
+    As :class:`ImageClassifier` in all else, with its arguments; it logs losses, and leaves what else is measured to
     ``MultiLabelEvaluation``. The loss is the mean over all columns.
-
-    Args:
-        **kwargs: As :class:`ImageClassifier`.
 
     Raises:
         ValueError: As :class:`ImageClassifier`; in training, if targets are not ``(B, C)``.

@@ -16,8 +16,7 @@ class MultiLabelIncremental(ClassIncremental):
     An image may come in several tasks; each sees its own labels only. An evaluation image belongs to the first task
     that holds one of its classes, so after a task all images with a class seen so far are evaluated, once each.
 
-    Args:
-        num_tasks, classes_per_task, first_task_classes, class_order, seed, remainder: See :class:`ClassIncremental`.
+    The arguments are those of :class:`ClassIncremental`.
 
     Raises:
         ValueError: As :class:`ClassIncremental`.

@@ -13,8 +13,7 @@ from lightning_cl.nn.adapters.banks import LoRA, Slots
 class FixedDownLoRA(LoRA):
     """A LoRA whose ``A`` is a buffer that a method sets, zero at first (InfLoRA, arXiv:2404.00228); ``B`` learns.
 
-    Args:
-        slots, in_features, out_features, rank, scale, start: See :class:`LoRA`.
+    The arguments are those of :class:`LoRA`.
     """
 
     def __init__(
@@ -36,10 +35,10 @@ class FixedDownLoRA(LoRA):
 class ScaledLoRA(LoRA):
     """``y + sum_slots a_i B_i A_i x`` with a magnitude for each slot (SD-LoRA, arXiv:2501.13198).
 
-    Magnitudes learn in all slots that answer, directions in those of :attr:`Bank.learning`.
+    Magnitudes learn in all slots that answer, directions in those of :attr:`Bank.learning`. The arguments
+    are those of :class:`LoRA`, with a magnitude in the place of the scale.
 
     Args:
-        slots, in_features, out_features, rank: See :class:`LoRA`.
         magnitude: ``a`` at the start.
         start: First channel of ``y`` that is added to.
     """
