@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lightning_cl.cli import main, tuned_methods
 from lightning_cl.cli.bench import Budget, Tuning, read_budget
@@ -208,6 +209,8 @@ def test_every_method_is_tuned_alike_before_its_seeds_are_run(
         assert (facts["phase"], facts["trials"]) == ("evaluation", 2)
         best = max(rows[1:], key=lambda row: float(row.split(",")[2])).split(",")[1]
         assert facts["tuned"] == {"model.lr": float(best)}
+        config = yaml.safe_load((folder / method / "seed0" / "run.yaml").read_text())
+        assert config["model"]["init_args"]["lr"] == float(best)
         assert sum(map(len, report.task_classes)) == 6  # the other four were tuned on
     capfd.readouterr()
     monkeypatch.setattr(tuned_methods, "fit", None)  # no trial is made again
