@@ -28,6 +28,7 @@ METRICS = {
     for space in ("class_il", "task_il")
     for name in _MEASURED
 }
+_REPORTING = ("ContinualEvaluation", "AnytimeEvaluation", "MultiLabelEvaluation")
 _SET_BY_PROTOCOL = ("data.seed", "data.val_split", "data.scenario.seed")
 PROTOCOL = "lightning_cl.callbacks.TwoPhaseProtocol"
 _HEADER = """\
@@ -105,10 +106,13 @@ def with_protocol(config: Config, phase: str, other_streams: Sequence[str], fact
 
 
 def as_trial(config: Config) -> None:
-    """Without checkpoints: trials are many, and only their results are wanted."""
+    """Without checkpoints and pictures: trials are many, and only their results are wanted."""
     trainer = config["trainer"]
     trainer["callbacks"] = [c for c in trainer["callbacks"] if not class_name(c).endswith("Checkpoint")]
     trainer["enable_checkpointing"] = False
+    for entry in trainer["callbacks"]:
+        if class_name(entry) in _REPORTING and (entry.get("init_args") or {}).get("report", True):
+            entry["init_args"] = {**(entry.get("init_args") or {}), "report": "numbers"}
 
 
 def check_config(config: Config, parameters: Sequence[Parameter]) -> None:

@@ -202,7 +202,7 @@ class ContinualReport:
             "definitions": definitions,
         }
 
-    def write(self, directory: str | os.PathLike[str], *, keep_previous: bool = True) -> Path:
+    def write(self, directory: str | os.PathLike[str], *, keep_previous: bool = True, pictures: bool = True) -> Path:
         """Write the report, its matrices as CSV and its figures; call it on one process.
 
         ``continual_report.json``; ``accuracy_matrix.csv``, ``accuracy_matrix.png`` and ``accuracy_curves.png`` of the
@@ -217,6 +217,7 @@ class ContinualReport:
             keep_previous: Rename the files of an earlier report to ``continual_report-1.json`` and so on, a higher
                 number being newer, so that the plain name is always the newest. False replaces them, for a report
                 that grows during a run.
+            pictures: Draw the figures, too.
 
         Returns:
             The path of the JSON.
@@ -240,7 +241,7 @@ class ContinualReport:
             texts["anytime_curve.csv"] = curve_csv(self.anytime)
             figures["anytime_curve.png"] = partial(plot_section, self.anytime)
         figures |= {picture.file: picture.draw for picture in fact_pictures(self.facts, self.class_names)}
-        writers = {name: partial(_save_figure, draw=draw) for name, draw in figures.items()}
+        writers = {name: partial(_save_figure, draw=draw) for name, draw in figures.items() if pictures}
         writers |= {name: partial(_write_text, text=texts[name]) for name in sorted(texts)}  # the JSON comes last
         write_files(Path(directory), writers, FAMILY, keep_previous)
         return Path(directory) / FILE_NAME

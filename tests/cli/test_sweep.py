@@ -509,6 +509,8 @@ def test_trials_see_no_test_split_and_the_phases_name_each_other() -> None:
     assert streams[0].info.classes_per_task != streams[1].info.classes_per_task
     names = [c["class_path"].rpartition(".")[2] for c in tuning["trainer"]["callbacks"]]
     assert names == ["CODAPrompt", "ContinualEvaluation", "TwoPhaseProtocol"]  # trials leave no checkpoint
+    drawn = [c["trainer"]["callbacks"][1].get("init_args", {}).get("report") for c in (tuning, evaluation)]
+    assert drawn[0] == "numbers" != drawn[1]  # nor pictures
 
 
 def test_task_ends_are_validated_whatever_the_epochs() -> None:

@@ -148,6 +148,15 @@ def test_figures_are_pictures(tmp_path):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_numbers_alone(tmp_path):
+    for folder, pictures in (("whole", True), ("numbers", False)):
+        full_report().write(tmp_path / folder, pictures=pictures)
+    kept = [name for name in names(tmp_path / "whole") if not name.endswith(".png")]
+    assert names(tmp_path / "numbers") == kept
+    for name in kept:
+        assert (tmp_path / "numbers" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 def test_partial_stages_need_something_counted():
     assert full_report(evaluated=torch.tensor([[60, 0, 0], [60, 20, 0], [0, 0, 0]])).partial_stages == []
     assert full_report(evaluated=torch.tensor([[59, 0, 0], [60, 20, 20], [60, 0, 20]])).partial_stages == [0, 2]

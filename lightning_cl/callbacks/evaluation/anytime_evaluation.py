@@ -14,7 +14,13 @@ from lightning_cl.callbacks.evaluation.anytime_counts import PrequentialCounter,
 from lightning_cl.callbacks.evaluation.anytime_report import describe_evaluations, log_evaluation, report_of
 from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
 from lightning_cl.callbacks.evaluation.module_answers import refuse_regression
-from lightning_cl.callbacks.evaluation.run_description import RunReporter, check_validation, write_report
+from lightning_cl.callbacks.evaluation.run_description import (
+    RunReporter,
+    Written,
+    check_validation,
+    check_written,
+    write_report,
+)
 from lightning_cl.callbacks.evaluation.silent_evaluation import SilentEvaluation
 from lightning_cl.callbacks.evaluation.task_counts import SetCounts, summed
 from lightning_cl.callbacks.label_kinds import check_single_label
@@ -56,11 +62,12 @@ class AnytimeEvaluation(ContinualCallback):
             and padding do not.
         windows: Of windowed forgetting and plasticity, in evaluations.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
-        report: Write the curve, its metrics and its picture (never with ``Trainer(fast_dev_run=...)``).
+        report: Write the curve, its metrics and its picture (never with ``Trainer(fast_dev_run=...)``);
+            ``"numbers"``: without the picture.
 
     Raises:
-        ValueError: For a period below 1 or a window below 2; in ``setup``, when there is no stream, no
-            ``validation_step`` or no head, a task's end would not be validated, or ``subset`` is smaller than the
+        ValueError: For a period below 1, a window below 2 or another ``report``; in ``setup``, when there is no stream,
+            no ``validation_step`` or no head, a task's end would not be validated, or ``subset`` is smaller than the
             number of classes.
     """
 
@@ -73,14 +80,14 @@ class AnytimeEvaluation(ContinualCallback):
         prequential: bool = False,
         windows: Sequence[int] = (10, 100),
         head: str | None = None,
-        report: bool = True,
+        report: Written = True,
     ) -> None:
         if every_n_samples < 1:
             raise ValueError(f"`every_n_samples` is {every_n_samples}; give a period of at least 1 training sample.")
         if any(window < 2 for window in windows):
             raise ValueError(f"`windows` is {list(windows)} but a change needs two evaluations; give at least 2 each.")
         self.every_n_samples, self.subset, self.prequential = every_n_samples, subset, prequential
-        self.windows, self.head, self.report = windows, head, report
+        self.windows, self.head, self.report = windows, head, check_written(report)
         #: All evaluations so far.
         self.curve = AnytimeCurve.empty(0, 0)
         self.samples_seen = 0
@@ -243,7 +250,7 @@ class AnytimeEvaluation(ContinualCallback):
         if not wanted or RunReporter.among(trainer, writing=True):
             return
         report = self.build_report(trainer, pl_module, note)
-        files = write_report(trainer, report, "Report, curve and pictures")
+        files = write_report(trainer, report, self.report, "Report, curve")
         if not RunReporter.among(trainer):
             stream_logging.finished(trainer, report, files)
 

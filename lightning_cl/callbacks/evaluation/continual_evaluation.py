@@ -20,7 +20,7 @@ from lightning_cl.callbacks.evaluation.module_answers import (
     returned_answers,
     unread_answers,
 )
-from lightning_cl.callbacks.evaluation.run_description import validation_sizes
+from lightning_cl.callbacks.evaluation.run_description import Written, check_written, validation_sizes
 from lightning_cl.callbacks.evaluation.task_counts import SPACES, TaskCounts, grown
 from lightning_cl.callbacks.label_kinds import check_single_label
 from lightning_cl.datamodules import ContinualDataModule
@@ -66,7 +66,8 @@ class ContinualEvaluation(MetricEvaluation):
 
     Args:
         head: Dotted path of the layer that makes the class logits; found when ``None``.
-        report: Write the report files (never with ``Trainer(fast_dev_run=...)``).
+        report: Write the report files (never with ``Trainer(fast_dev_run=...)``); ``"numbers"``: without pictures,
+            which take a third of a short run.
         print_table: Print the matrix and the summary at the end.
         forward_transfer: Also measure the untrained model, for forward transfer. Needs
             ``ContinualDataModule(evaluate_on="all")`` and ``Trainer(num_sanity_val_steps=-1)``.
@@ -79,8 +80,8 @@ class ContinualEvaluation(MetricEvaluation):
         higher_is_better: Direction of the metric; ``None``: as it says itself.
 
     Raises:
-        ValueError: If ``answers`` is no function, ``metric`` no metric, or its direction not known. In ``setup``, when
-            there is no stream or no head, or a task's end would not be validated.
+        ValueError: If ``report`` is none of these, ``answers`` no function, ``metric`` no metric, or its direction not
+            known. In ``setup``, when there is no stream or no head, or a task's end would not be validated.
     """
 
     state_key = "lightning_cl.ContinualEvaluation"
@@ -88,7 +89,7 @@ class ContinualEvaluation(MetricEvaluation):
     def __init__(
         self,
         head: str | None = None,
-        report: bool = True,
+        report: Written = True,
         print_table: bool = True,
         forward_transfer: bool = False,
         answers: Answers | str | None = None,
@@ -98,7 +99,8 @@ class ContinualEvaluation(MetricEvaluation):
     ) -> None:
         super().__init__()
         self._stated = answer_function(answers)
-        self.head, self.report, self.print_table, self.forward_transfer = head, report, print_table, forward_transfer
+        self.report = check_written(report)
+        self.head, self.print_table, self.forward_transfer = head, print_table, forward_transfer
         self.higher_is_better = direction_of(metric, higher_is_better, metric_key)
         self.metric, self.metric_key = metric, metric_key
         #: Counts by label space, ``(T, T)`` int64: row "after task", column "on task".

@@ -12,7 +12,9 @@ from lightning_cl.callbacks.evaluation.head_capture import HeadCapture
 from lightning_cl.callbacks.evaluation.metric_evaluation import stage_of
 from lightning_cl.callbacks.evaluation.run_description import (
     RunReporter,
+    Written,
     check_validation,
+    check_written,
     describe_run,
     validation_sizes,
 )
@@ -40,22 +42,24 @@ class MultiLabelEvaluation(RunReporter):
     Args:
         threshold: Of F1, in (0, 1); the usual value of the literature.
         head: Dotted path of the layer that makes the class logits; found when ``None``.
-        report: Write the report files (never with ``Trainer(fast_dev_run=...)``).
+        report: Write the report files (never with ``Trainer(fast_dev_run=...)``); ``"numbers"``: without pictures,
+            which take a third of a short run.
         print_table: Print the matrix and the summary at the end.
 
     Raises:
-        ValueError: If ``threshold`` is out of its range; in ``setup``, without a stream or a head, with a source of one
-            label a sample, or where a task's end would not be validated.
+        ValueError: If ``threshold`` is out of its range or ``report`` none of these; in ``setup``, without a stream or
+            a head, with a source of one label a sample, or where a task's end would not be validated.
     """
 
     state_key = "lightning_cl.MultiLabelEvaluation"
 
     def __init__(
-        self, threshold: float = 0.8, head: str | None = None, report: bool = True, print_table: bool = True
+        self, threshold: float = 0.8, head: str | None = None, report: Written = True, print_table: bool = True
     ) -> None:
         if not 0 < threshold < 1:
             raise ValueError(f"`threshold` is {threshold}; give a probability in (0, 1).")
-        self.threshold, self.head, self.report, self.print_table = threshold, head, report, print_table
+        self.threshold, self.head, self.print_table = threshold, head, print_table
+        self.report = check_written(report)
         #: ``(T, T)`` mAP of a task's classes (column) after a task (row); NaN: not measured.
         self.matrix: Tensor = torch.empty(0, 0)
         #: ``(T, 4)`` ``map``, ``map_all``, ``cf1`` and ``of1`` after each task.

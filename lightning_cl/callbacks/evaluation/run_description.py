@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +22,26 @@ from lightning_cl.reports import ContinualReport, ProtocolCard, rich_table
 from lightning_cl.reports.report import report_files
 from lightning_cl.reports.tables import print_table
 
+#: Whether the files of a report are written; ``"numbers"``: all but the pictures.
+Written = bool | Literal["numbers"]
+
+
+def check_written(report: Written) -> Written:
+    """Give ``report`` back.
+
+    Raises:
+        ValueError: If it is neither a truth value nor ``"numbers"``.
+    """
+    if report not in (True, False, "numbers"):
+        raise ValueError(f'`report` is {report!r}; give True, False, or "numbers" for files without pictures.')
+    return report
+
 
 class RunReporter(ContinualCallback):
     """Base of callbacks whose report holds all that was measured in a run, and which tell it to the loggers."""
 
     #: Write the files of the report.
-    report: bool
+    report: Written
     #: Print the matrix and the summary at the end.
     print_table: bool = False
 
@@ -37,7 +51,7 @@ class RunReporter(ContinualCallback):
             print_table(rich_table(report))
         if not self.report or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return []
-        return write_report(trainer, report, "Report, matrix and pictures")
+        return write_report(trainer, report, self.report, "Report, matrix")
 
     @staticmethod
     def among(trainer: Trainer, writing: bool = False) -> bool:
@@ -156,14 +170,16 @@ def _notes(stream: ContinualDataModule, pl_module: nn.Module, methods: Sequence[
     return notes
 
 
-def write_report(trainer: Trainer, report: ContinualReport, contents: str) -> list[Path]:
+def write_report(trainer: Trainer, report: ContinualReport, wanted: Written, contents: str) -> list[Path]:
     """Write a report into the run's folder and print where; its files.
 
     Args:
         trainer: The Trainer.
         report: The report.
-        contents: What the files hold, for the person who reads where they are.
+        wanted: ``"numbers"``: without pictures.
+        contents: What the files hold beside them, for the person who reads where they are.
     """
-    folder = report.write(run_folder(trainer)).parent
-    print(f"{contents}: {folder}")
+    pictures = wanted != "numbers"
+    folder = report.write(run_folder(trainer), pictures=pictures).parent
+    print(f"{contents}{' and pictures' if pictures else ''}: {folder}")
     return report_files(folder)
