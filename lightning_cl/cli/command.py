@@ -214,14 +214,14 @@ def _try_callbacks(configs: Any) -> None:
     for config in configs if isinstance(configs, list) else [configs]:
         made = import_class(config.class_path) if isinstance(config, Namespace) else None
         if isinstance(made, type) and issubclass(made, ContinualCallback):
-            parser.instantiate_classes(Namespace(callback=config))  # type: ignore[no-untyped-call]
+            parser.instantiate(Namespace(callback=config))  # type: ignore[no-untyped-call]
 
 
 def make_stream(config: Any) -> ContinualDataModule:
     """The DataModule of a parsed config, with its data opened."""
     parser = LightningArgumentParser()
     parser.add_class_arguments(ContinualDataModule, "data", fail_untyped=False, sub_configs=True)
-    stream: ContinualDataModule = parser.instantiate_classes(Namespace(data=config)).data  # type: ignore[no-untyped-call]
+    stream: ContinualDataModule = parser.instantiate(Namespace(data=config)).data  # type: ignore[no-untyped-call]
     if int(getattr(rank_zero_only, "rank", 0) or 0) == 0:
         stream.prepare_data()
     stream.setup()

@@ -107,7 +107,7 @@ def made(cls: Any, part: Part) -> Any:
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, "made", fail_untyped=False, sub_configs=True)
-    return parser.instantiate_classes(parser.parse_object({"made": options}))["made"]
+    return parser.instantiate(parser.parse_object({"made": options}))["made"]
 
 
 def imported(path: str) -> Any:
