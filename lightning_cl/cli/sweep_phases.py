@@ -53,7 +53,7 @@ class Phases:
     def __post_init__(self) -> None:
         shared = sorted({*self.tuning_seeds} & {*self.final_seeds})
         if shared:
-            raise UsageError(f"the seeds {shared} are meant for tuning and for evaluation; use fewer `--final-seeds`.")
+            raise UsageError(f"the seeds {shared} are meant for tuning and for evaluation; evaluate with others.")
         if not 0 < self.val_split < 1:
             raise UsageError(
                 f"`--val-split` is {self.val_split}; give a share of the training data between 0 and 1: results of "

@@ -44,15 +44,16 @@ def tuned(
         What was chosen, in words by method, and for methods without a result why.
 
     Raises:
-        UsageError: If Optuna is not installed.
+        UsageError: If Optuna is not installed, or the phases cannot be kept apart for any method.
     """
     require_optuna()
+    phases = Phases(tuning.on, (FIRST_TUNING_SEED,), asked.seeds, tuning_fraction=tuning.fraction)
     chosen, failed = {}, []
     for method in asked.methods:
         if method.name in configs:
             print(f"tuning {method.name}", flush=True)
             try:
-                configs[method.name], chosen[method.name] = tune(method, asked, tuning, debug)
+                configs[method.name], chosen[method.name] = tune(method, asked, tuning.params, phases, debug)
             except KeyboardInterrupt:
                 print(f"\nlightning-cl: interrupted while {method.name} was tuned. The same command continues.")
                 raise
@@ -62,19 +63,20 @@ def tuned(
     return chosen, failed
 
 
-def tune(method: MethodChoice, asked: Options, tuning: Tuning, debug: bool) -> tuple[dict[str, Any], str]:
+def tune(
+    method: MethodChoice, asked: Options, params: tuple[str, ...], phases: Phases, debug: bool
+) -> tuple[dict[str, Any], str]:
     """The configuration of a method with the best of the values, and a sentence about how they were found.
 
     Raises:
         UsageError: If a value is wrong, the streams are not apart, or no trial has a result.
     """
     composition = Composition(method_words(method, asked.words), debug)
-    parameters = parse(tuning.params, composition.arguments, composition.typed)
+    parameters = parse(params, composition.arguments, composition.typed)
     check_config(composition.config, parameters)
     ranges = [parameter.path for parameter in parameters if isinstance(parameter.domain, Range)]
     if ranges:
         raise UsageError(f"all methods try the same values, but {', '.join(ranges)} is a range; list values: `a,b,c`.")
-    phases = Phases(tuning.on, (FIRST_TUNING_SEED,), asked.seeds, tuning_fraction=tuning.fraction)
     folder = asked.folder / method.name / "tuning"
     sweep = TwoPhaseSweep(folder, composition, parameters, phases, _METRIC, "grid", 0, Copies(debug))
     best, trials = sweep.tune(len(grid(parameters)))

@@ -165,7 +165,11 @@ def test_a_command_that_is_refused_leaves_no_page_and_keeps_an_old_one(tmp_path:
         (["digits", "--methods", "er", "--param", "model.lr=1..2"], "model.lr is a range; list values: `a,b,c`."),
         (
             ["digits", "--methods", "er", "--param", "model.lr=1,2", "--seeds", "1000,"],
-            "seeds [1000] are meant for tuning",
+            "lightning-cl: the seeds [1000] are meant for tuning",  # said once, not for every method
+        ),
+        (
+            ["digits", "--methods", "er", "--param", "model.lr=1", "--tune-on", "classes", "--tuning-fraction", "1"],
+            "lightning-cl: `--tuning-fraction` is 1.0",
         ),
         (["digits", "--methods", "er", "--param", "nothing=1,2"], "the configuration has no `nothing`"),
         (["digits", "--param", "model.lr"], "`--param model.lr` has no values"),
