@@ -26,9 +26,10 @@ def main(options: argparse.Namespace, rest: Sequence[str], debug: bool) -> int:
             )
         write_page(options.ledger or ledger.LEDGER, options.page)
         return 0
-    if options.tune_on != "order" and not options.param:
+    if (options.tune_on != "order" or options.tuning_fraction is not None) and not options.param:
         raise UsageError(
-            "`--tune-on` says where values are tried, but none are given; add `--param model.lr=1e-4,1e-3`."
+            "`--tune-on` and `--tuning-fraction` say where values are tried, but none are given; add "
+            "`--param model.lr=1e-4,1e-3`."
         )
     suite = SUITES.get(options.target, options.target)
     names = options.methods or ",".join(method_names(suite))
@@ -39,9 +40,15 @@ def main(options: argparse.Namespace, rest: Sequence[str], debug: bool) -> int:
     assert isinstance(asked, Options)
     if budget is not None and budget.of == "bytes":
         asked = replace(asked, most_bytes=budget.most)
+        if any(param.partition("=")[0].endswith("memory_size") for param in options.param):
+            raise UsageError(
+                "`--budget bytes=N` sets the memory of every method, so its size cannot be tuned; drop one."
+            )
     from lightning_cl.cli.bench_runs import run
+    from lightning_cl.cli.sweep_phases import tuning_share
 
-    tuning = Tuning(tuple(options.param), options.tune_on, options.tuning_fraction) if options.param else None
+    share = tuning_share(options.tune_on, options.tuning_fraction)
+    tuning = Tuning(tuple(options.param), options.tune_on, share) if options.param else None
     return run(suite, asked, options, budget, tuning, debug)
 
 

@@ -39,12 +39,14 @@ def run(
     configs, unable = sort_out(asked, debug)
     require_writable(asked.folder, "`--folder`")
     chosen: dict[str, str] = {}
+    failed: list[str] = []  # to be tuned
     try:
         if tuning is not None:
             chosen, failed = tuned(asked, configs, tuning, debug)
-            unable += failed
         if not configs:
-            raise UsageError(f"none of the methods can run on {suite}; {unable[0]}")
+            raise UsageError(
+                f"none of the methods can {'be tuned' if failed else 'run'} on {suite}; {[*failed, *unable][0]}"
+            )
         able = replace(asked, methods=tuple(method for method in asked.methods if method.name in configs))
         planned, notes = comparison.plan_runs(able, configs, debug)
         runs, failures = comparison.carry_out_all(able, planned, debug)
@@ -55,13 +57,13 @@ def run(
     by_method = {done.method: [other for other in runs if other.method == done.method] for done in runs}
     claims = [entry(suite, method, found, words, chosen.get(method)) for method, found in by_method.items()]
     over = over_budget(claims, budget)
-    comparison.publish(suite, runs, failures, (*notes, *unable, *over.values()), able.folder)
+    comparison.publish(suite, runs, failures, (*notes, *unable, *failed, *over.values()), able.folder)
     folder = options.ledger or able.folder / "ledger"
     folder.mkdir(parents=True, exist_ok=True)
     for claim in ranked(claims, over):
         (folder / f"{claim.name}.yaml").write_text(claim.to_yaml(), encoding="utf-8")
     write_page(folder, options.page or able.folder / "leaderboard.html", least=1)
-    return 1 if failures else 0
+    return 1 if failures or failed else 0
 
 
 def over_budget(claims: Sequence[Claim], budget: Budget | None) -> dict[str, str]:

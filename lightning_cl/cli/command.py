@@ -109,8 +109,9 @@ class ParsingCLI(ContinualCLI):
         pass
 
     def before_instantiate_classes(self) -> None:
-        """Change nothing before classes are made: all is as it was given."""
+        """All is as it was given, but for the validation, whose words a file that is written from it has no more."""
         self.put_checkpoint_back()
+        validate_at_task_ends(self.config[str(self.subcommand)], self._words)
 
     def instantiate_classes(self) -> None:
         """Build nothing."""

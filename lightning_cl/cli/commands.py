@@ -71,7 +71,7 @@ _TUNING = (
         "other class orders, or a seeded part of the classes that the evaluation does without",
         {"choices": ("order", "classes"), "default": "order"},
     ),
-    ("--tuning-fraction", "F", "of the classes, with `--tune-on classes`", {"type": float, "default": 0.5}),
+    ("--tuning-fraction", "F", "of the classes, with `--tune-on classes`; 0.5 by default", {"type": float}),
 )
 COMMANDS = {
     "learn": Command(

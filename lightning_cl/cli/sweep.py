@@ -39,7 +39,8 @@ def main(options: argparse.Namespace, rest: list[str], debug: bool, runner: Runn
         raise UsageError(f"`ContinualEvaluation` logs no metric `{options.metric}`; {near}")
     tuning, final = (tuple(range(count)) for count in (options.tuning_seeds, options.final_seeds))
     tuning = tuple(sweep_phases.FIRST_TUNING_SEED + seed for seed in tuning)
-    phases = Phases(options.tune_on, tuning, final, options.val_split, options.tuning_fraction)
+    share = sweep_phases.tuning_share(options.tune_on, options.tuning_fraction)
+    phases = Phases(options.tune_on, tuning, final, options.val_split, share)
     name = "_".join(Path(path).stem for path in resolve_configs(words)[1] if "\n" not in path) or "sweep"
     folder = options.folder or Path("sweeps", name)
     if options.local is not None:

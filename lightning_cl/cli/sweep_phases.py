@@ -40,6 +40,17 @@ _HEADER = """\
 """
 
 
+def tuning_share(on: TuneOn, given: float | None) -> float:
+    """Give the share of the classes for tuning, half of them where none is given.
+
+    Raises:
+        UsageError: If one is given where all classes are tuned on.
+    """
+    if given is not None and on != "classes":
+        raise UsageError("`--tuning-fraction` is of the classes, but all are tuned on; add `--tune-on classes`.")
+    return 0.5 if given is None else given
+
+
 @dataclass(frozen=True)
 class Phases:
     """How tuning and evaluation are kept apart."""

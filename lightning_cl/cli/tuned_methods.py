@@ -60,6 +60,7 @@ def tuned(
             except UsageError as error:
                 del configs[method.name]
                 failed.append(f"{method.name} cannot be tuned here: {error}")
+                print(failed[-1], flush=True)  # not only when all others have been run
     return chosen, failed
 
 
@@ -81,7 +82,7 @@ def tune(
     sweep = TwoPhaseSweep(folder, composition, parameters, phases, _METRIC, "grid", 0, Copies(debug))
     best, trials = sweep.tune(len(grid(parameters)))
     if best is None:
-        raise UsageError(f"all {len(trials)} trials failed: {trials[0].error}")
+        raise UsageError(f"all {len(trials)} trials failed: {trials[0].error}; remove {folder} to try them again.")
     facts = sweep.facts(best, trials)
     values = ", ".join(f"{path} {value}" for path, value in best.values.items())
     failures = f", {facts['failed_trials']} of which failed" if facts["failed_trials"] else ""

@@ -26,7 +26,7 @@ from lightning_cl.reports.report import read
 
 DIGITS = ("--config", "digits")
 SHORT = (
-    *("--data.scenario.num_tasks", "2", "--data.epochs_per_task", "1", "--trainer.check_val_every_n_epoch", "1"),
+    *("--data.scenario.num_tasks", "2", "--data.epochs_per_task", "1"),  # validation follows
     *("--trainer.limit_train_batches", "1", "--data.eval_batch_size", "512", "--trainer.enable_progress_bar", "false"),
 )
 

@@ -6,6 +6,7 @@ import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ import yaml
 from lightning_cl.cli import main, tuned_methods
 from lightning_cl.cli.bench import Budget, Tuning, read_budget
 from lightning_cl.cli.bench_runs import over_budget, ranked
+from lightning_cl.cli.comparison_options import MethodChoice
 from lightning_cl.cli.configs import UsageError
 from lightning_cl.cli.leaderboard import AXES, Board, boards, markdown, stream_of
 from lightning_cl.cli.ledger import Claim, Measurement, Number, claim_names, mean_costs, read_claim
@@ -162,6 +164,12 @@ def test_a_command_that_is_refused_leaves_no_page_and_keeps_an_old_one(tmp_path:
         (["digits", "--methods", "nothing"], "there is no method `nothing` for `digits`"),
         (["digits", "--seed_everything", "3"], "is set by `compare`; use `--seeds`"),
         (["digits", "--tune-on", "classes"], "none are given; add `--param"),
+        (["digits", "--tuning-fraction", "0.3"], "none are given; add `--param"),
+        (["digits", "--param", "model.lr=1", "--tuning-fraction", "0.3"], "all are tuned on; add `--tune-on classes`"),
+        (
+            ["digits", "--param", "ExperienceReplay.memory_size=9,99", "--budget", "bytes=9999"],
+            "sets the memory of every method, so its size cannot be tuned",
+        ),
         (["digits", "--methods", "er", "--param", "model.lr=1..2"], "model.lr is a range; list values: `a,b,c`."),
         (
             ["digits", "--methods", "er", "--param", "model.lr=1,2", "--seeds", "1000,"],
@@ -220,6 +228,17 @@ def test_every_method_is_tuned_alike_before_its_seeds_are_run(
     monkeypatch.setattr(tuned_methods, "fit", None)  # no trial is made again
     assert main(words) == 0
     assert capfd.readouterr().out.count("was finished before") == 2
+
+    def only_one(method: MethodChoice, *given: Any) -> Any:
+        if method.name == "prototypes":
+            raise UsageError("for no reason")
+        return tune(method, *given)
+
+    tune = tuned_methods.tune
+    monkeypatch.setattr(tuned_methods, "tune", only_one)
+    assert main(words) == 1  # what cannot be tuned is missed in the table
+    said = capfd.readouterr().out
+    assert said.index("prototypes cannot be tuned here: for no reason") < said.index("finetune, seed 0: was finished")
 
 
 @pytest.mark.slow
