@@ -63,10 +63,10 @@ class ContinualCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse a list of words, short paths of callbacks included; Lightning's own warns about ``sys.argv``."""
         assert isinstance(args, list)
-        self._words: list[str] = args
         self.config = parse(parser, args)
         section = self.config[self.config["subcommand"]]
         check_values(vars(section))
+        validate_at_task_ends(section, args)
         self._checkpoint = section.get("ckpt_path")
         if self._checkpoint:
             given_checkpoint(self._checkpoint)
@@ -85,7 +85,6 @@ class ContinualCLI(LightningCLI):
             torch.set_num_threads(section.num_threads)
         if section.get("ckpt_path") == "last":
             section.ckpt_path = last_checkpoint(section.trainer)
-        validate_at_task_ends(section, self._words)
         check_output(section.trainer)
         if self.subcommand in ("test", "predict") and section.get("ckpt_path") is None:
             _refuse_untrained(str(self.subcommand), section.trainer.get("callbacks"))
@@ -109,9 +108,8 @@ class ParsingCLI(ContinualCLI):
         pass
 
     def before_instantiate_classes(self) -> None:
-        """All is as it was given, but for the validation, whose words a file that is written from it has no more."""
+        """Change nothing before classes are made: all is as it was given."""
         self.put_checkpoint_back()
-        validate_at_task_ends(self.config[str(self.subcommand)], self._words)
 
     def instantiate_classes(self) -> None:
         """Build nothing."""
